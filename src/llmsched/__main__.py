@@ -1,0 +1,26 @@
+"""The entry of the console script `llmsched`, and of ``python -m llmsched``."""
+
+from __future__ import annotations
+
+import sys
+
+from .errors import MissingExtraError
+
+
+def main() -> int:
+    """Run the command line, and return the exit code; 2 with one line on stderr when the extra `cli` is missing."""
+    try:
+        import rich  # noqa: F401
+        import typer  # noqa: F401
+    except ImportError:
+        print(f"error: {MissingExtraError('typer and rich', 'cli', 'the command line')}", file=sys.stderr)
+        return 2
+    try:
+        from .cli import main as run
+    except KeyboardInterrupt:
+        return 130
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

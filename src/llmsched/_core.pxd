@@ -1,0 +1,139 @@
+# The compiled engine's data dictionary. Other people's Cython code can drive it without Python in the loop:
+#     engine_start(&engine, &task); while engine_advance(&engine, events) == RUNNING: ...; engine_free(&engine)
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from llmsched._heap cimport Heap
+from llmsched._profile cimport Profile
+from llmsched._request cimport Request
+from llmsched._ties cimport Ties
+from llmsched._wheel cimport Wheel
+
+cdef enum Order:
+    ORDER_KEYS      # by `keys` or `real_keys`
+    ORDER_ARRIVAL
+    ORDER_QUEUE
+    ORDER_BOUND
+
+cdef enum Reserve:
+    RESERVE_NONE
+    RESERVE_BOUND
+    RESERVE_BELIEVED
+
+cdef enum Evict:
+    EVICT_BOUND
+    EVICT_PROGRESS
+    EVICT_NEWEST
+    EVICT_ALL
+    EVICT_RANDOM
+
+cdef enum Refine:
+    REFINE_NONE
+    REFINE_PROGRESS
+    REFINE_DOUBLE
+    REFINE_UPPER
+
+cdef enum Status:
+    NO_MEMORY = -1
+    RUNNING = 0     # the budget of events is used up: call again
+    FINISHED = 1    # every request completed
+    STOPPED = 2     # max_rounds reached, or nothing changed for stall_limit rounds
+
+
+cdef struct Task:
+    # What to simulate. Arrays hold one value per request, in the workload's order, and outlive the run; nothing here is
+    # checked: values must satisfy model.md section 1 (s >= 0, o >= 1, s + o <= memory, bounds >= 1, sums below 2**53).
+    int64_t n
+    const int64_t* prompt
+    const int64_t* output
+    const double* arrival       # NULL: all arrive at 0
+    const int64_t* bound        # õ at the start; NULL where the policy never reads it
+    const int64_t* upper        # for REFINE_UPPER on caps, else NULL
+    const int64_t* believed     # for RESERVE_BELIEVED, else NULL
+    const int64_t* keys         # for ORDER_KEYS: these, or
+    const double* real_keys     # these (finite)
+    const int64_t* rank         # a permutation of 0..n-1 that breaks admission ties; NULL: by index
+    int64_t memory              # M
+    int64_t capacity            # C while anything runs
+    Order order
+    Reserve reserve
+    Evict evict
+    Refine refine               # on overflow
+    Refine cap                  # on reaching õ; REFINE_NONE: no cap
+    bint skip                   # fill="skip"
+    bint recompute              # resume="recompute"
+    bint seeded                 # False: the first of equals is evicted, nothing is drawn
+    double beta
+    uint64_t seed
+    int64_t max_rounds
+    int64_t stall_limit
+    bint record                 # keep segments
+    double* completion          # outputs, one value per request
+    double* start
+    int64_t* evictions
+
+
+cdef struct Segment:
+    # Rounds between which nothing but the cache grew; see timeline.py.
+    double epoch
+    int64_t offset
+    int64_t rounds
+    int64_t memory
+    int64_t batch
+    int64_t waiting
+    int64_t evictions
+
+
+cdef struct Work:
+    # What the run cost, in steps that do not depend on the machine.
+    int64_t rounds_stepped      # rounds in which the engine looked
+    int64_t feasibility_tests   # admissions tested
+    int64_t admissions
+
+
+cdef struct Engine:
+    const Task* task
+    Request* requests       # requests[p], p = place in the initial admission order
+    int32_t* by_arrival     # places in order of arrival; NULL where that is 0..n-1
+    # time: a round starts at epoch + (round - epoch_round)
+    int64_t round           # rounds that ran
+    double epoch            # time of the last idle jump
+    int64_t epoch_round
+    int64_t last_change     # round of the last completion, arrival or rise of a bound
+    # who is where
+    int64_t arrived         # requests that joined so far
+    int64_t left            # requests not complete
+    int64_t waiting
+    int64_t running
+    int64_t used            # tokens of cache that running requests hold: sum of s + g
+    bint in_place           # waiting requests that never left are places fresh..arrived-1, not in the heap
+    int64_t fresh
+    Heap heap               # all others that wait
+    Wheel wheel
+    int32_t capped          # chain of requests that reached their cap in the last round
+    int32_t evicted         # chain of requests evicted for overflow in this round
+    # what is believed
+    bint profiled           # the policy looks ahead, so that the profile is kept
+    Profile profile
+    int64_t lone_end        # a request admitted alone that outgrows C runs up to this round, or -1
+    int32_t tested          # the request whose earliest start is known, or NONE
+    int64_t earliest
+    # overflow
+    bint overflows          # it can happen: some request may outgrow its belief
+    Ties ties
+    int32_t oldest          # running requests by admission number, for the other eviction orders
+    int32_t newest
+    uint64_t stream         # state of splitmix64
+    # outcome
+    int64_t peak_memory
+    int64_t wasted_tokens
+    int64_t leavers         # requests that left in this round before completing
+    Segment* segments
+    int64_t segments_size
+    int64_t segments_room
+    Work work
+
+
+cdef int engine_start(Engine* engine, const Task* task) noexcept nogil
+cdef int engine_advance(Engine* engine, int64_t events) noexcept nogil
+cdef void engine_free(Engine* engine) noexcept nogil

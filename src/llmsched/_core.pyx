@@ -1,0 +1,739 @@
+"""The compiled engine: model.md, jumping over the rounds in which nothing can change.
+
+Between two events (arrival, completion, cap, overflow, or the round at which the next candidate fits) every running
+request grows by one token and that is all: such rounds are one addition. `reference.py` is the same engine, readable.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport ceil
+from libc.stdint cimport INT64_MAX as NEVER
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
+
+import numpy as np
+
+from llmsched._heap cimport Entry, heap_insert_sorted, heap_pop, heap_push
+from llmsched._profile cimport (
+    profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
+)
+from llmsched._random cimport splitmix64_below, splitmix64_unit
+from llmsched._request cimport NEVER_RAN, NONE, Request
+from llmsched._sort cimport double_key, sort_places
+from llmsched._ties cimport Peers, ties_add, ties_first, ties_free, ties_init, ties_remove
+from llmsched._wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
+
+from .outcome import Outcome
+from .timeline import merged
+
+cdef enum:
+    EVENTS_PER_CHUNK = 200_000      # about 20 ms: how often signals are looked at
+
+
+# Starting and ending ------------------------------------------------------------------------------------------------
+
+
+cdef int engine_start(Engine* engine, const Task* task) noexcept nogil:
+    # Sorts the requests and sets everything up. RUNNING, or NO_MEMORY. Call engine_free in either case.
+    cdef int64_t i, n = task.n, longest = 0
+    memset(engine, 0, sizeof(Engine))
+    engine.task = task
+    engine.left = n
+    engine.capped = engine.evicted = engine.tested = engine.oldest = engine.newest = NONE
+    engine.lone_end = NONE
+    engine.stream = task.seed if task.seeded else 0
+    engine.profiled = task.reserve != RESERVE_NONE
+    for i in range(n):
+        if task.output[i] > longest:
+            longest = task.output[i]
+    if place_requests(engine) < 0 or order_arrivals(engine) < 0 or wheel_init(&engine.wheel, longest) < 0:
+        return NO_MEMORY
+    if engine.profiled and profile_init(&engine.profile) < 0:
+        return NO_MEMORY
+    engine.overflows = can_overflow(task)
+    if engine.overflows and ties_init(&engine.ties) < 0:
+        return NO_MEMORY
+    return RUNNING
+
+
+cdef void engine_free(Engine* engine) noexcept nogil:
+    free(engine.requests)
+    free(engine.by_arrival)
+    free(engine.heap.entries)
+    free(engine.segments)
+    wheel_free(&engine.wheel)
+    profile_free(&engine.profile)
+    ties_free(&engine.ties)
+    memset(engine, 0, sizeof(Engine))
+
+
+cdef int place_requests(Engine* engine) noexcept nogil:
+    # Fills requests[] in the initial admission order: by key, ties by rank.
+    cdef const Task* task = engine.task
+    cdef int64_t i, n = task.n
+    cdef int status = 0
+    cdef int32_t* places = <int32_t*>malloc(n * sizeof(int32_t))
+    cdef int64_t* converted = NULL
+    cdef const int64_t* keys = task.bound if task.order == ORDER_BOUND else task.keys
+    cdef const double* reals = task.real_keys if task.order == ORDER_KEYS else task.arrival
+    if places == NULL:
+        return -1
+    for i in range(n):
+        places[i if task.rank == NULL else task.rank[i]] = <int32_t>i
+    if keys == NULL and reals != NULL:
+        converted = <int64_t*>malloc(n * sizeof(int64_t))
+        if converted != NULL:
+            for i in range(n):
+                converted[i] = double_key(reals[i])
+        else:
+            status = -1
+        keys = converted
+    if keys != NULL and status == 0:
+        status = sort_places(keys, places, n)
+    free(converted)
+    if status == 0:
+        engine.requests = <Request*>malloc(n * sizeof(Request))
+        if engine.requests == NULL:
+            status = -1
+    if status == 0:
+        for i in range(n):
+            fill_request(task, &engine.requests[i], places[i])
+    free(places)
+    return status
+
+
+cdef inline void fill_request(const Task* task, Request* r, int32_t i) noexcept nogil:
+    r.prompt = task.prompt[i]
+    r.output = task.output[i]
+    r.bound = task.bound[i] if task.bound != NULL else task.believed[i] if task.believed != NULL else 1
+    r.birth = r.mark = 0
+    r.index = i
+    r.rank = <int32_t>(i if task.rank == NULL else task.rank[i])
+    r.next = r.peers = r.peer_at = NONE
+    r.previous = NEVER_RAN
+    task.evictions[i] = 0
+
+
+cdef int order_arrivals(Engine* engine) noexcept nogil:
+    # Decides where waiting requests are kept. Where they arrive in the order of their places (all at once, or admission
+    # is by arrival) those that never left need no heap: they are a range of places.
+    cdef const Task* task = engine.task
+    cdef int64_t p, n = task.n
+    cdef bint together = True
+    cdef int64_t* keys
+    cdef int status
+    if task.arrival != NULL:
+        for p in range(1, n):
+            if task.arrival[p] != task.arrival[0]:
+                together = False
+                break
+    engine.in_place = not task.skip and (together or task.order == ORDER_ARRIVAL or task.order == ORDER_QUEUE)
+    if together or task.order == ORDER_ARRIVAL or task.order == ORDER_QUEUE:
+        return 0
+    keys = <int64_t*>malloc(n * sizeof(int64_t))
+    engine.by_arrival = <int32_t*>malloc(n * sizeof(int32_t))
+    if keys == NULL or engine.by_arrival == NULL:
+        free(keys)
+        return -1
+    for p in range(n):
+        keys[p] = double_key(task.arrival[engine.requests[p].index])
+        engine.by_arrival[p] = <int32_t>p
+    status = sort_places(keys, engine.by_arrival, n)
+    free(keys)
+    return status
+
+
+cdef bint can_overflow(const Task* task) noexcept nogil:
+    # Whether some request may outgrow what is believed of it. If none can, no round ever needs more than M.
+    cdef int64_t i
+    cdef const int64_t* belief = task.bound if task.reserve == RESERVE_BOUND else task.believed
+    if task.reserve == RESERVE_NONE:
+        return True
+    for i in range(task.n):
+        if belief[i] < task.output[i]:
+            return True
+    return False
+
+
+# One event: the round at which something happens, then all quiet rounds after it -------------------------------------
+
+
+cdef int engine_advance(Engine* engine, int64_t events) noexcept nogil:
+    # Simulates up to `events` events. A Status.
+    cdef const Task* task = engine.task
+    cdef int64_t wake, rounds
+    while engine.left > 0:
+        if engine.round >= task.max_rounds or engine.round - engine.last_change >= task.stall_limit:
+            return STOPPED
+        if events == 0:
+            return RUNNING
+        events -= 1
+        engine.work.rounds_stepped += 1
+        engine.leavers = 0
+        if engine.arrived < task.n and arrivals(engine) < 0:
+            return NO_MEMORY
+        if engine.capped != NONE and caps(engine) < 0:
+            return NO_MEMORY
+        if engine.overflows and engine.used + engine.running > task.memory:
+            overflow(engine)
+        wake = NEVER
+        if admission(engine, &wake) < 0:
+            return NO_MEMORY
+        if engine.evicted != NONE:
+            if rejoin(engine) < 0:
+                return NO_MEMORY
+            wake = engine.round + 1
+            if engine.running == 0 and admission(engine, &wake) < 0:
+                return NO_MEMORY
+        rounds = quiet_rounds(engine, wake)
+        if task.record and record_segment(engine, rounds) < 0:
+            return NO_MEMORY
+        engine.round += rounds
+        engine.used += rounds * engine.running
+        if engine.used > engine.peak_memory:
+            engine.peak_memory = engine.used
+        departures(engine)
+    return FINISHED
+
+
+cdef inline double now(const Engine* engine) noexcept nogil:
+    return engine.epoch + <double>(engine.round - engine.epoch_round)
+
+
+cdef inline double next_arrival(const Engine* engine) noexcept nogil:
+    # Needs arrived < n.
+    cdef int64_t p = engine.arrived if engine.by_arrival == NULL else engine.by_arrival[engine.arrived]
+    return 0.0 if engine.task.arrival == NULL else engine.task.arrival[engine.requests[p].index]
+
+
+cdef int arrivals(Engine* engine) noexcept nogil:
+    cdef double time = now(engine)
+    cdef int64_t p
+    if engine.running == 0 and engine.waiting == 0 and next_arrival(engine) > time:
+        engine.epoch = time = next_arrival(engine)
+        engine.epoch_round = engine.round
+    while engine.arrived < engine.task.n and next_arrival(engine) <= time:
+        if not engine.in_place:
+            p = engine.arrived if engine.by_arrival == NULL else engine.by_arrival[engine.arrived]
+            if join(engine, <int32_t>p, next_arrival(engine)) < 0:
+                return -1
+        engine.arrived += 1
+        engine.waiting += 1
+        engine.last_change = engine.round
+    return 0
+
+
+cdef int caps(Engine* engine) noexcept nogil:
+    # Those that reached õ in the last round leave and wait again.
+    cdef int32_t after, p = engine.capped
+    engine.capped = NONE
+    while p != NONE:
+        after = engine.requests[p].next
+        leave(engine, p, engine.task.cap)
+        if join(engine, p, now(engine)) < 0:
+            return -1
+        engine.waiting += 1
+        p = after
+    return 0
+
+
+cdef int rejoin(Engine* engine) noexcept nogil:
+    # Those evicted for overflow in this round wait again.
+    cdef int32_t p = engine.evicted
+    while p != NONE:
+        if join(engine, p, now(engine)) < 0:
+            return -1
+        engine.waiting += 1
+        p = engine.requests[p].next
+    engine.evicted = NONE
+    return 0
+
+
+cdef inline int64_t quiet_rounds(const Engine* engine, int64_t wake) noexcept nogil:
+    # How many rounds run before the engine must look again; at least one.
+    cdef const Task* task = engine.task
+    cdef int64_t upto = wheel_next(&engine.wheel, engine.round) + 1
+    cdef int64_t limit
+    upto = min(upto, wake)
+    upto = min(upto, task.max_rounds)
+    limit = engine.last_change + task.stall_limit
+    upto = min(upto, limit)
+    if engine.overflows:
+        # need = used + k running <= M for k = 1 .. the rounds that fit
+        limit = engine.round + (task.memory - engine.used) // engine.running
+        upto = min(upto, limit)
+    if engine.arrived < task.n:
+        limit = round_of(engine, next_arrival(engine))
+        upto = min(upto, limit)
+    return upto - engine.round
+
+
+cdef int64_t round_of(const Engine* engine, double time) noexcept nogil:
+    # The first round after this one that starts at `time` or later, by the same sums as now().
+    cdef double rounds = ceil(time - engine.epoch)
+    cdef int64_t k
+    if rounds > 9e15:
+        return NEVER
+    k = max(<int64_t>rounds, engine.round - engine.epoch_round + 1)
+    while k - 1 > engine.round - engine.epoch_round and engine.epoch + <double>(k - 1) >= time:
+        k -= 1
+    while engine.epoch + <double>k < time:
+        k += 1
+    return engine.epoch_round + k
+
+
+cdef void departures(Engine* engine) noexcept nogil:
+    # At the end of a round: who reached o completes; who reached the cap will leave at the start of the next round.
+    cdef int64_t last = engine.round - 1
+    cdef int64_t bucket = last & engine.wheel.mask
+    cdef int32_t after, p, chain = NONE
+    cdef Request* r
+    if not (engine.wheel.filled[bucket >> 6] >> (bucket & 63)) & 1:
+        return
+    p = wheel_take(&engine.wheel, bucket)
+    while p != NONE:
+        r = &engine.requests[p]
+        after = r.next
+        if due(engine, r) != last:  # a later revolution
+            wheel_add(&engine.wheel, engine.requests, p, last)
+        elif r.birth + r.output - 1 == last:
+            complete(engine, p)
+        else:
+            r.next = NONE
+            if chain == NONE:
+                engine.capped = p
+            else:
+                engine.requests[chain].next = p
+            chain = p
+        p = after
+
+
+cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
+    # The last round of a running request if nobody evicts it: its output, or the cap, is reached.
+    cdef int64_t length = r.output
+    if engine.task.cap != REFINE_NONE and r.bound < length:
+        length = r.bound
+    return r.birth + length - 1
+
+
+# Entering and leaving the batch --------------------------------------------------------------------------------------
+
+
+cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
+    # Admits what is feasible; lowers `wake` to the round at which the next one may be, if nothing else happens.
+    cdef int32_t p
+    if engine.profiled:
+        profile_expire(&engine.profile, engine.round)
+    if engine.task.skip:
+        return admission_skipping(engine, wake)
+    while engine.waiting > 0:
+        p = first_waiting(engine)
+        if not feasible(engine, p, wake):
+            return 0
+        if engine.fresh == p and engine.in_place and engine.requests[p].previous == NEVER_RAN:
+            engine.fresh += 1
+        else:
+            heap_pop(&engine.heap)
+        engine.waiting -= 1
+        if admit(engine, p) < 0:
+            return -1
+    return 0
+
+
+cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
+    # The same with fill="skip": every waiting request in order; those that stay close ranks.
+    cdef int64_t at, kept = 0
+    cdef Entry entry
+    for at in range(engine.heap.size):
+        entry = engine.heap.entries[at]
+        if feasible(engine, entry.place, wake):
+            engine.waiting -= 1
+            if admit(engine, entry.place) < 0:
+                return -1
+        else:
+            engine.heap.entries[kept] = entry
+            kept += 1
+    engine.heap.size = kept
+    return 0
+
+
+cdef inline int32_t first_waiting(const Engine* engine) noexcept nogil:
+    # The first in admission order of those that never ran and those that did. Needs waiting > 0.
+    cdef Entry fresh
+    cdef const Entry* top = &engine.heap.entries[0]
+    if not engine.in_place or engine.fresh == engine.arrived:
+        return top.place
+    if engine.heap.size == 0:
+        return <int32_t>engine.fresh
+    fresh = entry_of(engine, <int32_t>engine.fresh, arrival_of(engine, <int32_t>engine.fresh))
+    if fresh.key < top.key or (fresh.key == top.key and fresh.tie < top.tie):
+        return fresh.place
+    return top.place
+
+
+cdef inline double arrival_of(const Engine* engine, int32_t p) noexcept nogil:
+    return 0.0 if engine.task.arrival == NULL else engine.task.arrival[engine.requests[p].index]
+
+
+cdef inline Entry entry_of(const Engine* engine, int32_t p, double joined) noexcept nogil:
+    # Its key in the admission order, if it joins the waiting set at this time.
+    cdef Entry entry
+    entry.place = p
+    entry.tie = engine.requests[p].rank
+    if engine.task.order == ORDER_BOUND:
+        entry.key = engine.requests[p].bound
+    elif engine.task.order == ORDER_QUEUE:
+        entry.key = double_key(joined)
+    else:  # the key never changes: the place says it all
+        entry.key = p
+        entry.tie = 0
+    return entry
+
+
+cdef inline int join(Engine* engine, int32_t p, double time) noexcept nogil:
+    if engine.task.skip:
+        return heap_insert_sorted(&engine.heap, entry_of(engine, p, time))
+    return heap_push(&engine.heap, entry_of(engine, p, time))
+
+
+cdef inline int64_t believed_length(const Engine* engine, const Request* r) noexcept nogil:
+    # L of a waiting request (model.md, section 4).
+    cdef const Task* task = engine.task
+    cdef int64_t length = r.bound
+    if task.reserve == RESERVE_BELIEVED and task.bound != NULL:
+        length = task.believed[r.index]
+    length = max(length, r.mark + 1)
+    return min(length, task.memory - r.prompt)
+
+
+cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nogil:
+    # Whether p may start now. If not, `wake` is lowered to the round at which it may, should nothing else happen.
+    cdef const Task* task = engine.task
+    cdef Request* r = &engine.requests[p]
+    cdef int64_t held = r.prompt + r.mark
+    cdef int64_t length
+    engine.work.feasibility_tests += 1
+    if engine.running == 0:
+        return True
+    if engine.used + engine.running + held + 1 > task.capacity:
+        return False  # the need of the coming round only grows until somebody leaves
+    if not engine.profiled:
+        return True
+    if engine.tested != p or engine.earliest <= engine.round:
+        engine.tested = p
+        length = believed_length(engine, r)
+        if r.prompt + length > task.capacity:
+            engine.earliest = NEVER  # only alone, and then it is feasible anyway
+        elif engine.lone_end >= engine.round:
+            engine.earliest = engine.lone_end + 1
+        else:
+            engine.earliest = profile_earliest(
+                &engine.profile, engine.round, held, length - r.mark, task.capacity
+            )
+    if engine.earliest > engine.round:
+        wake[0] = min(wake[0], engine.earliest)
+        return False
+    return True
+
+
+cdef int admit(Engine* engine, int32_t p) noexcept nogil:
+    # 0, or -1 without memory.
+    cdef const Task* task = engine.task
+    cdef Request* r = &engine.requests[p]
+    cdef int64_t length = believed_length(engine, r)
+    cdef int64_t kept = r.mark
+    engine.work.admissions += 1
+    if r.previous == NEVER_RAN:
+        task.start[r.index] = now(engine)
+    r.birth = engine.round - kept
+    r.mark = r.birth + length - 1
+    if engine.running == 0 and r.prompt + length > task.capacity:
+        engine.lone_end = r.mark
+    engine.running += 1
+    engine.used += r.prompt + kept
+    engine.tested = NONE
+    if engine.profiled and r.mark > engine.round:
+        if profile_add(&engine.profile, r.prompt - r.birth, r.mark) < 0:
+            return -1
+    wheel_add(&engine.wheel, engine.requests, p, due(engine, r))
+    return line_up(engine, p) if engine.overflows else 0
+
+
+cdef void stop_running(Engine* engine, int32_t p) noexcept nogil:
+    # What completing and leaving have in common. The request is out of the wheel already.
+    cdef Request* r = &engine.requests[p]
+    engine.running -= 1
+    engine.used -= r.prompt + engine.round - r.birth
+    if engine.profiled and r.mark > engine.round:  # earlier than believed
+        profile_expire(&engine.profile, engine.round)
+        profile_remove(&engine.profile, r.prompt - r.birth, r.mark)
+        engine.tested = NONE
+    if engine.running == 0:
+        engine.lone_end = NONE
+    if engine.overflows:
+        step_out(engine, p)
+
+
+cdef void complete(Engine* engine, int32_t p) noexcept nogil:
+    stop_running(engine, p)
+    engine.task.completion[engine.requests[p].index] = now(engine)
+    engine.left -= 1
+    engine.last_change = engine.round
+
+
+cdef void leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
+    # It leaves before completing. The request is out of the wheel already.
+    cdef const Task* task = engine.task
+    cdef Request* r = &engine.requests[p]
+    cdef int64_t generated = engine.round - r.birth
+    stop_running(engine, p)
+    task.evictions[r.index] += 1
+    engine.leavers += 1
+    if task.bound != NULL:
+        refine(engine, r, rule, generated)
+    r.previous = NONE
+    if task.recompute:
+        r.mark = generated
+    else:
+        r.mark = 0
+        engine.wasted_tokens += generated
+
+
+cdef inline void refine(Engine* engine, Request* r, Refine rule, int64_t generated) noexcept nogil:
+    cdef int64_t old = r.bound
+    cdef int64_t doubled = min(2 * old, <int64_t>1 << 62)  # lowering.LARGEST_BOUND, so 2 * old is no overflow
+    if rule == REFINE_PROGRESS:
+        r.bound = max(old, generated + 1)
+    elif rule == REFINE_DOUBLE:
+        r.bound = max(doubled, generated + 1)
+    elif rule == REFINE_UPPER:
+        r.bound = engine.task.upper[r.index]
+        if old >= r.bound:
+            r.bound = doubled
+    if min(r.bound, engine.task.memory) > old:  # a rise beyond M changes no believed length
+        engine.last_change = engine.round
+
+
+# Overflow: who leaves ------------------------------------------------------------------------------------------------
+
+
+cdef inline int line_up(Engine* engine, int32_t p) noexcept nogil:
+    # A request that starts to run takes its place in the eviction order. 0, or -1 without memory.
+    cdef Request* r = &engine.requests[p]
+    if engine.task.evict == EVICT_BOUND:
+        return ties_add(&engine.ties, engine.requests, p, r.bound)
+    if engine.task.evict == EVICT_PROGRESS:  # fewest tokens: the latest birth
+        return ties_add(&engine.ties, engine.requests, p, -r.birth)
+    r.peers = NONE
+    r.peer_at = engine.newest
+    if engine.newest == NONE:
+        engine.oldest = p
+    else:
+        engine.requests[engine.newest].peers = p
+    engine.newest = p
+    return 0
+
+
+cdef inline void step_out(Engine* engine, int32_t p) noexcept nogil:
+    cdef int32_t older, newer
+    if engine.task.evict == EVICT_BOUND or engine.task.evict == EVICT_PROGRESS:
+        ties_remove(&engine.ties, engine.requests, p)
+        return
+    newer = engine.requests[p].peers
+    older = engine.requests[p].peer_at
+    if older == NONE:
+        engine.oldest = newer
+    else:
+        engine.requests[older].peers = newer
+    if newer == NONE:
+        engine.newest = older
+    else:
+        engine.requests[newer].peer_at = older
+
+
+cdef inline void evict(Engine* engine, int32_t p) noexcept nogil:
+    wheel_remove(&engine.wheel, engine.requests, p, due(engine, &engine.requests[p]))
+    leave(engine, p, engine.task.refine)
+    engine.requests[p].next = engine.evicted
+    engine.evicted = p
+
+
+cdef void overflow(Engine* engine) noexcept nogil:
+    # Evicts until the coming round fits.
+    cdef const Task* task = engine.task
+    cdef const Peers* equals
+    cdef int32_t p, newer
+    cdef uint64_t drawn
+    while engine.used + engine.running > task.memory:
+        if task.evict == EVICT_NEWEST:
+            evict(engine, engine.newest)
+        elif task.evict == EVICT_ALL:
+            while engine.oldest != NONE:
+                evict(engine, engine.oldest)
+        elif task.evict == EVICT_RANDOM:
+            p = engine.oldest
+            while p != NONE:
+                newer = engine.requests[p].peers
+                if splitmix64_unit(&engine.stream) < task.beta:
+                    evict(engine, p)
+                p = newer
+        else:
+            equals = ties_first(&engine.ties)
+            drawn = 0
+            if task.seeded and equals.size > 1:
+                drawn = splitmix64_below(&engine.stream, equals.size)
+            evict(engine, equals.members[drawn])
+
+
+# The timeline --------------------------------------------------------------------------------------------------------
+
+
+cdef int record_segment(Engine* engine, int64_t rounds) noexcept nogil:
+    # Notes the coming `rounds` rounds, as part of the last segment where nothing but the cache grew. -1 without memory.
+    cdef Segment* last
+    cdef Segment* block
+    cdef int64_t need = engine.used + engine.running
+    if engine.segments_size > 0 and engine.leavers == 0:
+        last = &engine.segments[engine.segments_size - 1]
+        if (
+            last.epoch == engine.epoch and last.batch == engine.running and last.waiting == engine.waiting
+            and last.memory + last.rounds * last.batch == need
+        ):
+            last.rounds += rounds
+            return 0
+    if engine.segments_size == engine.segments_room:
+        engine.segments_room = max(2 * engine.segments_room, <int64_t>256)
+        block = <Segment*>realloc(engine.segments, engine.segments_room * sizeof(Segment))
+        if block == NULL:
+            return -1
+        engine.segments = block
+    last = &engine.segments[engine.segments_size]
+    engine.segments_size += 1
+    last.epoch = engine.epoch
+    last.offset = engine.round - engine.epoch_round
+    last.rounds = rounds
+    last.memory = need
+    last.batch = engine.running
+    last.waiting = engine.waiting
+    last.evictions = engine.leavers
+    return 0
+
+
+# The Python border ---------------------------------------------------------------------------------------------------
+
+cdef dict ORDERS = {"arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORDER_BOUND}
+cdef dict RESERVES = {"none": RESERVE_NONE, "bound": RESERVE_BOUND}
+cdef dict EVICTS = {
+    "bound": EVICT_BOUND, "progress": EVICT_PROGRESS, "newest": EVICT_NEWEST, "all": EVICT_ALL, "random": EVICT_RANDOM,
+}
+cdef dict REFINES = {
+    "none": REFINE_NONE, "progress": REFINE_PROGRESS, "double": REFINE_DOUBLE, "upper": REFINE_UPPER,
+}
+
+
+cdef const int64_t* integers(const int64_t[::1] column) noexcept:
+    return &column[0]
+
+
+cdef const double* reals(const double[::1] column) noexcept:
+    return &column[0]
+
+
+cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
+    # Points `task` at the problem's arrays, which must outlive it.
+    cdef double[::1] completion_view = completion
+    cdef double[::1] start_view = start
+    cdef int64_t[::1] evictions_view = evictions
+    policy = problem.policy
+    memset(task, 0, sizeof(Task))
+    task.n = len(problem.output)
+    task.prompt = integers(problem.prompt)
+    task.output = integers(problem.output)
+    task.arrival = reals(problem.arrival)
+    task.rank = integers(problem.rank)
+    if problem.bound is not None:
+        task.bound = integers(problem.bound)
+    if problem.upper is not None:
+        task.upper = integers(problem.upper)
+    if problem.believed is not None:
+        task.believed = integers(problem.believed)
+    task.order = ORDER_KEYS
+    if isinstance(policy.order, str):
+        task.order = ORDERS.get(policy.order, ORDER_KEYS)
+    if task.order == ORDER_KEYS:
+        if problem.keys.dtype == np.float64:
+            task.real_keys = reals(problem.keys)
+        else:
+            task.keys = integers(problem.keys)
+    task.reserve = RESERVES.get(policy.reserve, RESERVE_BELIEVED)
+    task.evict = EVICTS[policy.evict]
+    task.refine = REFINES[policy.refine]
+    task.cap = REFINE_NONE if policy.cap == "none" else REFINES[policy.cap_refine]
+    task.skip = policy.fill == "skip"
+    task.recompute = policy.resume == "recompute"
+    task.beta = policy.beta
+    task.memory = problem.memory
+    task.capacity = problem.capacity
+    task.seeded = problem.seed is not None
+    task.seed = problem.seed or 0
+    task.max_rounds = problem.max_rounds
+    task.stall_limit = problem.stall_limit
+    task.completion = &completion_view[0]
+    task.start = &start_view[0]
+    task.evictions = &evictions_view[0]
+    return 0
+
+
+def run(problem, bint record=False, progress=None):
+    """Simulate `problem`; the same as `reference.run`, with `Outcome.work` counted. Raises MemoryError."""
+    cdef Task task
+    cdef Engine engine
+    cdef int status
+    n = len(problem.output)
+    if n > 0x7FFFFFFF:
+        raise MemoryError(f"{n} requests are more than one simulation can hold")
+    completion = np.empty(n)
+    start = np.empty(n)
+    evictions = np.empty(n, np.int64)
+    if n == 0:
+        return Outcome(completion, start, evictions, 0, 0, 0, 0, _timeline([]) if record else None, {})
+    fill_task(&task, problem, completion, start, evictions)
+    task.record = record
+    try:
+        with nogil:
+            status = engine_start(&engine, &task)
+            if status == RUNNING:
+                status = engine_advance(&engine, EVENTS_PER_CHUNK)
+        while status == RUNNING:
+            PyErr_CheckSignals()
+            if progress is not None:
+                progress(n - engine.left, n)
+            with nogil:
+                status = engine_advance(&engine, EVENTS_PER_CHUNK)
+        if status == NO_MEMORY:
+            raise MemoryError(f"no memory to simulate {n} requests")
+        timeline = None
+        if record:
+            timeline = _timeline([engine.segments[k] for k in range(engine.segments_size)])
+        return Outcome(
+            completion, start, evictions, engine.round, engine.peak_memory, engine.wasted_tokens, engine.left, timeline,
+            _work(&engine),
+        )
+    finally:
+        engine_free(&engine)
+
+
+def _timeline(segments):
+    columns = ("epoch", "offset", "rounds", "memory", "batch", "waiting", "evictions")
+    return merged(*([segment[name] for segment in segments] for name in columns))
+
+
+cdef dict _work(const Engine* engine):
+    return {
+        "rounds_stepped": engine.work.rounds_stepped,
+        "rounds_skipped": engine.round - engine.work.rounds_stepped,
+        "admissions": engine.work.admissions,
+        "feasibility_tests": engine.work.feasibility_tests,
+        "points_scanned": engine.profile.scanned,
+        "heap_operations": engine.heap.operations + engine.ties.operations,
+    }

@@ -1,0 +1,41 @@
+/* The three loops over believed completion points (see _profile.pxd), in C so that one portable binary holds versions
+   for the vector units that machines have. Integers only: every version gives the same answer. */
+#ifndef LLMSCHED_PROFILE_H
+#define LLMSCHED_PROFILE_H
+#include <stdint.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define LLMSCHED_VECTOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define LLMSCHED_VECTOR
+#endif
+
+/* The first start >= `start` at which no point stands in the way: each has passed (round <= start) or has room
+   (load - slack <= start). */
+LLMSCHED_VECTOR static int64_t earliest_start(const int64_t *restrict round, const int64_t *restrict load, int64_t n,
+                                              int64_t slack, int64_t start) {
+    for (int64_t k = 0; k < n; k++) {
+        int64_t wait = load[k] - slack;
+        wait = wait < round[k] ? wait : round[k];
+        start = wait > start ? wait : start;
+    }
+    return start;
+}
+
+LLMSCHED_VECTOR static void add_request(int64_t *restrict load, int64_t *restrict count, const int64_t *restrict round,
+                                        int64_t n, int64_t offset) {
+    for (int64_t k = 0; k < n; k++) {
+        load[k] += offset + round[k];
+        count[k] += 1;
+    }
+}
+
+LLMSCHED_VECTOR static void remove_request(int64_t *restrict load, int64_t *restrict count,
+                                           const int64_t *restrict round, int64_t n, int64_t offset) {
+    for (int64_t k = 0; k < n; k++) {
+        load[k] -= offset + round[k];
+        count[k] -= 1;
+    }
+}
+
+#endif

@@ -1,0 +1,172 @@
+# The profile: the cache that running requests are believed to occupy in future rounds (model.md, section 4).
+#
+# A running request with birth b (the round in which it would have had no tokens) occupies s - b + r + 1 tokens in
+# round r until its believed last round. Between two believed last rounds the sum U(r) only grows, so the capacity need
+# only be tested there: at the points. They are kept in ascending order of round, each with U written out, so that
+# testing and admitting a request are one pass over the points up to its own last round, in plain loops that compilers
+# vectorise. Rounds up to the present one drop off the front; requests that outlive their belief are not in the profile
+# at all (they count in the coming round only, which the engine tests by itself).
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memmove
+
+cdef extern from "_profile.h" nogil:
+    int64_t earliest_start(const int64_t* round, const int64_t* load, int64_t n, int64_t slack, int64_t start) noexcept
+    void add_request(int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset) noexcept
+    void remove_request(int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset) noexcept
+
+
+cdef struct Profile:
+    int64_t* round      # round[first:last]: believed last rounds, strictly ascending
+    int64_t* load       # U(round) + round at each of them
+    int64_t* count      # requests believed to run in that round or later
+    int64_t first
+    int64_t last
+    int64_t capacity
+    int64_t scanned     # points looked at, for the work counters
+
+
+cdef inline int profile_init(Profile* profile) noexcept nogil:
+    profile.first = profile.last = profile.scanned = 0
+    profile.capacity = 256
+    profile.round = <int64_t*>malloc(3 * profile.capacity * sizeof(int64_t))
+    if profile.round == NULL:
+        return -1
+    profile.load = profile.round + profile.capacity
+    profile.count = profile.load + profile.capacity
+    return 0
+
+
+cdef inline void profile_free(Profile* profile) noexcept nogil:
+    free(profile.round)
+    profile.round = NULL
+
+
+cdef inline void profile_expire(Profile* profile, int64_t now) noexcept nogil:
+    # Forget the points that are not in the future of round `now`.
+    while profile.first < profile.last and profile.round[profile.first] <= now:
+        profile.first += 1
+    if profile.first == profile.last:
+        profile.first = profile.last = 0
+
+
+cdef inline int64_t profile_find(const Profile* profile, int64_t round) noexcept nogil:
+    # The first point at or after `round`.
+    cdef int64_t low = profile.first, high = profile.last, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if profile.round[middle] < round:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef inline int64_t profile_find_after(const Profile* profile, int64_t low, int64_t end) noexcept nogil:
+    # The first point after `end`, searched from `low` on.
+    cdef int64_t high = profile.last, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if profile.round[middle] <= end:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef inline int64_t profile_load(const Profile* profile, int64_t at, int64_t round) noexcept nogil:
+    # U(round), `at` being the first point at or after it: the same requests run there as at the point.
+    if at == profile.last:
+        return 0
+    return profile.load[at] - profile.round[at] - profile.count[at] * (profile.round[at] - round)
+
+
+cdef inline int64_t profile_earliest(
+    Profile* profile, int64_t now, int64_t held, int64_t remaining, int64_t capacity
+) noexcept nogil:
+    # The first round >= now in which a request that holds `held` tokens (s + g) and is believed to run `remaining`
+    # rounds can start, if nothing leaves or enters meanwhile: U(r) + held + (r - start) + 1 <= capacity in every future
+    # round r up to its last. Only rounds after `start` are tested here. Needs an expired profile and
+    # held + remaining <= capacity.
+    cdef int64_t start = now, at = profile.first, upto, end
+    cdef int64_t slack = capacity - held - 1
+    while True:
+        # Every round r up to `end` must satisfy U(r) + r - slack <= start, or have passed: r <= start.
+        end = start + remaining - 1
+        upto = profile_find_after(profile, at, end)
+        if upto > at:
+            profile.scanned += upto - at
+            start = earliest_start(profile.round + at, profile.load + at, upto - at, slack, start)
+            at = upto
+            if start + remaining - 1 > end:
+                continue
+        # What is left is its own last round, between two points (or on one, which was tested).
+        if at == profile.last or remaining == 1:
+            return start
+        if profile_load(profile, at, end) + held + remaining <= capacity:
+            return start
+        # U grows up to the next point: its last round must lie behind that.
+        start = profile.round[at] + 1 - (remaining - 1)
+
+
+cdef inline int profile_make_room(Profile* profile) noexcept nogil:
+    # One more point must fit behind the last. 0, or -1 without memory.
+    cdef int64_t n = profile.last - profile.first
+    cdef int64_t capacity = profile.capacity
+    cdef int64_t* block = profile.round
+    cdef int64_t* old = profile.round
+    cdef int64_t k
+    if profile.last < capacity:
+        return 0
+    if 2 * n > capacity:
+        capacity *= 2
+        block = <int64_t*>malloc(3 * capacity * sizeof(int64_t))
+        if block == NULL:
+            return -1
+    for k in range(3):
+        memmove(block + k * capacity, old + k * profile.capacity + profile.first, n * sizeof(int64_t))
+    if block != old:
+        free(old)
+    profile.round = block
+    profile.load = block + capacity
+    profile.count = profile.load + capacity
+    profile.capacity = capacity
+    profile.first = 0
+    profile.last = n
+    return 0
+
+
+cdef inline int profile_add(Profile* profile, int64_t offset, int64_t end) noexcept nogil:
+    # A request with s - birth = offset is believed to run up to round `end`. 0, or -1 without memory.
+    cdef int64_t at, load, count
+    if profile_make_room(profile) < 0:
+        return -1
+    at = profile_find(profile, end)
+    if at == profile.last or profile.round[at] != end:
+        load = profile_load(profile, at, end) + end
+        count = profile.count[at] if at < profile.last else 0
+        memmove(profile.round + at + 1, profile.round + at, (profile.last - at) * sizeof(int64_t))
+        memmove(profile.load + at + 1, profile.load + at, (profile.last - at) * sizeof(int64_t))
+        memmove(profile.count + at + 1, profile.count + at, (profile.last - at) * sizeof(int64_t))
+        profile.round[at] = end
+        profile.load[at] = load
+        profile.count[at] = count
+        profile.last += 1
+    at += 1
+    profile.scanned += at - profile.first
+    add_request(
+        profile.load + profile.first, profile.count + profile.first, profile.round + profile.first,
+        at - profile.first, offset + 1,
+    )
+    return 0
+
+
+cdef inline void profile_remove(Profile* profile, int64_t offset, int64_t end) noexcept nogil:
+    # A request leaves before the end that was believed. Its point stays: U is right there, and may be tested.
+    cdef int64_t at = profile_find_after(profile, profile.first, end)
+    profile.scanned += at - profile.first
+    remove_request(
+        profile.load + profile.first, profile.count + profile.first, profile.round + profile.first,
+        at - profile.first, offset + 1,
+    )

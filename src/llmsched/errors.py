@@ -1,0 +1,82 @@
+"""Every exception a user can meet. Each message says what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LlmschedError(Exception):
+    """Base of everything llmsched raises on purpose."""
+
+
+class InputError(LlmschedError, ValueError):
+    """Something given to llmsched cannot be used: the message says what, where and what would do."""
+
+
+class WorkloadError(InputError):
+    """A request has an impossible value. ``request`` is its index (from 0), or None if it is about all of them."""
+
+    def __init__(self, message: str, request: int | None = None) -> None:
+        super().__init__(message)
+        self.request = request
+
+
+class MissingPredictionError(WorkloadError):
+    """A policy needs a prediction column that the workload does not have. ``column`` is its name."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+class MemoryTooSmallError(WorkloadError):
+    """A request can never fit the cache. ``needed`` is the smallest memory (tokens) that would do for all."""
+
+    def __init__(self, message: str, request: int, needed: int) -> None:
+        super().__init__(message, request)
+        self.needed = needed
+
+
+class PolicyError(InputError):
+    """A policy, or one of its fields, does not exist or does not make sense."""
+
+
+class TraceError(InputError):
+    """A trace file cannot be read. ``path`` and ``line`` (from 1) say where, if it is one line's fault."""
+
+    def __init__(self, message: str, path: str = "", line: int | None = None) -> None:
+        where = path if line is None else f"{path}, line {line}"
+        super().__init__(f"{where}: {message}" if where else message)
+        self.path = path
+        self.line = line
+
+
+class NotFinishedError(LlmschedError, RuntimeError):
+    """A simulation was stopped because it does not finish, or reached ``max_rounds``.
+
+    ``policy`` is the policy's name, ``round`` the number of rounds that ran, ``remaining`` the requests left.
+    """
+
+    def __init__(self, message: str, policy: str, round: int, remaining: int) -> None:
+        super().__init__(message)
+        self.policy = policy
+        self.round = round
+        self.remaining = remaining
+
+
+class MissingExtraError(LlmschedError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'llmsched[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that suggests the known name nearest to `name` and lists them all."""
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(names)}"

@@ -1,0 +1,149 @@
+"""From (workload, policy, memory, seed) to the plain arrays and numbers that both engines read, checked on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .arguments import LARGEST_SEED, decimal_fraction, whole
+from .errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
+from .policy import Policy
+from .workload import LARGEST, FloatArray, IntArray, Workload
+
+#: õ stops rising here (62 doublings): no believed length can see the difference, and 64 bits hold it.
+LARGEST_BOUND = 2**62
+
+_HOW_TO_ADD = {
+    "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
+    "upper": "workload.with_intervals(intervals.buckets(100)) or Workload(..., upper=...)",
+    "point": "workload.replace(point=...)",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class Problem:
+    """One simulation, lowered. Arrays are over requests, in the workload's order."""
+
+    policy: Policy
+    prompt: IntArray  # s
+    output: IntArray  # o
+    arrival: FloatArray  # a
+    bound: IntArray | None  # õ at the start; None where the policy never reads it
+    upper: IntArray | None  # u; only where a cap refines to it
+    believed: IntArray | None  # the `reserve` field's values; None for "bound" and "none"
+    keys: IntArray | FloatArray | None  # the admission order's keys; None for "bound" and "queue", which change
+    rank: IntArray  # breaks admission ties
+    memory: int  # M
+    capacity: int  # C while anything runs: floor((1 - margin) M)
+    seed: int | None
+    max_rounds: int
+    stall_limit: int  # so many rounds in which nothing changes for good mean that it never ends
+
+
+def lower(
+    workload: Workload, policy: Policy, memory: int | float, seed: int | None, max_rounds: int | None = None
+) -> Problem:
+    """Check that `policy` can run on `workload` with `memory` tokens, and lower all three.
+
+    Raises
+    ------
+    InputError
+        memory, seed or max_rounds is not usable.
+    WorkloadError
+        Sums of tokens overflow, or a custom order has the wrong length.
+    MissingPredictionError
+        The policy reads a prediction column that the workload lacks.
+    MemoryTooSmallError
+        A request can never fit (names it, and the memory that would do).
+    """
+    memory = whole("memory", memory, 1)
+    if seed is not None:
+        seed = whole("seed", seed, 0, LARGEST_SEED)
+    limit = LARGEST_BOUND if max_rounds is None else whole("max_rounds", max_rounds, 0, LARGEST_BOUND)
+    n = len(workload)
+    _check_predictions(workload, policy)
+    _check_fits(workload, memory)
+    tracked = "lower" in policy.needs
+    caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
+    reserve: dict[str, IntArray | None] = {"upper": workload.upper, "point": workload.point, "output": workload.output}
+    # Under "recompute" every round leaves tokens that are never lost: no run can go on for ever.
+    endless = policy.resume == "recompute" or n == 0
+    return Problem(
+        policy=policy,
+        prompt=workload.prompt,
+        output=workload.output,
+        arrival=workload.arrival,
+        bound=workload.lower if tracked else None,
+        upper=workload.upper if caps_to_upper else None,
+        believed=reserve.get(policy.reserve),
+        keys=_keys(workload, policy),
+        rank=np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n),
+        memory=memory,
+        capacity=_capacity(memory, policy.margin),
+        seed=seed,
+        max_rounds=limit,
+        stall_limit=LARGEST_BOUND if endless else 1000 + 100 * int(workload.output.max()),
+    )
+
+
+def _capacity(memory: int, margin: float) -> int:
+    """floor((1 - margin) M), with the margin as the decimal that was written: 0.9 of 10 tokens leave 1, not 0."""
+    return memory if margin == 0 else math.floor((1 - decimal_fraction(margin)) * memory)
+
+
+def _check_predictions(workload: Workload, policy: Policy) -> None:
+    for column in policy.needs:
+        if getattr(workload, column) is None:
+            raise MissingPredictionError(
+                f"policy {policy.name} needs the prediction column {column!r}, which the workload does not have: "
+                f"add it with {_HOW_TO_ADD[column]}",
+                column,
+            )
+
+
+def _check_fits(workload: Workload, memory: int) -> None:
+    if not len(workload):
+        return
+    total = float(np.sum(workload.prompt, dtype=np.float64) + np.sum(workload.output, dtype=np.float64))
+    if total > LARGEST:
+        raise WorkloadError(f"all prompts and outputs together are {total:.3g} tokens, more than {LARGEST}")
+    size = workload.prompt + workload.output
+    needed = int(size.max())
+    if needed > memory:
+        i = int(np.argmax(size > memory))
+        raise MemoryTooSmallError(
+            f"request {i} needs prompt {workload.prompt[i]} + output {workload.output[i]} = {size[i]} tokens of cache, "
+            f"but memory is {memory}: it can never finish. memory={needed} is enough for every request",
+            i,
+            needed,
+        )
+
+
+def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
+    order = policy.order
+    if isinstance(order, np.ndarray):
+        if len(order) != len(workload):
+            raise WorkloadError(f"the policy's order has {len(order)} numbers for {len(workload)} requests")
+        return order
+    columns: dict[Any, Callable[[], IntArray | FloatArray | None]] = {
+        "arrival": lambda: workload.arrival,
+        "upper": lambda: workload.upper,
+        "point": lambda: workload.point,
+        "output": lambda: workload.output,
+        "volume": lambda: volume(workload),
+    }
+    return columns[order]() if order in columns else None
+
+
+def volume(workload: Workload) -> IntArray:
+    """s·o + o(o+1)/2 of each request, the token-rounds it occupies; their rank where 64 bits cannot hold them."""
+    prompt, output = workload.prompt, workload.output
+    if not len(workload) or int(prompt.max()) + int(output.max()) < 2**31:
+        return prompt * output + output * (output + 1) // 2
+    exact = [s * o + o * (o + 1) // 2 for s, o in zip(prompt.tolist(), output.tolist(), strict=True)]
+    place = {value: k for k, value in enumerate(sorted(set(exact)))}
+    return np.array([place[value] for value in exact], dtype=np.int64)

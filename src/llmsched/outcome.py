@@ -1,0 +1,23 @@
+"""Outcome: what an engine hands back, before it becomes a Result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .timeline import Timeline
+from .workload import FloatArray, IntArray
+
+
+class Outcome(NamedTuple):
+    """The raw outcome of one run; attributes as in `Result`."""
+
+    completion: FloatArray
+    start: FloatArray
+    evictions: IntArray
+    rounds: int
+    peak_memory: int
+    wasted_tokens: int
+    unfinished: int  # requests left when the run was stopped; 0 for a run that finished
+    timeline: Timeline | None
+    work: Mapping[str, int]

@@ -1,0 +1,228 @@
+"""Policy: what decides. A frozen dataclass of the fields in model.md, section 6, and `policies`, the named ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import PolicyError, nearest
+
+Order = Literal["arrival", "queue", "bound", "upper", "point", "output", "volume"]
+Reserve = Literal["bound", "upper", "point", "output", "none"]
+Fill = Literal["break", "skip"]
+Evict = Literal["bound", "progress", "newest", "all", "random"]
+Refine = Literal["progress", "double", "none"]
+Cap = Literal["none", "bound"]
+CapRefine = Literal["upper", "double"]
+Resume = Literal["restart", "recompute"]
+
+#: Field -> the words it may hold. `order` may also be an array, `margin` and `beta` are numbers.
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "order": get_args(Order),
+        "reserve": get_args(Reserve),
+        "fill": get_args(Fill),
+        "evict": get_args(Evict),
+        "refine": get_args(Refine),
+        "cap": get_args(Cap),
+        "cap_refine": get_args(CapRefine),
+        "resume": get_args(Resume),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Policy:
+    """A scheduling policy; the defaults are those of A_min (paper, Algorithm 2).
+
+    Attributes
+    ----------
+    order
+        Admission order, smallest first: ``"arrival"``, ``"queue"`` (when it last joined the waiting set), ``"bound"``
+        (õ), ``"upper"``, ``"point"``, ``"output"`` and ``"volume"`` (clairvoyant), or one number per request.
+    reserve
+        What a request is believed to reach when an admission is tested, or ``"none"``: only the coming round counts.
+    margin
+        Share of the cache kept free while anything runs, 0 <= margin < 1.
+    fill
+        At the first waiting request that does not fit: ``"break"`` stops admission, ``"skip"`` tries the next.
+    evict, beta
+        Who leaves when the cache overflows: smallest ``"bound"``, least ``"progress"``, ``"newest"``, ``"all"``, or
+        ``"random"``, each with probability `beta` (0 < beta <= 1) in repeated passes.
+    refine
+        What becomes of õ on an overflow eviction: ``"progress"``, ``"double"`` or ``"none"``.
+    cap, cap_refine
+        ``"bound"`` stops a running request that has generated õ tokens; õ becomes ``"upper"`` or ``"double"``.
+    resume
+        ``"restart"``: a request that leaves loses its tokens; ``"recompute"``: only its cache.
+
+    Raises
+    ------
+    PolicyError
+        A field has a value it cannot have.
+    """
+
+    order: Order | npt.ArrayLike = "bound"
+    reserve: Reserve = "bound"
+    margin: float = 0.0
+    fill: Fill = "break"
+    evict: Evict = "bound"
+    beta: float = 0.2
+    refine: Refine = "progress"
+    cap: Cap = "none"
+    cap_refine: CapRefine = "upper"
+    resume: Resume = "restart"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.order, str):
+            object.__setattr__(self, "order", _custom_order(self.order))
+        for name, words in CHOICES.items():
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray):
+                continue
+            if value not in words:
+                raise PolicyError(f"policy field {name}={value!r} is unknown; {nearest(value, words)}")
+        _check_share("margin", self.margin, 0 <= _number(self.margin) < 1, "0 <= margin < 1")
+        _check_share("beta", self.beta, 0 < _number(self.beta) <= 1, "0 < beta <= 1")
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the named policy with these fields, or the fields that differ from `amin`'s."""
+        for name, policy in policies.items():
+            if policy == self:
+                return name
+        return repr(self)
+
+    @property
+    def clairvoyant(self) -> bool:
+        """Whether it reads the true output lengths."""
+        return self.reserve == "output" or (isinstance(self.order, str) and self.order in ("output", "volume"))
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """The prediction columns it reads: ``lower`` (where õ starts), ``upper``, ``point``."""
+        read = {self.order if isinstance(self.order, str) else "custom", self.reserve}
+        bound = "bound" in read or "bound" in (self.evict, self.cap)
+        upper = "upper" in read or (self.cap == "bound" and self.cap_refine == "upper")
+        wanted = {"lower": bound, "upper": upper, "point": "point" in read}
+        return tuple(column for column, needed in wanted.items() if needed)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields as a plain dict; a custom order as a list."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
+
+    @cached_property
+    def _identity(self) -> tuple[Any, ...]:
+        """What equality compares: a field that nothing reads (beta, cap_refine) does not count."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if isinstance(self.order, np.ndarray):
+            values["order"] = self.order.tobytes()
+        if self.evict != "random":
+            del values["beta"]
+        if self.cap == "none":
+            del values["cap_refine"]
+        return tuple(values.items())
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity == other._identity if isinstance(other, Policy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __repr__(self) -> str:
+        shown = []
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, np.ndarray):
+                shown.append(f"{f.name}=<{len(value)} numbers>")
+            elif value != f.default:
+                shown.append(f"{f.name}={value!r}")
+        return f"Policy({', '.join(shown)})"
+
+
+def _number(value: object) -> float:
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        return float("nan")
+    return float(value)
+
+
+def _check_share(name: str, value: object, ok: bool, expected: str) -> None:
+    if not ok:
+        raise PolicyError(f"policy field {name}={value!r} is out of range, expected {expected}")
+
+
+def _custom_order(order: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    try:
+        keys = np.array(order, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise PolicyError(f"policy field order must be one of {', '.join(CHOICES['order'])}, or numbers") from None
+    if keys.ndim != 1:
+        raise PolicyError(f"policy field order must be one number per request, not an array of shape {keys.shape}")
+    if not np.isfinite(keys).all():
+        i = int(np.argmin(np.isfinite(keys)))
+        raise PolicyError(f"policy field order: the number of request {i} is {keys[i]}, expected a finite one")
+    keys.flags.writeable = False
+    return keys
+
+
+_LOOKAHEAD: dict[str, Any] = {"evict": "progress", "refine": "none"}
+_GREEDY: dict[str, Any] = {"order": "arrival", "reserve": "none", "refine": "none"}
+
+#: The named policies (model.md, section 6): name -> Policy.
+#: Make another with `dataclasses.replace(policies["amin"], ...)`.
+policies: Mapping[str, Policy] = MappingProxyType(
+    {
+        "hsf": Policy(order="output", reserve="output", **_LOOKAHEAD),
+        "amax": Policy(order="upper", reserve="upper", **_LOOKAHEAD),
+        "amin": Policy(),
+        "amin-doubling": Policy(refine="double"),
+        "aell": Policy(order="queue", cap="bound", cap_refine="upper"),
+        "mcsf": Policy(order="point", reserve="point", **_LOOKAHEAD),
+        "mc-benchmark": Policy(order="arrival", reserve="point", **_LOOKAHEAD),
+        "fcfs": Policy(**_GREEDY, margin=0.01, evict="newest", resume="recompute"),
+        "protection": Policy(**_GREEDY, margin=0.25, evict="all"),
+        "clearing": Policy(**_GREEDY, margin=0.2, evict="random", beta=0.2),
+        "svf": Policy(order="volume", reserve="output", **_LOOKAHEAD),
+    }
+)
+
+#: What each named policy is, in one line.
+DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "hsf": "Hindsight Shortest First, the paper's benchmark (Alg. 3); MC-SF with perfect predictions",
+        "amax": "A_max (Alg. 1): reserve the upper bound",
+        "amin": "A_min (Alg. 2, and 5 with per-request lower bounds): start from the lower bound, evict, refine",
+        "amin-doubling": "A_min with lower-bound doubling",
+        "aell": "A_l, promote-l (Alg. 6): stop at the lower bound, then reserve the upper",
+        "mcsf": "MC-SF with point predictions (arXiv 2502.07115)",
+        "mc-benchmark": "first come first served with lookahead on point predictions (arXiv 2502.07115)",
+        "fcfs": "how vLLM schedules: watermark, preempt the newest, recompute",
+        "protection": "alpha-protection greedy: keep a share free, on overflow all restart (arXiv 2502.07115)",
+        "clearing": "alpha-protection, beta-clearing: on overflow some restart (arXiv 2502.07115)",
+        "svf": "Smallest Volume First, clairvoyant (arXiv 2606.22327)",
+    }
+)
+
+
+def named(policy: str | Policy) -> Policy:
+    """The policy itself, or the named one.
+
+    Raises
+    ------
+    PolicyError
+        There is no policy of that name; the message suggests the nearest.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if not isinstance(policy, str):
+        raise PolicyError(f"a policy is a name or a llmsched.Policy, not {type(policy).__name__}")
+    if policy not in policies:
+        raise PolicyError(f"there is no policy {policy!r}; {nearest(policy, policies)}")
+    return policies[policy]

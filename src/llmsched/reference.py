@@ -1,0 +1,258 @@
+"""The readable engine: model.md in Python, section by section. The compiled engine must agree with it exactly.
+
+Time is kept as (epoch, rounds since): `now` is their sum, so that a run of rounds is one addition and both engines get
+the same double. Nothing here is clever; everything here is checked.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from .lowering import LARGEST_BOUND, Problem
+from .outcome import Outcome
+from .timeline import merged
+
+_MASK = 2**64 - 1
+
+
+def run(problem: Problem, record: bool = False, progress: Callable[[int, int], None] | None = None) -> Outcome:
+    """Simulate `problem` round by round (model.md, section 3); `Outcome.unfinished` > 0 if it had to be stopped."""
+    engine = _Engine(problem, record)
+    while engine.left:
+        if engine.rounds >= problem.max_rounds or engine.rounds - engine.last_change >= problem.stall_limit:
+            break
+        engine.round()
+        if progress is not None and engine.rounds % 256 == 0:
+            progress(engine.n - engine.left, engine.n)
+    return engine.outcome()
+
+
+class _Request:
+    """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
+
+    __slots__ = (
+        "admission", "arrival", "believed", "bound", "completion", "evictions", "generated", "index", "joined", "key",
+        "output", "prompt", "rank", "start", "tie_key", "upper",
+    )  # fmt: skip
+
+    def __init__(self, problem: Problem, i: int) -> None:
+        self.index = i
+        self.prompt = int(problem.prompt[i])  # s
+        self.output = int(problem.output[i])  # o
+        self.arrival = float(problem.arrival[i])  # a
+        self.bound = 1 if problem.bound is None else int(problem.bound[i])  # õ
+        self.upper = 0 if problem.upper is None else int(problem.upper[i])  # u
+        self.believed = 0 if problem.believed is None else int(problem.believed[i])  # `reserve`, unless that is õ
+        self.key = None if problem.keys is None else problem.keys[i].item()  # `order`, unless that changes
+        self.rank = int(problem.rank[i])
+        self.generated = 0  # g
+        self.joined = self.arrival  # when it last joined the waiting set
+        self.start: float | None = None
+        self.completion: float | None = None
+        self.evictions = 0
+        self.admission = -1  # admission number
+        self.tie_key = 0  # the list of equals it is in while it runs
+
+
+class _Engine:
+    def __init__(self, problem: Problem, record: bool) -> None:
+        self.problem, self.policy = problem, problem.policy
+        self.n = self.left = len(problem.output)
+        self.requests = [_Request(problem, i) for i in range(self.n)]
+        self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
+        self.waiting: list[_Request] = []
+        self.running: list[_Request] = []  # in order of admission number
+        self.ties: dict[int, list[_Request]] = {}  # eviction key -> running requests that have it
+        self.admissions = 0
+        self.rounds = 0
+        self.epoch, self.epoch_rounds = 0.0, 0
+        self.last_change = 0  # round of the last completion, arrival or rise of a bound
+        self.peak_memory = self.wasted_tokens = 0
+        self.left_this_round = 0
+        self.draws = _splitmix64(problem.seed or 0)
+        self.pieces: list[tuple[float, int, int, int, int, int, int]] | None = [] if record else None
+
+    @property
+    def now(self) -> float:
+        return self.epoch + (self.rounds - self.epoch_rounds)
+
+    # Section 3: one round, in this order ---------------------------------------------------------------------------
+
+    def round(self) -> None:
+        self.left_this_round = 0
+        self.arrivals()
+        self.caps()
+        evicted = self.overflow()
+        self.admission(self.waiting)
+        self.waiting += evicted
+        if not self.running:
+            self.admission(self.waiting)
+        self.generation()
+
+    def arrivals(self) -> None:
+        if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:
+            self.epoch, self.epoch_rounds = self.to_arrive[-1].arrival, self.rounds
+        while self.to_arrive and self.to_arrive[-1].arrival <= self.now:
+            self.waiting.append(self.to_arrive.pop())
+            self.last_change = self.rounds
+
+    def caps(self) -> None:
+        if self.policy.cap == "none":
+            return
+        for r in [r for r in self.running if r.generated >= r.bound]:
+            self.leave(r, self.policy.cap_refine)
+            self.waiting.append(r)
+
+    def overflow(self) -> list[_Request]:
+        evicted: list[_Request] = []
+        for r in self.victims():
+            self.leave(r, self.policy.refine)
+            evicted.append(r)
+        return evicted
+
+    def admission(self, candidates: list[_Request]) -> None:
+        for r in sorted(candidates, key=self.admission_key):
+            if self.feasible(r):
+                candidates.remove(r)
+                self.admit(r)
+            elif self.policy.fill == "break":
+                break
+
+    def generation(self) -> None:
+        self.peak_memory = max(self.peak_memory, self.need())
+        if self.pieces is not None:
+            since = self.rounds - self.epoch_rounds
+            counts = len(self.running), len(self.waiting), self.left_this_round
+            self.pieces.append((self.epoch, since, 1, self.need(), *counts))
+        self.rounds += 1
+        for r in list(self.running):
+            r.generated += 1
+            if r.generated == r.output:
+                r.completion = self.now
+                self.stop_running(r)
+                self.left -= 1
+                self.last_change = self.rounds
+
+    # Entering and leaving ------------------------------------------------------------------------------------------
+
+    def admit(self, r: _Request) -> None:
+        if r.start is None:
+            r.start = self.now
+        r.admission = self.admissions
+        self.admissions += 1
+        r.tie_key = r.bound if self.policy.evict == "bound" else self.rounds - r.generated
+        self.ties.setdefault(r.tie_key, []).append(r)
+        self.running.append(r)
+
+    def stop_running(self, r: _Request) -> None:
+        """Take it out of the batch; in its list of equals the last one takes its place (section 5)."""
+        self.running.remove(r)
+        equals = self.ties[r.tie_key]
+        place = next(k for k, other in enumerate(equals) if other is r)
+        equals[place] = equals[-1]
+        equals.pop()
+        if not equals:
+            del self.ties[r.tie_key]
+
+    def leave(self, r: _Request, rule: str) -> None:
+        self.stop_running(r)
+        r.evictions += 1
+        self.left_this_round += 1
+        r.joined = self.now
+        self.refine(r, rule)
+        if self.policy.resume == "restart":
+            self.wasted_tokens += r.generated
+            r.generated = 0
+
+    def refine(self, r: _Request, rule: str) -> None:
+        if self.problem.bound is None:  # nothing reads õ
+            return
+        old = r.bound
+        if rule == "progress":
+            r.bound = max(old, r.generated + 1)
+        elif rule == "double":
+            r.bound = max(2 * old, r.generated + 1)
+        elif rule == "upper":
+            r.bound = r.upper if old < r.upper else 2 * old
+        r.bound = min(r.bound, LARGEST_BOUND)
+        if min(r.bound, self.problem.memory) > old:  # a rise beyond M changes no believed length
+            self.last_change = self.rounds
+
+    # Section 4: feasibility of an admission ------------------------------------------------------------------------
+
+    def need(self) -> int:
+        return sum(r.prompt + r.generated + 1 for r in self.running)
+
+    def believed_length(self, r: _Request) -> int:
+        b = r.bound if self.policy.reserve == "bound" else r.believed
+        return min(max(b, r.generated + 1), self.problem.memory - r.prompt)
+
+    def feasible(self, candidate: _Request) -> bool:
+        capacity = self.problem.capacity if self.running else self.problem.memory
+        batch = [*self.running, candidate]
+        if self.policy.reserve == "none":
+            return sum(r.prompt + r.generated + 1 for r in batch) <= capacity
+        length = np.array([self.believed_length(r) for r in batch])
+        generated = np.array([r.generated for r in batch])
+        held = np.array([r.prompt for r in batch]) + generated
+        d = (length - generated)[:, None]
+        return bool(((held + d) * (generated + d <= length)).sum(axis=1).max() <= capacity)
+
+    # Section 5: orders and ties ------------------------------------------------------------------------------------
+
+    def admission_key(self, r: _Request) -> tuple[float, int]:
+        if r.key is None:
+            return (r.bound if self.policy.order == "bound" else r.joined), r.rank
+        return r.key, r.rank
+
+    def victims(self) -> Iterator[_Request]:
+        """Who leaves while the cache overflows; each has left before the next is chosen."""
+        rule = self.policy.evict
+        if rule == "all" and self.need() > self.problem.memory:
+            yield from list(self.running)
+        while self.need() > self.problem.memory:
+            if rule == "random":
+                leavers = [r for r in self.running if (next(self.draws) >> 11) * 2.0**-53 < self.policy.beta]
+                yield from leavers
+            elif rule == "newest":
+                yield self.running[-1]
+            else:  # smallest bound; fewest generated tokens, which is the largest (rounds - tokens)
+                equals = self.ties[min(self.ties) if rule == "bound" else max(self.ties)]
+                yield equals[self.drawn_member(len(equals))]
+
+    def drawn_member(self, k: int) -> int:
+        if k == 1 or self.problem.seed is None:
+            return 0
+        return (next(self.draws) >> 32) * k >> 32
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def outcome(self) -> Outcome:
+        def column(values: Iterable[float | None]) -> np.ndarray:
+            return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+        pieces = None if self.pieces is None else merged(*(zip(*self.pieces, strict=True) if self.pieces else [()] * 7))
+        return Outcome(
+            completion=column(r.completion for r in self.requests),
+            start=column(r.start for r in self.requests),
+            evictions=np.array([r.evictions for r in self.requests], dtype=np.int64),
+            rounds=self.rounds,
+            peak_memory=self.peak_memory,
+            wasted_tokens=self.wasted_tokens,
+            unfinished=self.left,
+            timeline=pieces,
+            work={},
+        )
+
+
+def _splitmix64(state: int) -> Iterator[int]:
+    """Vigna's splitmix64: 64-bit outputs, for ever."""
+    for _ in itertools.count():
+        state = (state + 0x9E3779B97F4A7C15) & _MASK
+        z = state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        yield z ^ (z >> 31)

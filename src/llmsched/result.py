@@ -1,0 +1,179 @@
+"""Result: what happened, and the metrics of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ._version import version
+from .errors import MissingExtraError
+from .policy import Policy
+from .timeline import Timeline
+from .workload import FloatArray, IntArray, Workload
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What one simulation did. Arrays are over requests, in the workload's order; times are in rounds.
+
+    Attributes
+    ----------
+    workload
+        What was scheduled.
+    completion
+        Time at which each request completed (float64).
+    start
+        Time of its first admission (float64).
+    evictions
+        How often it left before completing, by overflow or cap (int64).
+    rounds
+        Rounds that ran; idle jumps do not count.
+    peak_memory
+        Largest memory of any round, in tokens.
+    wasted_tokens
+        Tokens that were generated and lost (under ``resume="restart"``).
+    policy, memory, seed, engine
+        What decided, with how many tokens of cache, on which seed, simulated by which engine.
+    timeline
+        Round by round, if asked for with ``record="timeline"``.
+    work
+        Deterministic counters of what the compiled engine did (empty for the reference engine).
+    """
+
+    workload: Workload
+    completion: FloatArray
+    start: FloatArray
+    evictions: IntArray
+    rounds: int
+    peak_memory: int
+    wasted_tokens: int
+    policy: Policy
+    memory: int
+    seed: int | None
+    engine: str
+    timeline: Timeline | None = None
+    work: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.completion)
+
+    def __repr__(self) -> str:
+        return (
+            f"Result({self.policy.name}, {len(self)} requests, memory {self.memory}: "
+            f"mean latency {self.mean_latency:.6g}, makespan {self.makespan:.6g}, evictions {self.total_evictions})"
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What repeats this result: version, policy and its fields, memory, seed, engine, and the workload's source."""
+        return {
+            "llmsched": version,
+            "policy": self.policy.name,
+            "fields": self.policy.fields(),
+            "memory": self.memory,
+            "seed": self.seed,
+            "engine": self.engine,
+            "source": dict(self.workload.source),
+        }
+
+    @cached_property
+    def latency(self) -> FloatArray:
+        """Completion minus arrival of each request, queueing included (paper, Section 2)."""
+        return self.completion - self.workload.arrival
+
+    @property
+    def total_latency(self) -> float:
+        """Sum of all latencies: TEL in the paper."""
+        return float(self.latency.sum())
+
+    @property
+    def mean_latency(self) -> float:
+        """Mean latency of a request; NaN when there is none."""
+        return self.total_latency / len(self) if len(self) else float("nan")
+
+    @property
+    def makespan(self) -> float:
+        """Time at which the last request completes; 0 when there is none."""
+        return float(self.completion.max()) if len(self) else 0.0
+
+    @property
+    def total_evictions(self) -> int:
+        """How often requests left before completing, all requests together."""
+        return int(self.evictions.sum())
+
+    @property
+    def wasted_share(self) -> float:
+        """Share of all generated tokens that was lost, from 0 to 1."""
+        generated = int(self.workload.output.sum()) + self.wasted_tokens
+        return self.wasted_tokens / generated if generated else 0.0
+
+    @property
+    def peak_share(self) -> float:
+        """Largest memory of any round as a share of the cache, from 0 to 1."""
+        return self.peak_memory / self.memory
+
+    def percentile(self, q: npt.ArrayLike) -> Any:
+        """The q-th percentile(s) of latency, 0 <= q <= 100, linearly interpolated; NaN when there is no request."""
+        if not len(self):
+            return np.full(np.shape(q), np.nan)[()]
+        return np.percentile(self.latency, np.asarray(q))
+
+    def summary(self) -> dict[str, Any]:
+        """The totals as a plain dict of numbers (and the policy's name), ready for JSON or a dataframe row."""
+        p50, p90, p99 = (float(value) for value in self.percentile([50, 90, 99]))
+        return {
+            "policy": self.policy.name,
+            "memory": self.memory,
+            "seed": self.seed,
+            "requests": len(self),
+            "completed": len(self),
+            "total_latency": self.total_latency,
+            "mean_latency": self.mean_latency,
+            "p50_latency": p50,
+            "p90_latency": p90,
+            "p99_latency": p99,
+            "max_latency": float(self.latency.max()) if len(self) else float("nan"),
+            "makespan": self.makespan,
+            "rounds": self.rounds,
+            "evictions": self.total_evictions,
+            "evicted_requests": int(np.count_nonzero(self.evictions)),
+            "wasted_tokens": self.wasted_tokens,
+            "wasted_share": self.wasted_share,
+            "peak_memory": self.peak_memory,
+            "peak_share": self.peak_share,
+        }
+
+    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        """One row per request: the workload's columns, then start, completion, latency and evictions."""
+        happened = {name: getattr(self, name) for name in ("start", "completion", "latency", "evictions")}
+        return {**self.workload.columns(), **happened}
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`columns()` as a pandas DataFrame. Raises MissingExtraError without pandas."""
+        return cast("pandas.DataFrame", _dataframe_library("pandas").DataFrame(self.columns()))
+
+    def to_polars(self) -> polars.DataFrame:
+        """`columns()` as a polars DataFrame. Raises MissingExtraError without polars."""
+        return cast("polars.DataFrame", _dataframe_library("polars").DataFrame(self.columns()))
+
+    def to_arrow(self) -> pyarrow.Table:
+        """`columns()` as an Arrow table. Raises MissingExtraError without pyarrow."""
+        return _dataframe_library("pyarrow").table(self.columns())
+
+
+def _dataframe_library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingExtraError(name, "dataframe", f"exporting to {name}") from None

@@ -1,0 +1,107 @@
+"""simulate(): lowers (workload, policy) to plain arrays, calls an engine, wraps the Result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from . import _core, reference
+from .errors import InputError, NotFinishedError, nearest
+from .lowering import Problem, lower
+from .outcome import Outcome
+from .policy import Policy, named
+from .result import Result
+from .workload import Workload
+
+Engine = Literal["compiled", "reference"]
+#: Called now and then during a run with (requests completed, requests in all).
+Progress = Callable[[int, int], None]
+
+ENGINES: dict[str, Callable[[Problem, bool, Progress | None], Outcome]] = {
+    "compiled": _core.run,
+    "reference": reference.run,
+}
+
+
+def simulate(
+    workload: Workload,
+    policy: str | Policy = "amin",
+    *,
+    memory: int,
+    seed: int | None = 0,
+    engine: Engine = "compiled",
+    record: Literal["timeline"] | None = None,
+    max_rounds: int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Schedule `workload` on one worker with `memory` tokens of KV cache (model.md).
+
+    Parameters
+    ----------
+    workload
+        The requests.
+    policy
+        The name of a policy (see `llmsched.policies`) or a `Policy`.
+    memory
+        M, tokens of cache; every prompt + output must fit.
+    seed
+        Breaks ties and draws random evictions: 0 <= seed < 2**64. The same seed gives the same result. None breaks ties
+        by index, which lets a sorted workload tell the policy the truth.
+    engine
+        ``"compiled"``, or ``"reference"``: the readable one, equal in every number and far slower.
+    record
+        ``"timeline"`` keeps `Result.timeline`.
+    max_rounds
+        Stop with an error once so many rounds ran.
+    progress
+        Called a few times a second with (requests completed, requests in all).
+
+    Raises
+    ------
+    PolicyError, WorkloadError, InputError
+        The input cannot be simulated; the message says why (see `llmsched.errors`).
+    NotFinishedError
+        The policy does not finish on this input, or `max_rounds` is reached.
+    """
+    if not isinstance(workload, Workload):
+        raise InputError(f"simulate needs a llmsched.Workload, not {type(workload).__name__}")
+    if engine not in ENGINES:
+        raise InputError(f"there is no engine {engine!r}; {nearest(engine, ENGINES)}")
+    if record not in (None, "timeline"):
+        raise InputError(f"record={record!r} is unknown; {nearest(str(record), ['timeline', 'None'])}")
+    problem = lower(workload, named(policy), memory, seed, max_rounds)
+    outcome = ENGINES[engine](problem, record == "timeline", progress)
+    if outcome.unfinished:
+        raise _not_finished(problem, outcome)
+    return Result(
+        workload=workload,
+        completion=outcome.completion,
+        start=outcome.start,
+        evictions=outcome.evictions,
+        rounds=outcome.rounds,
+        peak_memory=outcome.peak_memory,
+        wasted_tokens=outcome.wasted_tokens,
+        policy=problem.policy,
+        memory=problem.memory,
+        seed=problem.seed,
+        engine=engine,
+        timeline=outcome.timeline,
+        work=outcome.work,
+    )
+
+
+def _not_finished(problem: Problem, outcome: Outcome) -> NotFinishedError:
+    name, rounds, left = problem.policy.name, outcome.rounds, outcome.unfinished
+    if rounds >= problem.max_rounds:
+        why = f"max_rounds={problem.max_rounds} is reached"
+    else:
+        why = (
+            f"for {problem.stall_limit} rounds no request completed or arrived and no bound rose, so it would go on "
+            "for ever. Keep a larger margin or more memory, or use another policy"
+        )
+    return NotFinishedError(
+        f"policy {name} stopped at round {rounds} with {left} of {len(problem.output)} requests left: {why}",
+        name,
+        rounds,
+        left,
+    )

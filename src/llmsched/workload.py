@@ -1,0 +1,206 @@
+"""Workload: what is to be scheduled. Columns of equal length, checked once, never changed (model.md, section 1)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import WorkloadError
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+#: What makes intervals: called with the true outputs, returns the two bounds (see `llmsched.intervals`).
+MakesIntervals = Callable[[IntArray], tuple[IntArray, IntArray]]
+
+#: Column -> the least value it may have. `arrival` is a time (float64), all others count tokens (int64).
+COLUMNS: Mapping[str, int] = MappingProxyType(
+    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0}
+)
+
+# Counts up to here are exact as 64-bit integers and as doubles; sums of them are checked against the same limit.
+LARGEST = 2**53
+
+
+class Workload:
+    """A list of `n` requests.
+
+    Parameters
+    ----------
+    prompt, output
+        Prompt tokens (whole, >= 0) and the tokens each request will really generate (whole, >= 1).
+    lower, upper
+        Predicted interval of the output, 1 <= lower <= upper. The truth may lie outside it.
+    point
+        Point prediction of the output (whole, >= 1).
+    arrival
+        Time at which the request becomes visible (>= 0, in rounds, or in seconds with a clock); 0 for all by default.
+    source
+        Where the workload comes from (free-form, travels with results); not part of equality.
+
+    Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
+    read-only: int64, `arrival` float64; an absent prediction is None.
+
+    Raises
+    ------
+    WorkloadError
+        A value is negative, not whole, NaN, too small, or lower > upper (names the request); lengths differ.
+    """
+
+    __slots__ = ("arrival", "lower", "output", "point", "prompt", "source", "upper")
+
+    prompt: IntArray
+    output: IntArray
+    lower: IntArray | None
+    upper: IntArray | None
+    point: IntArray | None
+    arrival: FloatArray
+    source: Mapping[str, Any]
+
+    def __init__(
+        self,
+        prompt: npt.ArrayLike,
+        output: npt.ArrayLike,
+        lower: npt.ArrayLike | None = None,
+        upper: npt.ArrayLike | None = None,
+        point: npt.ArrayLike | None = None,
+        arrival: npt.ArrayLike | None = None,
+        *,
+        source: Mapping[str, Any] | None = None,
+    ) -> None:
+        given = {"prompt": prompt, "output": output, "lower": lower, "upper": upper, "point": point}
+        given["arrival"] = 0.0 if arrival is None else arrival
+        columns = {name: _numbers(name, values) for name, values in given.items() if values is not None}
+        n = _common_length(columns)
+        for name in COLUMNS:
+            column = columns.get(name)
+            object.__setattr__(self, name, None if column is None else _checked(name, column, n))
+        object.__setattr__(self, "source", MappingProxyType(dict(source or {})))
+        _check_interval(self.lower, self.upper)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Workload never changes: use workload.replace({name}=...) for a new one")
+
+    def __len__(self) -> int:
+        return len(self.output)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Workload):
+            return NotImplemented
+        mine, theirs = self.columns(), other.columns()
+        return mine.keys() == theirs.keys() and all(np.array_equal(mine[k], theirs[k]) for k in mine)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, arrays have no cheap hash
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Workload(0 requests)"
+        predicted = [name for name in ("lower", "upper", "point") if getattr(self, name) is not None]
+        return (
+            f"Workload({len(self)} requests, prompt {self.prompt.min()}-{self.prompt.max()}, "
+            f"output {self.output.min()}-{self.output.max()}, arrival {self.arrival.min():g}-{self.arrival.max():g}, "
+            f"predictions: {', '.join(predicted) or 'none'})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.columns(), dict(self.source))
+
+    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns that are there, by name, in a fixed order."""
+        return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
+
+    def replace(self, **columns: npt.ArrayLike | None) -> Workload:
+        """The same workload with some columns replaced (None removes a prediction)."""
+        unknown = columns.keys() - COLUMNS.keys()
+        if unknown:
+            raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")
+        return Workload(**{**self.columns(), **columns}, source=self.source)  # type: ignore[arg-type]
+
+    def with_intervals(self, rule: MakesIntervals) -> Workload:
+        """The same workload with prediction intervals made by `rule`, e.g. ``intervals.buckets(100)``."""
+        lower, upper = rule(self.output)
+        return self.replace(lower=lower, upper=upper)
+
+    def take(self, index: npt.ArrayLike | slice) -> Workload:
+        """The requests at `index` (integers, booleans or a slice), in that order."""
+        at = index if isinstance(index, slice) else np.asarray(index)
+        if not isinstance(at, slice) and at.size == 0:
+            at = at.astype(np.intp)
+        return Workload(**{name: column[at] for name, column in self.columns().items()}, source=self.source)
+
+    def head(self, n: int) -> Workload:
+        """The first `n` requests (all of them if there are fewer)."""
+        n = operator.index(n)
+        if n < 0:
+            raise WorkloadError(f"the number of requests to keep must be at least 0, not {n}")
+        return self.take(slice(n))
+
+
+def _rebuild(columns: dict[str, Any], source: dict[str, Any]) -> Workload:
+    return Workload(**columns, source=source)
+
+
+def _numbers(name: str, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
+    try:
+        column = np.asarray(values)
+    except ValueError:
+        raise WorkloadError(f"{name} must be one number per request, not a nested or ragged list") from None
+    if column.dtype == object or column.dtype.kind in "SU":
+        column = np.array([_number(name, i, v) for i, v in enumerate(column.ravel())]).reshape(column.shape)
+    if column.ndim > 1:
+        raise WorkloadError(f"{name} must be one number per request, not an array of shape {column.shape}")
+    if column.size == 0:
+        column = column.astype(np.float64)
+    if column.dtype.kind not in "iuf":
+        raise WorkloadError(f"{name} must be numbers, not {column.dtype}")
+    return column
+
+
+def _number(name: str, i: int, value: object) -> float:
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float("nan") if value is None else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise WorkloadError(f"request {i}: {name} is {value!r}, expected a number", i) from None
+
+
+def _common_length(columns: Mapping[str, np.ndarray[Any, Any]]) -> int:
+    lengths = {name: len(column) for name, column in columns.items() if column.ndim == 1}
+    if not lengths:
+        raise WorkloadError("give at least one column as a list: every column is a single number")
+    n = lengths.get("output", next(iter(lengths.values())))
+    for name, length in lengths.items():
+        if length != n:
+            raise WorkloadError(f"all columns need one value per request: {name} has {length}, others have {n}")
+    return n
+
+
+def _checked(name: str, column: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    """The column as a read-only array of its own, or an error that names the first bad request."""
+    least, whole = COLUMNS[name], name != "arrival"
+    with np.errstate(invalid="ignore"):
+        bad = ~((column >= least) & (column <= LARGEST))  # NaN and infinities are bad too
+        if whole and column.dtype.kind == "f":
+            bad |= column != np.floor(column)
+    if bad.any() and n:
+        i = int(np.argmax(bad))
+        value = column.reshape(-1)[i]
+        kind = "a whole number of tokens" if whole else "a time"
+        raise WorkloadError(f"request {i}: {name} is {value}, expected {kind} from {least} to {LARGEST}", i)
+    checked = np.empty(n, np.int64 if whole else np.float64)
+    checked[:] = column
+    checked.flags.writeable = False
+    return checked
+
+
+def _check_interval(lower: IntArray | None, upper: IntArray | None) -> None:
+    if lower is None or upper is None:
+        return
+    if (lower > upper).any():
+        i = int(np.argmax(lower > upper))
+        raise WorkloadError(f"request {i}: lower is {lower[i]} and upper is {upper[i]}, expected lower <= upper", i)

@@ -1,0 +1,73 @@
+"""Hypothesis strategies: small workloads placed around the edges, and any composition of the policy fields."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+import llmsched as ls
+from llmsched.policy import CHOICES
+
+
+@st.composite
+def lengths(draw: st.DrawFn, n: int, memory: int) -> tuple[list[int], list[int]]:
+    """Prompts and outputs that fit `memory`: many zeros, ones, equal requests and requests of exactly `memory`."""
+    prompts, outputs = [], []
+    for _ in range(n):
+        kind = draw(st.integers(0, 9))
+        prompt = 0 if kind < 4 else draw(st.integers(0, max(0, min(memory - 1, memory // 2))))
+        most = memory - prompt
+        if kind == 9:
+            output = most
+        elif kind in (0, 8):
+            output = 1
+        else:
+            output = draw(st.integers(1, max(1, min(most, memory // 2))))
+        prompts.append(prompt)
+        outputs.append(output)
+    if n and draw(st.booleans()):  # many equals, for ties
+        first = draw(st.integers(0, n - 1))
+        for i in range(n):
+            if draw(st.booleans()):
+                prompts[i], outputs[i] = prompts[first], outputs[first]
+    return prompts, outputs
+
+
+@st.composite
+def problems(draw: st.DrawFn, most: int = 12) -> tuple[ls.Workload, int]:
+    """A workload with every prediction column, and a memory in which each request fits."""
+    memory = draw(st.integers(1, 60))
+    n = draw(st.integers(1, most))
+    prompts, outputs = draw(lengths(n, memory))
+    if draw(st.booleans()):  # a cache exactly full, or that some request fills alone
+        memory = max(
+            max(s + o for s, o in zip(prompts, outputs, strict=True)),
+            draw(st.sampled_from([sum(s + 1 for s in prompts), sum(prompts) + sum(outputs), memory])),
+        )
+    lower, upper, point = [], [], []
+    for o in outputs:
+        a, b = draw(st.integers(1, 2 * o + 2)), draw(st.integers(1, 2 * o + 2))
+        exact = draw(st.booleans())
+        lower.append(o if exact else min(a, b))
+        upper.append(o if exact else max(a, b))
+        point.append(draw(st.sampled_from([o, a, b])))
+    arrival: list[float] | float = 0.0
+    if draw(st.booleans()):
+        grain = draw(st.sampled_from([1.0, 0.25, 0.1, 7.0]))
+        arrival = [grain * draw(st.integers(0, 40)) for _ in range(n)]
+    return ls.Workload(prompts, outputs, lower, upper, point, arrival), memory
+
+
+@st.composite
+def compositions(draw: st.DrawFn, n: int) -> ls.Policy:
+    """Any policy: a named one, or any choice of all fields, custom orders included."""
+    if draw(st.integers(0, 2)) == 0:
+        return ls.policies[draw(st.sampled_from(sorted(ls.policies)))]
+    fields = {name: draw(st.sampled_from(words)) for name, words in CHOICES.items()}
+    if draw(st.integers(0, 5)) == 0:
+        fields["order"] = draw(st.lists(st.sampled_from([-1.5, -0.0, 0.0, 1.0, 2.5, 1e300]), min_size=n, max_size=n))
+    fields["margin"] = draw(st.sampled_from([0.0, 0.0, 0.1, 0.25, 0.9]))
+    fields["beta"] = draw(st.sampled_from([0.1, 0.5, 1.0]))
+    return ls.Policy(**fields)
+
+
+seeds = st.one_of(st.none(), st.integers(0, 5), st.just(2**64 - 1))

@@ -1,0 +1,101 @@
+"""The compiled engine equals the reference engine in every number, on any workload and any composition of fields."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import compositions, problems, seeds
+
+import llmsched as ls
+
+# What a run leaves behind, in one comparable value: numbers, or the exception.
+NUMBERS = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "timeline")
+
+
+def outcome(workload, policy, memory, seed, engine, **options):
+    try:
+        r = ls.simulate(workload, policy, memory=memory, seed=seed, engine=engine, record="timeline", **options)
+    except ls.errors.LlmschedError as error:
+        return type(error), str(error)
+    return {name: value.tolist() if isinstance(value := getattr(r, name), np.ndarray) else value for name in NUMBERS}
+
+
+def check_invariants(result: ls.Result) -> None:
+    w, memory = result.workload, result.memory
+    rounds = result.timeline.expand()
+    assert rounds["memory"].max(initial=0) == result.peak_memory <= memory
+    assert len(rounds["memory"]) == result.rounds
+    assert (rounds["batch"] >= 1).all()
+    assert rounds["evictions"].sum() == result.total_evictions
+    assert (result.completion >= result.start + 1).all()
+    assert (result.start >= w.arrival).all()
+    # the latest start allows every token one round; one ulp of slack where arrivals are not whole
+    assert (result.completion >= (w.arrival + w.output) * (1 - 1e-15)).all()
+    generated = int(rounds["batch"].sum())
+    assert generated == int(w.output.sum()) + result.wasted_tokens
+    if result.policy.resume == "recompute":
+        assert result.wasted_tokens == 0
+    held = np.concatenate([[0], rounds["memory"]])
+    assert held.min() >= 0
+
+
+@settings(max_examples=2500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(data=st.data())
+def test_engines_agree_on_any_workload_and_composition(data):
+    workload, memory = data.draw(problems())
+    policy = data.draw(compositions(len(workload)))
+    seed = data.draw(seeds)
+    expected = outcome(workload, policy, memory, seed, "reference")
+    assert outcome(workload, policy, memory, seed, "compiled") == expected
+    if isinstance(expected, dict):
+        check_invariants(ls.simulate(workload, policy, memory=memory, seed=seed, record="timeline"))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), max_rounds=st.integers(0, 60))
+def test_engines_stop_at_the_same_round(data, max_rounds):
+    workload, memory = data.draw(problems())
+    policy = data.draw(compositions(len(workload)))
+    results = [outcome(workload, policy, memory, 0, e, max_rounds=max_rounds) for e in ("reference", "compiled")]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", sorted(ls.policies))
+@pytest.mark.parametrize("resume", ["restart", "recompute"])
+@pytest.mark.parametrize("fill", ["break", "skip"])
+def test_engines_agree_when_the_cache_is_under_pressure(name, resume, fill):
+    """Many requests, a small cache, wrong predictions: hundreds of evictions and ties."""
+    rng = np.random.default_rng(7)
+    n = 80
+    output = rng.integers(1, 20, n)
+    lower = np.maximum(1, output - rng.integers(0, 12, n))
+    w = ls.Workload(
+        rng.integers(0, 10, n), output, lower, np.maximum(lower, output + rng.integers(-8, 16, n)),
+        np.maximum(1, output + rng.integers(-8, 8, n)), np.sort(rng.exponential(3, n).cumsum()),
+    )  # fmt: skip
+    policy = dataclasses.replace(ls.policies[name], resume=resume, fill=fill)
+    for memory, seed in ((40, 0), (150, 1), (400, None)):
+        for workload in (w, w.replace(arrival=None)):
+            expected = outcome(workload, policy, memory, seed, "reference")
+            assert outcome(workload, policy, memory, seed, "compiled") == expected
+
+
+def test_a_request_that_outlives_the_wheel_completes_on_time():
+    """Outputs longer than the timing wheel's 4,096 buckets share buckets with shorter ones."""
+    output = [1, 4095, 4096, 4097, 8192, 20_000, 3, 4096]
+    w = ls.Workload(0, output, lower=1, upper=output, point=output, arrival=[0, 0, 5, 0, 1, 2, 0, 4000])
+    for policy in ("hsf", "amax", "amin", "fcfs", "aell"):
+        for memory in (20_000, 60_000):
+            both = [outcome(w, policy, memory, 0, engine) for engine in ("reference", "compiled")]
+            assert both[0] == both[1]
+
+
+def test_the_seed_changes_the_outcome_and_nothing_else_does():
+    w = ls.generate.linear_geometric(200, 0.9, 60, prompt=1, seed=3)
+    one, again, other = (ls.simulate(w, "amin", memory=200, seed=seed) for seed in (1, 1, 2))
+    assert one.completion.tolist() == again.completion.tolist()
+    assert one.completion.tolist() != other.completion.tolist()
