@@ -94,6 +94,15 @@ def test_a_request_that_outlives_the_wheel_completes_on_time():
             assert both[0] == both[1]
 
 
+def test_a_bound_that_doubles_for_ever_stops_at_the_largest():
+    """Equal requests that evict each other: õ doubles more than 62 times and must not wrap around."""
+    w = ls.Workload(0, [4] * 9, lower=1, upper=1)
+    policy = ls.Policy(order="arrival", reserve="upper", refine="double")
+    both = [outcome(w, policy, 4, None, engine) for engine in ("reference", "compiled")]
+    assert both[0] == both[1]
+    assert both[0][0] is ls.errors.NotFinishedError
+
+
 def test_the_seed_changes_the_outcome_and_nothing_else_does():
     w = ls.generate.linear_geometric(200, 0.9, 60, prompt=1, seed=3)
     one, again, other = (ls.simulate(w, "amin", memory=200, seed=seed) for seed in (1, 1, 2))

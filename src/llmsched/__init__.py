@@ -5,6 +5,7 @@ A workload goes in, a policy decides, an engine runs rounds, a result comes out.
 
 from . import errors, generate, intervals, traces
 from ._version import version as __version__
+from .batch import Batch, simulate_batch
 from .policy import Policy, policies
 from .result import Result
 from .simulation import simulate
@@ -12,6 +13,7 @@ from .timeline import Timeline
 from .workload import Workload
 
 __all__ = [
+    "Batch",
     "Policy",
     "Result",
     "Timeline",
@@ -22,5 +24,6 @@ __all__ = [
     "intervals",
     "policies",
     "simulate",
+    "simulate_batch",
     "traces",
 ]

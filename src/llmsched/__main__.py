@@ -17,7 +17,8 @@ def main() -> int:
         return 2
     try:
         from .cli import main as run
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # a second later `run` would say so
+        print("interrupted", file=sys.stderr)
         return 130
     return run()
 

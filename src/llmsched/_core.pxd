@@ -1,9 +1,9 @@
 # The compiled engine's data dictionary. Other people's Cython code can drive it without Python in the loop:
-#     engine_start(&engine, &task); while engine_advance(&engine, events) == RUNNING: ...; engine_free(&engine)
+#     engine_start(&engine, &task); while engine_advance(&engine, steps) == RUNNING: ...; engine_free(&engine)
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
-from llmsched._heap cimport Heap
+from llmsched._heap cimport Entry, Heap
 from llmsched._profile cimport Profile
 from llmsched._request cimport Request
 from llmsched._ties cimport Ties
@@ -35,7 +35,7 @@ cdef enum Refine:
 
 cdef enum Status:
     NO_MEMORY = -1
-    RUNNING = 0     # the budget of events is used up: call again
+    RUNNING = 0     # the budget of steps is used up: call again
     FINISHED = 1    # every request completed
     STOPPED = 2     # max_rounds reached, or nothing changed for stall_limit rounds
 
@@ -52,7 +52,6 @@ cdef struct Task:
     const int64_t* believed     # for RESERVE_BELIEVED, else NULL
     const int64_t* keys         # for ORDER_KEYS: these, or
     const double* real_keys     # these (finite)
-    const int64_t* rank         # a permutation of 0..n-1 that breaks admission ties; NULL: by index
     int64_t memory              # M
     int64_t capacity            # C while anything runs
     Order order
@@ -62,15 +61,15 @@ cdef struct Task:
     Refine cap                  # on reaching õ; REFINE_NONE: no cap
     bint skip                   # fill="skip"
     bint recompute              # resume="recompute"
-    bint seeded                 # False: the first of equals is evicted, nothing is drawn
-    double beta
+    bint seeded                 # False: ties go to the smaller index or the first of equals, nothing is drawn
     uint64_t seed
+    double beta
     int64_t max_rounds
     int64_t stall_limit
     bint record                 # keep segments
-    double* completion          # outputs, one value per request
+    double* completion          # outputs, one value per request, unset for those that did not get so far
     double* start
-    int64_t* evictions
+    int64_t* evictions          # set to 0 by the caller
 
 
 cdef struct Segment:
@@ -93,8 +92,13 @@ cdef struct Work:
 
 cdef struct Engine:
     const Task* task
-    Request* requests       # requests[p], p = place in the initial admission order
+    int32_t* order          # the initial admission order: place -> index in the workload
+    int32_t* rank           # breaks admission ties, by index; NULL where places never change
     int32_t* by_arrival     # places in order of arrival; NULL where that is 0..n-1
+    Request* requests       # requests that run, ran, or are next to run; the others are but a place
+    int32_t requests_made
+    int32_t requests_room
+    int32_t free_request    # chain of requests to use again
     # time: a round starts at epoch + (round - epoch_round)
     int64_t round           # rounds that ran
     double epoch            # time of the last idle jump
@@ -106,8 +110,10 @@ cdef struct Engine:
     int64_t waiting
     int64_t running
     int64_t used            # tokens of cache that running requests hold: sum of s + g
-    bint in_place           # waiting requests that never left are places fresh..arrived-1, not in the heap
+    bint in_place           # waiting requests that never ran are places fresh..arrived-1, not in the heap
     int64_t fresh
+    int32_t head            # the request made of place `fresh`, or NONE
+    Entry head_entry        # how it compares with the heap's top
     Heap heap               # all others that wait
     Wheel wheel
     int32_t capped          # chain of requests that reached their cap in the last round
@@ -135,5 +141,12 @@ cdef struct Engine:
 
 
 cdef int engine_start(Engine* engine, const Task* task) noexcept nogil
-cdef int engine_advance(Engine* engine, int64_t events) noexcept nogil
+cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil
 cdef void engine_free(Engine* engine) noexcept nogil
+
+# Points `task` at the arrays of a llmsched.lowering.Problem, and at outputs of its length (evictions all 0). The arrays
+# must outlive the run. ValueError or TypeError for arrays that are not contiguous or of another type.
+cdef int fill_task(Task* task, problem, completion, start, evictions) except -1
+
+# The sum of a[i] - b[i], compensated, so that its value does not depend on how anybody's library adds. b NULL: zeros.
+cdef double sum_of_differences(const double* a, const double* b, int64_t n) noexcept nogil

@@ -1,24 +1,38 @@
-# The waiting set: a binary heap of entries, smallest (key, tie) on top.
+# The waiting set: a heap of entries, smallest (key, tie) on top. Four children to a node, one cache line a family.
 
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport realloc
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memmove
+
+cdef extern from "stdlib.h" nogil:
+    void* aligned_alloc(size_t alignment, size_t size) noexcept
+
+cdef enum:
+    LINE = 64
+    BEFORE_ROOT = 3     # unused entries before the root, so that the families lie on cache lines
 
 
 cdef struct Entry:
     int64_t key     # the admission order's key when it joined; it cannot change while the request waits
-    int32_t tie     # rank, or 0 where keys are already distinct
-    int32_t place   # the request's place in the initial admission order
+    int32_t tie     # rank, or 0 where keys are distinct
+    int32_t who     # a request's number, or ~place of one that never ran
 
 
 cdef struct Heap:
-    Entry* entries      # entries[0:size] is a heap (or ascending, see heap_insert_sorted); never both in one run
+    Entry* entries      # entries[0:size] is a heap, or ascending (fill="skip"); never both in one run
     int64_t size
     int64_t capacity
     int64_t operations  # entries moved, for the work counters
 
 
-cdef inline bint entry_less(const Entry* a, const Entry* b) noexcept nogil:
-    return a.key < b.key or (a.key == b.key and a.tie < b.tie)
+cdef inline void heap_free(Heap* heap) noexcept nogil:
+    if heap.entries != NULL:
+        free(heap.entries - BEFORE_ROOT)
+    heap.entries = NULL
+
+
+cdef inline bint entry_less(Entry a, Entry b) noexcept nogil:
+    return (a.key < b.key) | ((a.key == b.key) & (a.tie < b.tie))
 
 
 cdef inline int heap_reserve(Heap* heap) noexcept nogil:
@@ -27,10 +41,14 @@ cdef inline int heap_reserve(Heap* heap) noexcept nogil:
     cdef Entry* entries
     if heap.size < heap.capacity:
         return 0
-    capacity = 64 if heap.capacity == 0 else heap.capacity + heap.capacity // 2
-    entries = <Entry*>realloc(heap.entries, capacity * sizeof(Entry))
+    capacity = heap.capacity + heap.capacity // 2 + 64
+    entries = <Entry*>aligned_alloc(LINE, ((capacity + BEFORE_ROOT) * sizeof(Entry) + LINE - 1) // LINE * LINE)
     if entries == NULL:
         return -1
+    entries += BEFORE_ROOT
+    if heap.entries != NULL:
+        memcpy(entries, heap.entries, heap.size * sizeof(Entry))
+    heap_free(heap)
     heap.entries = entries
     heap.capacity = capacity
     return 0
@@ -44,9 +62,9 @@ cdef inline int heap_push(Heap* heap, Entry entry) noexcept nogil:
     at = heap.size
     heap.size += 1
     while at > 0:
-        parent = (at - 1) >> 1
+        parent = (at - 1) >> 2
         heap.operations += 1
-        if not entry_less(&entry, &heap.entries[parent]):
+        if not entry_less(entry, heap.entries[parent]):
             break
         heap.entries[at] = heap.entries[parent]
         at = parent
@@ -56,18 +74,20 @@ cdef inline int heap_push(Heap* heap, Entry entry) noexcept nogil:
 
 cdef inline void heap_pop(Heap* heap) noexcept nogil:
     # Drops the top. Needs size > 0.
-    cdef int64_t at = 0, child
+    cdef int64_t at = 0, child, other, past, k
     cdef Entry last
     heap.size -= 1
     last = heap.entries[heap.size]
     while True:
-        child = 2 * at + 1
-        if child >= heap.size:
+        other = 4 * at + 1
+        if other >= heap.size:
             break
         heap.operations += 1
-        if child + 1 < heap.size and entry_less(&heap.entries[child + 1], &heap.entries[child]):
-            child += 1
-        if not entry_less(&heap.entries[child], &last):
+        child = other
+        past = other + 4 if other + 4 < heap.size else heap.size
+        for k in range(other + 1, past):
+            child = k if entry_less(heap.entries[k], heap.entries[child]) else child
+        if not entry_less(heap.entries[child], last):
             break
         heap.entries[at] = heap.entries[child]
         at = child
@@ -76,19 +96,16 @@ cdef inline void heap_pop(Heap* heap) noexcept nogil:
 
 cdef inline int heap_insert_sorted(Heap* heap, Entry entry) noexcept nogil:
     # Keeps the entries ascending instead: fill="skip" walks them all in order. 0, or -1 without memory.
-    cdef int64_t low = 0, high = heap.size, middle, at
+    cdef int64_t low = 0, high = heap.size, middle
     if heap_reserve(heap) < 0:
         return -1
     while low < high:
         middle = (low + high) >> 1
-        if entry_less(&entry, &heap.entries[middle]):
+        if entry_less(entry, heap.entries[middle]):
             high = middle
         else:
             low = middle + 1
-    at = heap.size
-    while at > low:
-        heap.entries[at] = heap.entries[at - 1]
-        at -= 1
+    memmove(heap.entries + low + 1, heap.entries + low, (heap.size - low) * sizeof(Entry))
     heap.entries[low] = entry
     heap.size += 1
     heap.operations += 1

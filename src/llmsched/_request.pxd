@@ -1,4 +1,4 @@
-# One request inside the engine: a cache line, in the order in which requests are first considered for admission.
+# One request inside the engine, from its first turn at the head of the queue until it completes: a cache line each.
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -10,11 +10,11 @@ cdef struct Request:
     int64_t birth       # while it runs: the round in which it would have had no tokens; g = round - birth
     int64_t mark        # while it waits: tokens kept, g; while it runs: the last round it is believed to run in
     int32_t index       # its place in the workload
-    int32_t rank        # breaks admission ties
-    int32_t next        # the next request in its bucket of the wheel, or in the chain of those that just left; or -1
-    int32_t previous    # the one before it in its bucket, or -1; NEVER_RAN before its first admission
-    int32_t peers       # its list of equals, or the next newer running request, or -1
-    int32_t peer_at     # its place in that list, or the next older running request, or -1
+    int32_t place       # its place in the initial admission order
+    int32_t next        # the next request in its bucket of the wheel, in the chain of those that just left, or free; or NONE
+    int32_t previous    # the one before it in its bucket, or NONE; NEVER_RAN before its first admission
+    int32_t peers       # its list of equals, or the next newer running request, or NONE
+    int32_t peer_at     # its place in that list, or the next older running request, or NONE
 
 
 cdef enum:

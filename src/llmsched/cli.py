@@ -27,7 +27,7 @@ from rich.text import Text
 from . import compare as comparing
 from . import generate, intervals, paper, plots, traces
 from ._version import version
-from .errors import InputError, LlmschedError, MemoryTooSmallError, NotFinishedError
+from .errors import InputError, LlmschedError, MemoryTooSmallError, MissingPredictionError, NotFinishedError
 from .policy import DESCRIPTIONS, Policy, named, policies
 from .simulation import Engine
 from .workload import Workload
@@ -62,14 +62,16 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         command = typer.main.get_command(app)
         code = command.main(args=args, prog_name="llmsched", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except LlmschedError as error:
         hint = f"try --memory {error.needed}" if isinstance(error, MemoryTooSmallError) else None
         return _complain(str(error), hint)
     except BrokenPipeError:
         return _nobody_reads()
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        where = "writing the output" if error.filename is None else error.filename
+        return _complain(f"{where}: {error.strerror or error}")
     except MemoryError:
         return _complain("this does not fit into the computer's memory")
     except (KeyboardInterrupt, typer.Abort):
@@ -299,9 +301,9 @@ def _reading_notes(workload: Workload) -> list[str]:
     source = workload.source
     notes = []
     if source.get("skipped"):
-        notes.append(f"{source['skipped']:,} bad rows skipped, the first: {source.get('first_skipped')}")
+        notes.append(f"bad rows skipped: {source['skipped']:,}, the first: {source.get('first_skipped')}")
     if source.get("dropped"):
-        notes.append(f"{source['dropped']:,} failed requests (no output) left out")
+        notes.append(f"failed requests left out (no output): {source['dropped']:,}")
     return notes
 
 
@@ -448,7 +450,9 @@ def _print_comparison(compared: comparing.Comparison, settings: Mapping[str, Any
     for note in notes:
         _say(f"note: {note}")
     for row in ranked:
-        if row.error is not None and not _stopped(row, settings["max_rounds"]):
+        if isinstance(row.error, MissingPredictionError):
+            _say(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it, or give --intervals")
+        elif row.error is not None and not _stopped(row, settings["max_rounds"]):
             _say(f"note: {row.error}")
 
 
@@ -503,8 +507,9 @@ def _print_paper(rows: Sequence[paper.Row], workload: Workload | None, memory: i
     origin = (
         "the lmsys generator" if workload is None else f"the {len(workload):,} requests of {workload.source['path']}"
     )
-    _say(f"{subsets} random subsets of each size from {origin}; KV cache {memory:,} tokens; seed {seed}")
-    _say(f"Average latency in rounds of {most:,} requests, all arriving at 0, and its ratio (± 95 % confidence):\n")
+    _say(f"{subsets} random subsets of each size from {origin}")
+    _say(f"KV cache {memory:,} tokens; seed {seed}; all requests arrive at 0")
+    _say(f"Average latency in rounds of {most:,} requests, and ratios ± 95 % confidence:\n")
     at = {(row.intervals, row.policy): row for row in rows if row.requests == most}
     lines = [[at[str(experiment.rule), policy] for policy in paper.POLICIES] for experiment in paper.EXPERIMENTS]
     cells = {

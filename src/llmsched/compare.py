@@ -172,6 +172,8 @@ def compare(
     rows: dict[str, Row] = {}
     for done, (name, policy) in enumerate(chosen.items()):
         report = None if progress is None else _shifted(progress, name, done * len(workload), total)
+        if report is not None:
+            report(0, len(workload))
         try:
             result = simulate(
                 workload, policy, memory=memory, seed=seed, engine=engine, max_rounds=max_rounds, progress=report

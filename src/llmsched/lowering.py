@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +34,6 @@ class Problem:
     upper: IntArray | None  # u; only where a cap refines to it
     believed: IntArray | None  # the `reserve` field's values; None for "bound" and "none"
     keys: IntArray | FloatArray | None  # the admission order's keys; None for "bound" and "queue", which change
-    rank: IntArray  # breaks admission ties
     memory: int  # M
     capacity: int  # C while anything runs: floor((1 - margin) M)
     seed: int | None
@@ -69,9 +66,9 @@ def lower(
     _check_fits(workload, memory)
     tracked = "lower" in policy.needs
     caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
-    reserve: dict[str, IntArray | None] = {"upper": workload.upper, "point": workload.point, "output": workload.output}
-    # Under "recompute" every round leaves tokens that are never lost: no run can go on for ever.
-    endless = policy.resume == "recompute" or n == 0
+    believed: IntArray | None = None if policy.reserve in ("bound", "none") else getattr(workload, policy.reserve)
+    # Under "recompute" every round leaves tokens that are never lost: every run finishes.
+    finishes = policy.resume == "recompute" or n == 0
     return Problem(
         policy=policy,
         prompt=workload.prompt,
@@ -79,14 +76,13 @@ def lower(
         arrival=workload.arrival,
         bound=workload.lower if tracked else None,
         upper=workload.upper if caps_to_upper else None,
-        believed=reserve.get(policy.reserve),
+        believed=believed,
         keys=_keys(workload, policy),
-        rank=np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n),
         memory=memory,
         capacity=_capacity(memory, policy.margin),
         seed=seed,
         max_rounds=limit,
-        stall_limit=LARGEST_BOUND if endless else 1000 + 100 * int(workload.output.max()),
+        stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * workload.extent.output,
     )
 
 
@@ -106,14 +102,11 @@ def _check_predictions(workload: Workload, policy: Policy) -> None:
 
 
 def _check_fits(workload: Workload, memory: int) -> None:
-    if not len(workload):
-        return
-    total = float(np.sum(workload.prompt, dtype=np.float64) + np.sum(workload.output, dtype=np.float64))
+    total, needed, _ = workload.extent
     if total > LARGEST:
         raise WorkloadError(f"all prompts and outputs together are {total:.3g} tokens, more than {LARGEST}")
-    size = workload.prompt + workload.output
-    needed = int(size.max())
     if needed > memory:
+        size = workload.prompt + workload.output
         i = int(np.argmax(size > memory))
         raise MemoryTooSmallError(
             f"request {i} needs prompt {workload.prompt[i]} + output {workload.output[i]} = {size[i]} tokens of cache, "
@@ -129,14 +122,12 @@ def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
         if len(order) != len(workload):
             raise WorkloadError(f"the policy's order has {len(order)} numbers for {len(workload)} requests")
         return order
-    columns: dict[Any, Callable[[], IntArray | FloatArray | None]] = {
-        "arrival": lambda: workload.arrival,
-        "upper": lambda: workload.upper,
-        "point": lambda: workload.point,
-        "output": lambda: workload.output,
-        "volume": lambda: volume(workload),
-    }
-    return columns[order]() if order in columns else None
+    if order == "volume":
+        return volume(workload)
+    if order in ("bound", "queue"):
+        return None
+    keys: IntArray | FloatArray = getattr(workload, str(order))  # the other orders are columns
+    return keys
 
 
 def volume(workload: Workload) -> IntArray:

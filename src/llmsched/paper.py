@@ -17,8 +17,8 @@ from types import MappingProxyType
 import numpy as np
 
 from . import generate, intervals
-from .errors import InputError
 from .arguments import LARGEST_SEED, whole
+from .errors import InputError
 from .intervals import IntervalRule
 from .lowering import lower
 from .policy import policies

@@ -38,7 +38,7 @@ class _Request:
         "output", "prompt", "rank", "start", "tie_key", "upper",
     )  # fmt: skip
 
-    def __init__(self, problem: Problem, i: int) -> None:
+    def __init__(self, problem: Problem, i: int, rank: int) -> None:
         self.index = i
         self.prompt = int(problem.prompt[i])  # s
         self.output = int(problem.output[i])  # o
@@ -47,7 +47,7 @@ class _Request:
         self.upper = 0 if problem.upper is None else int(problem.upper[i])  # u
         self.believed = 0 if problem.believed is None else int(problem.believed[i])  # `reserve`, unless that is õ
         self.key = None if problem.keys is None else problem.keys[i].item()  # `order`, unless that changes
-        self.rank = int(problem.rank[i])
+        self.rank = rank  # breaks admission ties
         self.generated = 0  # g
         self.joined = self.arrival  # when it last joined the waiting set
         self.start: float | None = None
@@ -61,7 +61,7 @@ class _Engine:
     def __init__(self, problem: Problem, record: bool) -> None:
         self.problem, self.policy = problem, problem.policy
         self.n = self.left = len(problem.output)
-        self.requests = [_Request(problem, i) for i in range(self.n)]
+        self.requests = [_Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
         self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
         self.waiting: list[_Request] = []
         self.running: list[_Request] = []  # in order of admission number
@@ -246,6 +246,10 @@ class _Engine:
             timeline=pieces,
             work={},
         )
+
+
+def _ranks(n: int, seed: int | None) -> list[int]:
+    return list(range(n)) if seed is None else np.random.default_rng(seed).permutation(n).tolist()
 
 
 def _splitmix64(state: int) -> Iterator[int]:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ._core import total_difference
 from ._version import version
-from .errors import MissingExtraError
+from .frames import Columns
 from .policy import Policy
 from .timeline import Timeline
 from .workload import FloatArray, IntArray, Workload
 
-if TYPE_CHECKING:
-    import pandas
-    import polars
-    import pyarrow
-
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Result:
+class Result(Columns):
     """What one simulation did. Arrays are over requests, in the workload's order; times are in rounds.
 
     Attributes
@@ -95,7 +90,7 @@ class Result:
     @property
     def total_latency(self) -> float:
         """Sum of all latencies: TEL in the paper."""
-        return float(self.latency.sum())
+        return total_difference(self.completion, self.workload.arrival)
 
     @property
     def mean_latency(self) -> float:
@@ -158,22 +153,3 @@ class Result:
         """One row per request: the workload's columns, then start, completion, latency and evictions."""
         happened = {name: getattr(self, name) for name in ("start", "completion", "latency", "evictions")}
         return {**self.workload.columns(), **happened}
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """`columns()` as a pandas DataFrame. Raises MissingExtraError without pandas."""
-        return cast("pandas.DataFrame", _dataframe_library("pandas").DataFrame(self.columns()))
-
-    def to_polars(self) -> polars.DataFrame:
-        """`columns()` as a polars DataFrame. Raises MissingExtraError without polars."""
-        return cast("polars.DataFrame", _dataframe_library("polars").DataFrame(self.columns()))
-
-    def to_arrow(self) -> pyarrow.Table:
-        """`columns()` as an Arrow table. Raises MissingExtraError without pyarrow."""
-        return _dataframe_library("pyarrow").table(self.columns())
-
-
-def _dataframe_library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise MissingExtraError(name, "dataframe", f"exporting to {name}") from None

@@ -72,7 +72,12 @@ def simulate(
     problem = lower(workload, named(policy), memory, seed, max_rounds)
     outcome = ENGINES[engine](problem, record == "timeline", progress)
     if outcome.unfinished:
-        raise _not_finished(problem, outcome)
+        raise not_finished(problem, outcome.rounds, outcome.unfinished)
+    return result_of(workload, problem, outcome, engine)
+
+
+def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: str) -> Result:
+    """The Result of a finished run."""
     return Result(
         workload=workload,
         completion=outcome.completion,
@@ -90,8 +95,9 @@ def simulate(
     )
 
 
-def _not_finished(problem: Problem, outcome: Outcome) -> NotFinishedError:
-    name, rounds, left = problem.policy.name, outcome.rounds, outcome.unfinished
+def not_finished(problem: Problem, rounds: int, left: int) -> NotFinishedError:
+    """Why a run was stopped after `rounds` rounds with `left` requests left."""
+    name = problem.policy.name
     if rounds >= problem.max_rounds:
         why = f"max_rounds={problem.max_rounds} is reached"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,14 @@ COLUMNS: Mapping[str, int] = MappingProxyType(
 
 # Counts up to here are exact as 64-bit integers and as doubles; sums of them are checked against the same limit.
 LARGEST = 2**53
+
+
+class Extent(NamedTuple):
+    """The largest numbers of a workload, in tokens; 0 for an empty one."""
+
+    tokens: float  # all prompts and outputs together, as a double, which cannot overflow
+    request: int  # the largest prompt + output of a request: the least memory that serves all
+    output: int  # the longest output
 
 
 class Workload:
@@ -51,7 +59,7 @@ class Workload:
         A value is negative, not whole, NaN, too small, or lower > upper (names the request); lengths differ.
     """
 
-    __slots__ = ("arrival", "lower", "output", "point", "prompt", "source", "upper")
+    __slots__ = ("_extent", "arrival", "lower", "output", "point", "prompt", "source", "upper")
 
     prompt: IntArray
     output: IntArray
@@ -60,6 +68,7 @@ class Workload:
     point: IntArray | None
     arrival: FloatArray
     source: Mapping[str, Any]
+    _extent: Extent | None
 
     def __init__(
         self,
@@ -79,6 +88,7 @@ class Workload:
         for name in COLUMNS:
             column = columns.get(name)
             object.__setattr__(self, name, None if column is None else _checked(name, column, n))
+        object.__setattr__(self, "_extent", None)
         object.__setattr__(self, "source", MappingProxyType(dict(source or {})))
         _check_interval(self.lower, self.upper)
 
@@ -109,6 +119,13 @@ class Workload:
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.columns(), dict(self.source))
 
+    @property
+    def extent(self) -> Extent:
+        """The largest numbers in it, computed once."""
+        if self._extent is None:
+            object.__setattr__(self, "_extent", _extent(self.prompt, self.output))
+        return self._extent  # type: ignore[return-value]
+
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """The columns that are there, by name, in a fixed order."""
         return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
@@ -138,6 +155,11 @@ class Workload:
         if n < 0:
             raise WorkloadError(f"the number of requests to keep must be at least 0, not {n}")
         return self.take(slice(n))
+
+
+def _extent(prompt: IntArray, output: IntArray) -> Extent:
+    tokens = float(prompt.sum(dtype=np.float64) + output.sum(dtype=np.float64))
+    return Extent(tokens, int((prompt + output).max(initial=0)), int(output.max(initial=0)))
 
 
 def _rebuild(columns: dict[str, Any], source: dict[str, Any]) -> Workload:
