@@ -13,6 +13,7 @@ from libc.string cimport memset
 
 import numpy as np
 
+from llmsched._check cimport check
 from llmsched._heap cimport Entry, entry_less, heap_free, heap_insert_sorted, heap_pop, heap_push
 from llmsched._profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
@@ -187,7 +188,10 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
             wake = engine.round + 1
             if engine.running == 0 and admission(engine, &wake) < 0:
                 return NO_MEMORY
+        check(engine.running > 0)
+        check(engine.used + engine.running <= task.memory)
         rounds = quiet_rounds(engine, wake)
+        check(rounds > 0)
         if task.record and record_segment(engine, rounds) < 0:
             return NO_MEMORY
         engine.round += rounds

@@ -4,6 +4,8 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove
 
+from llmsched._check cimport check
+
 cdef extern from "stdlib.h" nogil:
     void* aligned_alloc(size_t alignment, size_t size) noexcept
 
@@ -74,24 +76,30 @@ cdef inline int heap_push(Heap* heap, Entry entry) noexcept nogil:
 
 cdef inline void heap_pop(Heap* heap) noexcept nogil:
     # Drops the top. Needs size > 0.
-    cdef int64_t at = 0, child, other, past, k
+    cdef Entry* e = heap.entries
+    cdef int64_t at = 0, child, other, k
     cdef Entry last
+    check(heap.size > 0)
     heap.size -= 1
-    last = heap.entries[heap.size]
+    last = e[heap.size]
     while True:
-        other = 4 * at + 1
-        if other >= heap.size:
+        child = 4 * at + 1
+        if child >= heap.size:
             break
         heap.operations += 1
-        child = other
-        past = other + 4 if other + 4 < heap.size else heap.size
-        for k in range(other + 1, past):
-            child = k if entry_less(heap.entries[k], heap.entries[child]) else child
-        if not entry_less(heap.entries[child], last):
+        if child + 4 <= heap.size:  # the least of four by sums: comparisons of random keys make bad branches
+            other = child + 2 + entry_less(e[child + 3], e[child + 2])
+            child += entry_less(e[child + 1], e[child])
+            child += (other - child) * entry_less(e[other], e[child])
+        else:
+            for k in range(child + 1, heap.size):
+                if entry_less(e[k], e[child]):
+                    child = k
+        if not entry_less(e[child], last):
             break
-        heap.entries[at] = heap.entries[child]
+        e[at] = e[child]
         at = child
-    heap.entries[at] = last
+    e[at] = last
 
 
 cdef inline int heap_insert_sorted(Heap* heap, Entry entry) noexcept nogil:

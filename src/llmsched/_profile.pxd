@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memmove
 
-cdef extern from "_profile.h" nogil:
+cdef extern from "llmsched/_profile.h" nogil:
     int64_t earliest_start(const int64_t* round, const int64_t* load, int64_t n, int64_t slack, int64_t start) noexcept
     void add_request(int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset) noexcept
     void remove_request(int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset) noexcept
@@ -51,27 +51,14 @@ cdef inline void profile_expire(Profile* profile, int64_t now) noexcept nogil:
         profile.first = profile.last = 0
 
 
-cdef inline int64_t profile_find(const Profile* profile, int64_t round) noexcept nogil:
-    # The first point at or after `round`.
-    cdef int64_t low = profile.first, high = profile.last, middle
-    while low < high:
-        middle = (low + high) >> 1
-        if profile.round[middle] < round:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
 cdef inline int64_t profile_find_after(const Profile* profile, int64_t low, int64_t end) noexcept nogil:
-    # The first point after `end`, searched from `low` on.
-    cdef int64_t high = profile.last, middle
-    while low < high:
-        middle = (low + high) >> 1
-        if profile.round[middle] <= end:
-            low = middle + 1
-        else:
-            high = middle
+    # The first point after round `end`, searched from point `low` on; in sums, as no branch here can be foretold.
+    cdef int64_t size = profile.last - low, half, right
+    while size > 0:
+        half = size >> 1
+        right = profile.round[low + half] <= end
+        low += (half + 1) * right
+        size = half - right * (1 - (size & 1))
     return low
 
 
@@ -142,7 +129,7 @@ cdef inline int profile_add(Profile* profile, int64_t offset, int64_t end) noexc
     cdef int64_t at, load, count
     if profile_make_room(profile) < 0:
         return -1
-    at = profile_find(profile, end)
+    at = profile_find_after(profile, profile.first, end - 1)
     if at == profile.last or profile.round[at] != end:
         load = profile_load(profile, at, end) + end
         count = profile.count[at] if at < profile.last else 0

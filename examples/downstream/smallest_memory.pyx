@@ -1,0 +1,52 @@
+"""How small may the cache be? A bisection over M, each step a whole simulation, with no Python in the loop."""
+
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
+
+import numpy as np
+
+from llmsched._core cimport (
+    FINISHED, RUNNING, Engine, Task, engine_advance, engine_free, engine_start, fill_task, sum_of_differences,
+)
+
+from llmsched.lowering import lower
+
+
+def smallest_memory(workload, policy, double mean_latency, int64_t most, seed=0):
+    """The least M (tokens, up to `most`) at which the policy's mean latency is at most `mean_latency` rounds.
+
+    Takes mean latency to fall as M grows, which is nearly so. Returns None if even `most` is too little.
+    """
+    cdef Task task
+    cdef int64_t low = workload.extent.request, high = most, middle, n = len(workload)
+    cdef bint good
+    problem = lower(workload, policy, most, seed)
+    completion, start, evictions = np.empty(n), np.empty(n), np.zeros(n, np.int64)
+    fill_task(&task, problem, completion, start, evictions)
+    with nogil:
+        task.memory = task.capacity = high
+        good = mean(&task) <= mean_latency
+        while good and low < high:
+            middle = (low + high) // 2
+            task.memory = task.capacity = middle
+            if mean(&task) <= mean_latency:
+                high = middle
+            else:
+                low = middle + 1
+    return high if good else None
+
+
+cdef double mean(const Task* task) noexcept nogil:
+    # Mean latency of one simulation; infinity if it does not finish.
+    cdef Engine engine
+    cdef int64_t i
+    cdef int status
+    for i in range(task.n):
+        task.evictions[i] = 0
+    status = engine_start(&engine, task)
+    while status == RUNNING:
+        status = engine_advance(&engine, 1 << 40)
+    engine_free(&engine)
+    if status != FINISHED:
+        return INFINITY
+    return sum_of_differences(task.completion, task.arrival, task.n) / task.n

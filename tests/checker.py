@@ -1,0 +1,110 @@
+"""A judge that is no engine: is this Result what model.md asks for? Plain Python on exact numbers, slow and simple.
+
+`replay` needs a run in which nobody left before completing: then the start times and the truth alone say who ran when,
+so the memory of every round and every single admission can be recomputed. `check_conservation` holds for any run.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+import llmsched as ls
+
+
+def replay(result: ls.Result) -> None:
+    """Every round of a run without evictions, recomputed from starts and outputs (model.md, sections 2 to 5)."""
+    w = result.workload
+    assert result.total_evictions == 0 == result.wasted_tokens
+    start = [Fraction(t) for t in result.start.tolist()]
+    arrival = [Fraction(t) for t in w.arrival.tolist()]
+    prompt, output = w.prompt.tolist(), w.output.tolist()
+    everyone = range(len(w))
+    for i in everyone:
+        assert start[i] >= arrival[i]
+        assert result.completion[i] == start[i] + output[i]
+    times = sorted({start[i] + k for i in everyone for k in range(output[i])})
+    assert len(times) == result.rounds
+    rows = result.timeline.expand()
+    peak = 0
+    for row, t in enumerate(times):
+        running = [i for i in everyone if start[i] <= t < start[i] + output[i]]
+        memory = sum(prompt[i] + int(t - start[i]) + 1 for i in running)
+        assert memory <= result.memory
+        peak = max(peak, memory)
+        assert rows["time"][row] == t
+        assert rows["memory"][row] == memory
+        assert rows["batch"][row] == len(running)
+        assert rows["waiting"][row] == sum(arrival[i] <= t < start[i] for i in everyone)
+        assert rows["evictions"][row] == 0
+        before = [i for i in running if start[i] < t]
+        if row == 0:
+            assert t == min(arrival)
+        elif not before and t != times[row - 1] + 1:  # an idle jump ends at an arrival, not later
+            assert t == min(a for a in arrival if a > times[row - 1])
+        admitted = {i for i in running if start[i] == t}
+        assert admitted == _admitted(result, t, start, arrival)
+    assert result.peak_memory == peak == max(rows["memory"], default=0)
+
+
+def _admitted(result: ls.Result, t: Fraction, start: list[Fraction], arrival: list[Fraction]) -> set[int]:
+    """Who is admitted at time `t`: section 4's feasibility at *every* d, in section 5's order."""
+    w, policy = result.workload, result.policy
+    everyone = range(len(w))
+    generated = {i: int(t - start[i]) for i in everyone if start[i] < t < start[i] + int(w.output[i])}
+    waiting = [i for i in everyone if arrival[i] <= t <= start[i]]
+    rank = list(everyone) if result.seed is None else np.random.default_rng(result.seed).permutation(len(w)).tolist()
+    spared = math.floor((1 - Fraction(str(policy.margin))) * result.memory)
+    new: set[int] = set()
+    for i in sorted(waiting, key=lambda i: (_key(w, policy, i), rank[i])):
+        capacity = spared if generated else result.memory
+        if _feasible(w, policy, {**generated, i: 0}, result.memory, capacity):
+            generated[i] = 0
+            new.add(i)
+        elif policy.fill == "break":
+            break
+    return new
+
+
+def _key(w: ls.Workload, policy: ls.Policy, i: int) -> float:
+    if not isinstance(policy.order, str):
+        return float(policy.order[i])
+    if policy.order == "volume":
+        s, o = int(w.prompt[i]), int(w.output[i])
+        return s * o + o * (o + 1) // 2
+    column = {"queue": "arrival", "bound": "lower"}.get(policy.order, policy.order)
+    return getattr(w, column)[i].item()
+
+
+def _feasible(w: ls.Workload, policy: ls.Policy, generated: dict[int, int], memory: int, capacity: int) -> bool:
+    def believed(i: int) -> int:
+        b = getattr(w, "lower" if policy.reserve == "bound" else policy.reserve)[i]
+        return min(max(int(b), generated[i] + 1), memory - int(w.prompt[i]))
+
+    if policy.reserve == "none":
+        return sum(int(w.prompt[i]) + g + 1 for i, g in generated.items()) <= capacity
+    length = {i: believed(i) for i in generated}
+    return all(
+        sum(int(w.prompt[i]) + g + d for i, g in generated.items() if g + d <= length[i]) <= capacity
+        for d in range(1, max(length[i] - generated[i] for i in generated) + 1)
+    )
+
+
+def check_conservation(result: ls.Result) -> None:
+    """What holds however often requests left: memory, tokens and the time every request needs."""
+    w, rows = result.workload, result.timeline.expand()
+    assert len(rows["memory"]) == result.rounds
+    assert rows["memory"].max(initial=0) == result.peak_memory <= result.memory
+    assert rows["batch"].min(initial=1) >= 1
+    assert rows["batch"].sum() == w.output.sum() + result.wasted_tokens
+    assert rows["evictions"].sum() == result.total_evictions
+    assert np.isfinite(result.completion).all()
+    assert (result.start >= w.arrival).all()
+    if result.policy.resume == "recompute":
+        assert result.wasted_tokens == 0
+    stayed = result.evictions == 0  # whoever never left ran through from its first admission
+    assert np.allclose((result.completion - result.start)[stayed], w.output[stayed], rtol=0, atol=1e-9)
+    left = ~stayed  # whoever left lost a round at least
+    assert (result.completion[left] >= result.start[left] + w.output[left] - 1e-9).all()
