@@ -15,7 +15,7 @@ from strategies import compositions, problems
 
 import llmsched as ls
 from llmsched import intervals
-from llmsched.errors import InputError, LlmschedError, MemoryTooSmallError, NotFinishedError, PolicyError
+from llmsched.errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError
 
 
 def workloads(count: int, n: int = 60) -> list[ls.Workload]:
@@ -25,16 +25,15 @@ def workloads(count: int, n: int = 60) -> list[ls.Workload]:
 def one_by_one(batch: ls.Batch, given_workloads, given_policies) -> None:
     """Every row equals `simulate` on its own, or failed with the same kind of error."""
     for row, job in enumerate(batch.jobs):
-        arguments = {"memory": job.memory, "seed": job.seed}
-        try:
-            r = ls.simulate(given_workloads[job.workload], given_policies[job.policy], **arguments)
-        except LlmschedError as error:
-            assert type(batch.errors[row]) is type(error)
-            assert str(batch.errors[row]).endswith(str(error))
-            assert str(batch.errors[row]).startswith(f"simulation {row} ")
+        workload, policy = given_workloads[job.workload], given_policies[job.policy]
+        failed = batch.errors.get(row)
+        if failed is not None:
+            with pytest.raises(type(failed)) as alone:
+                ls.simulate(workload, policy, memory=job.memory, seed=job.seed)
+            assert str(failed).startswith(f"simulation {row} ")
+            assert str(failed).endswith(str(alone.value))
             continue
-        assert row not in batch.errors
-        summary = r.summary()
+        summary = ls.simulate(workload, policy, memory=job.memory, seed=job.seed).summary()
         for name, column in batch.totals.items():
             np.testing.assert_equal(column[row], summary[name], err_msg=name)
 

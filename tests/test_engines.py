@@ -103,6 +103,14 @@ def test_a_bound_that_doubles_for_ever_stops_at_the_largest():
     assert both[0][0] is ls.errors.NotFinishedError
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**64 - 1])
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 1000, 70_000])
+def test_ranks_are_the_permutation_that_numpy_draws(seed, n):
+    """Equal requests that run one at a time start in the order of their ranks."""
+    r = ls.simulate(ls.Workload(0, np.ones(n, int)), "svf", memory=1, seed=seed)
+    assert r.start.tolist() == np.random.default_rng(seed).permutation(n).tolist()
+
+
 def test_the_seed_changes_the_outcome_and_nothing_else_does():
     w = ls.generate.linear_geometric(200, 0.9, 60, prompt=1, seed=3)
     one, again, other = (ls.simulate(w, "amin", memory=200, seed=seed) for seed in (1, 1, 2))

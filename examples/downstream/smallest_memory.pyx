@@ -6,8 +6,9 @@ from libc.stdint cimport int64_t
 import numpy as np
 
 from llmsched._core cimport (
-    FINISHED, RUNNING, Engine, Task, engine_advance, engine_free, engine_start, fill_task, sum_of_differences,
+    FINISHED, RUNNING, Engine, Task, engine_advance, engine_free, engine_start, sum_of_differences,
 )
+from llmsched._runs cimport fill_task
 
 from llmsched.lowering import lower
 

@@ -144,9 +144,5 @@ cdef int engine_start(Engine* engine, const Task* task) noexcept nogil
 cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil
 cdef void engine_free(Engine* engine) noexcept nogil
 
-# Points `task` at the arrays of a llmsched.lowering.Problem, and at outputs of its length (evictions all 0). The arrays
-# must outlive the run. ValueError or TypeError for arrays that are not contiguous or of another type.
-cdef int fill_task(Task* task, problem, completion, start, evictions) except -1
-
 # The sum of a[i] - b[i], compensated, so that its value does not depend on how anybody's library adds. b NULL: zeros.
 cdef double sum_of_differences(const double* a, const double* b, int64_t n) noexcept nogil

@@ -4,14 +4,11 @@ Between two events (arrival, completion, cap, overflow, or the round at which th
 request grows by one token and that is all: such rounds are one addition. `reference.py` is the same engine, readable.
 """
 
-from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport ceil, fabs
 from libc.stdint cimport INT64_MAX as NEVER
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
-
-import numpy as np
 
 from llmsched._check cimport check
 from llmsched._heap cimport Entry, entry_less, heap_free, heap_insert_sorted, heap_pop, heap_push
@@ -25,9 +22,6 @@ from llmsched._sort cimport double_key, sort_places
 from llmsched._ties cimport Peers, ties_add, ties_first, ties_free, ties_init, ties_remove
 from llmsched._wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 
-from .outcome import Outcome
-from .timeline import merged
-
 cdef extern from * nogil:
     """
     /* volatile: GCC takes a function that only prefetches for one that does nothing, and drops the call */
@@ -39,7 +33,6 @@ cdef extern from * nogil:
 
 cdef enum:
     LOOK_AHEAD = 16                 # how many places ahead of its turn a request's numbers are fetched
-    STEPS_PER_CHUNK = 100_000       # about 10 ms: how often signals are looked at
 
 
 # Starting and ending ------------------------------------------------------------------------------------------------
@@ -690,113 +683,7 @@ cdef int record_segment(Engine* engine, int64_t rounds) noexcept nogil:
     return 0
 
 
-# The Python border ---------------------------------------------------------------------------------------------------
-
-cdef dict ORDERS = {"arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORDER_BOUND}
-cdef dict RESERVES = {"none": RESERVE_NONE, "bound": RESERVE_BOUND}
-cdef dict EVICTS = {
-    "bound": EVICT_BOUND, "progress": EVICT_PROGRESS, "newest": EVICT_NEWEST, "all": EVICT_ALL, "random": EVICT_RANDOM,
-}
-cdef dict REFINES = {
-    "none": REFINE_NONE, "progress": REFINE_PROGRESS, "double": REFINE_DOUBLE, "upper": REFINE_UPPER,
-}
-
-
-cdef const int64_t* integers(const int64_t[::1] column) noexcept:
-    return &column[0]
-
-
-cdef const double* reals(const double[::1] column) noexcept:
-    return &column[0]
-
-
-cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
-    cdef double[::1] completion_view = completion
-    cdef double[::1] start_view = start
-    cdef int64_t[::1] evictions_view = evictions
-    policy = problem.policy
-    memset(task, 0, sizeof(Task))
-    task.n = len(problem.output)
-    task.prompt = integers(problem.prompt)
-    task.output = integers(problem.output)
-    task.arrival = reals(problem.arrival)
-    if problem.bound is not None:
-        task.bound = integers(problem.bound)
-    if problem.upper is not None:
-        task.upper = integers(problem.upper)
-    if problem.believed is not None:
-        task.believed = integers(problem.believed)
-    task.order = ORDER_KEYS
-    if isinstance(policy.order, str):
-        task.order = ORDERS.get(policy.order, ORDER_KEYS)
-    if task.order == ORDER_KEYS:
-        if problem.keys.dtype == np.float64:
-            task.real_keys = reals(problem.keys)
-        else:
-            task.keys = integers(problem.keys)
-    task.reserve = RESERVES.get(policy.reserve, RESERVE_BELIEVED)
-    task.evict = EVICTS[policy.evict]
-    task.refine = REFINES[policy.refine]
-    task.cap = REFINE_NONE if policy.cap == "none" else REFINES[policy.cap_refine]
-    task.skip = policy.fill == "skip"
-    task.recompute = policy.resume == "recompute"
-    task.beta = policy.beta
-    task.memory = problem.memory
-    task.capacity = problem.capacity
-    task.seeded = problem.seed is not None
-    task.seed = problem.seed or 0
-    task.max_rounds = problem.max_rounds
-    task.stall_limit = problem.stall_limit
-    task.completion = &completion_view[0]
-    task.start = &start_view[0]
-    task.evictions = &evictions_view[0]
-    return 0
-
-
-def run(problem, bint record=False, progress=None):
-    """Simulate `problem`; the same as `reference.run`, with `Outcome.work` counted. Raises MemoryError."""
-    cdef Task task
-    cdef Engine engine
-    cdef int status
-    n = len(problem.output)
-    if n > 0x7FFFFFFF:
-        raise MemoryError(f"{n} requests are more than one simulation can hold")
-    completion = np.empty(n)
-    start = np.empty(n)
-    evictions = np.zeros(n, np.int64)
-    if n == 0:
-        return Outcome(completion, start, evictions, 0, 0, 0, 0, _timeline([]) if record else None, {})
-    fill_task(&task, problem, completion, start, evictions)
-    task.record = record
-    try:
-        with nogil:
-            status = engine_start(&engine, &task)
-            if status == RUNNING:
-                status = engine_advance(&engine, STEPS_PER_CHUNK)
-        while status == RUNNING:
-            PyErr_CheckSignals()
-            if progress is not None:
-                progress(n - engine.left, n)
-            with nogil:
-                status = engine_advance(&engine, STEPS_PER_CHUNK)
-        if status == NO_MEMORY:
-            raise MemoryError(f"no memory to simulate {n} requests")
-        timeline = None
-        if record:
-            timeline = _timeline([engine.segments[k] for k in range(engine.segments_size)])
-        return Outcome(
-            completion, start, evictions, engine.round, engine.peak_memory, engine.wasted_tokens, engine.left, timeline,
-            _work(&engine),
-        )
-    finally:
-        engine_free(&engine)
-
-
-def total_difference(const double[::1] a, const double[::1] b):
-    """The sum of a - b, compensated (Neumaier): the same bits everywhere. Arrays of equal length."""
-    if a.shape[0] != b.shape[0]:
-        raise ValueError(f"arrays of {a.shape[0]} and {b.shape[0]} numbers")
-    return sum_of_differences(&a[0], &b[0], a.shape[0]) if a.shape[0] else 0.0
+# Sums -----------------------------------------------------------------------------------------------------------------
 
 
 cdef double sum_of_differences(const double* a, const double* b, int64_t n) noexcept nogil:
@@ -810,17 +697,8 @@ cdef double sum_of_differences(const double* a, const double* b, int64_t n) noex
     return total + lost
 
 
-def _timeline(segments):
-    columns = ("epoch", "offset", "rounds", "memory", "batch", "waiting", "evictions")
-    return merged(*([segment[name] for segment in segments] for name in columns))
-
-
-cdef dict _work(const Engine* engine):
-    return {
-        "rounds_stepped": engine.work.rounds_stepped,
-        "rounds_skipped": engine.round - engine.work.rounds_stepped,
-        "admissions": engine.work.admissions,
-        "feasibility_tests": engine.work.feasibility_tests,
-        "points_scanned": engine.profile.scanned,
-        "heap_operations": engine.heap.operations + engine.ties.operations,
-    }
+def total_difference(const double[::1] a, const double[::1] b):
+    """The sum of a - b, compensated (Neumaier): the same bits everywhere. Arrays of equal length."""
+    if a.shape[0] != b.shape[0]:
+        raise ValueError(f"arrays of {a.shape[0]} and {b.shape[0]} numbers")
+    return sum_of_differences(&a[0], &b[0], a.shape[0]) if a.shape[0] else 0.0

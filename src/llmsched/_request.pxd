@@ -11,7 +11,7 @@ cdef struct Request:
     int64_t mark        # while it waits: tokens kept, g; while it runs: the last round it is believed to run in
     int32_t index       # its place in the workload
     int32_t place       # its place in the initial admission order
-    int32_t next        # the next request in its bucket of the wheel, in the chain of those that just left, or free; or NONE
+    int32_t next        # the next in its bucket of the wheel, of those that just left, or of the free ones; or NONE
     int32_t previous    # the one before it in its bucket, or NONE; NEVER_RAN before its first admission
     int32_t peers       # its list of equals, or the next newer running request, or NONE
     int32_t peer_at     # its place in that list, or the next older running request, or NONE

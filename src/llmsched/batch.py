@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._batch import OUT_OF_MEMORY, TOTALS, Stop, run_many
+from ._runs import OUT_OF_MEMORY, TOTALS, Stop, run_many
 from .arguments import LARGEST_SEED, whole
 from .errors import InputError, LlmschedError, nearest
 from .frames import Columns

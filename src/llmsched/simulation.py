@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from . import _core, reference
+from . import _runs, reference
 from .errors import InputError, NotFinishedError, nearest
 from .lowering import Problem, lower
 from .outcome import Outcome
@@ -18,7 +18,7 @@ Engine = Literal["compiled", "reference"]
 Progress = Callable[[int, int], None]
 
 ENGINES: dict[str, Callable[[Problem, bool, Progress | None], Outcome]] = {
-    "compiled": _core.run,
+    "compiled": _runs.run,
     "reference": reference.run,
 }
 

@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .lowering import Problem
+from .outcome import Outcome
 
 TOTALS: np.dtype[Any]
 OUT_OF_MEMORY: int
@@ -10,6 +12,7 @@ OUT_OF_MEMORY: int
 class Stop:
     def set(self) -> None: ...
 
+def run(problem: Problem, record: bool = False, progress: Callable[[int, int], None] | None = None) -> Outcome: ...
 def run_many(
     problems: list[Problem],
     seeds: list[int | None],

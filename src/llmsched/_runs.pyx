@@ -1,0 +1,255 @@
+"""The Python border of the engine: problems in, outcomes out; one run at a time, or many in one call without the GIL.
+
+It drives the engine through `_core.pxd`, as anybody's Cython code may.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+import numpy as np
+
+from llmsched._core cimport (
+    EVICT_ALL, EVICT_BOUND, EVICT_NEWEST, EVICT_PROGRESS, EVICT_RANDOM, NO_MEMORY, ORDER_ARRIVAL, ORDER_BOUND,
+    ORDER_KEYS, ORDER_QUEUE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESERVE_BELIEVED, RESERVE_BOUND,
+    RESERVE_NONE, RUNNING, Engine, Task, engine_advance, engine_free, engine_start, sum_of_differences,
+)
+
+from .outcome import Outcome
+from .timeline import merged
+
+cdef enum:
+    STEPS_PER_LOOK = 100_000    # about 10 ms: how often a run looks at signals, or whether it shall stop
+    FAILED = -2                 # the run was stopped from outside
+
+
+# A problem as the engine reads it -------------------------------------------------------------------------------------
+
+cdef dict ORDERS = {"arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORDER_BOUND}
+cdef dict RESERVES = {"none": RESERVE_NONE, "bound": RESERVE_BOUND}
+cdef dict EVICTS = {
+    "bound": EVICT_BOUND, "progress": EVICT_PROGRESS, "newest": EVICT_NEWEST, "all": EVICT_ALL, "random": EVICT_RANDOM,
+}
+cdef dict REFINES = {
+    "none": REFINE_NONE, "progress": REFINE_PROGRESS, "double": REFINE_DOUBLE, "upper": REFINE_UPPER,
+}
+
+
+cdef const int64_t* integers(const int64_t[::1] column) noexcept:
+    return &column[0]
+
+
+cdef const double* reals(const double[::1] column) noexcept:
+    return &column[0]
+
+
+cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
+    cdef double[::1] completion_view = completion
+    cdef double[::1] start_view = start
+    cdef int64_t[::1] evictions_view = evictions
+    policy = problem.policy
+    memset(task, 0, sizeof(Task))
+    task.n = len(problem.output)
+    task.prompt = integers(problem.prompt)
+    task.output = integers(problem.output)
+    task.arrival = reals(problem.arrival)
+    if problem.bound is not None:
+        task.bound = integers(problem.bound)
+    if problem.upper is not None:
+        task.upper = integers(problem.upper)
+    if problem.believed is not None:
+        task.believed = integers(problem.believed)
+    task.order = ORDER_KEYS
+    if isinstance(policy.order, str):
+        task.order = ORDERS.get(policy.order, ORDER_KEYS)
+    if task.order == ORDER_KEYS:
+        if problem.keys.dtype == np.float64:
+            task.real_keys = reals(problem.keys)
+        else:
+            task.keys = integers(problem.keys)
+    task.reserve = RESERVES.get(policy.reserve, RESERVE_BELIEVED)
+    task.evict = EVICTS[policy.evict]
+    task.refine = REFINES[policy.refine]
+    task.cap = REFINE_NONE if policy.cap == "none" else REFINES[policy.cap_refine]
+    task.skip = policy.fill == "skip"
+    task.recompute = policy.resume == "recompute"
+    task.beta = policy.beta
+    task.memory = problem.memory
+    task.capacity = problem.capacity
+    task.seeded = problem.seed is not None
+    task.seed = problem.seed or 0
+    task.max_rounds = problem.max_rounds
+    task.stall_limit = problem.stall_limit
+    task.completion = &completion_view[0]
+    task.start = &start_view[0]
+    task.evictions = &evictions_view[0]
+    return 0
+
+
+# One run --------------------------------------------------------------------------------------------------------------
+
+
+def run(problem, bint record=False, progress=None):
+    """Simulate `problem`; the same as `reference.run`, with `Outcome.work` counted. Raises MemoryError."""
+    cdef Task task
+    cdef Engine engine
+    cdef int status
+    n = len(problem.output)
+    if n > 0x7FFFFFFF:
+        raise MemoryError(f"{n} requests are more than one simulation can hold")
+    completion = np.empty(n)
+    start = np.empty(n)
+    evictions = np.zeros(n, np.int64)
+    if n == 0:
+        return Outcome(completion, start, evictions, 0, 0, 0, 0, _timeline([]) if record else None, {})
+    fill_task(&task, problem, completion, start, evictions)
+    task.record = record
+    try:
+        with nogil:
+            status = engine_start(&engine, &task)
+            if status == RUNNING:
+                status = engine_advance(&engine, STEPS_PER_LOOK)
+        while status == RUNNING:
+            PyErr_CheckSignals()
+            if progress is not None:
+                progress(n - engine.left, n)
+            with nogil:
+                status = engine_advance(&engine, STEPS_PER_LOOK)
+        if status == NO_MEMORY:
+            raise MemoryError(f"no memory to simulate {n} requests")
+        timeline = None
+        if record:
+            timeline = _timeline([engine.segments[k] for k in range(engine.segments_size)])
+        return Outcome(
+            completion, start, evictions, engine.round, engine.peak_memory, engine.wasted_tokens, engine.left, timeline,
+            _work(&engine),
+        )
+    finally:
+        engine_free(&engine)
+
+
+def _timeline(segments):
+    columns = ("epoch", "offset", "rounds", "memory", "batch", "waiting", "evictions")
+    return merged(*([segment[name] for segment in segments] for name in columns))
+
+
+cdef dict _work(const Engine* engine):
+    return {
+        "rounds_stepped": engine.work.rounds_stepped,
+        "rounds_skipped": engine.round - engine.work.rounds_stepped,
+        "admissions": engine.work.admissions,
+        "feasibility_tests": engine.work.feasibility_tests,
+        "points_scanned": engine.profile.scanned,
+        "heap_operations": engine.heap.operations + engine.ties.operations,
+    }
+
+
+# Many runs ------------------------------------------------------------------------------------------------------------
+
+
+cdef struct Totals:
+    # What is left of one simulation; the same names as in `TOTALS`.
+    double total_latency
+    double max_latency
+    double makespan
+    int64_t rounds
+    int64_t evictions
+    int64_t evicted_requests
+    int64_t wasted_tokens
+    int64_t peak_memory
+    int64_t unfinished
+    int64_t status
+
+
+#: One record per simulation: what `run_many` returns.
+TOTALS = np.dtype(
+    [
+        ("total_latency", "f8"), ("max_latency", "f8"), ("makespan", "f8"), ("rounds", "i8"), ("evictions", "i8"),
+        ("evicted_requests", "i8"), ("wasted_tokens", "i8"), ("peak_memory", "i8"), ("unfinished", "i8"),
+        ("status", "i8"),
+    ]
+)
+OUT_OF_MEMORY = NO_MEMORY
+
+
+cdef class Stop:
+    """A flag that tells running workers to give up."""
+
+    cdef volatile int raised
+
+    def set(self):
+        self.raised = 1
+
+
+def run_many(list problems, list seeds, Stop stop not None, list kept=None):
+    """Simulate each problem with its seed, one after another.
+
+    Returns an array of `TOTALS`, or None if `stop` was set. Into `kept`, a list, go (completion, start, evictions) of
+    each; without it the arrays are shared and forgotten. Raises MemoryError if there is none for the arrays.
+    """
+    cdef Task task
+    cdef int64_t k, jobs = len(problems), largest = max([1] + [len(problem.output) for problem in problems])
+    cdef Totals[::1] totals
+    cdef int status
+    table = np.zeros(jobs, TOTALS)
+    if jobs == 0:
+        return table
+    totals = table.view(TOTALS)
+    last = None
+    completion = start = evictions = None
+    for k in range(jobs):
+        problem = problems[k]
+        n = len(problem.output)
+        if n == 0:
+            if kept is not None:
+                kept.append((np.empty(0), np.empty(0), np.empty(0, np.int64)))
+            continue
+        if kept is not None or completion is None:
+            size = largest if kept is None else n
+            completion, start, evictions = np.empty(size), np.empty(size), np.zeros(size, np.int64)
+            last = None
+        if kept is not None:
+            kept.append((completion, start, evictions))
+        if problem is not last:
+            fill_task(&task, problem, completion, start, evictions)
+            last = problem
+        task.seeded = seeds[k] is not None
+        task.seed = seeds[k] or 0
+        with nogil:
+            memset(task.evictions, 0, task.n * sizeof(int64_t))
+            status = run_one(&task, &totals[k], stop)
+        if status == FAILED:
+            return None
+    return table
+
+
+cdef int run_one(const Task* task, Totals* totals, Stop stop) noexcept nogil:
+    cdef Engine engine
+    cdef int status = engine_start(&engine, task)
+    while status == RUNNING:
+        if stop.raised:
+            engine_free(&engine)
+            return FAILED
+        status = engine_advance(&engine, STEPS_PER_LOOK)
+    totals.status = status
+    totals.rounds = engine.round
+    totals.unfinished = engine.left
+    totals.wasted_tokens = engine.wasted_tokens
+    totals.peak_memory = engine.peak_memory
+    engine_free(&engine)
+    if totals.unfinished == 0:
+        add_up(task, totals)
+    return status
+
+
+cdef void add_up(const Task* task, Totals* totals) noexcept nogil:
+    # The totals of a finished run, as Result computes them.
+    cdef int64_t i
+    cdef double latency
+    totals.total_latency = sum_of_differences(task.completion, task.arrival, task.n)
+    for i in range(task.n):
+        latency = task.completion[i] - task.arrival[i]
+        totals.max_latency = max(totals.max_latency, latency)
+        totals.makespan = max(totals.makespan, task.completion[i])
+        totals.evictions += task.evictions[i]
+        totals.evicted_requests += task.evictions[i] > 0
