@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -68,6 +70,27 @@ def compositions(draw: st.DrawFn, n: int) -> ls.Policy:
     fields["margin"] = draw(st.sampled_from([0.0, 0.0, 0.1, 0.25, 0.9]))
     fields["beta"] = draw(st.sampled_from([0.1, 0.5, 1.0]))
     return ls.Policy(**fields)
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> dict[str, Any]:
+    """What else `simulate` takes: mostly the plain model, sometimes a clock, a cap on the batch, blocks of cache."""
+    options: dict[str, Any] = {}
+    if draw(st.booleans()):
+        coefficients = st.sampled_from([0.0, 0.1, 1.0, 0.3])
+        options["clock"] = ls.Clock(
+            base=draw(st.sampled_from([0.05, 0.7, 1.0])),
+            per_request=draw(coefficients),
+            per_context_token=draw(coefficients),
+            per_prompt_token=draw(coefficients),
+            per_swapped_token=draw(coefficients),
+            context=draw(st.sampled_from(["generated", "all"])),
+        )
+    if draw(st.booleans()):
+        options["max_batch"] = draw(st.integers(1, 5))
+    if draw(st.booleans()):
+        options["block"] = draw(st.sampled_from([2, 3, 4, 16]))
+    return options
 
 
 seeds = st.one_of(st.none(), st.integers(0, 5), st.just(2**64 - 1))

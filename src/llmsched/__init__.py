@@ -8,6 +8,7 @@ from pathlib import Path
 from . import errors, generate, intervals, traces
 from ._version import version as __version__
 from .batch import Batch, simulate_batch
+from .clock import Clock, clocks
 from .policy import Policy, policies
 from .result import Result
 from .simulation import simulate
@@ -16,11 +17,13 @@ from .workload import Workload
 
 __all__ = [
     "Batch",
+    "Clock",
     "Policy",
     "Result",
     "Timeline",
     "Workload",
     "__version__",
+    "clocks",
     "errors",
     "generate",
     "get_include",

@@ -33,11 +33,26 @@ cdef enum Refine:
     REFINE_DOUBLE
     REFINE_UPPER
 
+cdef enum Resume:
+    RESUME_RESTART
+    RESUME_RECOMPUTE
+    RESUME_SWAP
+
 cdef enum Status:
     NO_MEMORY = -1
     RUNNING = 0     # the budget of steps is used up: call again
     FINISHED = 1    # every request completed
     STOPPED = 2     # max_rounds reached, or nothing changed for stall_limit rounds
+
+
+cdef struct Clock:
+    # Seconds; see clock.py.
+    double base
+    double per_request
+    double per_context_token
+    double per_prompt_token
+    double per_swapped_token
+    bint context_all
 
 
 cdef struct Task:
@@ -60,13 +75,19 @@ cdef struct Task:
     Refine refine               # on overflow
     Refine cap                  # on reaching õ; REFINE_NONE: no cap
     bint skip                   # fill="skip"
-    bint recompute              # resume="recompute"
+    Resume resume
+    bint pause                  # pause="overflow"
+    int64_t max_batch
+    int64_t block               # tokens in a block of cache; memory is a multiple of it
+    bint clocked                # False: a round lasts 1
+    Clock clock
     bint seeded                 # False: ties go to the smaller index or the first of equals, nothing is drawn
     uint64_t seed
     double beta
     int64_t max_rounds
     int64_t stall_limit
-    bint record                 # keep segments
+    bint record_timeline        # keep segments
+    bint record_tokens          # keep attempts and the ends of rounds
     double* completion          # outputs, one value per request, unset for those that did not get so far
     double* start
     int64_t* evictions          # set to 0 by the caller
@@ -75,12 +96,23 @@ cdef struct Task:
 cdef struct Segment:
     # Rounds between which nothing but the cache grew; see timeline.py.
     double epoch
-    int64_t offset
+    double time
     int64_t rounds
     int64_t memory
     int64_t batch
     int64_t waiting
     int64_t evictions
+    int64_t context
+    int64_t prefilled
+    int64_t swapped
+
+
+cdef struct Attempt:
+    # A stay in the batch; see tokens.py.
+    int64_t request
+    int64_t first_round
+    int64_t kept
+    int64_t generated
 
 
 cdef struct Work:
@@ -99,17 +131,23 @@ cdef struct Engine:
     int32_t requests_made
     int32_t requests_room
     int32_t free_request    # chain of requests to use again
-    # time: a round starts at epoch + (round - epoch_round)
+    int64_t* kept           # with record_tokens: tokens that each request had at its last admission
     int64_t round           # rounds that ran
-    double epoch            # time of the last idle jump
+    double epoch            # time of the last idle jump; without a clock now is epoch + (round - epoch_round)
     int64_t epoch_round
+    double time             # with a clock: when the round starts
+    int64_t prompts         # sum of s over running requests
+    int64_t prefilled       # tokens that the clock charges this round for
+    int64_t swapped
     int64_t last_change     # round of the last completion, arrival or rise of a bound
     # who is where
     int64_t arrived         # requests that joined so far
     int64_t left            # requests not complete
     int64_t waiting
     int64_t running
-    int64_t used            # tokens of cache that running requests hold: sum of s + g
+    int64_t used            # tokens that running requests hold: sum of s + g
+    int64_t need            # tokens of cache that the coming round takes: in whole blocks
+    int64_t* residues       # with blocks: running requests by (s - birth + 1) mod block; else NULL
     bint in_place           # waiting requests that never ran are places fresh..arrived-1, not in the heap
     int64_t fresh
     int32_t head            # the request made of place `fresh`, or NONE
@@ -137,6 +175,11 @@ cdef struct Engine:
     Segment* segments
     int64_t segments_size
     int64_t segments_room
+    Attempt* attempts
+    int64_t attempts_size
+    int64_t attempts_room
+    double* round_end       # one per round that ran
+    int64_t round_end_room
     Work work
 
 

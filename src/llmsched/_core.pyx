@@ -4,10 +4,10 @@ Between two events (arrival, completion, cap, overflow, or the round at which th
 request grows by one token and that is all: such rounds are one addition. `reference.py` is the same engine, readable.
 """
 
-from libc.math cimport ceil, fabs
+from libc.math cimport fabs
 from libc.stdint cimport INT64_MAX as NEVER
 from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 from llmsched._check cimport check
@@ -18,6 +18,10 @@ from llmsched._profile cimport (
 from llmsched._rank cimport permutation
 from llmsched._random cimport splitmix64_below, splitmix64_unit
 from llmsched._request cimport NEVER_RAN, NONE, Request
+from llmsched._records cimport new_segment, record_attempt, reserve_round_ends
+from llmsched._rounds cimport (
+    arrival_of, grow, in_blocks, next_arrival, next_place, now, residue, round_of, rounds_that_fit, run_rounds,
+)
 from llmsched._sort cimport double_key, sort_places
 from llmsched._ties cimport Peers, ties_add, ties_first, ties_free, ties_init, ties_remove
 from llmsched._wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
@@ -54,8 +58,12 @@ cdef int engine_start(Engine* engine, const Task* task) noexcept nogil:
             longest = task.output[i]
     if order_requests(engine) < 0 or order_arrivals(engine) < 0 or wheel_init(&engine.wheel, longest) < 0:
         return NO_MEMORY
-    if engine.profiled and profile_init(&engine.profile) < 0:
+    if engine.profiled and profile_init(&engine.profile, task.block) < 0:
         return NO_MEMORY
+    if task.block > 1:
+        engine.residues = <int64_t*>calloc(task.block, sizeof(int64_t))
+        if engine.residues == NULL:
+            return NO_MEMORY
     engine.overflows = can_overflow(task)
     if engine.overflows and ties_init(&engine.ties) < 0:
         return NO_MEMORY
@@ -67,7 +75,11 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.rank)
     free(engine.by_arrival)
     free(engine.requests)
+    free(engine.kept)
+    free(engine.residues)
     free(engine.segments)
+    free(engine.attempts)
+    free(engine.round_end)
     heap_free(&engine.heap)
     wheel_free(&engine.wheel)
     profile_free(&engine.profile)
@@ -165,15 +177,16 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         if engine.work.rounds_stepped + engine.work.admissions >= steps:
             return RUNNING
         engine.work.rounds_stepped += 1
-        engine.leavers = 0
+        engine.leavers = engine.prefilled = engine.swapped = 0
         if engine.arrived < task.n and arrivals(engine) < 0:
             return NO_MEMORY
         if engine.capped != NONE and caps(engine) < 0:
             return NO_MEMORY
-        if engine.overflows and engine.used + engine.running > task.memory:
-            overflow(engine)
+        if engine.overflows and engine.need > task.memory:
+            if overflow(engine) < 0:
+                return NO_MEMORY
         wake = NEVER
-        if admission(engine, &wake) < 0:
+        if not (task.pause and engine.evicted != NONE) and admission(engine, &wake) < 0:
             return NO_MEMORY
         if engine.evicted != NONE:
             if rejoin(engine) < 0:
@@ -182,40 +195,28 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
             if engine.running == 0 and admission(engine, &wake) < 0:
                 return NO_MEMORY
         check(engine.running > 0)
-        check(engine.used + engine.running <= task.memory)
+        check(engine.need <= task.memory)
         rounds = quiet_rounds(engine, wake)
         check(rounds > 0)
-        if task.record and record_segment(engine, rounds) < 0:
+        if task.record_tokens and reserve_round_ends(engine, rounds) < 0:
             return NO_MEMORY
+        if task.record_timeline and new_segment(engine) < 0:
+            return NO_MEMORY
+        rounds = run_rounds(engine, rounds)
+        if task.record_timeline:
+            engine.segments[engine.segments_size - 1].rounds += rounds
         engine.round += rounds
         engine.used += rounds * engine.running
-        if engine.used > engine.peak_memory:
-            engine.peak_memory = engine.used
-        departures(engine)
+        grow(engine, rounds)
+        if departures(engine) < 0:
+            return NO_MEMORY
     return FINISHED
-
-
-cdef inline double now(const Engine* engine) noexcept nogil:
-    return engine.epoch + <double>(engine.round - engine.epoch_round)
-
-
-cdef inline double arrival_of(const Engine* engine, int64_t place) noexcept nogil:
-    return 0.0 if engine.task.arrival == NULL else engine.task.arrival[engine.order[place]]
-
-
-cdef inline int64_t next_place(const Engine* engine) noexcept nogil:
-    # Who arrives next. Needs arrived < n.
-    return engine.arrived if engine.by_arrival == NULL else engine.by_arrival[engine.arrived]
-
-
-cdef inline double next_arrival(const Engine* engine) noexcept nogil:
-    return arrival_of(engine, next_place(engine))
 
 
 cdef int arrivals(Engine* engine) noexcept nogil:
     cdef double time = now(engine)
     if engine.running == 0 and engine.waiting == 0 and next_arrival(engine) > time:
-        engine.epoch = time = next_arrival(engine)
+        engine.epoch = engine.time = time = next_arrival(engine)
         engine.epoch_round = engine.round
     while engine.arrived < engine.task.n and next_arrival(engine) <= time:
         if not engine.in_place and join(engine, next_place(engine), NONE) < 0:
@@ -232,8 +233,7 @@ cdef int caps(Engine* engine) noexcept nogil:
     engine.capped = NONE
     while p != NONE:
         after = engine.requests[p].next
-        leave(engine, p, engine.task.cap)
-        if join(engine, engine.requests[p].place, p) < 0:
+        if leave(engine, p, engine.task.cap) < 0 or join(engine, engine.requests[p].place, p) < 0:
             return -1
         engine.waiting += 1
         p = after
@@ -262,37 +262,25 @@ cdef inline int64_t quiet_rounds(const Engine* engine, int64_t wake) noexcept no
     limit = engine.last_change + task.stall_limit
     upto = min(upto, limit)
     if engine.overflows:
-        # need = used + k running <= M for k = 1 .. the rounds that fit
-        limit = engine.round + (task.memory - engine.used) // engine.running
+        limit = engine.round + rounds_that_fit(engine)
         upto = min(upto, limit)
-    if engine.arrived < task.n:
+    if task.block > 1 and task.record_timeline:
+        upto = engine.round + 1  # blocks are taken in steps: every round is a segment of its own
+    if engine.arrived < task.n and not task.clocked:
         limit = round_of(engine, next_arrival(engine))
         upto = min(upto, limit)
     return upto - engine.round
 
 
-cdef int64_t round_of(const Engine* engine, double time) noexcept nogil:
-    # The first round after this one that starts at `time` or later, by the same sums as now().
-    cdef double rounds = ceil(time - engine.epoch)
-    cdef int64_t k
-    if rounds > 9e15:
-        return NEVER
-    k = max(<int64_t>rounds, engine.round - engine.epoch_round + 1)
-    while k - 1 > engine.round - engine.epoch_round and engine.epoch + <double>(k - 1) >= time:
-        k -= 1
-    while engine.epoch + <double>k < time:
-        k += 1
-    return engine.epoch_round + k
-
-
-cdef void departures(Engine* engine) noexcept nogil:
+cdef int departures(Engine* engine) noexcept nogil:
     # At the end of a round: who reached o completes; who reached the cap will leave at the start of the next round.
+    # 0, or -1 without memory.
     cdef int64_t last = engine.round - 1
     cdef int64_t bucket = last & engine.wheel.mask
     cdef int32_t after, p, chain = NONE
     cdef Request* r
     if not (engine.wheel.filled[bucket >> 6] >> (bucket & 63)) & 1:
-        return
+        return 0
     p = wheel_take(&engine.wheel, bucket)
     while p != NONE:
         r = &engine.requests[p]
@@ -300,7 +288,8 @@ cdef void departures(Engine* engine) noexcept nogil:
         if due(engine, r) != last:  # a later revolution
             wheel_add(&engine.wheel, engine.requests, p, last)
         elif r.birth + r.output - 1 == last:
-            complete(engine, p)
+            if complete(engine, p) < 0:
+                return -1
         else:
             r.next = NONE
             if chain == NONE:
@@ -309,6 +298,7 @@ cdef void departures(Engine* engine) noexcept nogil:
                 engine.requests[chain].next = p
             chain = p
         p = after
+    return 0
 
 
 cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
@@ -386,6 +376,7 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
     cdef int32_t i = engine.order[place]
     cdef Request* block
     cdef Request* r
+    cdef int64_t* kept
     if p != NONE:
         engine.free_request = engine.requests[p].next
     else:
@@ -395,6 +386,11 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
             if block == NULL:
                 return NONE
             engine.requests = block
+            if task.record_tokens:
+                kept = <int64_t*>realloc(engine.kept, engine.requests_room * sizeof(int64_t))
+                if kept == NULL:
+                    return NONE
+                engine.kept = kept
         p = engine.requests_made
         engine.requests_made += 1
     r = &engine.requests[p]
@@ -476,7 +472,7 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
     engine.work.feasibility_tests += 1
     if engine.running == 0:
         return True
-    if engine.used + engine.running + held + 1 > task.capacity:
+    if engine.running >= task.max_batch or engine.need + held + 1 > task.capacity:
         return False  # the need of the coming round only grows until somebody leaves
     if not engine.profiled:
         return True
@@ -512,6 +508,16 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
         engine.lone_end = r.mark
     engine.running += 1
     engine.used += r.prompt + kept
+    engine.need += in_blocks(task, r.prompt + kept + 1)
+    engine.prompts += r.prompt
+    if task.resume == RESUME_SWAP and r.previous != NEVER_RAN:
+        engine.swapped += r.prompt + kept
+    else:
+        engine.prefilled += r.prompt + kept
+    if task.block > 1:
+        engine.residues[residue(task, r)] += 1
+    if task.record_tokens:
+        engine.kept[p] = kept
     engine.tested = NONE
     if engine.profiled and r.mark > engine.round:
         if profile_add(&engine.profile, r.prompt - r.birth, r.mark) < 0:
@@ -520,11 +526,19 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     return line_up(engine, p) if engine.overflows else 0
 
 
-cdef void stop_running(Engine* engine, int32_t p) noexcept nogil:
-    # What completing and leaving have in common. The request is out of the wheel already.
+cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
+    # What completing and leaving have in common. The request is out of the wheel already. 0, or -1 without memory.
+    cdef const Task* task = engine.task
     cdef Request* r = &engine.requests[p]
+    cdef int64_t held = r.prompt + engine.round - r.birth
     engine.running -= 1
-    engine.used -= r.prompt + engine.round - r.birth
+    engine.used -= held
+    engine.need -= in_blocks(task, held + 1)
+    engine.prompts -= r.prompt
+    if task.block > 1:
+        engine.residues[residue(task, r)] -= 1
+    if task.record_tokens and record_attempt(engine, p) < 0:
+        return -1
     if engine.profiled and r.mark > engine.round:  # earlier than believed
         profile_expire(&engine.profile, engine.round)
         profile_remove(&engine.profile, r.prompt - r.birth, r.mark)
@@ -533,33 +547,41 @@ cdef void stop_running(Engine* engine, int32_t p) noexcept nogil:
         engine.lone_end = NONE
     if engine.overflows:
         step_out(engine, p)
+    return 0
 
 
-cdef void complete(Engine* engine, int32_t p) noexcept nogil:
-    stop_running(engine, p)
+cdef int complete(Engine* engine, int32_t p) noexcept nogil:
+    # 0, or -1 without memory.
+    if stop_running(engine, p) < 0:
+        return -1
     engine.task.completion[engine.requests[p].index] = now(engine)
     engine.requests[p].next = engine.free_request
     engine.free_request = p
     engine.left -= 1
     engine.last_change = engine.round
+    return 0
 
 
-cdef void leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
-    # It leaves before completing. The request is out of the wheel already.
+cdef int leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
+    # It leaves before completing. The request is out of the wheel already. 0, or -1 without memory.
     cdef const Task* task = engine.task
     cdef Request* r = &engine.requests[p]
     cdef int64_t generated = engine.round - r.birth
-    stop_running(engine, p)
+    if stop_running(engine, p) < 0:
+        return -1
     task.evictions[r.index] += 1
     engine.leavers += 1
     if task.bound != NULL:
         refine(engine, r, rule, generated)
     r.previous = NONE
-    if task.recompute:
-        r.mark = generated
-    else:
+    if task.resume == RESUME_RESTART:
         r.mark = 0
         engine.wasted_tokens += generated
+    else:
+        r.mark = generated
+        if task.resume == RESUME_SWAP:
+            engine.swapped += r.prompt + generated
+    return 0
 
 
 cdef inline void refine(Engine* engine, Request* r, Refine rule, int64_t generated) noexcept nogil:
@@ -615,71 +637,44 @@ cdef inline void step_out(Engine* engine, int32_t p) noexcept nogil:
         engine.requests[newer].peer_at = older
 
 
-cdef inline void evict(Engine* engine, int32_t p) noexcept nogil:
+cdef inline int evict(Engine* engine, int32_t p) noexcept nogil:
+    # 0, or -1 without memory.
     wheel_remove(&engine.wheel, engine.requests, p, due(engine, &engine.requests[p]))
-    leave(engine, p, engine.task.refine)
+    if leave(engine, p, engine.task.refine) < 0:
+        return -1
     engine.requests[p].next = engine.evicted
     engine.evicted = p
+    return 0
 
 
-cdef void overflow(Engine* engine) noexcept nogil:
-    # Evicts until the coming round fits.
+cdef int overflow(Engine* engine) noexcept nogil:
+    # Evicts until the coming round fits. 0, or -1 without memory.
     cdef const Task* task = engine.task
     cdef const Peers* equals
     cdef int32_t p, newer
     cdef uint64_t drawn
-    while engine.used + engine.running > task.memory:
+    while engine.need > task.memory:
         if task.evict == EVICT_NEWEST:
-            evict(engine, engine.newest)
+            if evict(engine, engine.newest) < 0:
+                return -1
         elif task.evict == EVICT_ALL:
             while engine.oldest != NONE:
-                evict(engine, engine.oldest)
+                if evict(engine, engine.oldest) < 0:
+                    return -1
         elif task.evict == EVICT_RANDOM:
             p = engine.oldest
             while p != NONE:
                 newer = engine.requests[p].peers
-                if splitmix64_unit(&engine.stream) < task.beta:
-                    evict(engine, p)
+                if splitmix64_unit(&engine.stream) < task.beta and evict(engine, p) < 0:
+                    return -1
                 p = newer
         else:
             equals = ties_first(&engine.ties)
             drawn = 0
             if task.seeded and equals.size > 1:
                 drawn = splitmix64_below(&engine.stream, equals.size)
-            evict(engine, equals.members[drawn])
-
-
-# The timeline --------------------------------------------------------------------------------------------------------
-
-
-cdef int record_segment(Engine* engine, int64_t rounds) noexcept nogil:
-    # Notes the coming `rounds` rounds, as part of the last segment where nothing but the cache grew. -1 without memory.
-    cdef Segment* last
-    cdef Segment* block
-    cdef int64_t need = engine.used + engine.running
-    if engine.segments_size > 0 and engine.leavers == 0:
-        last = &engine.segments[engine.segments_size - 1]
-        if (
-            last.epoch == engine.epoch and last.batch == engine.running and last.waiting == engine.waiting
-            and last.memory + last.rounds * last.batch == need
-        ):
-            last.rounds += rounds
-            return 0
-    if engine.segments_size == engine.segments_room:
-        engine.segments_room = max(2 * engine.segments_room, <int64_t>256)
-        block = <Segment*>realloc(engine.segments, engine.segments_room * sizeof(Segment))
-        if block == NULL:
-            return -1
-        engine.segments = block
-    last = &engine.segments[engine.segments_size]
-    engine.segments_size += 1
-    last.epoch = engine.epoch
-    last.offset = engine.round - engine.epoch_round
-    last.rounds = rounds
-    last.memory = need
-    last.batch = engine.running
-    last.waiting = engine.waiting
-    last.evictions = engine.leavers
+            if evict(engine, equals.members[drawn]) < 0:
+                return -1
     return 0
 
 

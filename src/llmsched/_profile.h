@@ -22,19 +22,21 @@ LLMSCHED_VECTOR static int64_t earliest_start(const int64_t *restrict round, con
     return start;
 }
 
-LLMSCHED_VECTOR static void add_request(int64_t *restrict load, int64_t *restrict count, const int64_t *restrict round,
-                                        int64_t n, int64_t offset) {
+/* A request that occupies offset + r tokens in round r enters (sign 1) or leaves (-1) every point. */
+LLMSCHED_VECTOR static void change_load(int64_t *restrict load, int64_t *restrict count, const int64_t *restrict round,
+                                        int64_t n, int64_t offset, int64_t sign) {
     for (int64_t k = 0; k < n; k++) {
-        load[k] += offset + round[k];
-        count[k] += 1;
+        load[k] += (offset + round[k]) * sign;
+        count[k] += sign;
     }
 }
 
-LLMSCHED_VECTOR static void remove_request(int64_t *restrict load, int64_t *restrict count,
-                                           const int64_t *restrict round, int64_t n, int64_t offset) {
+/* The same in whole blocks of cache; `count` is that of the request's residue. */
+static void change_load_in_blocks(int64_t *restrict load, int64_t *restrict count, const int64_t *restrict round,
+                                  int64_t n, int64_t offset, int64_t sign, int64_t block) {
     for (int64_t k = 0; k < n; k++) {
-        load[k] -= offset + round[k];
-        count[k] -= 1;
+        load[k] += (offset + round[k] + block - 1) / block * block * sign;
+        count[k] += sign;
     }
 }
 

@@ -5,7 +5,8 @@
 # only be tested there: at the points. They are kept in ascending order of round, each with U written out, so that
 # testing and admitting a request are one pass over the points up to its own last round, in plain loops that compilers
 # vectorise. Rounds up to the present one drop off the front; requests that outlive their belief are not in the profile
-# at all (they count in the coming round only, which the engine tests by itself).
+# at all (they count in the coming round only, which the engine tests by itself). With blocks of cache, occupancy steps
+# up a block when the last one is full, which depends on where in its block a request is: its residue.
 
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
@@ -13,24 +14,30 @@ from libc.string cimport memmove
 
 cdef extern from "llmsched/_profile.h" nogil:
     int64_t earliest_start(const int64_t* round, const int64_t* load, int64_t n, int64_t slack, int64_t start) noexcept
-    void add_request(int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset) noexcept
-    void remove_request(int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset) noexcept
+    void change_load(
+        int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset, int64_t sign) noexcept
+    void change_load_in_blocks(
+        int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset, int64_t sign, int64_t block
+    ) noexcept
 
 
 cdef struct Profile:
     int64_t* round      # round[first:last]: believed last rounds, strictly ascending
     int64_t* load       # U(round) + round at each of them
-    int64_t* count      # requests believed to run in that round or later
+    int64_t* count      # requests believed to run in that round or later: count[residue * capacity + point]
+    int64_t block       # tokens in a block of cache
     int64_t first
     int64_t last
     int64_t capacity
     int64_t scanned     # points looked at, for the work counters
 
 
-cdef inline int profile_init(Profile* profile) noexcept nogil:
+cdef inline int profile_init(Profile* profile, int64_t block) noexcept nogil:
+    # 0, or -1 without memory.
     profile.first = profile.last = profile.scanned = 0
+    profile.block = block
     profile.capacity = 256
-    profile.round = <int64_t*>malloc(3 * profile.capacity * sizeof(int64_t))
+    profile.round = <int64_t*>malloc((2 + block) * profile.capacity * sizeof(int64_t))
     if profile.round == NULL:
         return -1
     profile.load = profile.round + profile.capacity
@@ -62,11 +69,25 @@ cdef inline int64_t profile_find_after(const Profile* profile, int64_t low, int6
     return low
 
 
+cdef inline int64_t whole_blocks(int64_t tokens, int64_t block) noexcept nogil:
+    # Tokens of the blocks that hold so many; tokens >= 0.
+    return (tokens + block - 1) // block * block
+
+
 cdef inline int64_t profile_load(const Profile* profile, int64_t at, int64_t round) noexcept nogil:
     # U(round), `at` being the first point at or after it: the same requests run there as at the point.
+    cdef int64_t load, residue
+    cdef int64_t block = profile.block
     if at == profile.last:
         return 0
-    return profile.load[at] - profile.round[at] - profile.count[at] * (profile.round[at] - round)
+    load = profile.load[at] - profile.round[at]
+    if block == 1:
+        return load - profile.count[at] * (profile.round[at] - round)
+    for residue in range(block):
+        load -= profile.count[residue * profile.capacity + at] * (
+            whole_blocks(residue + profile.round[at], block) - whole_blocks(residue + round, block)
+        )
+    return load
 
 
 cdef inline int64_t profile_earliest(
@@ -101,22 +122,22 @@ cdef inline int profile_make_room(Profile* profile) noexcept nogil:
     # One more point must fit behind the last. 0, or -1 without memory.
     cdef int64_t n = profile.last - profile.first
     cdef int64_t capacity = profile.capacity
-    cdef int64_t* block = profile.round
+    cdef int64_t* arrays = profile.round
     cdef int64_t* old = profile.round
     cdef int64_t k
     if profile.last < capacity:
         return 0
     if 2 * n > capacity:
         capacity *= 2
-        block = <int64_t*>malloc(3 * capacity * sizeof(int64_t))
-        if block == NULL:
+        arrays = <int64_t*>malloc((2 + profile.block) * capacity * sizeof(int64_t))
+        if arrays == NULL:
             return -1
-    for k in range(3):
-        memmove(block + k * capacity, old + k * profile.capacity + profile.first, n * sizeof(int64_t))
-    if block != old:
+    for k in range(2 + profile.block):
+        memmove(arrays + k * capacity, old + k * profile.capacity + profile.first, n * sizeof(int64_t))
+    if arrays != old:
         free(old)
-    profile.round = block
-    profile.load = block + capacity
+    profile.round = arrays
+    profile.load = arrays + capacity
     profile.count = profile.load + capacity
     profile.capacity = capacity
     profile.first = 0
@@ -126,34 +147,42 @@ cdef inline int profile_make_room(Profile* profile) noexcept nogil:
 
 cdef inline int profile_add(Profile* profile, int64_t offset, int64_t end) noexcept nogil:
     # A request with s - birth = offset is believed to run up to round `end`. 0, or -1 without memory.
-    cdef int64_t at, load, count
+    cdef int64_t at, load, k
+    cdef int64_t* array
     if profile_make_room(profile) < 0:
         return -1
     at = profile_find_after(profile, profile.first, end - 1)
     if at == profile.last or profile.round[at] != end:
         load = profile_load(profile, at, end) + end
-        count = profile.count[at] if at < profile.last else 0
-        memmove(profile.round + at + 1, profile.round + at, (profile.last - at) * sizeof(int64_t))
-        memmove(profile.load + at + 1, profile.load + at, (profile.last - at) * sizeof(int64_t))
-        memmove(profile.count + at + 1, profile.count + at, (profile.last - at) * sizeof(int64_t))
+        for k in range(2 + profile.block):
+            array = profile.round + k * profile.capacity
+            memmove(array + at + 1, array + at, (profile.last - at) * sizeof(int64_t))
         profile.round[at] = end
         profile.load[at] = load
-        profile.count[at] = count
+        for k in range(profile.block):
+            array = profile.count + k * profile.capacity
+            array[at] = array[at + 1] if at < profile.last else 0
         profile.last += 1
-    at += 1
-    profile.scanned += at - profile.first
-    add_request(
-        profile.load + profile.first, profile.count + profile.first, profile.round + profile.first,
-        at - profile.first, offset + 1,
-    )
+    profile_change(profile, at + 1, offset + 1, 1)
     return 0
 
 
 cdef inline void profile_remove(Profile* profile, int64_t offset, int64_t end) noexcept nogil:
     # A request leaves before the end that was believed. Its point stays: U is right there, and may be tested.
-    cdef int64_t at = profile_find_after(profile, profile.first, end)
-    profile.scanned += at - profile.first
-    remove_request(
-        profile.load + profile.first, profile.count + profile.first, profile.round + profile.first,
-        at - profile.first, offset + 1,
+    profile_change(profile, profile_find_after(profile, profile.first, end), offset + 1, -1)
+
+
+cdef inline void profile_change(Profile* profile, int64_t upto, int64_t offset, int64_t sign) noexcept nogil:
+    # A request that occupies offset + r tokens in round r enters (sign 1) or leaves (-1) the points before `upto`.
+    cdef int64_t first = profile.first, n = upto - profile.first, residue = 0
+    profile.scanned += n
+    if profile.block == 1:
+        change_load(profile.load + first, profile.count + first, profile.round + first, n, offset, sign)
+        return
+    residue = offset % profile.block
+    if residue < 0:
+        residue += profile.block
+    change_load_in_blocks(
+        profile.load + first, profile.count + residue * profile.capacity + first, profile.round + first, n,
+        offset, sign, profile.block,
     )

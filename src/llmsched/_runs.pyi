@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ OUT_OF_MEMORY: int
 class Stop:
     def set(self) -> None: ...
 
-def run(problem: Problem, record: bool = False, progress: Callable[[int, int], None] | None = None) -> Outcome: ...
+def run(
+    problem: Problem, record: Collection[str] = (), progress: Callable[[int, int], None] | None = None
+) -> Outcome: ...
 def run_many(
     problems: list[Problem],
     seeds: list[int | None],

@@ -10,13 +10,15 @@ from libc.string cimport memset
 import numpy as np
 
 from llmsched._core cimport (
-    EVICT_ALL, EVICT_BOUND, EVICT_NEWEST, EVICT_PROGRESS, EVICT_RANDOM, NO_MEMORY, ORDER_ARRIVAL, ORDER_BOUND,
-    ORDER_KEYS, ORDER_QUEUE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESERVE_BELIEVED, RESERVE_BOUND,
-    RESERVE_NONE, RUNNING, Engine, Task, engine_advance, engine_free, engine_start, sum_of_differences,
+    EVICT_ALL, EVICT_BOUND, EVICT_NEWEST, EVICT_PROGRESS, EVICT_RANDOM, FINISHED, NO_MEMORY, ORDER_ARRIVAL,
+    ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE,
+    RESUME_RESTART, RESUME_SWAP, RESERVE_BELIEVED, RESERVE_BOUND, RESERVE_NONE, RUNNING, Attempt, Engine, Segment,
+    Task, engine_advance, engine_free, engine_start, sum_of_differences,
 )
 
 from .outcome import Outcome
-from .timeline import merged
+from .timeline import Piece, merged
+from .tokens import Tokens
 
 cdef enum:
     STEPS_PER_LOOK = 100_000    # about 10 ms: how often a run looks at signals, or whether it shall stop
@@ -33,6 +35,9 @@ cdef dict EVICTS = {
 cdef dict REFINES = {
     "none": REFINE_NONE, "progress": REFINE_PROGRESS, "double": REFINE_DOUBLE, "upper": REFINE_UPPER,
 }
+
+
+cdef dict RESUMES = {"restart": RESUME_RESTART, "recompute": RESUME_RECOMPUTE, "swap": RESUME_SWAP}
 
 
 cdef const int64_t* integers(const int64_t[::1] column) noexcept:
@@ -72,7 +77,10 @@ cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
     task.refine = REFINES[policy.refine]
     task.cap = REFINE_NONE if policy.cap == "none" else REFINES[policy.cap_refine]
     task.skip = policy.fill == "skip"
-    task.recompute = policy.resume == "recompute"
+    task.resume = RESUMES[policy.resume]
+    task.pause = policy.pause == "overflow"
+    task.max_batch = problem.max_batch
+    task.block = problem.block
     task.beta = policy.beta
     task.memory = problem.memory
     task.capacity = problem.capacity
@@ -80,6 +88,14 @@ cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
     task.seed = problem.seed or 0
     task.max_rounds = problem.max_rounds
     task.stall_limit = problem.stall_limit
+    if problem.clock is not None:
+        task.clocked = True
+        task.clock.base = problem.clock.base
+        task.clock.per_request = problem.clock.per_request
+        task.clock.per_context_token = problem.clock.per_context_token
+        task.clock.per_prompt_token = problem.clock.per_prompt_token
+        task.clock.per_swapped_token = problem.clock.per_swapped_token
+        task.clock.context_all = problem.clock.context == "all"
     task.completion = &completion_view[0]
     task.start = &start_view[0]
     task.evictions = &evictions_view[0]
@@ -89,7 +105,7 @@ cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
 # One run --------------------------------------------------------------------------------------------------------------
 
 
-def run(problem, bint record=False, progress=None):
+def run(problem, record=(), progress=None):
     """Simulate `problem`; the same as `reference.run`, with `Outcome.work` counted. Raises MemoryError."""
     cdef Task task
     cdef Engine engine
@@ -100,13 +116,15 @@ def run(problem, bint record=False, progress=None):
     completion = np.empty(n)
     start = np.empty(n)
     evictions = np.zeros(n, np.int64)
-    if n == 0:
-        return Outcome(completion, start, evictions, 0, 0, 0, 0, _timeline([]) if record else None, {})
-    fill_task(&task, problem, completion, start, evictions)
-    task.record = record
+    memset(&task, 0, sizeof(Task))
+    memset(&engine, 0, sizeof(Engine))
+    if n > 0:
+        fill_task(&task, problem, completion, start, evictions)
+    task.record_timeline = "timeline" in record
+    task.record_tokens = "tokens" in record
     try:
         with nogil:
-            status = engine_start(&engine, &task)
+            status = FINISHED if task.n == 0 else engine_start(&engine, &task)
             if status == RUNNING:
                 status = engine_advance(&engine, STEPS_PER_LOOK)
         while status == RUNNING:
@@ -117,23 +135,41 @@ def run(problem, bint record=False, progress=None):
                 status = engine_advance(&engine, STEPS_PER_LOOK)
         if status == NO_MEMORY:
             raise MemoryError(f"no memory to simulate {n} requests")
-        timeline = None
-        if record:
-            timeline = _timeline([engine.segments[k] for k in range(engine.segments_size)])
         return Outcome(
-            completion, start, evictions, engine.round, engine.peak_memory, engine.wasted_tokens, engine.left, timeline,
-            _work(&engine),
+            completion=completion,
+            start=start,
+            evictions=evictions,
+            rounds=engine.round,
+            peak_memory=engine.peak_memory,
+            wasted_tokens=engine.wasted_tokens,
+            unfinished=engine.left,
+            timeline=timeline(&engine, problem.clock) if task.record_timeline and engine.left == 0 else None,
+            tokens=tokens(&engine) if task.record_tokens and engine.left == 0 else None,
+            work=work(&engine),
         )
     finally:
         engine_free(&engine)
 
 
-def _timeline(segments):
-    columns = ("epoch", "offset", "rounds", "memory", "batch", "waiting", "evictions")
-    return merged(*([segment[name] for segment in segments] for name in columns))
+cdef timeline(const Engine* engine, clock):
+    columns = [()] * len(Piece._fields)
+    if engine.segments_size > 0:
+        segments = np.asarray(<Segment[:engine.segments_size]>engine.segments)
+        columns = [segments[name] for name in Piece._fields]
+    return merged(columns, clock)
 
 
-cdef dict _work(const Engine* engine):
+cdef tokens(const Engine* engine):
+    ends = np.empty(0)
+    columns = [np.empty(0, np.int64)] * 4
+    if engine.attempts_size > 0:
+        ends = np.array(<double[:engine.round]>engine.round_end)
+        attempts = np.asarray(<Attempt[:engine.attempts_size]>engine.attempts)
+        columns = [attempts[name].copy() for name in ("request", "first_round", "kept", "generated")]
+    return Tokens(ends, *columns)
+
+
+cdef dict work(const Engine* engine):
     return {
         "rounds_stepped": engine.work.rounds_stepped,
         "rounds_skipped": engine.round - engine.work.rounds_stepped,

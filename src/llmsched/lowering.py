@@ -8,12 +8,15 @@ import math
 import numpy as np
 
 from .arguments import LARGEST_SEED, decimal_fraction, whole
+from .clock import Clock
 from .errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
 from .policy import Policy
 from .workload import LARGEST, FloatArray, IntArray, Workload
 
 #: õ stops rising here (62 doublings): no believed length can see the difference, and 64 bits hold it.
 LARGEST_BOUND = 2**62
+#: Tokens in a block of cache; real ones have 16 or so, and the engine counts requests by their place in the block.
+LARGEST_BLOCK = 1024
 
 _HOW_TO_ADD = {
     "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
@@ -37,19 +40,30 @@ class Problem:
     memory: int  # M
     capacity: int  # C while anything runs: floor((1 - margin) M)
     seed: int | None
+    clock: Clock | None  # None: a round lasts 1
+    max_batch: int  # most requests that run at once
+    block: int  # tokens in a block of cache; a request occupies whole blocks
     max_rounds: int
     stall_limit: int  # so many rounds in which nothing changes for good mean that it never ends
 
 
 def lower(
-    workload: Workload, policy: Policy, memory: int | float, seed: int | None, max_rounds: int | None = None
+    workload: Workload,
+    policy: Policy,
+    memory: int | float,
+    seed: int | None,
+    max_rounds: int | None = None,
+    *,
+    clock: Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
 ) -> Problem:
     """Check that `policy` can run on `workload` with `memory` tokens, and lower all three.
 
     Raises
     ------
     InputError
-        memory, seed or max_rounds is not usable.
+        memory, seed, max_rounds, max_batch or block is not usable.
     WorkloadError
         Sums of tokens overflow, or a custom order has the wrong length.
     MissingPredictionError
@@ -62,13 +76,16 @@ def lower(
         seed = whole("seed", seed, 0, LARGEST_SEED)
     limit = LARGEST_BOUND if max_rounds is None else whole("max_rounds", max_rounds, 0, LARGEST_BOUND)
     n = len(workload)
+    most = LARGEST_BOUND if max_batch is None else whole("max_batch", max_batch, 1, LARGEST_BOUND)
+    block = whole("block", block, 1, LARGEST_BLOCK)
     _check_predictions(workload, policy)
-    _check_fits(workload, memory)
+    _check_fits(workload, memory, block)
+    memory -= memory % block  # what is left of the last block is of no use
     tracked = "lower" in policy.needs
     caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
     believed: IntArray | None = None if policy.reserve in ("bound", "none") else getattr(workload, policy.reserve)
-    # Under "recompute" every round leaves tokens that are never lost: every run finishes.
-    finishes = policy.resume == "recompute" or n == 0
+    # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
+    finishes = policy.resume != "restart" or n == 0
     return Problem(
         policy=policy,
         prompt=workload.prompt,
@@ -79,16 +96,23 @@ def lower(
         believed=believed,
         keys=_keys(workload, policy),
         memory=memory,
-        capacity=_capacity(memory, policy.margin),
+        capacity=_capacity(memory, policy.margin, block),
         seed=seed,
+        clock=clock,
+        max_batch=most,
+        block=block,
         max_rounds=limit,
         stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * workload.extent.output,
     )
 
 
-def _capacity(memory: int, margin: float) -> int:
-    """floor((1 - margin) M), with the margin as the decimal that was written: 0.9 of 10 tokens leave 1, not 0."""
-    return memory if margin == 0 else math.floor((1 - decimal_fraction(margin)) * memory)
+def _capacity(memory: int, margin: float, block: int) -> int:
+    """floor((1 - margin) M), with the margin as the decimal that was written: 0.9 of 10 tokens leave 1, not 0.
+
+    Down to whole blocks, as what is occupied is a whole number of them.
+    """
+    capacity = memory if margin == 0 else math.floor((1 - decimal_fraction(margin)) * memory)
+    return capacity - capacity % block
 
 
 def _check_predictions(workload: Workload, policy: Policy) -> None:
@@ -101,19 +125,25 @@ def _check_predictions(workload: Workload, policy: Policy) -> None:
             )
 
 
-def _check_fits(workload: Workload, memory: int) -> None:
+def _check_fits(workload: Workload, memory: int, block: int) -> None:
     total, needed, _ = workload.extent
+    needed += -needed % block
     if total > LARGEST:
         raise WorkloadError(f"all prompts and outputs together are {total:.3g} tokens, more than {LARGEST}")
     if needed > memory:
         size = workload.prompt + workload.output
-        i = int(np.argmax(size > memory))
+        i = int(np.argmax(size + -size % block > memory))
         raise MemoryTooSmallError(
             f"request {i} needs prompt {workload.prompt[i]} + output {workload.output[i]} = {size[i]} tokens of cache, "
-            f"but memory is {memory}: it can never finish. memory={needed} is enough for every request",
+            f"{_in_blocks(block)}but memory is {memory}: it can never finish. "
+            f"memory={needed} is enough for every request",
             i,
             needed,
         )
+
+
+def _in_blocks(block: int) -> str:
+    return "" if block == 1 else f"in whole blocks of {block}, "
 
 
 def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:

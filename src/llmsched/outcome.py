@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .timeline import Timeline
+from .tokens import Tokens
 from .workload import FloatArray, IntArray
 
 
@@ -20,4 +21,5 @@ class Outcome(NamedTuple):
     wasted_tokens: int
     unfinished: int  # requests left when the run was stopped; 0 for a run that finished
     timeline: Timeline | None
+    tokens: Tokens | None
     work: Mapping[str, int]

@@ -20,7 +20,8 @@ Evict = Literal["bound", "progress", "newest", "all", "random"]
 Refine = Literal["progress", "double", "none"]
 Cap = Literal["none", "bound"]
 CapRefine = Literal["upper", "double"]
-Resume = Literal["restart", "recompute"]
+Resume = Literal["restart", "recompute", "swap"]
+Pause = Literal["none", "overflow"]
 
 #: Field -> the words it may hold. `order` may also be an array, `margin` and `beta` are numbers.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -33,6 +34,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "cap": get_args(Cap),
         "cap_refine": get_args(CapRefine),
         "resume": get_args(Resume),
+        "pause": get_args(Pause),
     }
 )
 
@@ -60,7 +62,10 @@ class Policy:
     cap, cap_refine
         ``"bound"`` stops a running request that has generated õ tokens; õ becomes ``"upper"`` or ``"double"``.
     resume
-        ``"restart"``: a request that leaves loses its tokens; ``"recompute"``: only its cache.
+        ``"restart"``: a request that leaves loses its tokens; ``"recompute"``: only its cache, which is computed again
+        when it is admitted; ``"swap"``: nothing, its cache is moved out and back in. The last two differ with a clock.
+    pause
+        ``"overflow"``: nobody is admitted in a round that evicted for overflow; ``"none"``: admission goes on.
 
     Raises
     ------
@@ -78,6 +83,7 @@ class Policy:
     cap: Cap = "none"
     cap_refine: CapRefine = "upper"
     resume: Resume = "restart"
+    pause: Pause = "none"
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):

@@ -7,19 +7,23 @@ the same double. Nothing here is clever; everything here is checked.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
 from .lowering import LARGEST_BOUND, Problem
 from .outcome import Outcome
-from .timeline import merged
+from .timeline import Piece, merged
+from .tokens import Tokens
 
 _MASK = 2**64 - 1
 
 
-def run(problem: Problem, record: bool = False, progress: Callable[[int, int], None] | None = None) -> Outcome:
-    """Simulate `problem` round by round (model.md, section 3); `Outcome.unfinished` > 0 if it had to be stopped."""
+def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int, int], None] | None = None) -> Outcome:
+    """Simulate `problem` round by round (model.md, section 3); `Outcome.unfinished` > 0 if it had to be stopped.
+
+    `record` holds "timeline", "tokens", both or neither: what the outcome keeps of them.
+    """
     engine = _Engine(problem, record)
     while engine.left:
         if engine.rounds >= problem.max_rounds or engine.rounds - engine.last_change >= problem.stall_limit:
@@ -34,8 +38,8 @@ class _Request:
     """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
 
     __slots__ = (
-        "admission", "arrival", "believed", "bound", "completion", "evictions", "generated", "index", "joined", "key",
-        "output", "prompt", "rank", "start", "tie_key", "upper",
+        "admission", "arrival", "believed", "bound", "completion", "evictions", "first_round", "generated", "index",
+        "joined", "kept", "key", "output", "prompt", "rank", "start", "tie_key", "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -49,6 +53,7 @@ class _Request:
         self.key = None if problem.keys is None else problem.keys[i].item()  # `order`, unless that changes
         self.rank = rank  # breaks admission ties
         self.generated = 0  # g
+        self.first_round = self.kept = 0  # round of the last admission, and the tokens it had then
         self.joined = self.arrival  # when it last joined the waiting set
         self.start: float | None = None
         self.completion: float | None = None
@@ -58,7 +63,7 @@ class _Request:
 
 
 class _Engine:
-    def __init__(self, problem: Problem, record: bool) -> None:
+    def __init__(self, problem: Problem, record: Collection[str]) -> None:
         self.problem, self.policy = problem, problem.policy
         self.n = self.left = len(problem.output)
         self.requests = [_Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
@@ -68,25 +73,30 @@ class _Engine:
         self.ties: dict[int, list[_Request]] = {}  # eviction key -> running requests that have it
         self.admissions = 0
         self.rounds = 0
-        self.epoch, self.epoch_rounds = 0.0, 0
+        self.epoch, self.epoch_rounds = 0.0, 0  # the last idle jump
+        self.time = 0.0  # now, with a clock
+        self.prefilled = self.swapped = 0  # tokens, in this round
         self.last_change = 0  # round of the last completion, arrival or rise of a bound
         self.peak_memory = self.wasted_tokens = 0
         self.left_this_round = 0
         self.draws = _splitmix64(problem.seed or 0)
-        self.pieces: list[tuple[float, int, int, int, int, int, int]] | None = [] if record else None
+        self.pieces: list[Piece] | None = [] if "timeline" in record else None
+        self.attempts: list[tuple[int, int, int, int]] | None = [] if "tokens" in record else None
+        self.round_end: list[float] = []
 
     @property
     def now(self) -> float:
-        return self.epoch + (self.rounds - self.epoch_rounds)
+        return self.time if self.problem.clock else self.epoch + (self.rounds - self.epoch_rounds)
 
     # Section 3: one round, in this order ---------------------------------------------------------------------------
 
     def round(self) -> None:
-        self.left_this_round = 0
+        self.left_this_round = self.prefilled = self.swapped = 0
         self.arrivals()
         self.caps()
         evicted = self.overflow()
-        self.admission(self.waiting)
+        if not (evicted and self.policy.pause == "overflow"):
+            self.admission(self.waiting)
         self.waiting += evicted
         if not self.running:
             self.admission(self.waiting)
@@ -94,7 +104,8 @@ class _Engine:
 
     def arrivals(self) -> None:
         if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:
-            self.epoch, self.epoch_rounds = self.to_arrive[-1].arrival, self.rounds
+            self.time = self.epoch = self.to_arrive[-1].arrival
+            self.epoch_rounds = self.rounds
         while self.to_arrive and self.to_arrive[-1].arrival <= self.now:
             self.waiting.append(self.to_arrive.pop())
             self.last_change = self.rounds
@@ -124,10 +135,13 @@ class _Engine:
     def generation(self) -> None:
         self.peak_memory = max(self.peak_memory, self.need())
         if self.pieces is not None:
-            since = self.rounds - self.epoch_rounds
-            counts = len(self.running), len(self.waiting), self.left_this_round
-            self.pieces.append((self.epoch, since, 1, self.need(), *counts))
+            self.pieces.append(self.piece())
+        if self.problem.clock is not None:
+            work = len(self.running), self.context(), self.prefilled, self.swapped
+            self.time += self.problem.clock.duration(*work)
         self.rounds += 1
+        if self.attempts is not None:
+            self.round_end.append(self.now)
         for r in list(self.running):
             r.generated += 1
             if r.generated == r.output:
@@ -136,11 +150,27 @@ class _Engine:
                 self.left -= 1
                 self.last_change = self.rounds
 
+    def context(self) -> int:
+        """Tokens of context that the clock charges for, held before this round's tokens."""
+        clock = self.problem.clock
+        prompts = sum(r.prompt for r in self.running) if clock and clock.context == "all" else 0
+        return prompts + sum(r.generated for r in self.running)
+
+    def piece(self) -> Piece:
+        counts = len(self.running), len(self.waiting), self.left_this_round
+        work = (self.context(), self.prefilled, self.swapped) if self.problem.clock else (0, 0, 0)
+        return Piece(self.epoch, self.now, 1, self.need(), *counts, *work)
+
     # Entering and leaving ------------------------------------------------------------------------------------------
 
     def admit(self, r: _Request) -> None:
         if r.start is None:
             r.start = self.now
+        if self.policy.resume == "swap" and r.admission >= 0:
+            self.swapped += r.prompt + r.generated
+        else:
+            self.prefilled += r.prompt + r.generated
+        r.first_round, r.kept = self.rounds, r.generated
         r.admission = self.admissions
         self.admissions += 1
         r.tie_key = r.bound if self.policy.evict == "bound" else self.rounds - r.generated
@@ -150,6 +180,8 @@ class _Engine:
     def stop_running(self, r: _Request) -> None:
         """Take it out of the batch; in its list of equals the last one takes its place (section 5)."""
         self.running.remove(r)
+        if self.attempts is not None:
+            self.attempts.append((r.index, r.first_round, r.kept, r.generated))
         equals = self.ties[r.tie_key]
         place = next(k for k, other in enumerate(equals) if other is r)
         equals[place] = equals[-1]
@@ -166,6 +198,8 @@ class _Engine:
         if self.policy.resume == "restart":
             self.wasted_tokens += r.generated
             r.generated = 0
+        elif self.policy.resume == "swap":
+            self.swapped += r.prompt + r.generated
 
     def refine(self, r: _Request, rule: str) -> None:
         if self.problem.bound is None:  # nothing reads õ
@@ -183,8 +217,11 @@ class _Engine:
 
     # Section 4: feasibility of an admission ------------------------------------------------------------------------
 
+    def occupied(self, tokens: int) -> int:
+        return tokens + -tokens % self.problem.block  # whole blocks
+
     def need(self) -> int:
-        return sum(r.prompt + r.generated + 1 for r in self.running)
+        return sum(self.occupied(r.prompt + r.generated + 1) for r in self.running)
 
     def believed_length(self, r: _Request) -> int:
         b = r.bound if self.policy.reserve == "bound" else r.believed
@@ -193,13 +230,16 @@ class _Engine:
     def feasible(self, candidate: _Request) -> bool:
         capacity = self.problem.capacity if self.running else self.problem.memory
         batch = [*self.running, candidate]
+        if len(batch) > self.problem.max_batch:
+            return False
         if self.policy.reserve == "none":
-            return sum(r.prompt + r.generated + 1 for r in batch) <= capacity
+            return sum(self.occupied(r.prompt + r.generated + 1) for r in batch) <= capacity
         length = np.array([self.believed_length(r) for r in batch])
         generated = np.array([r.generated for r in batch])
         held = np.array([r.prompt for r in batch]) + generated
         d = (length - generated)[:, None]
-        return bool(((held + d) * (generated + d <= length)).sum(axis=1).max() <= capacity)
+        occupied = held + d + -(held + d) % self.problem.block
+        return bool((occupied * (generated + d <= length)).sum(axis=1).max() <= capacity)
 
     # Section 5: orders and ties ------------------------------------------------------------------------------------
 
@@ -234,7 +274,13 @@ class _Engine:
         def column(values: Iterable[float | None]) -> np.ndarray:
             return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
-        pieces = None if self.pieces is None else merged(*(zip(*self.pieces, strict=True) if self.pieces else [()] * 7))
+        timeline = tokens = None
+        if self.pieces is not None:
+            columns = list(zip(*self.pieces, strict=True)) or [()] * len(Piece._fields)
+            timeline = merged(columns, self.problem.clock)
+        if self.attempts is not None:
+            log = np.array(self.attempts, dtype=np.int64).reshape(-1, 4).T
+            tokens = Tokens(np.array(self.round_end, dtype=np.float64), *log)
         return Outcome(
             completion=column(r.completion for r in self.requests),
             start=column(r.start for r in self.requests),
@@ -243,7 +289,8 @@ class _Engine:
             peak_memory=self.peak_memory,
             wasted_tokens=self.wasted_tokens,
             unfinished=self.left,
-            timeline=pieces,
+            timeline=timeline,
+            tokens=tokens,
             work={},
         )
 

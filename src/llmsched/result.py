@@ -12,15 +12,19 @@ import numpy.typing as npt
 
 from ._core import total_difference
 from ._version import version
+from .clock import Clock
 from .frames import Columns
 from .policy import Policy
 from .timeline import Timeline
+from .tokens import Tokens
 from .workload import FloatArray, IntArray, Workload
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Result(Columns):
-    """What one simulation did. Arrays are over requests, in the workload's order; times are in rounds.
+    """What one simulation did. Arrays are over requests, in the workload's order.
+
+    Times are in rounds, or in seconds with a clock.
 
     Attributes
     ----------
@@ -40,8 +44,12 @@ class Result(Columns):
         Tokens that were generated and lost (under ``resume="restart"``).
     policy, memory, seed, engine
         What decided, with how many tokens of cache, on which seed, simulated by which engine.
+    clock, max_batch, block
+        As given to `simulate`.
     timeline
         Round by round, if asked for with ``record="timeline"``.
+    tokens
+        When every token was generated, if asked for with ``record="tokens"``.
     work
         Deterministic counters of what the compiled engine did (empty for the reference engine).
     """
@@ -57,7 +65,11 @@ class Result(Columns):
     memory: int
     seed: int | None
     engine: str
+    clock: Clock | None = None
+    max_batch: int | None = None
+    block: int = 1
     timeline: Timeline | None = None
+    tokens: Tokens | None = None
     work: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -79,6 +91,9 @@ class Result(Columns):
             "memory": self.memory,
             "seed": self.seed,
             "engine": self.engine,
+            "clock": None if self.clock is None else self.clock.fields(),
+            "max_batch": self.max_batch,
+            "block": self.block,
             "source": dict(self.workload.source),
         }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from . import _runs, reference
+from .clock import Clock
+from .clock import named as named_clock
 from .errors import InputError, NotFinishedError, nearest
-from .lowering import Problem, lower
+from .lowering import LARGEST_BOUND, Problem, lower
 from .outcome import Outcome
 from .policy import Policy, named
 from .result import Result
@@ -17,7 +19,9 @@ Engine = Literal["compiled", "reference"]
 #: Called now and then during a run with (requests completed, requests in all).
 Progress = Callable[[int, int], None]
 
-ENGINES: dict[str, Callable[[Problem, bool, Progress | None], Outcome]] = {
+RECORDS = ("timeline", "tokens")
+
+ENGINES: dict[str, Callable[[Problem, Collection[str], Progress | None], Outcome]] = {
     "compiled": _runs.run,
     "reference": reference.run,
 }
@@ -30,7 +34,10 @@ def simulate(
     memory: int,
     seed: int | None = 0,
     engine: Engine = "compiled",
-    record: Literal["timeline"] | None = None,
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    record: str | Collection[str] | None = None,
     max_rounds: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -49,8 +56,14 @@ def simulate(
         by index, which lets a sorted workload tell the policy the truth.
     engine
         ``"compiled"``, or ``"reference"``: the readable one, equal in every number and far slower.
+    clock
+        A `Clock` or the name of one: rounds last as long as it says, and times are in seconds. None: a round lasts 1.
+    max_batch
+        Most requests that run at once; None: as many as fit.
+    block
+        Tokens in a block of cache (16 in vLLM): a request occupies whole blocks. 1: single tokens.
     record
-        ``"timeline"`` keeps `Result.timeline`.
+        ``"timeline"`` keeps `Result.timeline`, ``"tokens"`` keeps `Result.tokens`; or a collection of both.
     max_rounds
         Stop with an error once so many rounds ran.
     progress
@@ -67,10 +80,21 @@ def simulate(
         raise InputError(f"simulate needs a llmsched.Workload, not {type(workload).__name__}")
     if engine not in ENGINES:
         raise InputError(f"there is no engine {engine!r}; {nearest(engine, ENGINES)}")
-    if record not in (None, "timeline"):
-        raise InputError(f"record={record!r} is unknown; {nearest(str(record), ['timeline', 'None'])}")
-    problem = lower(workload, named(policy), memory, seed, max_rounds)
-    outcome = ENGINES[engine](problem, record == "timeline", progress)
+    keep = (record,) if isinstance(record, str) else record or ()
+    for word in keep:
+        if word not in RECORDS:
+            raise InputError(f"record={word!r} is unknown; {nearest(str(word), RECORDS)}")
+    problem = lower(
+        workload,
+        named(policy),
+        memory,
+        seed,
+        max_rounds,
+        clock=named_clock(clock),
+        max_batch=max_batch,
+        block=block,
+    )
+    outcome = ENGINES[engine](problem, keep, progress)
     if outcome.unfinished:
         raise not_finished(problem, outcome.rounds, outcome.unfinished)
     return result_of(workload, problem, outcome, engine)
@@ -90,7 +114,11 @@ def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: st
         memory=problem.memory,
         seed=problem.seed,
         engine=engine,
+        clock=problem.clock,
+        max_batch=None if problem.max_batch == LARGEST_BOUND else problem.max_batch,
+        block=problem.block,
         timeline=outcome.timeline,
+        tokens=outcome.tokens,
         work=outcome.work,
     )
 

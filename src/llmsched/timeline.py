@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from .clock import Clock
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -14,7 +17,7 @@ class Timeline:
     """What happened round by round, in segments of rounds between which nothing but the cache grew.
 
     A segment of `rounds` rounds starts at `time`; its first round occupies `memory` tokens and every later one `batch`
-    tokens more. All attributes are arrays with one value per segment.
+    tokens more. All attributes but `clock` are arrays with one value per segment.
 
     Attributes
     ----------
@@ -30,6 +33,11 @@ class Timeline:
         Requests waiting during each of its rounds.
     evictions
         Requests that left before completing (overflow and caps) at the start of its first round; later ones: none.
+    context, prefilled, swapped
+        What the clock charges its first round for, in tokens; every later round has `batch` more of context, and none
+        of the others. All 0 without a clock.
+    clock
+        The clock of the run, or None: a round lasts 1.
     """
 
     time: npt.NDArray[np.float64]
@@ -38,6 +46,10 @@ class Timeline:
     batch: npt.NDArray[np.int64]
     waiting: npt.NDArray[np.int64]
     evictions: npt.NDArray[np.int64]
+    context: npt.NDArray[np.int64]
+    prefilled: npt.NDArray[np.int64]
+    swapped: npt.NDArray[np.int64]
+    clock: Clock | None = None
 
     def __len__(self) -> int:
         return len(self.time)
@@ -45,52 +57,94 @@ class Timeline:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Timeline):
             return NotImplemented
-        return all(np.array_equal(a, b) for a, b in zip(self.columns().values(), other.columns().values(), strict=True))
+        return self.clock == other.clock and all(
+            np.array_equal(a, b) for a, b in zip(self.columns().values(), other.columns().values(), strict=True)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """The segments as named columns."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "clock"}
 
     def expand(self) -> dict[str, np.ndarray[Any, Any]]:
-        """One row per round instead of per segment: time, memory, batch, waiting, evictions."""
-        later = np.arange(self.rounds.sum()) - np.repeat(np.cumsum(self.rounds) - self.rounds, self.rounds)
+        """One row per round instead of per segment: time, duration, memory, batch, waiting, evictions."""
+        first = np.cumsum(self.rounds) - self.rounds
+        later = np.arange(self.rounds.sum()) - np.repeat(first, self.rounds)
         batch = np.repeat(self.batch, self.rounds)
+        begins = later == 0
+        duration = self._durations(later, batch)
         return {
-            "time": np.repeat(self.time, self.rounds) + later,
+            "time": self._times(first, later, duration),
+            "duration": duration,
             "memory": np.repeat(self.memory, self.rounds) + later * batch,
             "batch": batch,
             "waiting": np.repeat(self.waiting, self.rounds),
-            "evictions": np.where(later == 0, np.repeat(self.evictions, self.rounds), 0),
+            "evictions": np.where(begins, np.repeat(self.evictions, self.rounds), 0),
         }
 
+    def _durations(self, later: npt.NDArray[np.int64], batch: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        if self.clock is None:
+            return np.ones(len(later))
+        begins = later == 0
+        context = np.repeat(self.context, self.rounds) + later * batch
+        prefilled = np.where(begins, np.repeat(self.prefilled, self.rounds), 0)
+        swapped = np.where(begins, np.repeat(self.swapped, self.rounds), 0)
+        seconds: npt.NDArray[np.float64] = self.clock.duration(batch, context, prefilled, swapped)  # type: ignore[assignment, arg-type]
+        return seconds
 
-def merged(
-    epoch: npt.ArrayLike,
-    offset: npt.ArrayLike,
-    rounds: npt.ArrayLike,
-    memory: npt.ArrayLike,
-    batch: npt.ArrayLike,
-    waiting: npt.ArrayLike,
-    evictions: npt.ArrayLike,
-) -> Timeline:
-    """The shortest Timeline of the given pieces, so that engines that cut time differently give the same one.
+    def _times(
+        self, first: npt.NDArray[np.int64], later: npt.NDArray[np.int64], duration: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Starts of the rounds, summed in the engine's order, so that they are its own doubles."""
+        if self.clock is None:
+            return np.repeat(self.time, self.rounds) + later
+        time = np.repeat(self.time, self.rounds)
+        for start, count in zip(first[self.rounds > 1].tolist(), self.rounds[self.rounds > 1].tolist(), strict=True):
+            steps = duration[start : start + count].copy()
+            steps[1:], steps[0] = steps[:-1].copy(), time[start]
+            time[start : start + count] = np.add.accumulate(steps)
+        return time
 
-    `epoch` is the time of the last idle jump before a piece, `offset` the rounds since then: it starts at their sum.
+
+class Piece(NamedTuple):
+    """Some rounds of a timeline, not yet merged with their neighbours. `epoch` is the time of the last idle jump."""
+
+    epoch: float
+    time: float
+    rounds: int
+    memory: int
+    batch: int
+    waiting: int
+    evictions: int
+    context: int
+    prefilled: int
+    swapped: int
+
+
+def merged(columns: Sequence[npt.ArrayLike], clock: Clock | None) -> Timeline:
+    """The shortest Timeline of pieces, so that engines that cut time differently give the same one.
+
+    `columns` holds one array for each field of `Piece`.
     """
-    jump = np.asarray(epoch, np.float64)
-    since, length, used, size, queue, left = (
-        np.asarray(column, np.int64) for column in (offset, rounds, memory, batch, waiting, evictions)
-    )
-    starts = np.ones(len(jump), bool)
+    epoch, time = (np.asarray(column, np.float64) for column in columns[:2])
+    counts = (np.asarray(column, np.int64) for column in columns[2:])
+    rounds, memory, batch, waiting, evictions, context, prefilled, swapped = counts
+    grown = rounds * batch
+    starts = np.ones(len(epoch), bool)
     starts[1:] = (
-        (jump[1:] != jump[:-1])
-        | (size[1:] != size[:-1])
-        | (queue[1:] != queue[:-1])
-        | (used[1:] != used[:-1] + length[:-1] * size[:-1])
-        | (left[1:] != 0)
+        (epoch[1:] != epoch[:-1])
+        | (batch[1:] != batch[:-1])
+        | (waiting[1:] != waiting[:-1])
+        | (memory[1:] != (memory + grown)[:-1])
+        | (evictions[1:] != 0)
+        | (prefilled[1:] != 0)
+        | (swapped[1:] != 0)
     )
+    if clock is not None:
+        starts[1:] |= context[1:] != (context + grown)[:-1]
     first = np.flatnonzero(starts)
-    total = np.add.reduceat(length, first) if len(first) else length
-    return Timeline((jump + since)[first], total, used[first], size[first], queue[first], left[first])
+    total = np.add.reduceat(rounds, first) if len(first) else rounds
+    memory, batch, waiting, evictions = memory[first], batch[first], waiting[first], evictions[first]
+    context, prefilled, swapped = context[first], prefilled[first], swapped[first]
+    return Timeline(time[first], total, memory, batch, waiting, evictions, context, prefilled, swapped, clock)
