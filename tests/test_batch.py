@@ -6,12 +6,13 @@ import os
 import signal
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import compositions, problems
+from strategies import compositions, machines, problems
 
 import llmsched as ls
 from llmsched import intervals
@@ -22,18 +23,18 @@ def workloads(count: int, n: int = 60) -> list[ls.Workload]:
     return [ls.generate.lmsys(n, seed=s).with_intervals(intervals.buckets(100)) for s in range(count)]
 
 
-def one_by_one(batch: ls.Batch, given_workloads, given_policies) -> None:
+def one_by_one(batch: ls.Batch, given_workloads, given_policies, machine=types.MappingProxyType({})) -> None:
     """Every row equals `simulate` on its own, or failed with the same kind of error."""
     for row, job in enumerate(batch.jobs):
         workload, policy = given_workloads[job.workload], given_policies[job.policy]
         failed = batch.errors.get(row)
         if failed is not None:
             with pytest.raises(type(failed)) as alone:
-                ls.simulate(workload, policy, memory=job.memory, seed=job.seed)
+                ls.simulate(workload, policy, memory=job.memory, seed=job.seed, **machine)
             assert str(failed).startswith(f"simulation {row} ")
             assert str(failed).endswith(str(alone.value))
             continue
-        summary = ls.simulate(workload, policy, memory=job.memory, seed=job.seed).summary()
+        summary = ls.simulate(workload, policy, memory=job.memory, seed=job.seed, **machine).summary()
         for name, column in batch.totals.items():
             np.testing.assert_equal(column[row], summary[name], err_msg=name)
 
@@ -45,11 +46,12 @@ def test_a_batch_equals_its_simulations_one_by_one(data):
     given_workloads = [workload for workload, _ in drawn]
     memory = [m for _, m in drawn]
     given_policies = [data.draw(st.sampled_from(sorted(ls.policies))), data.draw(compositions(len(given_workloads[0])))]
+    machine = data.draw(machines())
     batch = ls.simulate_batch(
-        given_workloads, given_policies, memory=memory, seeds=[0, None, 7], threads=2, percentiles=(50, 99)
+        given_workloads, given_policies, memory=memory, seeds=[0, None, 7], threads=2, percentiles=(50, 99), **machine
     )
     assert len(batch) == len(drawn) * 2 * len(memory) * 3
-    one_by_one(batch, given_workloads, given_policies)
+    one_by_one(batch, given_workloads, given_policies, machine)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7, 64])

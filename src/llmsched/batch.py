@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from ._runs import OUT_OF_MEMORY, TOTALS, Stop, run_many
 from .arguments import LARGEST_SEED, whole
+from .clock import Clock
+from .clock import named as named_clock
 from .errors import InputError, LlmschedError, nearest
 from .frames import Columns
 from .lowering import Problem, lower
@@ -99,6 +101,9 @@ def simulate_batch(
     threads: int | None = None,
     keep: bool = False,
     percentiles: Sequence[float] = (),
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
     max_rounds: int | None = None,
     progress: Progress | None = None,
 ) -> Batch:
@@ -117,8 +122,8 @@ def simulate_batch(
         Keep every `Result` in `Batch.results`. Without it only one row of totals per simulation stays in memory.
     percentiles
         Percentiles of latency (0 to 100) to add to the totals, e.g. (50, 99). They cost more than the other totals.
-    max_rounds
-        As in `simulate`, for each simulation.
+    clock, max_batch, block, max_rounds
+        As in `simulate`, for every simulation.
     progress
         Called from the calling thread with (simulations done, simulations in all).
 
@@ -132,7 +137,8 @@ def simulate_batch(
     axes = [_sequence(axis) for axis in (workloads, policies, memory, seeds)]
     jobs = _jobs(axes, pair)
     quantiles = _percentiles(percentiles)
-    run = _Run(axes[0], axes[1], jobs, keep, quantiles, max_rounds)
+    machine = {"clock": named_clock(clock), "max_batch": max_batch, "block": block}
+    run = _Run(axes[0], axes[1], jobs, keep, quantiles, {"max_rounds": max_rounds, **machine})
     workers = _thread_count(threads)
     for done in run.on_threads(workers):
         if progress is not None:
@@ -150,10 +156,10 @@ class _Run:
         jobs: list[Job],
         keep: bool,
         percentiles: list[float],
-        max_rounds: int | None,
+        options: Mapping[str, Any],
     ) -> None:
         self.workloads, self.policies, self.jobs = workloads, policies, jobs
-        self.keep, self.percentiles, self.max_rounds = keep, percentiles, max_rounds
+        self.keep, self.percentiles, self.options = keep, percentiles, options
         self.table = np.zeros(len(jobs), TOTALS)
         self.spread = np.full((len(percentiles), len(jobs)), np.nan)
         self.results: list[Result | None] = [None] * len(jobs) if keep else []
@@ -205,7 +211,7 @@ class _Run:
         workload = self.workloads[job.workload]
         if not isinstance(workload, Workload):
             raise InputError(f"expected a llmsched.Workload, not {type(workload).__name__}")
-        return lower(workload, named(self.policies[job.policy]), job.memory, None, self.max_rounds)
+        return lower(workload, named(self.policies[job.policy]), job.memory, None, **self.options)
 
     def fail(self, row: int, error: Exception) -> None:
         """Note the error with the row it belongs to, as the same type of exception."""
