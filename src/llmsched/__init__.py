@@ -3,9 +3,10 @@
 A workload goes in, a policy decides, an engine runs rounds, a result comes out.
 """
 
-from pathlib import Path
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from . import errors, generate, intervals, traces
+from . import errors, generate, intervals
 from ._version import version as __version__
 from .batch import Batch, simulate_batch
 from .clock import Clock, clocks
@@ -14,6 +15,9 @@ from .result import Result
 from .simulation import simulate
 from .timeline import Timeline
 from .workload import Workload
+
+if TYPE_CHECKING:
+    from . import traces
 
 __all__ = [
     "Batch",
@@ -34,10 +38,21 @@ __all__ = [
     "traces",
 ]
 
+# Modules that are imported when they are first used, so that `import llmsched` stays light.
+_LATER = frozenset({"traces"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 def get_include() -> str:
     """The directory to give to Cython and to the C compiler, so that ``cimport llmsched._core`` compiles.
 
     It holds ``llmsched/_core.pxd`` and the headers that it needs; see ``examples/downstream`` in the sources.
     """
-    return str(Path(__file__).parent.parent)
+    import os.path
+
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -7,8 +7,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,9 @@ from .policy import Policy, named
 from .result import Result
 from .simulation import Progress, not_finished, result_of
 from .workload import Workload
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # A thread takes a chunk at a time: long enough (10 ms or so) to make Python's part small, short enough that all threads
 # end together.
@@ -167,6 +169,8 @@ class _Run:
 
     def on_threads(self, threads: int) -> Iterator[int]:
         """Run everything; yields how many jobs are done, now and then."""
+        from concurrent.futures import ThreadPoolExecutor  # a third of the time that `import llmsched` would take
+
         stop = Stop()
         pool = ThreadPoolExecutor(threads, thread_name_prefix="llmsched")
         under_way: deque[tuple[_Chunk, Future[Any]]] = deque()
