@@ -17,10 +17,10 @@ from types import ModuleType
 import pytest
 
 import llmsched
-from llmsched import _core
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(m.name for m in pkgutil.iter_modules(llmsched.__path__) if m.name not in ("__main__", "_core"))
+MODULES = sorted(m.name for m in pkgutil.iter_modules(llmsched.__path__) if m.name != "__main__")
+COMPILED = sorted(path.stem for path in (ROOT / "src/llmsched").glob("*.pyx"))
 # Libraries that belong to an extra: whoever has only numpy can import and simulate.
 EXTRAS = ("matplotlib", "typer", "rich", "pandas", "polars", "pyarrow", "scipy")
 
@@ -73,29 +73,29 @@ def test_all_holds_every_extra_that_users_need():
 
 def test_types_are_published():
     assert importlib.resources.files("llmsched").joinpath("py.typed").is_file()
-    assert importlib.resources.files("llmsched").joinpath("_core.pyi").is_file()
 
 
-def test_the_stub_of_the_core_is_true():
-    stub = ast.parse(importlib.resources.files("llmsched").joinpath("_core.pyi").read_text())
-    functions = [node for node in stub.body if isinstance(node, ast.FunctionDef)]
-    public = {
-        n
-        for n, value in vars(_core).items()
-        if not n.startswith("_") and getattr(value, "__module__", "") == _core.__name__
-    }
-    assert {f.name for f in functions} == public
-    for function in functions:
-        declared = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
-        actual = inspect.signature(getattr(_core, function.name)).parameters
-        assert declared == list(actual)
-        required = len(declared) - len(function.args.defaults)
-        assert [name for name, p in actual.items() if p.default is p.empty] == declared[:required]
-
-
-def test_the_core_was_compiled():
-    assert _core.__file__ is not None
-    assert not _core.__file__.endswith(".py")
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_stub_of_a_compiled_module_is_true(name):
+    module = importlib.import_module(f"llmsched.{name}")
+    stub = ast.parse(importlib.resources.files("llmsched").joinpath(f"{name}.pyi").read_text(encoding="utf-8"))
+    declared = {node.name: node for node in stub.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    variables = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
+    defined = {n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+    assert set(declared) == {n for n in defined if not n.startswith("_")}
+    assert all(hasattr(module, name) for name in variables)
+    for name, node in declared.items():
+        value = getattr(module, name)
+        if isinstance(node, ast.ClassDef):
+            methods = {member.name for member in node.body if isinstance(member, ast.FunctionDef)}
+            assert methods <= set(dir(value))
+            assert {n for n in vars(value) if not n.startswith("_")} <= methods
+            continue
+        arguments = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        actual = inspect.signature(value).parameters
+        assert arguments == list(actual)
+        required = len(arguments) - len(node.args.defaults)
+        assert [name for name, p in actual.items() if p.default is p.empty] == arguments[:required]
 
 
 # What importing it costs ----------------------------------------------------------------------------------------------
@@ -166,9 +166,13 @@ def test_all_is_sorted_and_true():
     assert all(hasattr(llmsched, name) for name in llmsched.__all__)
 
 
+def test_every_compiled_module_is_there():
+    assert COMPILED
+    assert set(COMPILED) <= set(MODULES)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is(name):
-    pytest.importorskip("typer") if name == "cli" else None
     module = importlib.import_module(f"llmsched.{name}")
     assert module.__doc__, f"llmsched.{name} has no docstring"
 

@@ -1,0 +1,309 @@
+"""Policy: a choice of fields, checked; what it needs, what it is called, and when two are the same."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import pickle
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import llmsched as ls
+from llmsched.errors import InputError, PolicyError
+from llmsched.policy import CHOICES, DESCRIPTIONS, named
+
+AMIN = ls.policies["amin"]
+
+
+# Fields ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_bare_policy_is_amin():
+    assert ls.Policy() == AMIN
+    assert ls.Policy().name == "amin"
+
+
+@pytest.mark.parametrize("field", sorted(CHOICES))
+def test_every_word_of_every_field_is_taken_and_others_are_refused_with_a_suggestion(field):
+    for word in CHOICES[field]:
+        assert getattr(ls.Policy(**{field: word}), field) == word
+    typo = CHOICES[field][0] + "x"
+    with pytest.raises(PolicyError) as caught:
+        ls.Policy(**{field: typo})
+    message = str(caught.value)
+    assert f"{field}={typo!r}" in message
+    assert f"did you mean {CHOICES[field][0]!r}?" in message
+    assert f"known: {', '.join(CHOICES[field])}" in message
+    assert isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize("field", sorted(CHOICES))
+@pytest.mark.parametrize("value", [None, 3, ["bound"], b"bound"])
+def test_what_is_no_word_is_refused(field, value):
+    with pytest.raises(PolicyError, match=field):
+        ls.Policy(**{field: value})
+
+
+@pytest.mark.parametrize("field", sorted(CHOICES.keys() - {"order"}))
+@pytest.mark.xfail(reason="any field may be an array: __post_init__ skips arrays, not just those of order")
+def test_only_the_order_may_be_an_array(field):
+    with pytest.raises(PolicyError, match=field):
+        ls.Policy(**{field: np.array([1.0, 2.0])})
+
+
+@pytest.mark.parametrize("margin", [0, 0.0, 0.5, 0.999, np.float64(0.25), np.float32(0.25), Fraction(1, 4)])
+def test_margins_from_0_to_below_1(margin):
+    assert float(ls.Policy(margin=margin).margin) == float(margin)
+
+
+@pytest.mark.parametrize("field", ["margin", "beta"])
+@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, np.inf, None, "0.1", True, [0.1]])
+def test_shares_out_of_range_are_refused(field, value):
+    with pytest.raises(PolicyError, match=rf"{field}=.* is out of range, expected 0 <=? {field} <=? 1"):
+        ls.Policy(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["margin", "beta"])
+@pytest.mark.xfail(reason="OverflowError: int too large to convert to float")
+def test_a_share_beyond_all_doubles_is_refused(field):
+    with pytest.raises(PolicyError, match="out of range"):
+        ls.Policy(**{field: 10**400})
+
+
+def test_the_ends_of_both_shares():
+    assert ls.Policy(beta=1).beta == 1
+    with pytest.raises(PolicyError, match="0 <= margin < 1"):
+        ls.Policy(margin=1)
+    with pytest.raises(PolicyError, match="0 < beta <= 1"):
+        ls.Policy(beta=0)
+
+
+def test_a_field_that_does_not_exist():
+    with pytest.raises(TypeError, match="evct"):
+        ls.Policy(evct="bound")
+
+
+def test_policies_never_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        AMIN.evict = "newest"
+    with pytest.raises(TypeError):
+        ls.policies["mine"] = AMIN
+
+
+# Orders of the caller's own -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [[3, 1, 2], (3.0, 1.0, 2.0), np.array([3, 1, 2], np.int8), range(3, 0, -1)])
+def test_an_order_may_be_numbers(order):
+    policy = ls.Policy(order=order)
+    assert policy.order.dtype == np.float64
+    assert policy.order.tolist() == [float(x) for x in order]
+    assert repr(policy) == "Policy(order=<3 numbers>)" == policy.name
+
+
+def test_an_order_may_come_from_pandas():
+    pandas = pytest.importorskip("pandas")
+    assert ls.Policy(order=pandas.Series([3, 1, 2])) == ls.Policy(order=[3, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ([1, np.nan], "request 1 is nan"),
+        ([-np.inf, 1], "request 0 is -inf"),
+        ([[1, 2]], r"array of shape \(1, 2\)"),
+        (5, "one number per request"),
+        ([1j, 2], "or numbers"),
+        (["a", "b"], "or numbers"),
+        ([[1], [1, 2]], "or numbers"),
+        pytest.param([10**400], "or numbers", marks=pytest.mark.xfail(reason="OverflowError escapes")),
+    ],
+)
+def test_bad_orders(order, said):
+    with pytest.raises(PolicyError, match=said):
+        ls.Policy(order=order)
+
+
+def test_an_order_is_a_read_only_copy():
+    mine = np.array([1.0, 2.0])
+    policy = ls.Policy(order=mine)
+    mine[0] = 9
+    assert policy.order.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        policy.order[0] = 9
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+@pytest.mark.xfail(
+    reason="numpy forgets the read-only flag in copies and pickles; Workload rebuilds itself, Policy does not"
+)
+def test_an_order_stays_read_only_in_a_copy(duplicate):
+    """Equality and hash are computed once: an order that changed afterwards would contradict them."""
+    policy = ls.Policy(order=[1, 2])
+    hash(policy)
+    with pytest.raises(ValueError, match="read-only"):
+        duplicate(policy).order[0] = 9
+
+
+# Equality, hash, name -------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_is_one_line():
+    doubling = dataclasses.replace(AMIN, refine="double")
+    assert doubling == ls.policies["amin-doubling"]
+    assert hash(doubling) == hash(ls.policies["amin-doubling"])
+    assert doubling.name == "amin-doubling"
+
+
+def test_fields_that_nothing_reads_do_not_count():
+    assert dataclasses.replace(AMIN, beta=0.7) == AMIN
+    assert dataclasses.replace(AMIN, cap_refine="double") == AMIN
+    assert hash(dataclasses.replace(AMIN, beta=0.7, cap_refine="double")) == hash(AMIN)
+    assert dataclasses.replace(AMIN, beta=0.7).name == "amin"
+    assert dataclasses.replace(ls.policies["clearing"], beta=0.7) != ls.policies["clearing"]
+    assert dataclasses.replace(ls.policies["aell"], cap_refine="double") != ls.policies["aell"]
+
+
+def test_named_policies_all_differ_and_know_their_names():
+    assert len(set(ls.policies.values())) == len(ls.policies) == 11
+    for name, policy in ls.policies.items():
+        assert policy.name == name
+        assert ls.Policy(**policy.fields()) == policy
+    assert DESCRIPTIONS.keys() == ls.policies.keys()
+
+
+def test_equality_of_orders_is_by_numbers():
+    assert ls.Policy(order=[1, 2]) == ls.Policy(order=(1.0, 2.0))
+    assert hash(ls.Policy(order=[1, 2])) == hash(ls.Policy(order=(1.0, 2.0)))
+    assert ls.Policy(order=[1, 2]) != ls.Policy(order=[2, 1])
+    assert ls.Policy(order=[1, 2]) != ls.Policy(order=[1, 2, 3])
+    assert ls.Policy(order=[1, 2]) != AMIN
+    assert AMIN != "amin"
+
+
+def test_a_policy_without_a_name_shows_what_it_changes():
+    policy = ls.Policy(reserve="upper", margin=0.1)
+    assert policy.name == repr(policy) == "Policy(reserve='upper', margin=0.1)"
+    assert eval(repr(policy), {"Policy": ls.Policy}) == policy
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+@pytest.mark.parametrize("policy", [*ls.policies.values(), ls.Policy(order=[2, 1])], ids=lambda p: p.name)
+def test_copies_are_equal(policy, duplicate):
+    assert duplicate(policy) == policy
+    assert hash(duplicate(policy)) == hash(policy)
+    assert duplicate(policy).name == policy.name
+
+
+@pytest.mark.parametrize(
+    "policy", [*ls.policies.values(), ls.Policy(order=[2, 1]), ls.Policy(margin=np.float64(0.1))], ids=lambda p: p.name
+)
+def test_fields_are_plain_and_make_the_policy_again(policy):
+    fields = policy.fields()
+    assert fields.keys() == {f.name for f in dataclasses.fields(ls.Policy)}
+    assert ls.Policy(**json.loads(json.dumps(fields))) == policy
+
+
+@pytest.mark.parametrize("margin", [np.float32(0.25), Fraction(1, 4), Decimal("0.25")])
+@pytest.mark.xfail(reason="margin and beta are kept as given, and fields() and provenance are then no JSON")
+def test_a_margin_of_any_numeric_type_is_the_same_policy_and_travels_as_json(margin):
+    policy = ls.Policy(margin=margin)
+    assert policy == ls.Policy(margin=0.25)
+    assert json.loads(json.dumps(policy.fields()))["margin"] == 0.25
+
+
+# What it reads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "clairvoyant"),
+    [
+        ("hsf", (), True),
+        ("amax", ("upper",), False),
+        ("amin", ("lower",), False),
+        ("amin-doubling", ("lower",), False),
+        ("aell", ("lower", "upper"), False),
+        ("mcsf", ("point",), False),
+        ("mc-benchmark", ("point",), False),
+        ("fcfs", (), False),
+        ("protection", (), False),
+        ("clearing", (), False),
+        ("svf", (), True),
+    ],
+)
+def test_needs_and_clairvoyance_of_the_named(name, needs, clairvoyant):
+    assert ls.policies[name].needs == needs
+    assert ls.policies[name].clairvoyant is clairvoyant
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs", "clairvoyant"),
+    [
+        ({"order": "arrival", "reserve": "upper"}, ("lower", "upper"), False),  # evict="bound" reads õ
+        ({"order": "arrival", "reserve": "upper", "evict": "all"}, ("upper",), False),
+        ({"order": "point", "reserve": "upper", "evict": "all"}, ("upper", "point"), False),
+        ({"order": "volume", "reserve": "none", "evict": "newest"}, (), True),
+        ({"order": [1, 2], "reserve": "output", "evict": "newest"}, (), True),
+        ({"order": [1, 2], "reserve": "none", "evict": "newest"}, (), False),
+        ({"cap": "bound", "cap_refine": "double"}, ("lower",), False),
+        ({"order": "arrival", "reserve": "none", "evict": "all", "cap": "bound"}, ("lower", "upper"), False),
+        ({"order": "arrival", "reserve": "none", "evict": "all", "refine": "double"}, (), False),
+    ],
+)
+def test_needs_of_compositions(fields, needs, clairvoyant):
+    policy = ls.Policy(**fields)
+    assert policy.needs == needs
+    assert policy.clairvoyant is clairvoyant
+
+
+@pytest.mark.parametrize("policy", [*ls.policies.values()], ids=lambda p: p.name)
+def test_what_a_policy_does_not_need_it_does_not_read(policy):
+    """Without the columns it does not need, or with nonsense in them, it does the same."""
+    w = ls.generate.lmsys(60, seed=3).with_intervals(ls.intervals.buckets(50))
+    w = w.replace(point=w.output + 3)
+    bare = w.replace(**{column: None for column in ("lower", "upper", "point") if column not in policy.needs})
+    full, less = (ls.simulate(x, policy, memory=3000) for x in (w, bare))
+    assert full.completion.tolist() == less.completion.tolist()
+
+
+@pytest.mark.parametrize("policy", [*ls.policies.values()], ids=lambda p: p.name)
+def test_no_policy_but_the_clairvoyant_sees_the_truth_before_it_happens(policy):
+    """Two workloads that differ only in an output not reached yet: until then they are the same."""
+    w = ls.Workload(3, [20, 9, 30, 4, 12], lower=[4, 4, 4, 4, 8], upper=40, point=[18, 10, 25, 5, 12])
+    longer = w.replace(output=[20, 9, 31, 4, 12])  # differs after 30 tokens of request 2
+    both = [ls.simulate(x, policy, memory=60, record="timeline", seed=None) for x in (w, longer)]
+    rows = [r.timeline.expand() for r in both]
+    same = int(both[0].start[2]) + 30
+    differ = any(
+        rows[0][name][:same].tolist() != rows[1][name][:same].tolist() for name in ("memory", "batch", "waiting")
+    )
+    assert not differ or policy.clairvoyant
+
+
+# By name --------------------------------------------------------------------------------------------------------------
+
+
+def test_named_takes_names_and_policies():
+    assert named("hsf") is ls.policies["hsf"]
+    mine = ls.Policy(margin=0.1)
+    assert named(mine) is mine
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("amim", "there is no policy 'amim'; did you mean 'amin'\\?"),
+        ("AMIN", "'AMIN'.*known: hsf, amax, amin"),
+        ("amin-dubling", "did you mean 'amin-doubling'\\?"),
+        ("", "there is no policy ''; known: hsf"),
+        (None, "not NoneType"),
+        (5, "not int"),
+    ],
+)
+def test_named_suggests_the_nearest(given, said):
+    with pytest.raises(PolicyError, match=said):
+        named(given)
