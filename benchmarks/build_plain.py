@@ -1,6 +1,6 @@
 """Compiles plain.pyx (yardstick B) when it is needed. It is no part of the package: only benchmarks use it.
 
-    python benchmarks/build_plain.py        prints where the compiled module is
+Run as a program, it prints where the compiled module is.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Case:
 
 
 def lengths_from() -> str:
-    """Where the lengths come from: the real ones where they are, else generated ones, so that benchmarks run anywhere."""
+    """Where the lengths come from: real ones where the data is, else generated, so that benchmarks run anywhere."""
     return "../shared/data/lmsys_lengths.csv" if (DATA / "lmsys_lengths.csv").exists() else "llmsched.generate.lmsys"
 
 
@@ -68,7 +68,7 @@ def azure(rounds_per_second: float) -> ls.Workload | None:
 
 
 def churning(n: int) -> Case:
-    """Lower bounds of 1 and a cache for some 20 requests: each is evicted dozens of times."""
+    """Lower bounds of 1 and a cache for a dozen requests: each is evicted some fifty times."""
     workload = ls.generate.linear_geometric(n, 0.98, 400, prompt=1, seed=0)
     return Case(f"churn, amin, n={n:,}", workload, "amin", memory=1000)
 

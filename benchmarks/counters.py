@@ -47,8 +47,8 @@ def _noisy(n: int) -> ls.Workload:
 
 
 def _arriving(n: int) -> ls.Workload:
-    """Some 1.2 times what the cache can serve: queues form, and the batch never runs dry."""
-    return ls.generate.poisson(_buckets(n), rate=2.0, seed=1)
+    """A little more than the cache can serve: a queue forms, and comes and goes."""
+    return ls.generate.poisson(_buckets(n), rate=1.1, seed=1)
 
 
 def _renamed(case: Case, name: str) -> Case:
@@ -69,13 +69,14 @@ CASES: Mapping[str, Callable[[], Case]] = {
         "amin constant 1000": lambda: Case("", _constant(1000), "amin"),
         "amin constant 20000": lambda: Case("", _constant(20_000), "amin"),
         "amin-doubling constant 1000": lambda: Case("", _constant(1000), "amin-doubling"),
-        "hsf huge cache 20000": lambda: Case("", _lmsys(20_000), "hsf", HUGE),
-        "amin huge cache 20000": lambda: Case("", _constant(20_000), "amin", HUGE),
+        "hsf large cache 20000": lambda: Case("", _lmsys(20_000), "hsf", HUGE // 10),
+        "amin large cache 20000": lambda: Case("", _buckets(20_000), "amin", HUGE // 10),
+        "amin huge cache 20000": lambda: Case("", _buckets(20_000), "amin", HUGE),
         "amin churn 2000": lambda: churning(2000),
         "aell buckets 1000": lambda: Case("", _buckets(1000), "aell"),
         "mcsf noisy 1000": lambda: Case("", _noisy(1000), "mcsf"),
         "mc-benchmark noisy arriving 5000": lambda: Case(
-            "", ls.generate.poisson(_noisy(5000), rate=2.0, seed=1), "mc-benchmark"
+            "", ls.generate.poisson(_noisy(5000), rate=1.1, seed=1), "mc-benchmark"
         ),
         "amin noisy skip 1000": lambda: Case("", _noisy(1000), dataclasses.replace(ls.policies["amin"], fill="skip")),
         "fcfs arriving 5000": lambda: Case("", _arriving(5000), "fcfs"),

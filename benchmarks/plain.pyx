@@ -8,7 +8,7 @@ everything about the batch is a pass over it. An admission is tested in one of t
 - `sweep=True`: the batch is also kept sorted by believed completion, and one pass back through it gives all the sums.
 
 Agrees with the reference engine on hsf, amax and amin (and on whatever else differs from them by its order, reserve,
-bound and seed alone) when all requests arrive at 0.
+bound and seed alone) when all requests arrive at 0, a round lasts 1, and memory is the only limit to the batch.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -54,7 +54,8 @@ def run(problem, const int64_t[::1] rank, bint sweep):
         policy.margin or policy.fill != "break" or policy.cap != "none" or policy.resume != "restart"
         or policy.reserve == "none" or policy.evict not in ("bound", "progress")
         or policy.refine not in ("none", "progress") or problem.arrival.any()
-        or (problem.keys is None and policy.order != "bound")
+        or (problem.keys is None and policy.order != "bound") or policy.pause != "none"
+        or problem.clock is not None or problem.block != 1 or problem.max_batch < len(problem.output)
         or (problem.keys is not None and problem.keys.dtype != np.int64)
     ):
         raise ValueError(f"the plain loop is for hsf, amax and amin with all arriving at 0, not {policy}")

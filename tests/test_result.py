@@ -130,7 +130,6 @@ def test_a_result_cannot_be_reassigned(result):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.xfail(reason="completion, start and evictions are writable: totals then contradict the cached latency")
 def test_the_arrays_of_a_result_are_read_only_as_those_of_a_workload(engine):
     r = ls.simulate(MIXED.head(3), "amin", memory=1300, engine=engine)
     for name in ("completion", "start", "evictions", "latency"):

@@ -115,8 +115,9 @@ def test_repr_says_how_many_how_long_and_what_is_predicted():
 
 
 def test_the_largest_numbers_are_exact():
-    w = ls.Workload([2**53], [2**53], arrival=2**53)
+    w = ls.Workload([2**53], [2**53], arrival=2**52)
     assert w.prompt.tolist() == w.output.tolist() == [2**53]
+    assert w.arrival.tolist() == [2**52]
 
 
 # What it refuses ------------------------------------------------------------------------------------------------------
@@ -150,7 +151,8 @@ def test_a_bad_value_names_its_request_column_value_and_what_is_expected(column,
         ls.Workload(**columns)
     message = str(caught.value)
     assert message.startswith(f"request 1: {column} is {shown}, expected ")
-    assert f"from {0 if column in ('prompt', 'arrival') else 1} to 9007199254740992" in message
+    most = 2**52 if column == "arrival" else 2**53
+    assert f"from {0 if column in ('prompt', 'arrival') else 1} to {most}" in message
     assert ("a time" if column == "arrival" else "a whole number of tokens") in message
     assert caught.value.request == 1
     assert isinstance(caught.value, (InputError, ValueError, LlmschedError))
@@ -173,7 +175,6 @@ def test_what_is_no_number_is_refused_by_request(value):
 
 
 @pytest.mark.parametrize("value", ["12", b"12"])
-@pytest.mark.xfail(reason="numpy turns the whole list into strings first: request 0 is blamed, as np.str_('1')")
 def test_text_among_numbers_is_refused_by_request(value):
     with pytest.raises(WorkloadError, match=f"request 1: prompt is {value!r}"):
         ls.Workload([1, value, 3], [1, 1, 1])
@@ -220,7 +221,6 @@ def test_all_scalars_leave_the_number_of_requests_open():
 
 
 @pytest.mark.parametrize("column", ["prompt", "output"])
-@pytest.mark.xfail(reason="accepted: a Workload whose prompt or output is None, and len() or simulate() fail later")
 def test_a_request_needs_a_prompt_and_an_output(column):
     with pytest.raises(WorkloadError, match=column):
         THREE.replace(**{column: None})
@@ -240,7 +240,6 @@ def test_attributes_cannot_be_set_and_the_error_says_what_to_do(column):
         setattr(THREE, column, [1, 2, 3])
 
 
-@pytest.mark.xfail(reason="__delattr__ is not closed as __setattr__ is")
 def test_attributes_cannot_be_deleted():
     w = ls.Workload([1], [1])
     with pytest.raises(AttributeError):

@@ -86,6 +86,7 @@ cdef struct Task:
     double beta
     int64_t max_rounds
     int64_t stall_limit
+    bint may_cycle              # see lowering.admission_limit
     bint record_timeline        # keep segments
     bint record_tokens          # keep attempts and the ends of rounds
     double* completion          # outputs, one value per request, unset for those that did not get so far
@@ -140,6 +141,8 @@ cdef struct Engine:
     int64_t prefilled       # tokens that the clock charges this round for
     int64_t swapped
     int64_t last_change     # round of the last completion, arrival or rise of a bound
+    int64_t admissions_then
+    int64_t ticks           # steps spent on rounds under a clock and on passing over a queue
     # who is where
     int64_t arrived         # requests that joined so far
     int64_t left            # requests not complete

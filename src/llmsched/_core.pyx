@@ -6,7 +6,7 @@ request grows by one token and that is all: such rounds are one addition. `refer
 
 from libc.math cimport fabs
 from libc.stdint cimport INT64_MAX as NEVER
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
@@ -37,6 +37,7 @@ cdef extern from * nogil:
 
 cdef enum:
     LOOK_AHEAD = 16                 # how many places ahead of its turn a request's numbers are fetched
+    ROUNDS_PER_EVENT = 65536        # with a clock rounds cost time: the engine comes up for air
 
 
 # Starting and ending ------------------------------------------------------------------------------------------------
@@ -167,14 +168,14 @@ cdef bint can_overflow(const Task* task) noexcept nogil:
 
 
 cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
-    # Simulates until about `steps` rounds were looked at or requests admitted. A Status.
+    # Simulates for about `steps` steps: rounds looked at, requests tested or admitted, points passed. A Status.
     cdef const Task* task = engine.task
     cdef int64_t wake, rounds
-    steps += engine.work.rounds_stepped + engine.work.admissions
+    steps += spent(engine)
     while engine.left > 0:
-        if engine.round >= task.max_rounds or engine.round - engine.last_change >= task.stall_limit:
+        if engine.round >= task.max_rounds or stalled(engine):
             return STOPPED
-        if engine.work.rounds_stepped + engine.work.admissions >= steps:
+        if spent(engine) >= steps:
             return RUNNING
         engine.work.rounds_stepped += 1
         engine.leavers = engine.prefilled = engine.swapped = 0
@@ -203,6 +204,7 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         if task.record_timeline and new_segment(engine) < 0:
             return NO_MEMORY
         rounds = run_rounds(engine, rounds)
+        engine.ticks += rounds >> 4 if task.clocked else 0
         if task.record_timeline:
             engine.segments[engine.segments_size - 1].rounds += rounds
         engine.round += rounds
@@ -211,6 +213,25 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         if departures(engine) < 0:
             return NO_MEMORY
     return FINISHED
+
+
+cdef inline int64_t spent(const Engine* engine) noexcept nogil:
+    # Steps so far, some 100 ns each.
+    cdef const Work* work = &engine.work
+    return work.rounds_stepped + work.admissions + work.feasibility_tests + (engine.profile.scanned >> 4) + engine.ticks
+
+
+cdef inline void changed(Engine* engine) noexcept nogil:
+    # Something changed for good: a completion, an arrival, the rise of a bound.
+    engine.last_change = engine.round
+    engine.admissions_then = engine.work.admissions
+
+
+cdef inline bint stalled(const Engine* engine) noexcept nogil:
+    cdef int64_t in_vain = engine.work.admissions - engine.admissions_then
+    if engine.round - engine.last_change >= engine.task.stall_limit:
+        return True
+    return engine.task.may_cycle and in_vain >= 1000 + 100 * engine.left  # lowering.admission_limit
 
 
 cdef int arrivals(Engine* engine) noexcept nogil:
@@ -223,7 +244,7 @@ cdef int arrivals(Engine* engine) noexcept nogil:
             return -1
         engine.arrived += 1
         engine.waiting += 1
-        engine.last_change = engine.round
+        changed(engine)
     return 0
 
 
@@ -261,8 +282,13 @@ cdef inline int64_t quiet_rounds(const Engine* engine, int64_t wake) noexcept no
     upto = min(upto, task.max_rounds)
     limit = engine.last_change + task.stall_limit
     upto = min(upto, limit)
+    if task.may_cycle and stalled(engine):
+        upto = engine.round + 1
     if engine.overflows:
         limit = engine.round + rounds_that_fit(engine)
+        upto = min(upto, limit)
+    if task.clocked:
+        limit = engine.round + ROUNDS_PER_EVENT
         upto = min(upto, limit)
     if task.block > 1 and task.record_timeline:
         upto = engine.round + 1  # blocks are taken in steps: every round is a segment of its own
@@ -278,6 +304,7 @@ cdef int departures(Engine* engine) noexcept nogil:
     cdef int64_t last = engine.round - 1
     cdef int64_t bucket = last & engine.wheel.mask
     cdef int32_t after, p, chain = NONE
+    cdef bint anybody = False
     cdef Request* r
     if not (engine.wheel.filled[bucket >> 6] >> (bucket & 63)) & 1:
         return 0
@@ -287,7 +314,10 @@ cdef int departures(Engine* engine) noexcept nogil:
         after = r.next
         if due(engine, r) != last:  # a later revolution
             wheel_add(&engine.wheel, engine.requests, p, last)
-        elif r.birth + r.output - 1 == last:
+            p = after
+            continue
+        anybody = True
+        if r.birth + r.output - 1 == last:
             if complete(engine, p) < 0:
                 return -1
         else:
@@ -298,7 +328,23 @@ cdef int departures(Engine* engine) noexcept nogil:
                 engine.requests[chain].next = p
             chain = p
         p = after
+    if not anybody:
+        engine.wheel.idle_until = earliest_due(engine)
     return 0
+
+
+cdef int64_t earliest_due(const Engine* engine) noexcept nogil:
+    # The round in which the first of all running requests is due.
+    cdef int64_t bucket, round, earliest = NEVER
+    cdef int32_t p
+    for bucket in range(engine.wheel.mask + 1):
+        p = engine.wheel.head[bucket]
+        while p != NONE:
+            round = due(engine, &engine.requests[p])
+            if round < earliest:
+                earliest = round
+            p = engine.requests[p].next
+    return earliest
 
 
 cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
@@ -337,16 +383,28 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
 
 
 cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
-    # The same with fill="skip": every waiting request in order; those that stay close ranks.
-    cdef int64_t at, kept = 0
+    # The same with fill="skip": every waiting request in order; those that stay close ranks. Who holds no less than one
+    # that does not fit, and has no fewer rounds to come, does not fit either, now or earlier than that one.
+    cdef int64_t at, length, held, kept = 0, least_held = INT64_MAX, least_length = INT64_MAX
     cdef Entry entry
+    cdef const Request* r
+    engine.ticks += engine.heap.size >> 4
     for at in range(engine.heap.size):
         entry = engine.heap.entries[at]
-        if feasible(engine, entry.who, wake):
+        r = &engine.requests[entry.who]
+        held = r.prompt + r.mark
+        length = believed_length(engine, r) - r.mark
+        if held >= least_held and length >= least_length:
+            engine.heap.entries[kept] = entry
+            kept += 1
+        elif feasible(engine, entry.who, wake):
             engine.waiting -= 1
             if admit(engine, entry.who) < 0:
                 return -1
         else:
+            if held <= least_held and length <= least_length:
+                least_held = held
+                least_length = length
             engine.heap.entries[kept] = entry
             kept += 1
     engine.heap.size = kept
@@ -558,7 +616,7 @@ cdef int complete(Engine* engine, int32_t p) noexcept nogil:
     engine.requests[p].next = engine.free_request
     engine.free_request = p
     engine.left -= 1
-    engine.last_change = engine.round
+    changed(engine)
     return 0
 
 
@@ -597,7 +655,7 @@ cdef inline void refine(Engine* engine, Request* r, Refine rule, int64_t generat
         if old >= r.bound:
             r.bound = doubled
     if min(r.bound, engine.task.memory) > old:  # a rise beyond M changes no believed length
-        engine.last_change = engine.round
+        changed(engine)
 
 
 # Overflow: who leaves ------------------------------------------------------------------------------------------------

@@ -9,15 +9,28 @@ from llmsched._check cimport check
 cdef extern from "stdlib.h" nogil:
     void* aligned_alloc(size_t alignment, size_t size) noexcept
 
+cdef extern from * nogil:
+    """
+    #include <string.h>
+    static inline int llmsched_entry_less(const void *a, const void *b) {
+        __int128 x, y;
+        memcpy(&x, a, sizeof(x));
+        memcpy(&y, b, sizeof(y));
+        return x < y;
+    }
+    """
+    bint llmsched_entry_less(const void* a, const void* b) noexcept
+
 cdef enum:
     LINE = 64
     BEFORE_ROOT = 3     # unused entries before the root, so that the families lie on cache lines
 
 
 cdef struct Entry:
+    # In memory one little-endian 128-bit number, most significant field last: entry_less compares it at once.
+    int32_t who     # a request's number, or ~place of one that never ran; no two waiting requests differ in this alone
+    int32_t tie     # rank, or 0 where keys are distinct; never negative
     int64_t key     # the admission order's key when it joined; it cannot change while the request waits
-    int32_t tie     # rank, or 0 where keys are distinct
-    int32_t who     # a request's number, or ~place of one that never ran
 
 
 cdef struct Heap:
@@ -34,7 +47,7 @@ cdef inline void heap_free(Heap* heap) noexcept nogil:
 
 
 cdef inline bint entry_less(Entry a, Entry b) noexcept nogil:
-    return (a.key < b.key) | ((a.key == b.key) & (a.tie < b.tie))
+    return llmsched_entry_less(&a, &b)
 
 
 cdef inline int heap_reserve(Heap* heap) noexcept nogil:

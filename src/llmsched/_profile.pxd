@@ -14,11 +14,21 @@ from libc.string cimport memmove
 
 cdef extern from "llmsched/_profile.h" nogil:
     int64_t earliest_start(const int64_t* round, const int64_t* load, int64_t n, int64_t slack, int64_t start) noexcept
+    int64_t earliest_start_until(
+        const int64_t* round, const int64_t* load, int64_t n, int64_t slack, int64_t start, int64_t end, int64_t* upto
+    ) noexcept
+    int64_t change_load_until(
+        int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset, int64_t sign, int64_t end
+    ) noexcept
     void change_load(
         int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset, int64_t sign) noexcept
     void change_load_in_blocks(
         int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset, int64_t sign, int64_t block
     ) noexcept
+
+
+cdef enum:
+    FEW = 128   # up to so many points are all passed over: that is faster than to search where to stop
 
 
 cdef struct Profile:
@@ -99,6 +109,19 @@ cdef inline int64_t profile_earliest(
     # held + remaining <= capacity.
     cdef int64_t start = now, at = profile.first, upto, end
     cdef int64_t slack = capacity - held - 1
+    if profile.last - at <= FEW:
+        end = start + remaining - 1
+        profile.scanned += profile.last - at
+        start = earliest_start_until(
+            profile.round + at, profile.load + at, profile.last - at, slack, start, end, &upto
+        )
+        at += upto
+        if start + remaining - 1 == end:
+            if at == profile.last or remaining == 1:
+                return start
+            if profile_load(profile, at, end) + held + remaining <= capacity:
+                return start
+            start = profile.round[at] + 1 - (remaining - 1)
     while True:
         # Every round r up to `end` must satisfy U(r) + r - slack <= start, or have passed: r <= start.
         end = start + remaining - 1
@@ -151,6 +174,26 @@ cdef inline int profile_add(Profile* profile, int64_t offset, int64_t end) noexc
     cdef int64_t* array
     if profile_make_room(profile) < 0:
         return -1
+    if profile.block == 1 and profile.last - profile.first <= FEW:
+        at = profile.first + change_load_until(
+            profile.load + profile.first, profile.count + profile.first, profile.round + profile.first,
+            profile.last - profile.first, offset + 1, 1, end,
+        )
+        profile.scanned += profile.last - profile.first
+        if at < profile.last and profile.round[at] == end:
+            return 0
+        load = profile_load(profile, at, end) + end + offset + 1 + end
+        k = 1
+        if at < profile.last:
+            k += profile.count[at]
+            memmove(profile.round + at + 1, profile.round + at, (profile.last - at) * sizeof(int64_t))
+            memmove(profile.load + at + 1, profile.load + at, (profile.last - at) * sizeof(int64_t))
+            memmove(profile.count + at + 1, profile.count + at, (profile.last - at) * sizeof(int64_t))
+        profile.round[at] = end
+        profile.load[at] = load
+        profile.count[at] = k
+        profile.last += 1
+        return 0
     at = profile_find_after(profile, profile.first, end - 1)
     if at == profile.last or profile.round[at] != end:
         load = profile_load(profile, at, end) + end
@@ -169,6 +212,13 @@ cdef inline int profile_add(Profile* profile, int64_t offset, int64_t end) noexc
 
 cdef inline void profile_remove(Profile* profile, int64_t offset, int64_t end) noexcept nogil:
     # A request leaves before the end that was believed. Its point stays: U is right there, and may be tested.
+    if profile.block == 1 and profile.last - profile.first <= FEW:
+        change_load_until(
+            profile.load + profile.first, profile.count + profile.first, profile.round + profile.first,
+            profile.last - profile.first, offset + 1, -1, end,
+        )
+        profile.scanned += profile.last - profile.first
+        return
     profile_change(profile, profile_find_after(profile, profile.first, end), offset + 1, -1)
 
 

@@ -88,6 +88,7 @@ cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
     task.seed = problem.seed or 0
     task.max_rounds = problem.max_rounds
     task.stall_limit = problem.stall_limit
+    task.may_cycle = problem.may_cycle
     if problem.clock is not None:
         task.clocked = True
         task.clock.base = problem.clock.base

@@ -1,7 +1,8 @@
 # The wheel: when running requests will leave by themselves (complete, or reach their cap), a hashed timing wheel.
 #
 # A bucket is a list of requests in order of admission number. A request due more than a revolution ahead shares its
-# bucket with earlier ones and is passed over until its round comes: one look per revolution.
+# bucket with earlier ones and is passed over until its round comes; when a look at a bucket finds nobody due, the wheel
+# notes until when that holds for all of them.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -24,6 +25,7 @@ cdef struct Wheel:
     int32_t* tail       # bucket -> its last request
     uint64_t* filled    # one bit per bucket: has requests
     int64_t mask        # buckets - 1
+    int64_t idle_until  # nobody is due before this round
 
 
 cdef inline int wheel_init(Wheel* wheel, int64_t longest) noexcept nogil:
@@ -32,6 +34,7 @@ cdef inline int wheel_init(Wheel* wheel, int64_t longest) noexcept nogil:
     while size <= longest and size < LARGEST_WHEEL:
         size *= 2
     wheel.mask = size - 1
+    wheel.idle_until = 0
     wheel.head = <int32_t*>malloc(2 * size * sizeof(int32_t))
     wheel.filled = <uint64_t*>malloc(size // 64 * sizeof(uint64_t))
     if wheel.head == NULL or wheel.filled == NULL:
@@ -52,6 +55,8 @@ cdef inline void wheel_free(Wheel* wheel) noexcept nogil:
 cdef inline void wheel_add(Wheel* wheel, Request* requests, int32_t p, int64_t due) noexcept nogil:
     cdef int64_t bucket = due & wheel.mask
     cdef int32_t last = wheel.tail[bucket]
+    if due < wheel.idle_until:
+        wheel.idle_until = due
     requests[p].next = NONE
     requests[p].previous = last
     wheel.tail[bucket] = p
@@ -86,11 +91,13 @@ cdef inline int32_t wheel_take(Wheel* wheel, int64_t bucket) noexcept nogil:
 
 
 cdef inline int64_t wheel_next(const Wheel* wheel, int64_t now) noexcept nogil:
-    # The first round >= now whose bucket has requests. Needs at least one request in the wheel.
+    # The first round >= now in which somebody may be due. Needs at least one request in the wheel.
     cdef int64_t bucket = now & wheel.mask
     cdef int64_t word = bucket >> 6, words = (wheel.mask + 1) >> 6
     cdef uint64_t bits = wheel.filled[word] >> (bucket & 63)
     cdef int64_t ahead
+    if now < wheel.idle_until:
+        return wheel.idle_until
     if bits:
         return now + lowest_bit(bits)
     ahead = 64 - (bucket & 63)

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from . import compare as comparing
-from . import generate, intervals, paper, plots, traces
+from . import curves, generate, intervals, paper, plots, theory, traces
 from ._version import version
 from .errors import InputError, LlmschedError, MemoryTooSmallError, MissingPredictionError, NotFinishedError
 from .policy import DESCRIPTIONS, Policy, named, policies
@@ -253,6 +253,36 @@ def _policies(as_json: _Json = False) -> None:
         text = f"{DESCRIPTIONS[name]}; reads {reads}"
         lines = textwrap.wrap(text, max(_stdout().width, 60) - width)
         _say(f"{name:<{width}}" + f"\n{'':{width}}".join(lines))
+
+
+@app.command("theory")
+def _theory(
+    alpha: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A", help="lower/upper, such as 0.25 or 1/4; repeat for several. By default 1/100 to 1."),
+    ] = None,
+    plot_file: Annotated[
+        str | None, typer.Option("--plot", metavar="FILE", help="Also draw the curves: .png, .svg or .pdf.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """What the paper (arXiv 2508.14544) proves about amax, amin and aell: bounds on the ratio of total latency to hsf.
+
+    All are limits of many requests in a large cache. `llmsched.theory` has each as a function, with its equation;
+    docs/background/theory.md says how far simulated ratios are from them.
+    """
+    _check_outputs([], plot_file)
+    tables = {
+        "guarantees": curves.guarantees(alpha or curves.ALPHAS),
+        "worst": curves.worst(),
+        "geometric": curves.geometric(),
+    }
+    if plot_file is not None:
+        plots.save(curves.figure(), plot_file)
+    if as_json:
+        _print_json({"llmsched": version, "alpha_star": theory.ALPHA_STAR, **tables})
+    else:
+        _print_theory(tables)
 
 
 # What goes in --------------------------------------------------------------------------------------------------------
@@ -533,6 +563,47 @@ def _print_paper(rows: Sequence[paper.Row], workload: Workload | None, memory: i
 
 def _with_interval(row: paper.Row) -> str:
     return f"{row.ratio:.2f}" + ("" if math.isnan(row.ratio_ci95) else f" ± {row.ratio_ci95:.2f}")
+
+
+#: Table of `llmsched theory` -> its title, and key -> heading.
+_THEORY: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "guarantees": (
+        "Bounds on the ratio to hsf, alpha = lower/upper. amax: any lengths; amin, aell: outputs either lower or upper",
+        {
+            "alpha": "alpha",
+            "amax_bound": "amax Th. 1",
+            "amax_printed_lower_bound": "Th. 2 printed",
+            "amax_instance_worst": "its instance",
+            "amin_two_point_bound": "amin Th. 6",
+            "aell_two_point_bound": "aell Th. 7",
+            "better_two_point": "better",
+        },
+    ),
+    "worst": (
+        "amin, interval [1, u]: the largest ratio that Lemma 2 gives for any lengths (Corollary 1)",
+        {"upper": "u", "amin_rho": "rho", "amin_rho_fit": "the paper's fit", "amin_trace": "trace H_u"},
+    ),
+    "geometric": (
+        "amin, lengths geometric with ratio q, plain (Lemma 2) and linearly weighted (Theorem 8)",
+        {"q": "q", "amin_geometric": "geometric", "amin_linear_geometric": "linear"},
+    ),
+}
+
+
+def _print_theory(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    for name, rows in tables.items():
+        title, headings = _THEORY[name]
+        _say(title)
+        cells = [[_figures(row[key]) for key in headings] for row in rows]
+        _print_table(list(headings.values()), cells)
+        _say()
+    _say(f"aell has the better bound below alpha = {theory.ALPHA_STAR:.3f}, amin above.")
+    _say("note: limits of many requests in a large cache; simulated ratios differ, some by a lot. To see how far:")
+    _say("python -m verification, in the sources, and docs/background/theory.md")
+
+
+def _figures(value: Any) -> str:
+    return f"{value:,.4f}" if isinstance(value, float) else str(value)
 
 
 def _policy_json(name: str, policy: Policy) -> dict[str, Any]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LlmschedError(Exception):
-    """Base of everything llmsched raises on purpose."""
+    """Base of everything llmsched raises on purpose. All of them survive pickling, attributes included."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class InputError(LlmschedError, ValueError):
@@ -72,6 +76,13 @@ class MissingExtraError(LlmschedError, ImportError):
         super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'llmsched[{extra}]'")
         self.package = package
         self.extra = extra
+
+
+def _rebuild(kind: type[LlmschedError], args: tuple[Any, ...], attributes: dict[str, Any]) -> LlmschedError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -90,12 +90,19 @@ class Policy:
             object.__setattr__(self, "order", _custom_order(self.order))
         for name, words in CHOICES.items():
             value = getattr(self, name)
-            if isinstance(value, np.ndarray):
+            if name == "order" and isinstance(value, np.ndarray):
                 continue
-            if value not in words:
-                raise PolicyError(f"policy field {name}={value!r} is unknown; {nearest(value, words)}")
-        _check_share("margin", self.margin, 0 <= _number(self.margin) < 1, "0 <= margin < 1")
-        _check_share("beta", self.beta, 0 < _number(self.beta) <= 1, "0 < beta <= 1")
+            if not isinstance(value, str) or value not in words:
+                raise PolicyError(f"policy field {name}={value!r} is unknown; {nearest(str(value), words)}")
+        margin, beta = _number(self.margin), _number(self.beta)
+        _check_share("margin", self.margin, 0 <= margin < 1, "0 <= margin < 1")
+        _check_share("beta", self.beta, 0 < beta <= 1, "0 < beta <= 1")
+        object.__setattr__(self, "margin", margin)
+        object.__setattr__(self, "beta", beta)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made again rather than copied: an array would come out of a pickle writable.
+        return Policy, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
 
     @cached_property
     def name(self) -> str:
@@ -156,7 +163,10 @@ class Policy:
 def _number(value: object) -> float:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         return float("nan")
-    return float(value)
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError):
+        return float("nan")
 
 
 def _check_share(name: str, value: object, ok: bool, expected: str) -> None:
@@ -166,8 +176,11 @@ def _check_share(name: str, value: object, ok: bool, expected: str) -> None:
 
 def _custom_order(order: npt.ArrayLike) -> npt.NDArray[np.float64]:
     try:
-        keys = np.array(order, dtype=np.float64)
-    except (TypeError, ValueError):
+        given = np.asarray(order)
+        if given.dtype.kind not in "biufO":
+            raise TypeError
+        keys = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
         raise PolicyError(f"policy field order must be one of {', '.join(CHOICES['order'])}, or numbers") from None
     if keys.ndim != 1:
         raise PolicyError(f"policy field order must be one number per request, not an array of shape {keys.shape}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
-from .lowering import LARGEST_BOUND, Problem
+from .lowering import LARGEST_BOUND, Problem, admission_limit
 from .outcome import Outcome
 from .timeline import Piece, merged
 from .tokens import Tokens
@@ -26,7 +26,7 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
     """
     engine = _Engine(problem, record)
     while engine.left:
-        if engine.rounds >= problem.max_rounds or engine.rounds - engine.last_change >= problem.stall_limit:
+        if engine.rounds >= problem.max_rounds or engine.stalled():
             break
         engine.round()
         if progress is not None and engine.rounds % 256 == 0:
@@ -76,7 +76,7 @@ class _Engine:
         self.epoch, self.epoch_rounds = 0.0, 0  # the last idle jump
         self.time = 0.0  # now, with a clock
         self.prefilled = self.swapped = 0  # tokens, in this round
-        self.last_change = 0  # round of the last completion, arrival or rise of a bound
+        self.last_change = self.admissions_then = 0  # round of the last completion, arrival or rise of a bound
         self.peak_memory = self.wasted_tokens = 0
         self.left_this_round = 0
         self.draws = _splitmix64(problem.seed or 0)
@@ -87,6 +87,15 @@ class _Engine:
     @property
     def now(self) -> float:
         return self.time if self.problem.clock else self.epoch + (self.rounds - self.epoch_rounds)
+
+    def changed(self) -> None:
+        """Something changed for good: a completion, an arrival, the rise of a bound."""
+        self.last_change, self.admissions_then = self.rounds, self.admissions
+
+    def stalled(self) -> bool:
+        idle = self.rounds - self.last_change >= self.problem.stall_limit
+        in_vain = self.admissions - self.admissions_then
+        return idle or (self.problem.may_cycle and in_vain >= admission_limit(self.left))
 
     # Section 3: one round, in this order ---------------------------------------------------------------------------
 
@@ -108,7 +117,7 @@ class _Engine:
             self.epoch_rounds = self.rounds
         while self.to_arrive and self.to_arrive[-1].arrival <= self.now:
             self.waiting.append(self.to_arrive.pop())
-            self.last_change = self.rounds
+            self.changed()
 
     def caps(self) -> None:
         if self.policy.cap == "none":
@@ -148,7 +157,7 @@ class _Engine:
                 r.completion = self.now
                 self.stop_running(r)
                 self.left -= 1
-                self.last_change = self.rounds
+                self.changed()
 
     def context(self) -> int:
         """Tokens of context that the clock charges for, held before this round's tokens."""
@@ -213,7 +222,7 @@ class _Engine:
             r.bound = r.upper if old < r.upper else 2 * old
         r.bound = min(r.bound, LARGEST_BOUND)
         if min(r.bound, self.problem.memory) > old:  # a rise beyond M changes no believed length
-            self.last_change = self.rounds
+            self.changed()
 
     # Section 4: feasibility of an admission ------------------------------------------------------------------------
 

@@ -100,7 +100,9 @@ class Result(Columns):
     @cached_property
     def latency(self) -> FloatArray:
         """Completion minus arrival of each request, queueing included (paper, Section 2)."""
-        return self.completion - self.workload.arrival
+        latency = self.completion - self.workload.arrival
+        latency.flags.writeable = False
+        return latency
 
     @property
     def total_latency(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Literal
+from typing import Any, Literal
 
 from . import _runs, reference
 from .clock import Clock
@@ -78,9 +78,9 @@ def simulate(
     """
     if not isinstance(workload, Workload):
         raise InputError(f"simulate needs a llmsched.Workload, not {type(workload).__name__}")
-    if engine not in ENGINES:
-        raise InputError(f"there is no engine {engine!r}; {nearest(engine, ENGINES)}")
-    keep = (record,) if isinstance(record, str) else record or ()
+    if not isinstance(engine, str) or engine not in ENGINES:
+        raise InputError(f"there is no engine {engine!r}; {nearest(str(engine), ENGINES)}")
+    keep = _words(record)
     for word in keep:
         if word not in RECORDS:
             raise InputError(f"record={word!r} is unknown; {nearest(str(word), RECORDS)}")
@@ -100,8 +100,16 @@ def simulate(
     return result_of(workload, problem, outcome, engine)
 
 
+def _words(record: Any) -> Collection[str]:
+    if record is None:
+        return ()
+    return record if isinstance(record, Collection) and not isinstance(record, str) else (record,)
+
+
 def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: str) -> Result:
-    """The Result of a finished run."""
+    """The Result of a finished run; its arrays are made read-only."""
+    for array in (outcome.completion, outcome.start, outcome.evictions):
+        array.flags.writeable = False
     return Result(
         workload=workload,
         completion=outcome.completion,
@@ -130,8 +138,8 @@ def not_finished(problem: Problem, rounds: int, left: int) -> NotFinishedError:
         why = f"max_rounds={problem.max_rounds} is reached"
     else:
         why = (
-            f"for {problem.stall_limit} rounds no request completed or arrived and no bound rose, so it would go on "
-            "for ever. Keep a larger margin or more memory, or use another policy"
+            "requests keep evicting each other, and for a hundred attempts none has completed. "
+            "Keep a larger margin or more memory, or use another policy"
         )
     return NotFinishedError(
         f"policy {name} stopped at round {rounds} with {left} of {len(problem.output)} requests left: {why}",

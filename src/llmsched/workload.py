@@ -81,6 +81,9 @@ class Workload:
         *,
         source: Mapping[str, Any] | None = None,
     ) -> None:
+        for name, required in (("prompt", prompt), ("output", output)):
+            if required is None:
+                raise WorkloadError(f"a workload needs the column {name!r}; it cannot be None")
         given = {"prompt": prompt, "output": output, "lower": lower, "upper": upper, "point": point}
         given["arrival"] = 0.0 if arrival is None else arrival
         columns = {name: _numbers(name, values) for name, values in given.items() if values is not None}
@@ -94,6 +97,9 @@ class Workload:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Workload never changes: use workload.replace({name}=...) for a new one")
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
 
     def __len__(self) -> int:
         return len(self.output)
@@ -139,12 +145,16 @@ class Workload:
 
     def with_intervals(self, rule: MakesIntervals) -> Workload:
         """The same workload with prediction intervals made by `rule`, e.g. ``intervals.buckets(100)``."""
+        if not callable(rule):
+            raise WorkloadError(
+                f"{rule!r} is no rule for intervals; a spelling becomes one with intervals.parse({rule!r})"
+            )
         lower, upper = rule(self.output)
         return self.replace(lower=lower, upper=upper)
 
     def take(self, index: npt.ArrayLike | slice) -> Workload:
         """The requests at `index` (integers, booleans or a slice), in that order."""
-        at = index if isinstance(index, slice) else np.asarray(index)
+        at = index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))
         if not isinstance(at, slice) and at.size == 0:
             at = at.astype(np.intp)
         return Workload(**{name: column[at] for name, column in self.columns().items()}, source=self.source)
@@ -167,12 +177,16 @@ def _rebuild(columns: dict[str, Any], source: dict[str, Any]) -> Workload:
 
 
 def _numbers(name: str, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
+    if np.ma.is_masked(values):
+        i = int(np.argmax(np.ma.getmaskarray(np.ma.asarray(values)).reshape(-1)))
+        raise WorkloadError(f"request {i}: {name} is masked, expected a number", i)
     try:
         column = np.asarray(values)
     except ValueError:
         raise WorkloadError(f"{name} must be one number per request, not a nested or ragged list") from None
     if column.dtype == object or column.dtype.kind in "SU":
-        column = np.array([_number(name, i, v) for i, v in enumerate(column.ravel())]).reshape(column.shape)
+        each = values if isinstance(values, (list, tuple)) else column.ravel()  # numpy makes text of mixed lists
+        column = np.array([_number(name, i, v) for i, v in enumerate(each)]).reshape(column.shape)
     if column.ndim > 1:
         raise WorkloadError(f"{name} must be one number per request, not an array of shape {column.shape}")
     if column.size == 0:
@@ -205,15 +219,16 @@ def _common_length(columns: Mapping[str, np.ndarray[Any, Any]]) -> int:
 def _checked(name: str, column: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
     """The column as a read-only array of its own, or an error that names the first bad request."""
     least, whole = COLUMNS[name], name != "arrival"
+    most = LARGEST if whole else LARGEST // 2  # later, a round would no longer move the clock
     with np.errstate(invalid="ignore"):
-        bad = ~((column >= least) & (column <= LARGEST))  # NaN and infinities are bad too
+        bad = ~((column >= least) & (column <= most))  # NaN and infinities are bad too
         if whole and column.dtype.kind == "f":
             bad |= column != np.floor(column)
     if bad.any() and n:
         i = int(np.argmax(bad))
         value = column.reshape(-1)[i]
         kind = "a whole number of tokens" if whole else "a time"
-        raise WorkloadError(f"request {i}: {name} is {value}, expected {kind} from {least} to {LARGEST}", i)
+        raise WorkloadError(f"request {i}: {name} is {value}, expected {kind} from {least} to {most}", i)
     checked = np.empty(n, np.int64 if whole else np.float64)
     checked[:] = column
     checked.flags.writeable = False
