@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from llmsched import traces
 from llmsched.errors import InputError, LlmschedError, MissingExtraError, TraceError
-from llmsched.workload import LARGEST, Workload
+from llmsched.workload import LARGEST, LATEST, Workload
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -665,7 +665,7 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch: pytest.MonkeyPatch
 
 columns = {"prompt": st.integers(0, LARGEST), "output": st.integers(1, LARGEST), "point": st.integers(1, LARGEST)}
 requests = st.fixed_dictionaries(
-    columns | {"arrival": st.floats(0, LARGEST), "ends": st.tuples(*[columns["point"]] * 2)}
+    columns | {"arrival": st.floats(0, LATEST), "ends": st.tuples(*[columns["point"]] * 2)}
 )
 
 

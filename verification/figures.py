@@ -39,9 +39,8 @@ def competitive(checks: Sequence[Check]) -> Figure:
         axes.set_ylim(min(1.0, low), high)
     for axes in grid[::3]:
         axes.set_ylabel("total latency / that of hsf")
-    for axes in grid[5:8]:
+    for axes in grid[6:8]:
         axes.set_xlabel("KV cache M (tokens)")
-        axes.tick_params(labelbottom=True)
     grid[-1].axis("off")
     handles = {line.get_label(): line for axes in grid for line in axes.get_lines()}
     note = "n grows with M;\nband: 99 % confidence"

@@ -190,7 +190,7 @@ def timeline(result: Result) -> Figure:
         _gantt(panels["gantt"], result)
     for axes in panels.values():
         _grid(axes)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="y", integer=True)
     lowest = rows[-1, 0]
     lowest.set_xlabel("seconds" if result.clock is not None else "rounds")
     lowest.set_xlim(0, max(result.makespan, 1e-9))

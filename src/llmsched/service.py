@@ -29,7 +29,7 @@ from .result import Result
 from .simulation import Engine, simulate
 from .workload import FloatArray, IntArray, Workload
 
-__all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "compare", "metrics", "parse_slo"]
+__all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "compare", "limits", "metrics", "parse_slo"]
 
 #: What is measured of every request, by name: what it is. An SLO sets upper limits to any of them.
 METRICS: Mapping[str, str] = {
@@ -306,7 +306,7 @@ def metrics(
         window is empty.
     """
     log = attempts(result)
-    limits = _limits(slo)
+    targets = limits(slo)
     window = _window(result, warmup, drain)
     arrival, output = result.workload.arrival, result.workload.output
     first_token, gap = _token_times(log, len(result))
@@ -323,7 +323,7 @@ def metrics(
         "slowdown": result.latency / _alone(result),
     }
     met = np.ones(len(result), bool)
-    for name, limit in limits.items():
+    for name, limit in targets.items():
         met &= ~(columns[name] > limit)
     counted = (arrival >= window[0]) & (arrival <= window[1])
     share, good = _goodput(met, counted), int((met & counted).sum())
@@ -332,7 +332,7 @@ def metrics(
         **columns,
         counted=counted,
         met=met,
-        slo=limits,
+        slo=targets,
         window=window,
         goodput=share,
         goodput_rate=_per(good, window),
@@ -356,18 +356,19 @@ def parse_slo(text: str) -> dict[str, float]:
         if not equals or name in targets or math.isnan(limit):
             raise InputError(f"SLO {text!r} does not have the form ttft=1,tpot=0.1 (at {part.strip()!r})")
         targets[name] = limit
-    return _limits(targets)
+    return limits(targets)
 
 
-def _limits(slo: Mapping[str, float] | None) -> dict[str, float]:
-    limits: dict[str, float] = {}
+def limits(slo: Mapping[str, float] | None) -> dict[str, float]:
+    """The targets of an SLO, checked: metric -> the most it may be. Raises InputError as `metrics` does."""
+    checked: dict[str, float] = {}
     for name, limit in (slo or {}).items():
         if name not in METRICS:
             raise InputError(f"there is no SLO {name!r}; {nearest(str(name), METRICS)}")
         if isinstance(limit, (bool, str)) or not hasattr(limit, "__float__") or not float(limit) > 0:
             raise InputError(f"the SLO {name} is {limit!r}, expected a number greater than 0")
-        limits[name] = float(limit)
-    return limits
+        checked[name] = float(limit)
+    return checked
 
 
 def _window(result: Result, warmup: float, drain: float) -> tuple[float, float]:

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError, LlmschedError, MissingExtraError, TraceError, nearest
-from .workload import COLUMNS, LARGEST, Workload
+from .workload import COLUMNS, LARGEST, LATEST, Workload
 
 __all__ = ["FORMATS", "load", "write"]
 
@@ -70,7 +70,7 @@ class _Format:
         if self.is_date(meaning):
             return "a time such as 2023-11-16 18:15:46.6805900 or 2024-05-10 00:00:00.009930+00:00"
         kind = "a number" if _is_time(meaning) else "a whole number"
-        return f"{kind} from {self.least(meaning)} to {LARGEST}"
+        return f"{kind} from {self.least(meaning)} to {_most(meaning)}"
 
     def is_date(self, meaning: str) -> bool:
         return self.dated and meaning == "clock"
@@ -636,26 +636,30 @@ def _value(form: _Format, meaning: str, name: str, cells: Mapping[str, object]) 
         raise _BadRow(f"no {name!r}, expected {form.expected(meaning)}; found {_brief(', '.join(cells))}")
     value = cells[name]
     is_date, is_time = form.is_date(meaning), _is_time(meaning)
-    number = _instant(value) if is_date else _number(value, form.least(meaning), whole=not is_time)
+    number = _instant(value) if is_date else _number(value, form.least(meaning), _most(meaning), whole=not is_time)
     if number is None:
         raise _BadRow(f"{name} is {_brief(repr(value))}, expected {form.expected(meaning)}")
     return number
 
 
-def _number(value: object, least: int, whole: bool) -> float | None:
+def _most(meaning: str) -> int:
+    return LATEST if _is_time(meaning) else LARGEST
+
+
+def _number(value: object, least: int, most: int, whole: bool) -> float | None:
     """`value` if it is a number that the column may hold, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    in_range = least <= value <= LARGEST  # exact for any int; NaN fails it
+    in_range = least <= value <= most  # exact for any int; NaN fails it
     return value if in_range and (not whole or value == int(value)) else None
 
 
 def _plausible(form: _Format, columns: _Columns) -> bool:
-    """Whether all rows are good for sure. Not so with a value of 2**53 as a double: it may have been rounded."""
+    """Whether all rows are good for sure. Not so with the largest value as a double: it may have been rounded."""
     for meaning, column in columns.items():
         if form.is_date(meaning):
             continue
-        if not ((column >= form.least(meaning)) & (column < LARGEST)).all():
+        if not ((column >= form.least(meaning)) & (column < _most(meaning))).all():
             return False
         if not _is_time(meaning) and (column != np.floor(column)).any():
             return False

@@ -24,6 +24,8 @@ COLUMNS: Mapping[str, int] = MappingProxyType(
 
 # Counts up to here are exact as 64-bit integers and as doubles; sums of them are checked against the same limit.
 LARGEST = 2**53
+# Arrivals go up to here: much later, a round would no longer move the clock.
+LATEST = 2**52
 
 
 class Extent(NamedTuple):
@@ -219,7 +221,7 @@ def _common_length(columns: Mapping[str, np.ndarray[Any, Any]]) -> int:
 def _checked(name: str, column: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
     """The column as a read-only array of its own, or an error that names the first bad request."""
     least, whole = COLUMNS[name], name != "arrival"
-    most = LARGEST if whole else LARGEST // 2  # later, a round would no longer move the clock
+    most = LARGEST if whole else LATEST
     with np.errstate(invalid="ignore"):
         bad = ~((column >= least) & (column <= most))  # NaN and infinities are bad too
         if whole and column.dtype.kind == "f":
