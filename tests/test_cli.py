@@ -452,11 +452,15 @@ def test_ctrl_c_ends_it_with_a_word_and_130(tmp_path: Path) -> None:
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     processes = [subprocess.Popen([*COMMAND, *c.split()], cwd=tmp_path, text=True, **pipes) for c in commands]
     time.sleep(2.5)  # past the imports, with much left to do
-    for process in processes:
-        process.send_signal(signal.SIGINT)
-    for process in processes:
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    try:
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        for process in processes:
+            out, err = process.communicate(timeout=60)
+            assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    finally:
+        for process in processes:
+            process.kill()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX pipe")

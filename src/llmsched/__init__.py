@@ -6,18 +6,17 @@ A workload goes in, a policy decides, an engine runs rounds, a result comes out.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import errors, generate, intervals
 from ._version import version as __version__
-from .batch import Batch, simulate_batch
-from .clock import Clock, clocks
-from .policy import Policy, policies
-from .result import Result
-from .simulation import simulate
-from .timeline import Timeline
-from .workload import Workload
 
 if TYPE_CHECKING:
-    from . import traces
+    from . import errors, generate, intervals, theory, traces
+    from .batch import Batch, simulate_batch
+    from .clock import Clock, clocks
+    from .policy import Policy, policies
+    from .result import Result
+    from .simulation import simulate
+    from .timeline import Timeline
+    from .workload import Workload
 
 __all__ = [
     "Batch",
@@ -35,17 +34,39 @@ __all__ = [
     "policies",
     "simulate",
     "simulate_batch",
+    "theory",
     "traces",
 ]
 
-# Modules that are imported when they are first used, so that `import llmsched` stays light.
-_LATER = frozenset({"traces"})
+# Every name is imported when it is first used: `import llmsched` costs a millisecond, not NumPy's hundred, and Ctrl-C
+# finds the command line ready for it.
+_HOME = {
+    "Batch": "batch",
+    "Clock": "clock",
+    "Policy": "policy",
+    "Result": "result",
+    "Timeline": "timeline",
+    "Workload": "workload",
+    "clocks": "clock",
+    "policies": "policy",
+    "simulate": "simulation",
+    "simulate_batch": "batch",
+}
+_MODULES = frozenset({"errors", "generate", "intervals", "theory", "traces"})
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
+    if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def get_include() -> str:
