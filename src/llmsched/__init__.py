@@ -10,6 +10,7 @@ from ._version import version as __version__
 
 if TYPE_CHECKING:
     from . import errors, generate, intervals, theory, traces
+    from .adversarial import Adversary, adversarial_search
     from .batch import Batch, simulate_batch
     from .clock import Clock, clocks
     from .policy import Policy, policies
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .workload import Workload
 
 __all__ = [
+    "Adversary",
     "Batch",
     "Clock",
     "Policy",
@@ -26,6 +28,7 @@ __all__ = [
     "Timeline",
     "Workload",
     "__version__",
+    "adversarial_search",
     "clocks",
     "errors",
     "generate",
@@ -41,12 +44,14 @@ __all__ = [
 # Every name is imported when it is first used: `import llmsched` costs a millisecond, not NumPy's hundred, and Ctrl-C
 # finds the command line ready for it.
 _HOME = {
+    "Adversary": "adversarial",
     "Batch": "batch",
     "Clock": "clock",
     "Policy": "policy",
     "Result": "result",
     "Timeline": "timeline",
     "Workload": "workload",
+    "adversarial_search": "adversarial",
     "clocks": "clock",
     "policies": "policy",
     "simulate": "simulation",
