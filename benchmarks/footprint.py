@@ -15,10 +15,13 @@ HEAVY = ("matplotlib", "typer", "rich", "click", "pandas", "polars", "pyarrow", 
 _IMPORT = """
 import json, sys, time
 began = time.perf_counter()
-import numpy
-numpy_alone = time.perf_counter() - began
 import llmsched
-print(json.dumps({"seconds": time.perf_counter() - began, "numpy": numpy_alone, "modules": sorted(sys.modules)}))
+seconds = time.perf_counter() - began
+import numpy
+numpy_alone = time.perf_counter() - began - seconds
+llmsched.simulate
+ready = time.perf_counter() - began
+print(json.dumps({"seconds": seconds, "numpy": numpy_alone, "ready": ready, "modules": sorted(sys.modules)}))
 """
 
 # The kernel's record of the largest resident set is reset just before the simulation, and memory that the allocator
@@ -48,7 +51,7 @@ print(json.dumps({"bytes": resident("VmHWM") - before, "returned": 24 * n}))
 
 
 def import_llmsched() -> dict[str, Any]:
-    """Import it in a new process: `seconds`, those that `numpy` took of them, and the `modules` loaded."""
+    """Import it in a new process: `seconds`, until `simulate` is `ready`, those that `numpy` took, the `modules`."""
     return _python(_IMPORT)
 
 
