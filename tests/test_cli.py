@@ -22,7 +22,7 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched import cli, paper
+from llmsched import cli, console, paper
 from llmsched.compare import COLUMNS, DEFAULT_POLICIES, compare, with_midpoints
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -274,15 +274,15 @@ def test_nothing_is_written_unless_asked(tmp_path: Path) -> None:
 
 def test_a_progress_bar_shows_on_a_terminal_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    console = cli.Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(cli, "Console", lambda **_: console)
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
-    with cli._Bar("requests") as bar:
+    screen = console.Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(console, "Console", lambda **_: screen)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.Bar("requests") as bar:
         bar.update("amin", 1000, 20000)
-        assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+        assert screen.file.getvalue() == ""  # type: ignore[attr-defined]
         now[0] = 1.5
         bar.update("amin", 5000, 20000)
-    assert "5,000 of 20,000 requests" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "5,000 of 20,000 requests" in screen.file.getvalue()  # type: ignore[attr-defined]
 
 
 # policies, version, help ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import version as __version__
 
 if TYPE_CHECKING:
-    from . import errors, generate, intervals, theory, traces
+    from . import capacity, energy, errors, generate, intervals, perfetto, service, theory, traces
     from .adversarial import Adversary, adversarial_search
     from .batch import Batch, simulate_batch
     from .clock import Clock, clocks
@@ -29,12 +29,16 @@ __all__ = [
     "Workload",
     "__version__",
     "adversarial_search",
+    "capacity",
     "clocks",
+    "energy",
     "errors",
     "generate",
     "get_include",
     "intervals",
+    "perfetto",
     "policies",
+    "service",
     "simulate",
     "simulate_batch",
     "theory",
@@ -57,7 +61,9 @@ _HOME = {
     "simulate": "simulation",
     "simulate_batch": "batch",
 }
-_MODULES = frozenset({"errors", "generate", "intervals", "theory", "traces"})
+_MODULES = frozenset(
+    {"capacity", "energy", "errors", "generate", "intervals", "perfetto", "service", "theory", "traces"}
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,12 @@
 
     found = ls.capacity.highest_rate(workload, "fcfs", slo={"ttft": 1.0, "tpot": 0.1}, memory=16_492,
                                      clock="llama2-70b-2xa100")
-    print(found)            # 5.93 requests/s (95 % CI 5.71 to 6.15): ...
+    print(found)            # 5.65 requests/s (95 % CI 5.15 to 6.01): ...
 
-"Keeps" means: at least a share of the requests (`attainment`, 90 % unless told otherwise) meets every target. Each
-replication is a random draw of requests and of the gaps between them, and finds its own answer by bisection, with the
-same draws at every step; the mean of the answers is the estimate, their spread its confidence interval.
+"Keeps" means: at least a share of the requests (`attainment`, 90 % unless told otherwise) meets every target. What is
+tried is simulated in several replications, each a random draw of requests and of the gaps between them, the same ones
+every time. The answer is found by bisection on the mean share over the replications, and the ends of its confidence
+interval by bisection on the ends of the confidence interval of that mean.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from .workload import FloatArray, Workload
 
 __all__ = ["Capacity", "highest_rate", "smallest_memory"]
 
-#: Called after every simulation with (replications done, replications in all).
+#: Called now and then with (simulations done, simulations in all: a guess).
 Progress = Callable[[int, int], None]
 
 _DOUBLINGS = 40  # a bracket that has grown or shrunk so often is taken for unbounded
+_USUAL_PROBES = 25  # rates or memories that are tried
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -50,23 +52,26 @@ class Capacity:
     quantity
         ``"rate"`` (requests per second; per round without a clock) or ``"memory"`` (tokens of cache).
     value
-        The estimate: the mean over replications. A rate is infinite if the targets hold even if all requests come at
-        once, and 0 if they do not hold even if each is alone; a memory is infinite if no memory is enough.
+        The answer. A rate is infinite if the targets hold even if all requests come at once, and 0 if they do not even
+        if they come one by one; a memory is infinite if no memory is enough.
     low, high
-        Its 95 % confidence interval (Student's t over replications; NaN for a single one).
-    each
-        The answers of the replications.
+        95 % confidence interval: where the lower and the upper end of the interval of the mean share of requests that
+        meet the targets (Student's t over replications) cross `attainment`. NaN for a single replication.
     attained, attained_ci95
         Share of the requests that meet every target at `value`, the mean over replications (NaN if `value` is 0 or
         infinite), and half the width of its 95 % confidence interval.
+    probes
+        All that was tried: (rate or memory, mean share, half the width of its interval), in order.
     above_capacity
         In how many replications requests pile up at `value` although the targets hold: these runs are too short, or
         the targets too loose, to show it, and a longer one would hold less.
     stable_rate
         Mean of the rates that those replications could serve for ever (see `llmsched.service.Overload`); else NaN.
-    slo, attainment, policy, memory, rate, requests, simulations
+    slo, attainment, policy, memory, rate, requests, replications
         What was asked: targets and the share that has to meet them, the policy's name, the cache and the rate (the one
-        that was searched for is None), requests per replication; and how many simulations that took.
+        that was searched for is None), requests in a replication, and replications.
+    simulations
+        How many it took.
     unit
         Of time: "s", or "round" without a clock.
     """
@@ -75,9 +80,9 @@ class Capacity:
     value: float
     low: float
     high: float
-    each: FloatArray
     attained: float
     attained_ci95: float
+    probes: tuple[tuple[float, float, float], ...]
     above_capacity: int
     stable_rate: float
     slo: Mapping[str, float]
@@ -86,6 +91,7 @@ class Capacity:
     memory: int | None
     rate: float | None
     requests: int
+    replications: int
     simulations: int
     unit: str
 
@@ -101,8 +107,7 @@ class Capacity:
     def record(self) -> dict[str, Any]:
         """The answer as plain values; None for what there is not or is infinite."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values |= {"slo": dict(self.slo), "each": self.each.tolist(), "replications": len(self.each)}
-        values["each"] = [_finite(value) for value in values["each"]]
+        values |= {"slo": dict(self.slo), "probes": [[_finite(value) for value in probe] for probe in self.probes]}
         return {name: _finite(value) for name, value in values.items()}
 
 
@@ -128,7 +133,8 @@ def highest_rate(
     Parameters
     ----------
     workload
-        Requests to draw from, with replacement; their own arrivals are not used.
+        Requests to draw from, with replacement and each on its own: neither their arrivals nor their order count. A
+        trace whose lengths drift over the day holds less than such draws.
     policy, memory, clock, max_batch, block
         As for `llmsched.simulate`.
     slo
@@ -142,11 +148,11 @@ def highest_rate(
     seed
         Governs draws, gaps and ties.
     tolerance
-        How far from its own answer, as a share of it, each replication may stop.
+        How near, as a share of it, an answer is closed in on.
     threads
         Simulations at a time; None for one per processor. The answer does not depend on it.
     progress
-        Called with (replications done, replications in all).
+        Called now and then with (simulations done, simulations in all: a guess).
 
     Raises
     ------
@@ -156,9 +162,8 @@ def highest_rate(
         As `llmsched.simulate`.
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
-    search.machine(memory=memory, clock=clock, max_batch=max_batch, block=block)
-    answers = search.each(lambda k: search.rate_of(k), progress)
-    return search.capacity("rate", answers, memory=memory, rate=None)
+    search.machine(memory, clock, max_batch, block)
+    return search.answer("rate", memory, None, progress)
 
 
 def smallest_memory(
@@ -186,13 +191,12 @@ def smallest_memory(
     Raises what `highest_rate` raises.
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
-    search.machine(memory=None, clock=clock, max_batch=max_batch, block=block)
+    search.machine(None, clock, max_batch, block)
     if rate is not None:
         generate.poisson(workload.head(0), rate)  # refuses a rate that is none
     elif requests is not None:
         raise InputError("requests are drawn at random at a given rate only: give a rate, or leave requests out")
-    answers = search.each(lambda k: search.memory_of(k, rate), progress)
-    return search.capacity("memory", answers, memory=None, rate=rate)
+    return search.answer("memory", None, rate, progress)
 
 
 class _Search:
@@ -231,143 +235,156 @@ class _Search:
         seed = whole("seed", seed, 0, LARGEST_SEED)
         self.seeds = [int(s) for s in raw_stream(seed, "capacity", self.replications)]
         self.threads = os.cpu_count() or 1 if threads is None else whole("threads", threads, 1)
-        self.simulations = 0
+        self.tried: dict[float, tuple[FloatArray, FloatArray]] = {}  # shares and stable rates of the replications
 
     def machine(self, memory: int | None, clock: str | Clock | None, max_batch: int | None, block: int) -> None:
         self.options: dict[str, Any] = {"clock": named_clock(clock), "max_batch": max_batch, "block": block}
-        self.memory = memory
         block = whole("block", block, 1)
         enough = self.workload.extent.request
-        self.least = enough + -enough % block  # no request needs more
+        self.least = enough + -enough % block  # every request fits
         lower(self.workload, self.policy, self.least if memory is None else memory, 0, **self.options)
 
-    def each(self, answer: Callable[[int], float], progress: Progress | None) -> FloatArray:
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="llmsched") as pool:
-            answers = []
-            for found in pool.map(answer, range(self.replications)):
-                answers.append(found)
-                if progress is not None:
-                    progress(len(answers), self.replications)
-        return np.array(answers)
-
-    # One simulation ------------------------------------------------------------------------------------------------
-
-    def drawn(self, k: int, rate: float | None) -> Workload:
-        """The requests of replication k; the gaps between them scale with the rate and are else the same."""
-        if rate is None:
-            return self.workload
-        requests = generate.resample(self.workload, self.requests, self.seeds[k])
-        if math.isinf(rate):
-            return requests
-        return generate.poisson(requests, rate, self.seeds[k])
-
-    def served(self, k: int, rate: float | None, memory: int) -> service.Service | None:
-        """What replication k sees; None if the policy does not finish."""
-        self.simulations += 1
-        workload = self.drawn(k, rate)
-        try:
-            result = simulate(workload, self.policy, memory=memory, seed=self.seeds[k], record="tokens", **self.options)
-        except NotFinishedError:
-            return None
-        return service.metrics(result, self.slo)
-
-    def holds(self, k: int, rate: float | None, memory: int) -> bool:
-        seen = self.served(k, rate, memory)
-        return seen is not None and seen.goodput >= self.attainment
-
-    # Bisection -----------------------------------------------------------------------------------------------------
-
-    def rate_of(self, k: int) -> float:
-        assert self.memory is not None
-        memory = self.memory
-        if self.holds(k, math.inf, memory):
-            return math.inf
-        rate = self.first_guess(k, memory)
-        low = high = rate
-        if self.holds(k, rate, memory):
-            for _ in range(_DOUBLINGS):
-                low, high = high, 2 * high
-                if not self.holds(k, high, memory):
-                    break
-            else:
-                return math.inf
-        else:
-            for _ in range(_DOUBLINGS):
-                low, high = low / 2, low
-                if self.holds(k, low, memory):
-                    break
-            else:
-                return 0.0
-        while high > low * (1 + self.tolerance):
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if self.holds(k, middle, memory) else (low, middle)
-        return low
-
-    def first_guess(self, k: int, memory: int) -> float:
-        """What is served per unit of time if all come at once; anything positive would do."""
-        try:
-            result = simulate(self.drawn(k, math.inf), self.policy, memory=memory, seed=self.seeds[k], **self.options)
-        except NotFinishedError:
-            return 1.0
-        return self.requests / result.makespan
-
-    def memory_of(self, k: int, rate: float | None) -> float:
-        workload = self.drawn(k, rate)
-        most = self.whole_blocks(
-            int(workload.prompt.sum() + workload.output.sum()) + len(workload) * self.options["block"]
-        )
-        low, high = self.least - 1, self.least
-        while not self.holds(k, rate, high):
-            if high >= most:
-                return math.inf
-            low, high = high, min(2 * high, most)
-        while high - low > max(1, int(self.tolerance * low)):
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.holds(k, rate, middle) else (middle, high)
-        return float(high)
-
-    def whole_blocks(self, tokens: int) -> int:
-        return max(self.least, tokens + -tokens % int(self.options["block"]))
-
-    # The answer ----------------------------------------------------------------------------------------------------
-
-    def capacity(
-        self, quantity: Literal["rate", "memory"], each: FloatArray, memory: int | None, rate: float | None
+    def answer(
+        self, quantity: Literal["rate", "memory"], memory: int | None, rate: float | None, progress: Progress | None
     ) -> Capacity:
-        value, half = mean_and_half_width(each)
-        if quantity == "memory" and math.isfinite(value):
-            value = float(math.ceil(value))
-        attained, attained_half, stable = math.nan, math.nan, []
-        if math.isfinite(value) and value > 0:
-            at = (value, memory) if quantity == "rate" else (rate, int(value))
-            seen = [self.served(k, at[0], at[1] or 0) for k in range(self.replications)]
-            attained, attained_half = mean_and_half_width(np.array([0.0 if s is None else s.goodput for s in seen]))
-            stable = [s.overload.stable_rate for s in seen if s is not None and s.overload is not None]
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="llmsched") as pool:
+
+            def shares(tried: float) -> FloatArray:
+                """Of each replication, the share of its requests that meet the targets."""
+                if tried not in self.tried:
+                    at = (tried, memory) if memory is not None else (rate, int(tried))
+                    seen = list(pool.map(lambda k: self.served(k, *at), range(self.replications)))
+                    self.tried[tried] = (np.array([s for s, _ in seen]), np.array([r for _, r in seen]))
+                    if progress is not None:
+                        done = len(self.tried)
+                        progress(done * self.replications, max(done + 1, _USUAL_PROBES) * self.replications)
+                return self.tried[tried][0]
+
+            def holds(side: int) -> Callable[[float], bool]:
+                """Whether the mean share (side 0), or an end of its interval (-1, 1), is enough."""
+
+                def enough(tried: float) -> bool:
+                    mean, half = mean_and_half_width(shares(tried))
+                    return mean + (side * half if side else 0.0) >= self.attainment
+
+                return enough
+
+            find: Callable[[Callable[[float], bool]], float]
+            if memory is not None:
+                guess = self.first_guess(memory)
+                find = lambda enough: _largest(enough, guess, self.tolerance)  # noqa: E731
+            else:
+                most = self.everything(rate)
+                find = lambda enough: _smallest(enough, self.least, most, self.tolerance)  # noqa: E731
+            value = find(holds(0))
+            ends = [math.nan, math.nan]
+            if self.replications > 1:
+                ends = sorted([find(holds(-1)), find(holds(1))])
+                ends = [min(ends[0], value), max(ends[1], value)]
+            attained = (math.nan, math.nan)
+            stable = np.array([])
+            if 0 < value < math.inf:
+                attained = mean_and_half_width(shares(value))
+                stable = self.tried[value][1][~np.isnan(self.tried[value][1])]
+        probes = tuple((at, *mean_and_half_width(self.tried[at][0])) for at in sorted(self.tried))
         return Capacity(
             quantity=quantity,
             value=value,
-            low=max(0.0, value - half) if math.isfinite(half) else math.nan,
-            high=value + half if math.isfinite(half) else math.nan,
-            each=each,
-            attained=attained,
-            attained_ci95=attained_half,
+            low=ends[0],
+            high=ends[1],
+            attained=attained[0],
+            attained_ci95=attained[1],
+            probes=probes,
             above_capacity=len(stable),
-            stable_rate=float(np.mean(stable)) if stable else math.nan,
+            stable_rate=float(stable.mean()) if len(stable) else math.nan,
             slo=self.slo,
             attainment=self.attainment,
             policy=self.policy.name,
             memory=memory,
             rate=rate,
             requests=self.requests,
-            simulations=self.simulations,
+            replications=self.replications,
+            simulations=len(self.tried) * self.replications,
             unit="round" if self.options["clock"] is None else "s",
         )
 
+    def drawn(self, k: int, rate: float | None) -> Workload:
+        """The requests of replication k; the gaps between them scale with the rate and are else the same."""
+        if rate is None:
+            return self.workload
+        requests = generate.resample(self.workload, self.requests, self.seeds[k])
+        return requests if math.isinf(rate) else generate.poisson(requests, rate, self.seeds[k])
+
+    def served(self, k: int, rate: float | None, memory: int) -> tuple[float, float]:
+        """What replication k sees: the share that meets the targets (0 if it does not finish), and the stable rate if
+        requests pile up, else NaN."""
+        try:
+            result = simulate(
+                self.drawn(k, rate), self.policy, memory=memory, seed=self.seeds[k], record="tokens", **self.options
+            )
+        except NotFinishedError:
+            return 0.0, math.nan
+        seen = service.metrics(result, self.slo)
+        return seen.goodput, seen.overload.stable_rate if seen.overload else math.nan
+
+    def first_guess(self, memory: int) -> float:
+        """Requests that are served per unit of time if all come at once; anything positive would do."""
+        try:
+            result = simulate(self.drawn(0, math.inf), self.policy, memory=memory, seed=self.seeds[0], **self.options)
+        except NotFinishedError:
+            return 1.0
+        return self.requests / result.makespan
+
+    def everything(self, rate: float | None) -> int:
+        """A memory that holds all requests of any replication at once."""
+        block = int(self.options["block"])
+        drawn = [self.drawn(k, rate) for k in range(self.replications)]
+        tokens = max(int(w.prompt.sum() + w.output.sum()) + block * len(w) for w in drawn)
+        return max(self.least, tokens - tokens % block)
+
+
+def _largest(enough: Callable[[float], bool], guess: float, tolerance: float) -> float:
+    """The largest rate that is enough, to `tolerance`; 0 or infinity if none or any is."""
+    if enough(math.inf):
+        return math.inf
+    low = high = guess
+    if enough(guess):
+        for _ in range(_DOUBLINGS):
+            low, high = high, 2 * high
+            if not enough(high):
+                break
+        else:
+            return math.inf
+    else:
+        for _ in range(_DOUBLINGS):
+            low, high = low / 2, low
+            if enough(low):
+                break
+        else:
+            return 0.0
+    while high > low * (1 + tolerance):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if enough(middle) else (low, middle)
+    return low
+
+
+def _smallest(enough: Callable[[float], bool], least: int, most: int, tolerance: float) -> float:
+    """The smallest memory from `least` to `most` that is enough, to `tolerance`; infinity if none is."""
+    low, high = least - 1, least
+    while not enough(high):
+        if high >= most:
+            return math.inf
+        low, high = high, min(2 * high, most)
+    while high - low > max(1, int(tolerance * low)):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return float(high)
+
 
 def mean_and_half_width(values: FloatArray) -> tuple[float, float]:
-    """The mean, and half the width of its 95 % confidence interval: NaN for a single value or an infinite one."""
+    """The mean, and half the width of its 95 % confidence interval (Student's t): NaN for a single value."""
     mean = float(values.mean())
-    if len(values) < 2 or not math.isfinite(mean):
+    if len(values) < 2:
         return mean, math.nan
     return mean, t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
 

@@ -6,35 +6,36 @@ that does not finish beside others that do is a result, not a failure. Everythin
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import math
 import os
 import sys
 import textwrap
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
+from . import capacity as capacities
+from . import clock as clocks
 from . import compare as comparing
-from . import curves, generate, intervals, paper, plots, theory, traces
+from . import console, curves, generate, intervals, paper, perfetto, plots, service, theory, traces
 from ._version import version
-from .errors import InputError, LlmschedError, MemoryTooSmallError, MissingPredictionError, NotFinishedError
+from .errors import (
+    InputError,
+    LlmschedError,
+    MemoryTooSmallError,
+    nearest,
+)
 from .policy import DESCRIPTIONS, Policy, named, policies
-from .simulation import Engine
+from .simulation import Engine, simulate
 from .workload import Workload
 
 __all__ = ["app", "main"]
 
 _DEFAULT_INTERVALS = "buckets:100"
+_DEFAULT_CLOCK = "llama2-70b-2xa100"
 _INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
@@ -52,6 +53,45 @@ _Memory = Annotated[int, typer.Option(metavar="M", help="Tokens of KV cache.")]
 _Seed = Annotated[int, typer.Option(metavar="K", help="Governs everything that is random.")]
 _EngineOption = Annotated[str, typer.Option(metavar="NAME", help="compiled, or reference (readable, equal, slow).")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+_Intervals = Annotated[
+    str | None,
+    typer.Option(
+        "--intervals",
+        metavar="RULE",
+        help="Predicted intervals: exact, constant:1,1000, buckets:100, relative:0.95 or "
+        f"noisy:COVERAGE,WIDTH[,SEED]. By default those in TRACE; if it has none, {_DEFAULT_INTERVALS}.",
+    ),
+]
+_Limit = Annotated[int | None, typer.Option(metavar="N", help="Only the first N requests (generated: 2,000).")]
+_Generate = Annotated[
+    str, typer.Option("--generate", metavar="SPEC", help="Workload without TRACE, such as two_point:10,40,0.8.")
+]
+_ClockOption = Annotated[
+    str | None,
+    typer.Option(
+        "--clock",
+        metavar="NAME|FILE",
+        help=f"How long a round lasts, so that times are in seconds: {', '.join(clocks.clocks)}, or a .toml or .json "
+        "file. By default a round lasts 1.",
+    ),
+]
+_Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        metavar="R",
+        help="Requests arrive in a Poisson process, R per second (without a clock, per "
+        "round), instead of when TRACE says.",
+    ),
+]
+_Slo = Annotated[
+    str | None,
+    typer.Option(
+        "--slo", metavar="TARGETS", help=f"Targets such as ttft=1,tpot=0.1. There are: {', '.join(service.METRICS)}."
+    ),
+]
+_MaxBatch = Annotated[int | None, typer.Option(metavar="N", help="Most requests that run at once.")]
+_Block = Annotated[int, typer.Option(metavar="B", help="Tokens in a block of cache (16 in vLLM).")]
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -125,26 +165,23 @@ def _compare(
         ),
     ] = None,
     memory: _Memory = paper.MEMORY,
-    interval: Annotated[
-        str | None,
-        typer.Option(
-            "--intervals",
-            metavar="RULE",
-            help="Predicted intervals: exact, constant:1,1000, buckets:100, relative:0.95 or "
-            f"noisy:COVERAGE,WIDTH[,SEED]. By default those in TRACE; if it has none, {_DEFAULT_INTERVALS}.",
-        ),
-    ] = None,
+    interval: _Intervals = None,
     seed: _Seed = 0,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Only the first N requests (generated: 2,000).")
-    ] = None,
-    generator: Annotated[
-        str, typer.Option("--generate", metavar="SPEC", help="Workload without TRACE, such as two_point:10,40,0.8.")
-    ] = "lmsys",
+    limit: _Limit = None,
+    generator: _Generate = "lmsys",
     round_seconds: Annotated[
         float,
         typer.Option(metavar="S", help="Seconds that a round lasts: arrival times in TRACE are divided by this."),
     ] = 1.0,
+    clock_name: _ClockOption = None,
+    rate: _Rate = None,
+    slo: _Slo = None,
+    warmup: Annotated[
+        float, typer.Option(metavar="T", help="Time to cut off service metrics at the begin (seconds with a clock).")
+    ] = 0.0,
+    drain: Annotated[float, typer.Option(metavar="T", help="Time to cut off them before the end.")] = 0.0,
+    max_batch: _MaxBatch = None,
+    block: _Block = 1,
     format_: _Format = None,
     on_error: _OnError = "raise",
     max_rounds: Annotated[int | None, typer.Option(metavar="N", help="Stop a policy after so many rounds.")] = None,
@@ -162,6 +199,9 @@ def _compare(
     Without TRACE: 2,000 generated requests like those of LMSYS-Chat-1M, all arriving at 0. Latency is completion minus
     arrival, queueing included, in rounds; a round generates one token for every running request.
 
+    With --clock, times are in seconds and the table shows what users feel: time to first token (ttft), time per output
+    token (tpot), the share of requests within the targets of --slo and such requests per second (good).
+
     A policy that does not finish says so in its row. The exit code is 0 if any policy finished, else 1; 2 for bad
     input.
     """
@@ -170,9 +210,18 @@ def _compare(
     _check_outputs([] if csv_file == "-" else [csv_file], plot_file)
     chosen = {name: named(name) for name in policy or comparing.DEFAULT_POLICIES}
     rule = None if interval is None else intervals.parse(interval)
-    workload = _workload(trace, generator, seed, limit, format_, on_error, round_seconds)
+    clock = None if clock_name is None else clocks.parse(clock_name)
+    targets = {} if slo is None else service.parse_slo(slo)
+    timed = clock is not None or slo is not None
+    if clock is not None and round_seconds != 1:
+        raise InputError("--round-seconds and --clock both say how long a round lasts: give one of them")
+    workload = _arrive(_workload(trace, generator, seed, limit, format_, on_error, round_seconds), rate, seed)
     workload, spelling, notes = _predicted(workload, rule, chosen.values())
-    with _Bar("requests") as bar:
+    machine: dict[str, Any] = {}
+    if timed or max_batch is not None or block != 1:
+        machine = {"clock": clock, "max_batch": max_batch, "block": block}
+        machine["record"] = ("tokens", "timeline") if timed else ()
+    with console.Bar("requests") as bar:
         compared = comparing.compare(
             workload,
             chosen,
@@ -181,19 +230,181 @@ def _compare(
             engine=cast(Engine, engine),
             max_rounds=max_rounds,
             progress=bar.update,
+            **machine,
         )
-    notes += _reading_notes(workload)
-    settings = {"intervals": spelling, "max_rounds": max_rounds, "round_seconds": round_seconds}
+    served = {
+        row.policy: service.metrics(row.result, targets, warmup=warmup, drain=drain)
+        for row in compared
+        if timed and row.result is not None
+    }
+    notes += console.reading_notes(workload) + _overload_notes(served)
+    settings: dict[str, Any] = {"intervals": spelling, "max_rounds": max_rounds, "round_seconds": round_seconds}
+    settings |= {"clock": console.clock_json(clock_name, clock), "rate": rate, "slo": targets or None}
+    settings |= {"warmup": warmup, "drain": drain, "max_batch": max_batch, "block": block}
+    records = console.with_service(compared.records(), served, timed)
     if csv_file is not None:
-        _write_csv(csv_file, comparing.COLUMNS, compared.records())
+        console.write_csv(csv_file, list(records[0]) if records else comparing.COLUMNS, records)
     if plot_file is not None:
         plots.save(plots.comparison(compared), plot_file)
     if as_json:
-        _print_json(_comparison_json(compared, settings, notes))
+        console.print_json(console.comparison_json(compared, settings, notes) | {"policies": records})
     elif csv_file != "-":
-        _print_comparison(compared, settings, notes)
+        console.print_comparison(compared, settings, notes, served if timed else None)
     if not any(row.result is not None for row in compared):
         raise typer.Exit(1)
+
+
+@app.command("timeline")
+def _timeline(
+    trace: _Trace = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The figure: .png, .svg or .pdf.")] = Path("timeline.png"),
+    perfetto_file: Annotated[
+        str | None,
+        typer.Option("--perfetto", metavar="FILE", help="Also a trace for ui.perfetto.dev: .json or .json.gz."),
+    ] = None,
+    policy: Annotated[str, typer.Option(metavar="NAME", help="The policy.")] = "amin",
+    memory: _Memory = paper.MEMORY,
+    interval: _Intervals = None,
+    seed: _Seed = 0,
+    limit: _Limit = None,
+    generator: _Generate = "lmsys",
+    clock_name: _ClockOption = None,
+    rate: _Rate = None,
+    max_batch: _MaxBatch = None,
+    block: _Block = 1,
+    format_: _Format = None,
+    on_error: _OnError = "raise",
+    engine: _EngineOption = "compiled",
+) -> None:
+    """Draw what happened over time: use of the cache, batch size, queue and evictions.
+
+    Up to 60 requests get a Gantt chart as well. For more, --perfetto writes a trace in which one can zoom.
+    """
+    _check_outputs([perfetto_file], str(out))
+    chosen, clock = named(policy), None if clock_name is None else clocks.parse(clock_name)
+    rule = None if interval is None else intervals.parse(interval)
+    workload = _arrive(_workload(trace, generator, seed, limit, format_, on_error, 1.0), rate, seed)
+    workload, spelling, notes = _predicted(workload, rule, [chosen])
+    with console.Bar("requests") as bar:
+        result = simulate(
+            workload,
+            chosen,
+            memory=memory,
+            seed=seed,
+            engine=cast(Engine, engine),
+            clock=clock,
+            max_batch=max_batch,
+            block=block,
+            record=("tokens", "timeline"),
+            progress=lambda done, total: bar.update(policy, done, total),
+        )
+    plots.save(plots.timeline(result), out)
+    files = [str(out)]
+    if perfetto_file is not None:
+        written = perfetto.write(result, perfetto_file)
+        files.append(perfetto_file)
+        if written.left_out:
+            notes.append(
+                f"{perfetto_file} holds the first {written.stays:,} stays in the batch, up to {written.until:,.6g}; "
+                f"{written.left_out:,} more were left out"
+            )
+    unit = "rounds" if clock is None else "seconds"
+    console.say(f"{console.counted(workload)}{console.when_they_arrive(workload, 1.0, clock)}")
+    console.say(f"KV cache {memory:,} tokens; intervals {spelling}; seed {seed}; times in {unit}")
+    console.say(
+        f"{policy}: mean latency {result.mean_latency:,.6g}, makespan {result.makespan:,.6g}, "
+        f"{result.total_evictions:,} evictions"
+    )
+    for note in notes + console.reading_notes(workload) + _overload_notes({policy: service.metrics(result)}):
+        console.say(f"note: {note}")
+    console.say(f"\nWrote {' and '.join(files)}.")
+
+
+@app.command("capacity")
+def _capacity(
+    slo: Annotated[
+        str,
+        typer.Option(
+            "--slo",
+            metavar="TARGETS",
+            help=f"Targets such as ttft=1,tpot=0.1. There are: {', '.join(service.METRICS)}.",
+            show_default=False,
+        ),
+    ],
+    trace: _Trace = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A policy; repeat for several. By default fcfs.")
+    ] = None,
+    attainment: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the requests that has to keep all targets.")
+    ] = 0.9,
+    find: Annotated[
+        str, typer.Option(metavar="rate|memory", help="The highest arrival rate, or the smallest cache.")
+    ] = "rate",
+    memory: Annotated[
+        int | None, typer.Option(metavar="M", help=f"Tokens of KV cache [for a rate by default: {paper.MEMORY}].")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="For --find memory: requests per second. By default as in TRACE."),
+    ] = None,
+    clock_name: Annotated[
+        str, typer.Option("--clock", metavar="NAME|FILE", help=f"A clock: {', '.join(clocks.clocks)}, or a file.")
+    ] = _DEFAULT_CLOCK,
+    max_batch: _MaxBatch = None,
+    block: _Block = 1,
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Requests in a replication; by default as many as there are (generated: 2,000)."
+        ),
+    ] = None,
+    replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 10,
+    interval: _Intervals = None,
+    seed: _Seed = 0,
+    generator: _Generate = "lmsys",
+    format_: _Format = None,
+    on_error: _OnError = "raise",
+    as_json: _Json = False,
+) -> None:
+    """Find the highest arrival rate, or the smallest KV cache, at which the targets hold.
+
+    They hold if a share of the requests (--attainment) keeps all of them. Requests are drawn from TRACE with
+    replacement and arrive in a Poisson process; the answer is found by bisection, with its 95 % confidence interval.
+    """
+    if find not in ("rate", "memory"):
+        raise InputError(f"--find {find!r} is unknown; {nearest(find, ('rate', 'memory'))}")
+    if find == "rate" and rate is not None:
+        raise InputError("--rate is what --find rate finds: leave it out, or give --find memory")
+    if find == "memory" and memory is not None:
+        raise InputError("--memory is what --find memory finds: leave it out, or give --find rate")
+    targets, clock = service.parse_slo(slo), clocks.parse(clock_name)
+    chosen = {name: named(name) for name in policy or ["fcfs"]}
+    rule = None if interval is None else intervals.parse(interval)
+    workload = _workload(trace, generator, seed, None, format_, on_error, 1.0)
+    workload, spelling, notes = _predicted(workload, rule, chosen.values())
+    if find == "memory" and rate is None and not workload.arrival.any():
+        notes.append("all requests arrive at 0: give --rate for a Poisson process")
+    notes += console.reading_notes(workload)
+    machine: dict[str, Any] = {"clock": clock, "max_batch": max_batch, "block": block}
+    asked: dict[str, Any] = {"slo": targets, "attainment": attainment, "requests": requests, "seed": seed}
+    found: dict[str, capacities.Capacity] = {}
+    with console.Bar("simulations") as bar:
+        for name in chosen:
+            options = {**machine, **asked, "replications": replications}
+            options["progress"] = lambda done, total, name=name: bar.update(name, done, total)
+            if find == "rate":
+                held = paper.MEMORY if memory is None else memory
+                found[name] = capacities.highest_rate(workload, chosen[name], memory=held, **options)
+            else:
+                found[name] = capacities.smallest_memory(workload, chosen[name], rate=rate, **options)
+    notes += _capacity_notes(found)
+    if as_json:
+        settings = {"intervals": spelling, "seed": seed, **machine, "clock": console.clock_json(clock_name, clock)}
+        records = [{**answer.record(), "policy": name} for name, answer in found.items()]
+        console.print_json({"llmsched": version, **settings, "notes": notes, "answers": records})
+    else:
+        console.print_capacity(found, workload, spelling, clock_name, notes)
 
 
 @app.command("paper")
@@ -219,7 +430,7 @@ def _paper(
     plots.require_matplotlib()
     workload = None if trace is None else traces.load(trace, format=format_, on_error=_on_error(on_error))
     _make_directory(out)
-    with _Bar("subsets") as bar:
+    with console.Bar("subsets") as bar:
         rows = paper.reproduce(
             workload,
             memory=memory,
@@ -233,26 +444,28 @@ def _paper(
     for file in files[:2]:
         plots.save(figure, file)
     records = [row.record() for row in rows]
-    _write_csv(str(files[2]), list(records[0]), records)
-    _print_paper(rows, workload, memory, seed)
-    _say(f"\nWrote {', '.join(map(str, files[:2]))} and {files[2]}.")
+    console.write_csv(str(files[2]), list(records[0]), records)
+    console.print_paper(rows, workload, memory, seed)
+    console.say(f"\nWrote {', '.join(map(str, files[:2]))} and {files[2]}.")
 
 
 @app.command("policies")
 def _policies(as_json: _Json = False) -> None:
     """List the named policies, and what each decides by."""
     if as_json:
-        _print_json([_policy_json(name, policy) for name, policy in policies.items()])
+        console.print_json([console.policy_json(name, policy) for name, policy in policies.items()])
         return
     columns = ["policy", "order", "reserve", "margin", "evict", "refine", "cap to", "resume"]
-    _print_table(columns, [_policy_cells(name, policy) for name, policy in policies.items()], left=range(8))
-    _say()
+    console.print_table(
+        columns, [console.policy_cells(name, policy) for name, policy in policies.items()], left=range(8)
+    )
+    console.say()
     width = max(map(len, policies)) + 2
     for name, policy in policies.items():
         reads = "the truth" if policy.clairvoyant else ", ".join(policy.needs) or "no prediction"
         text = f"{DESCRIPTIONS[name]}; reads {reads}"
-        lines = textwrap.wrap(text, max(_stdout().width, 60) - width)
-        _say(f"{name:<{width}}" + f"\n{'':{width}}".join(lines))
+        lines = textwrap.wrap(text, max(console.stdout().width, 60) - width)
+        console.say(f"{name:<{width}}" + f"\n{'':{width}}".join(lines))
 
 
 @app.command("theory")
@@ -280,9 +493,9 @@ def _theory(
     if plot_file is not None:
         plots.save(curves.figure(), plot_file)
     if as_json:
-        _print_json({"llmsched": version, "alpha_star": theory.ALPHA_STAR, **tables})
+        console.print_json({"llmsched": version, "alpha_star": theory.ALPHA_STAR, **tables})
     else:
-        _print_theory(tables)
+        console.print_theory(tables)
 
 
 # What goes in --------------------------------------------------------------------------------------------------------
@@ -307,6 +520,10 @@ def _workload(
     return workload if round_seconds == 1 else generate.speed_up(workload, round_seconds)
 
 
+def _arrive(workload: Workload, rate: float | None, seed: int) -> Workload:
+    return workload if rate is None else generate.poisson(workload, rate, seed)
+
+
 def _on_error(word: str) -> Any:
     return word  # `traces.load` says what it expects
 
@@ -327,13 +544,34 @@ def _predicted(
     return comparing.with_midpoints(workload), spelling, [note]
 
 
-def _reading_notes(workload: Workload) -> list[str]:
-    source = workload.source
+def _overload_notes(served: Mapping[str, service.Service]) -> list[str]:
+    """One note on all policies under which requests pile up."""
+    over = {name: seen.overload for name, seen in served.items() if seen.overload is not None}
+    if not over:
+        return []
+    first = next(iter(over.values()))
+    stable = ", ".join(f"{name} {overload.stable_rate:.3g}" for name, overload in over.items())
+    return [
+        f"load above capacity: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as they do. "
+        f"What could be served for ever, about: {stable}"
+    ]
+
+
+def _capacity_notes(found: Mapping[str, capacities.Capacity]) -> list[str]:
     notes = []
-    if source.get("skipped"):
-        notes.append(f"bad rows skipped: {source['skipped']:,}, the first: {source.get('first_skipped')}")
-    if source.get("dropped"):
-        notes.append(f"failed requests left out (no output): {source['dropped']:,}")
+    for name, answer in found.items():
+        if answer.above_capacity:
+            notes.append(
+                f"{name}: requests pile up at this rate in {answer.above_capacity} of {answer.replications} "
+                f"replications; for ever, about {answer.stable_rate:.3g} requests/{answer.unit} can be served. Longer "
+                "ones (--requests) hold less"
+            )
+        if answer.value == 0:
+            notes.append(f"{name}: the targets do not hold even if requests come one by one")
+        if math.isinf(answer.value) and answer.quantity == "rate":
+            notes.append(f"{name}: the targets hold even if all requests come at once")
+        if math.isinf(answer.value) and answer.quantity == "memory":
+            notes.append(f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit")
     return notes
 
 
@@ -359,260 +597,3 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the directory {str(directory)!r}: {error.strerror}") from None
-
-
-# What comes out ------------------------------------------------------------------------------------------------------
-
-
-class _Bar:
-    """A progress bar on stderr, if that is a terminal, once the work has taken a second."""
-
-    def __init__(self, unit: str) -> None:
-        console = Console(stderr=True)
-        self._shown = console.is_terminal
-        self._begin = time.monotonic()
-        count = TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit}")
-        layout = TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn()
-        self._progress = Progress(*layout, console=console, transient=True)
-        self._task = self._progress.add_task("", visible=False)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._progress.live.is_started:  # stopping what never began would print an empty line
-            self._progress.stop()
-
-    def update(self, label: str, done: int, total: int) -> None:
-        if not self._shown or time.monotonic() - self._begin < 1:
-            return
-        self._progress.update(self._task, description=label, completed=done, total=total, visible=True)
-        self._progress.start()
-
-
-def _stdout() -> Console:
-    return Console(highlight=False, markup=False, emoji=False)
-
-
-def _say(text: str = "", style: str = "") -> None:
-    console = _stdout()
-    if console.options.ascii_only:
-        text = text.replace("─", "-").replace("±", "+-")
-    console.print(Text(text, style), soft_wrap=True)  # never wrapped or cut by rich: a file has the whole line
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> None:
-    """Columns aligned right, but for those in `left`. A short row's last cell runs on over the columns it lacks."""
-    full = [header, *(row for row in rows if len(row) == len(header))]
-    widths = [max(len(row[k]) for row in full) for k in range(len(header))]
-    widths[0] = max([widths[0], *(len(row[0]) for row in rows)])
-    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= _stdout().width else " "
-    at_left = set(left)
-
-    def line(cells: Sequence[str]) -> str:
-        left_all = len(cells) < len(header)
-        aligned = (
-            cell.ljust(width) if left_all or k in at_left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(cells, widths, strict=False))
-        )
-        return gap.join(aligned).rstrip()
-
-    _say(line(header), "bold")
-    _say("─" * (sum(widths) + len(gap) * (len(widths) - 1)), "dim")
-    for row in rows:
-        _say(line(row), "" if len(row) == len(header) else "yellow")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False, default=str))
-
-
-def _write_csv(file: str, columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    if file == "-":
-        print(text.getvalue(), end="")
-    else:
-        Path(file).write_text(text.getvalue(), encoding="utf-8", newline="")
-
-
-def _column(values: Sequence[float | None], suffix: str = "", decimals: int | None = None) -> list[str]:
-    """Numbers of one column with thousands separators and equally many decimals: about four digits of the largest."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    if decimals is None:
-        largest = max(map(abs, known), default=0)
-        whole = all(value == int(value) for value in known)
-        decimals = 0 if whole or largest >= 10_000 else 1 if largest >= 100 else 2
-    return ["-" if v is None or not math.isfinite(v) else f"{v:,.{decimals}f}{suffix}" for v in values]
-
-
-def _print_comparison(compared: comparing.Comparison, settings: Mapping[str, Any], notes: Sequence[str]) -> None:
-    workload, ranked = compared.workload, compared.ranked()
-    _say(f"{_counted(workload)}{_arriving(workload, settings['round_seconds'])}")
-    cache = f"KV cache {compared.memory:,} tokens"
-    _say(f"{cache}; intervals {settings['intervals']}; seed {compared.seed}; times in rounds\n")
-    records = [row.record() for row in ranked if row.result is not None]
-
-    def column(name: str, **how: Any) -> list[str]:
-        return _column([record[name] for record in records], **how)
-
-    def percent(name: str, decimals: int) -> list[str]:
-        return _column([record[name] * 100 for record in records], suffix="%", decimals=decimals)
-
-    cells = {
-        "policy": [record["policy"] for record in records],
-        "mean": column("mean_latency"),
-        "p50": column("p50_latency", decimals=0),
-        "p99": column("p99_latency", decimals=0),
-        f"vs {compared.baseline}": column("ratio", decimals=2),
-        "makespan": column("makespan", decimals=0),
-        "evicted": column("evictions"),
-        "wasted": percent("wasted_share", 1),
-        "peak": percent("peak_share", 0),
-    }
-    rows: list[Sequence[str]] = list(zip(*cells.values(), strict=True))
-    rows += [(row.policy, _why_not(row, settings["max_rounds"])) for row in ranked if row.result is None]
-    _print_table(list(cells), rows)
-    _say()
-    _say("mean, p50, p99: latency; vs hsf: ratio of mean latencies; wasted: share of generated tokens")
-    for note in notes:
-        _say(f"note: {note}")
-    for row in ranked:
-        if isinstance(row.error, MissingPredictionError):
-            _say(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it, or give --intervals")
-        elif row.error is not None and not _stopped(row, settings["max_rounds"]):
-            _say(f"note: {row.error}")
-
-
-def _stopped(row: comparing.Row, max_rounds: int | None) -> bool:
-    return isinstance(row.error, NotFinishedError) and max_rounds is not None and row.error.round >= max_rounds
-
-
-def _why_not(row: comparing.Row, max_rounds: int | None) -> str:
-    """What stands in the row of a policy without a result; the note below has the rest."""
-    if not isinstance(row.error, NotFinishedError):
-        return "cannot run: a prediction is missing"
-    why = "stopped by --max-rounds" if _stopped(row, max_rounds) else "does not finish"
-    return f"{why}: {row.completed:,} of {row.requests:,} completed in {row.error.round:,} rounds"
-
-
-def _counted(workload: Workload) -> str:
-    source = workload.source
-    origin = str(source["path"]) if "path" in source else f"the {source.get('generator', 'given')} generator"
-    prompt, output = int(workload.prompt.sum()), int(workload.output.sum())
-    return f"{len(workload):,} requests from {origin}: {prompt:,} prompt + {output:,} output tokens"
-
-
-def _arriving(workload: Workload, round_seconds: float) -> str:
-    last = float(workload.arrival.max()) if len(workload) else 0.0
-    return f", arriving over {last:,.0f} rounds of {round_seconds:g} s" if last else ", all arriving at 0"
-
-
-def _comparison_json(
-    compared: comparing.Comparison, settings: Mapping[str, Any], notes: Sequence[str]
-) -> dict[str, Any]:
-    workload, latency = compared.workload, compared.baseline_latency
-    return {
-        "llmsched": version,
-        "workload": {
-            "requests": len(workload),
-            "prompt_tokens": int(workload.prompt.sum()),
-            "output_tokens": int(workload.output.sum()),
-            "source": dict(workload.source),
-        },
-        "memory": compared.memory,
-        "seed": compared.seed,
-        "engine": compared.engine,
-        **settings,
-        "baseline": {"policy": compared.baseline, "mean_latency": None if math.isnan(latency) else latency},
-        "notes": list(notes),
-        "policies": compared.records(),
-    }
-
-
-def _print_paper(rows: Sequence[paper.Row], workload: Workload | None, memory: int, seed: int) -> None:
-    most, subsets = max(row.requests for row in rows), rows[0].subsets
-    origin = (
-        "the lmsys generator" if workload is None else f"the {len(workload):,} requests of {workload.source['path']}"
-    )
-    _say(f"{subsets} random subsets of each size from {origin}")
-    _say(f"KV cache {memory:,} tokens; seed {seed}; all requests arrive at 0")
-    _say(f"Average latency in rounds of {most:,} requests, and ratios ± 95 % confidence:\n")
-    at = {(row.intervals, row.policy): row for row in rows if row.requests == most}
-    lines = [[at[str(experiment.rule), policy] for policy in paper.POLICIES] for experiment in paper.EXPERIMENTS]
-    cells = {
-        "intervals": [f"{experiment.number}. {experiment.title}" for experiment in paper.EXPERIMENTS],
-        **{
-            policy: _column([line[p].mean_latency for line in lines], decimals=1)
-            for p, policy in enumerate(paper.POLICIES)
-        },
-        "amax / hsf": [_with_interval(line[1]) for line in lines],
-        "amin / hsf": [_with_interval(line[2]) for line in lines],
-    }
-    _print_table(list(cells), list(zip(*cells.values(), strict=True)))
-    _say()
-    for finding in paper.findings(rows):
-        _say(textwrap.fill(finding, max(_stdout().width, 60), subsequent_indent="   "))
-    for note in [] if workload is None else _reading_notes(workload):
-        _say(f"note: {note}")
-    if memory == paper.MEMORY:
-        _say("note: the paper prints no cache size, and how close amin comes to hsf depends on it: try --memory 80000")
-
-
-def _with_interval(row: paper.Row) -> str:
-    return f"{row.ratio:.2f}" + ("" if math.isnan(row.ratio_ci95) else f" ± {row.ratio_ci95:.2f}")
-
-
-#: Table of `llmsched theory` -> its title, and key -> heading.
-_THEORY: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "guarantees": (
-        "Bounds on the ratio to hsf, alpha = lower/upper. amax: any lengths; amin, aell: outputs either lower or upper",
-        {
-            "alpha": "alpha",
-            "amax_bound": "amax Th. 1",
-            "amax_printed_lower_bound": "Th. 2 printed",
-            "amax_instance_worst": "its instance",
-            "amin_two_point_bound": "amin Th. 6",
-            "aell_two_point_bound": "aell Th. 7",
-            "better_two_point": "better",
-        },
-    ),
-    "worst": (
-        "amin, interval [1, u]: the largest ratio that Lemma 2 gives for any lengths (Corollary 1)",
-        {"upper": "u", "amin_rho": "rho", "amin_rho_fit": "the paper's fit", "amin_trace": "trace H_u"},
-    ),
-    "geometric": (
-        "amin, lengths geometric with ratio q, plain (Lemma 2) and linearly weighted (Theorem 8)",
-        {"q": "q", "amin_geometric": "geometric", "amin_linear_geometric": "linear"},
-    ),
-}
-
-
-def _print_theory(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    for name, rows in tables.items():
-        title, headings = _THEORY[name]
-        _say(title)
-        cells = [[_figures(row[key]) for key in headings] for row in rows]
-        _print_table(list(headings.values()), cells)
-        _say()
-    _say(f"aell has the better bound below alpha = {theory.ALPHA_STAR:.3f}, amin above.")
-    _say("note: limits of many requests in a large cache; simulated ratios differ, some by a lot. To see how far:")
-    _say("python -m verification, in the sources, and docs/background/theory.md")
-
-
-def _figures(value: Any) -> str:
-    return f"{value:,.4f}" if isinstance(value, float) else str(value)
-
-
-def _policy_json(name: str, policy: Policy) -> dict[str, Any]:
-    about = {"description": DESCRIPTIONS[name], "clairvoyant": policy.clairvoyant, "needs": list(policy.needs)}
-    return {"policy": name, **policy.fields(), **about}
-
-
-def _policy_cells(name: str, policy: Policy) -> list[str]:
-    evict = f"{policy.evict} {policy.beta:g}" if policy.evict == "random" else policy.evict
-    cap = "-" if policy.cap == "none" else policy.cap_refine
-    order = policy.order if isinstance(policy.order, str) else "custom"
-    return [name, order, policy.reserve, f"{policy.margin:g}", evict, policy.refine, cap, policy.resume]

@@ -138,7 +138,7 @@ class Clock:
         if "unit" not in values:
             raise InputError('the unit of the coefficients is missing: write unit = "s", "ms" or "us"')
         unit = values["unit"]
-        if unit not in UNITS:
+        if not isinstance(unit, str) or unit not in UNITS:
             raise InputError(f"the unit {unit!r} is unknown; {nearest(str(unit), UNITS)}")
         if not isinstance(values.get("source", ""), str):
             raise InputError(f"source={values['source']!r} is not a text")
@@ -373,7 +373,7 @@ clocks: Mapping[str, Clock] = MappingProxyType(
             per_request=0.000165,
             per_context_token=0.000000288,
             per_prompt_token=0.0000674,
-            source=f"Llama-2-70B on eight H100 80GB, {_SPLITWISE.format(decode=5, prefill=36)}",
+            source=f"Llama-2-70B on eight H100 80GB, {_SPLITWISE.format(decode=5, prefill=35)}",
         ),
     }
 )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from .clock import Clock
 from .errors import InputError, MissingPredictionError, NotFinishedError
 from .policy import Policy, named, policies
 from .result import Result
@@ -140,6 +141,10 @@ def compare(
     memory: int,
     seed: int | None = 0,
     engine: Engine = "compiled",
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    record: Collection[str] = (),
     baseline: str | Policy | None = "hsf",
     max_rounds: int | None = None,
     progress: Progress | None = None,
@@ -148,7 +153,7 @@ def compare(
 
     Parameters
     ----------
-    workload, memory, seed, engine, max_rounds
+    workload, memory, seed, engine, clock, max_batch, block, record, max_rounds
         As for `llmsched.simulate`. Predictions are not invented: see `with_midpoints` for policies that need a point.
     policies
         Names or policies, or a mapping from a label to either. A policy given twice is run once.
@@ -168,6 +173,8 @@ def compare(
     label = None if baseline is None else next(iter(_labelled([baseline])))
     if baseline is not None and label is not None and label not in chosen:
         chosen[label] = named(baseline)
+    options: dict[str, Any] = {"engine": engine, "clock": clock, "max_batch": max_batch, "block": block}
+    options |= {"record": record, "max_rounds": max_rounds}
     total = len(workload) * len(chosen)
     rows: dict[str, Row] = {}
     for done, (name, policy) in enumerate(chosen.items()):
@@ -175,9 +182,7 @@ def compare(
         if report is not None:
             report(0, len(workload))
         try:
-            result = simulate(
-                workload, policy, memory=memory, seed=seed, engine=engine, max_rounds=max_rounds, progress=report
-            )
+            result = simulate(workload, policy, memory=memory, seed=seed, progress=report, **options)
         except (NotFinishedError, MissingPredictionError) as error:
             rows[name] = Row(name, len(workload), None, error)
         else:

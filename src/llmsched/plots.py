@@ -196,7 +196,7 @@ def timeline(result: Result) -> Figure:
     lowest.set_xlim(0, max(result.makespan, 1e-9))
     figure.suptitle(
         f"{result.policy.name}: {len(result):,} requests, {result.memory:,} tokens of KV cache, "
-        f"{result.total_evictions:,} evictions",
+        f"{result.total_evictions:,} eviction{'' if result.total_evictions == 1 else 's'}",
         x=0.01, ha="left", fontsize=11,
     )  # fmt: skip
     return figure
@@ -306,17 +306,11 @@ def _gantt(axes: Axes, result: Result) -> None:
         (lost, _RED, "running, evicted, tokens lost"),
     ):
         if mask.any():
-            begin, end = log.begin[mask], log.end[mask]
-            axes.barh(
-                places[mask],
-                end - begin,
-                left=begin,
-                height=0.7,
-                color=colour,
-                label=label,
-                edgecolor="white",
-                linewidth=0.4,
-            )
+            begin, wide = log.begin[mask], log.end[mask] - log.begin[mask]
+            edges = np.where(wide > 0.01 * result.makespan, "white", colour)  # or a narrow bar would be all edge
+            bars = axes.barh(places[mask], wide, left=begin, height=0.7, color=colour, label=label, linewidth=0.4)
+            for bar, edge in zip(bars, edges.tolist(), strict=True):
+                bar.set_edgecolor(edge)
     axes.set_ylim(len(result) - 0.4, -0.6)
     axes.set_ylabel("requests by arrival")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=4, fontsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -165,6 +166,12 @@ class Result(Columns):
             "peak_memory": self.peak_memory,
             "peak_share": self.peak_share,
         }
+
+    def to_perfetto(self, path: str | os.PathLike[str], **options: Any) -> Any:
+        """Write the run as a Chrome trace that opens in Perfetto; see `llmsched.perfetto.write`."""
+        from . import perfetto  # it imports this module
+
+        return perfetto.write(self, path, **options)
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: the workload's columns, then start, completion, latency and evictions."""

@@ -12,24 +12,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import compare as comparing
-from .clock import Clock
-from .clock import named as named_clock
-from .errors import InputError, MissingPredictionError, NotFinishedError, nearest
+from .errors import InputError, nearest
 from .frames import Columns
-from .policy import Policy
-from .policy import named as named_policy
 from .result import Result
-from .simulation import Engine, simulate
-from .workload import FloatArray, IntArray, Workload
+from .workload import FloatArray, IntArray
 
-__all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "compare", "limits", "metrics", "parse_slo"]
+__all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "limits", "metrics", "parse_slo"]
 
 #: What is measured of every request, by name: what it is. An SLO sets upper limits to any of them.
 METRICS: Mapping[str, str] = {
@@ -522,62 +516,3 @@ def _overload(result: Result, log: Attempts) -> Overload | None:
 
 
 # Several policies -----------------------------------------------------------------------------------------------------
-
-
-def compare(
-    workload: Workload,
-    policies: Iterable[str | Policy] | Mapping[str, str | Policy] = comparing.DEFAULT_POLICIES,
-    *,
-    memory: int,
-    seed: int | None = 0,
-    engine: Engine = "compiled",
-    clock: str | Clock | None = None,
-    max_batch: int | None = None,
-    block: int = 1,
-    record: Iterable[str] = ("tokens", "timeline"),
-    baseline: str | Policy | None = "hsf",
-    max_rounds: int | None = None,
-    progress: comparing.Progress | None = None,
-) -> comparing.Comparison:
-    """As `llmsched.compare.compare`, with what `llmsched.simulate` takes besides: a clock, max_batch, block, record.
-
-    Raises what `llmsched.compare.compare` raises.
-    """
-    wanted = _labelled(policies)
-    label = None if baseline is None else next(iter(_labelled([baseline])))
-    chosen = wanted if label is None or label in wanted else {**wanted, label: named_policy(baseline)}  # type: ignore[arg-type]
-    options: dict[str, Any] = {"clock": named_clock(clock), "max_batch": max_batch, "block": block}
-    options |= {"engine": engine, "record": tuple(record), "max_rounds": max_rounds}
-    n, rows = len(workload), {}
-    for done, (name, policy) in enumerate(chosen.items()):
-        report = None if progress is None else _reporter(progress, name, done * n, n * len(chosen))
-        if report is not None:
-            report(0, n)
-        try:
-            result = simulate(workload, policy, memory=memory, seed=seed, progress=report, **options)
-            rows[name] = comparing.Row(name, n, result)
-        except (NotFinishedError, MissingPredictionError) as error:
-            rows[name] = comparing.Row(name, n, None, error)
-        if report is not None:
-            report(n, n)
-    latency = math.nan if label is None else _mean_latency(rows[label])
-    compared = tuple(
-        dataclasses.replace(rows[k], ratio=_mean_latency(rows[k]) / latency if latency else math.nan) for k in wanted
-    )
-    return comparing.Comparison(compared, workload, memory, seed, engine, label, latency)
-
-
-def _labelled(policies: Iterable[str | Policy] | Mapping[str, str | Policy]) -> dict[str, Policy]:
-    if isinstance(policies, Mapping):
-        return {label: named_policy(policy) for label, policy in policies.items()}
-    if isinstance(policies, (str, Policy)):
-        policies = [policies]
-    return {policy if isinstance(policy, str) else policy.name: named_policy(policy) for policy in policies}
-
-
-def _reporter(progress: comparing.Progress, label: str, before: int, total: int) -> Any:
-    return lambda completed, _: progress(label, before + completed, total)
-
-
-def _mean_latency(row: comparing.Row) -> float:
-    return math.nan if row.result is None else row.result.mean_latency

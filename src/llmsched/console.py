@@ -1,0 +1,395 @@
+"""What the command line prints: tables, progress, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import textwrap
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from . import capacity as capacities
+from . import compare as comparing
+from . import paper, service, theory
+from ._version import version
+from .clock import Clock
+from .errors import (
+    MissingPredictionError,
+    NotFinishedError,
+)
+from .policy import DESCRIPTIONS, Policy
+from .workload import Workload
+
+
+class Bar:
+    """A progress bar on stderr, if that is a terminal, once the work has taken a second."""
+
+    def __init__(self, unit: str) -> None:
+        console = Console(stderr=True)
+        self._shown = console.is_terminal
+        self._begin = time.monotonic()
+        count = TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit}")
+        layout = TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn()
+        self._progress = Progress(*layout, console=console, transient=True)
+        self._task = self._progress.add_task("", visible=False)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._progress.live.is_started:  # stopping what never began would print an empty line
+            self._progress.stop()
+
+    def update(self, label: str, done: int, total: int) -> None:
+        if not self._shown or time.monotonic() - self._begin < 1:
+            return
+        self._progress.update(self._task, description=label, completed=done, total=total, visible=True)
+        self._progress.start()
+
+
+def stdout() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def say(text: str = "", style: str = "") -> None:
+    console = stdout()
+    if console.options.ascii_only:
+        text = text.replace("─", "-").replace("±", "+-")
+    console.print(Text(text, style), soft_wrap=True)  # never wrapped or cut by rich: a file has the whole line
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> None:
+    """Columns aligned right, but for those in `left`. A short row's last cell runs on over the columns it lacks."""
+    full = [header, *(row for row in rows if len(row) == len(header))]
+    widths = [max(len(row[k]) for row in full) for k in range(len(header))]
+    widths[0] = max([widths[0], *(len(row[0]) for row in rows)])
+    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= stdout().width else " "
+    at_left = set(left)
+
+    def line(cells: Sequence[str]) -> str:
+        left_all = len(cells) < len(header)
+        aligned = (
+            cell.ljust(width) if left_all or k in at_left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(cells, widths, strict=False))
+        )
+        return gap.join(aligned).rstrip()
+
+    say(line(header), "bold")
+    say("─" * (sum(widths) + len(gap) * (len(widths) - 1)), "dim")
+    for row in rows:
+        say(line(row), "" if len(row) == len(header) else "yellow")
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def write_csv(file: str, columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    if file == "-":
+        print(text.getvalue(), end="")
+    else:
+        Path(file).write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def aligned(values: Sequence[float | None], suffix: str = "", decimals: int | None = None) -> list[str]:
+    """Numbers of one column with thousands separators and equally many decimals: about four digits of the largest."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if decimals is None:
+        largest = max(map(abs, known), default=0)
+        whole = all(value == int(value) for value in known)
+        decimals = 0 if whole or largest >= 10_000 else 1 if largest >= 100 else 2
+    return ["-" if v is None or not math.isfinite(v) else f"{v:,.{decimals}f}{suffix}" for v in values]
+
+
+def print_comparison(
+    compared: comparing.Comparison,
+    settings: Mapping[str, Any],
+    notes: Sequence[str],
+    served: Mapping[str, service.Service] | None = None,
+) -> None:
+    workload, ranked, clock = compared.workload, compared.ranked(), settings["clock"]
+    say(f"{counted(workload)}{when_they_arrive(workload, settings['round_seconds'], clock)}")
+    cache = f"KV cache {compared.memory:,} tokens"
+    cache += f" in blocks of {settings['block']}" if settings["block"] > 1 else ""
+    cache += f"; at most {settings['max_batch']} at once" if settings["max_batch"] is not None else ""
+    cache += "" if clock is None else f"; clock {clock['name']}"
+    unit = "rounds" if clock is None else "seconds"
+    say(f"{cache}; intervals {settings['intervals']}; seed {compared.seed}; times in {unit}\n")
+    records = [row.record() for row in ranked if row.result is not None]
+
+    def column(name: str, **how: Any) -> list[str]:
+        return aligned([record[name] for record in records], **how)
+
+    def percent(name: str, decimals: int) -> list[str]:
+        return aligned([record[name] * 100 for record in records], suffix="%", decimals=decimals)
+
+    cells = {
+        "policy": [record["policy"] for record in records],
+        "mean": column("mean_latency"),
+        "p50": column("p50_latency", decimals=0),
+        "p99": column("p99_latency", decimals=0),
+        f"vs {compared.baseline}": column("ratio", decimals=2),
+        "makespan": column("makespan", decimals=0),
+        "evicted": column("evictions"),
+        "wasted": percent("wasted_share", 1),
+        "peak": percent("peak_share", 0),
+    }
+    if served is not None:
+        cells = service_cells(cells, [served[record["policy"]] for record in records], bool(settings["slo"]))
+    rows: list[Sequence[str]] = list(zip(*cells.values(), strict=True))
+    rows += [(row.policy, why_not(row, settings["max_rounds"])) for row in ranked if row.result is None]
+    print_table(list(cells), rows)
+    say()
+    if served is None:
+        say("mean, p50, p99: latency; vs hsf: ratio of mean latencies; wasted: share of generated tokens")
+    else:
+        say("mean, p99: latency; ttft: time to first token; tpot: time per output token (mean of a request)")
+        if settings["slo"]:
+            targets = ", ".join(f"{name} <= {limit:g}" for name, limit in settings["slo"].items())
+            say(f"good: share of requests with {targets}; good/{unit[0]}: such requests per {unit[:-1]}")
+    for note in notes:
+        say(f"note: {note}")
+    for row in ranked:
+        if isinstance(row.error, MissingPredictionError):
+            say(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it, or give --intervals")
+        elif row.error is not None and not was_cut(row, settings["max_rounds"]):
+            say(f"note: {row.error}")
+
+
+def service_cells(
+    cells: Mapping[str, list[str]], served: Sequence[service.Service], targets: bool
+) -> dict[str, list[str]]:
+    """The table with what users feel, for what the plain one has of rounds."""
+    per = served[0].unit[0] if served else "s"
+    columns = {
+        "policy": cells["policy"],
+        "mean": aligned([seen.summary()["e2e_mean"] for seen in served]),
+        "p99": aligned([float(seen.percentile("e2e", 99)) for seen in served]),
+        **{name: column for name, column in cells.items() if name.startswith("vs ")},
+    }
+    for metric in ("ttft", "tpot"):
+        for q in (50, 99):
+            values = [float(seen.percentile(metric, q)) for seen in served]
+            columns[f"{metric} p{q}"] = aligned(values, decimals=places(values))
+    if targets:
+        columns["good"] = aligned([seen.goodput * 100 for seen in served], suffix="%", decimals=1)
+        columns[f"good/{per}"] = aligned([seen.goodput_rate for seen in served], decimals=2)
+    columns[f"tokens/{per}"] = aligned([seen.tokens_rate for seen in served])
+    return columns | {name: cells[name] for name in ("evicted", "wasted")}
+
+
+def places(values: Sequence[float]) -> int | None:
+    """Decimals for a column of times: what is short stays readable beside what is long."""
+    known = [value for value in values if math.isfinite(value)]
+    if max(known, default=0) < 10:
+        return 3
+    return 2 if min(known) < 1 else None
+
+
+def with_service(
+    records: Sequence[Mapping[str, Any]], served: Mapping[str, service.Service], timed: bool
+) -> list[dict[str, Any]]:
+    """The records of a comparison, with the service metrics of those that have some."""
+    if not timed:
+        return [dict(record) for record in records]
+    names = list(next(iter(served.values())).summary()) if served else []
+    merged = []
+    for record in records:
+        seen = served.get(record["policy"])
+        summary = dict.fromkeys(names) if seen is None else seen.summary()
+        merged.append(
+            {**record, **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}}
+        )
+    return merged
+
+
+def clock_json(name: str | None, clock: Clock | None) -> dict[str, Any] | None:
+    return None if clock is None else {"name": name, **clock.fields()}
+
+
+def print_capacity(
+    found: Mapping[str, capacities.Capacity], workload: Workload, spelling: str, clock: str, notes: Sequence[str]
+) -> None:
+    answers = list(found.values())
+    one = answers[0]
+    drawn = f"{one.replications} replications of {one.requests:,} requests"
+    arriving = "" if one.quantity == "rate" else ", as they arrive" if one.rate is None else f", {one.rate:g}/s"
+    cache = "" if one.memory is None else f"KV cache {one.memory:,} tokens; "
+    say(f"{counted(workload)}; {drawn}{arriving}")
+    say(f"{cache}clock {clock}; intervals {spelling}; times in seconds")
+    targets = ", ".join(f"{name} <= {limit:g}" for name, limit in one.slo.items())
+    say(
+        f"{'Highest rate' if one.quantity == 'rate' else 'Smallest cache'} with {one.attainment:.4g} of requests "
+        f"within {targets}:\n"
+    )
+    decimals = 2 if one.quantity == "rate" else 0
+    cells = {
+        "policy": list(found),
+        "requests/s" if one.quantity == "rate" else "tokens": aligned([a.value for a in answers], decimals=decimals),
+        "95 % from": aligned([a.low for a in answers], decimals=decimals),
+        "to": aligned([a.high for a in answers], decimals=decimals),
+        "within": aligned([a.attained * 100 for a in answers], suffix="%", decimals=1),
+    }
+    print_table(list(cells), list(zip(*cells.values(), strict=True)))
+    for note in notes:
+        say(f"note: {note}")
+
+
+def was_cut(row: comparing.Row, max_rounds: int | None) -> bool:
+    return isinstance(row.error, NotFinishedError) and max_rounds is not None and row.error.round >= max_rounds
+
+
+def why_not(row: comparing.Row, max_rounds: int | None) -> str:
+    """What stands in the row of a policy without a result; the note below has the rest."""
+    if not isinstance(row.error, NotFinishedError):
+        return "cannot run: a prediction is missing"
+    why = "stopped by --max-rounds" if was_cut(row, max_rounds) else "does not finish"
+    return f"{why}: {row.completed:,} of {row.requests:,} completed in {row.error.round:,} rounds"
+
+
+def counted(workload: Workload) -> str:
+    source = workload.source
+    origin = str(source["path"]) if "path" in source else f"the {source.get('generator', 'given')} generator"
+    prompt, output = int(workload.prompt.sum()), int(workload.output.sum())
+    return f"{len(workload):,} requests from {origin}: {prompt:,} prompt + {output:,} output tokens"
+
+
+def when_they_arrive(workload: Workload, round_seconds: float, clock: object = None) -> str:
+    last = float(workload.arrival.max()) if len(workload) else 0.0
+    how = workload.source.get("arrivals")
+    if isinstance(how, Mapping) and how.get("process") == "poisson" and last:
+        return f", Poisson arrivals, {how['rate']:g} per {'round' if clock is None else 'second'}"
+    if clock is not None and last:
+        return f", arriving over {last:,.0f} seconds"
+    return f", arriving over {last:,.0f} rounds of {round_seconds:g} s" if last else ", all arriving at 0"
+
+
+def comparison_json(
+    compared: comparing.Comparison, settings: Mapping[str, Any], notes: Sequence[str]
+) -> dict[str, Any]:
+    workload, latency = compared.workload, compared.baseline_latency
+    return {
+        "llmsched": version,
+        "workload": {
+            "requests": len(workload),
+            "prompt_tokens": int(workload.prompt.sum()),
+            "output_tokens": int(workload.output.sum()),
+            "source": dict(workload.source),
+        },
+        "memory": compared.memory,
+        "seed": compared.seed,
+        "engine": compared.engine,
+        **settings,
+        "baseline": {"policy": compared.baseline, "mean_latency": None if math.isnan(latency) else latency},
+        "notes": list(notes),
+        "policies": compared.records(),
+    }
+
+
+def print_paper(rows: Sequence[paper.Row], workload: Workload | None, memory: int, seed: int) -> None:
+    most, subsets = max(row.requests for row in rows), rows[0].subsets
+    origin = (
+        "the lmsys generator" if workload is None else f"the {len(workload):,} requests of {workload.source['path']}"
+    )
+    say(f"{subsets} random subsets of each size from {origin}")
+    say(f"KV cache {memory:,} tokens; seed {seed}; all requests arrive at 0")
+    say(f"Average latency in rounds of {most:,} requests, and ratios ± 95 % confidence:\n")
+    at = {(row.intervals, row.policy): row for row in rows if row.requests == most}
+    lines = [[at[str(experiment.rule), policy] for policy in paper.POLICIES] for experiment in paper.EXPERIMENTS]
+    cells = {
+        "intervals": [f"{experiment.number}. {experiment.title}" for experiment in paper.EXPERIMENTS],
+        **{
+            policy: aligned([line[p].mean_latency for line in lines], decimals=1)
+            for p, policy in enumerate(paper.POLICIES)
+        },
+        "amax / hsf": [with_interval(line[1]) for line in lines],
+        "amin / hsf": [with_interval(line[2]) for line in lines],
+    }
+    print_table(list(cells), list(zip(*cells.values(), strict=True)))
+    say()
+    for finding in paper.findings(rows):
+        say(textwrap.fill(finding, max(stdout().width, 60), subsequent_indent="   "))
+    for note in [] if workload is None else reading_notes(workload):
+        say(f"note: {note}")
+    if memory == paper.MEMORY:
+        say("note: the paper prints no cache size, and how close amin comes to hsf depends on it: try --memory 80000")
+
+
+def with_interval(row: paper.Row) -> str:
+    return f"{row.ratio:.2f}" + ("" if math.isnan(row.ratio_ci95) else f" ± {row.ratio_ci95:.2f}")
+
+
+#: Table of `llmsched theory` -> its title, and key -> heading.
+_THEORY: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "guarantees": (
+        "Bounds on the ratio to hsf, alpha = lower/upper. amax: any lengths; amin, aell: outputs either lower or upper",
+        {
+            "alpha": "alpha",
+            "amax_bound": "amax Th. 1",
+            "amax_printed_lower_bound": "Th. 2 printed",
+            "amax_instance_worst": "its instance",
+            "amin_two_point_bound": "amin Th. 6",
+            "aell_two_point_bound": "aell Th. 7",
+            "better_two_point": "better",
+        },
+    ),
+    "worst": (
+        "amin, interval [1, u]: the largest ratio that Lemma 2 gives for any lengths (Corollary 1)",
+        {"upper": "u", "amin_rho": "rho", "amin_rho_fit": "the paper's fit", "amin_trace": "trace H_u"},
+    ),
+    "geometric": (
+        "amin, lengths geometric with ratio q, plain (Lemma 2) and linearly weighted (Theorem 8)",
+        {"q": "q", "amin_geometric": "geometric", "amin_linear_geometric": "linear"},
+    ),
+}
+
+
+def print_theory(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    for name, rows in tables.items():
+        title, headings = _THEORY[name]
+        say(title)
+        cells = [[figures(row[key]) for key in headings] for row in rows]
+        print_table(list(headings.values()), cells)
+        say()
+    say(f"aell has the better bound below alpha = {theory.ALPHA_STAR:.3f}, amin above.")
+    say("note: limits of many requests in a large cache; simulated ratios differ, some by a lot. To see how far:")
+    say("python -m verification, in the sources, and docs/background/theory.md")
+
+
+def figures(value: Any) -> str:
+    return f"{value:,.4f}" if isinstance(value, float) else str(value)
+
+
+def policy_json(name: str, policy: Policy) -> dict[str, Any]:
+    about = {"description": DESCRIPTIONS[name], "clairvoyant": policy.clairvoyant, "needs": list(policy.needs)}
+    return {"policy": name, **policy.fields(), **about}
+
+
+def policy_cells(name: str, policy: Policy) -> list[str]:
+    evict = f"{policy.evict} {policy.beta:g}" if policy.evict == "random" else policy.evict
+    cap = "-" if policy.cap == "none" else policy.cap_refine
+    order = policy.order if isinstance(policy.order, str) else "custom"
+    return [name, order, policy.reserve, f"{policy.margin:g}", evict, policy.refine, cap, policy.resume]
+
+
+def reading_notes(workload: Workload) -> list[str]:
+    source = workload.source
+    notes = []
+    if source.get("skipped"):
+        notes.append(f"bad rows skipped: {source['skipped']:,}, the first: {source.get('first_skipped')}")
+    if source.get("dropped"):
+        notes.append(f"failed requests left out (no output): {source['dropped']:,}")
+    return notes
