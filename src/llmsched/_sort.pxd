@@ -60,11 +60,17 @@ cdef inline int sort_places(const int64_t* keys, int32_t* places, int64_t n) noe
                 count = counts[i]
                 counts[i] = <int32_t>total
                 total += count
-            for i in range(n):
-                digit = (key_from[i] >> shift) & (DIGITS - 1)
-                key_to[counts[digit]] = key_from[i]
-                place_to[counts[digit]] = place_from[i]
-                counts[digit] += 1
+            if (span >> shift) < DIGITS:  # the last pass: nobody reads the keys again
+                for i in range(n):
+                    digit = (key_from[i] >> shift) & (DIGITS - 1)
+                    place_to[counts[digit]] = place_from[i]
+                    counts[digit] += 1
+            else:
+                for i in range(n):
+                    digit = (key_from[i] >> shift) & (DIGITS - 1)
+                    key_to[counts[digit]] = key_from[i]
+                    place_to[counts[digit]] = place_from[i]
+                    counts[digit] += 1
             swap = key_from
             key_from = key_to
             key_to = <uint64_t*>swap
