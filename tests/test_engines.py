@@ -114,6 +114,20 @@ def test_ranks_are_the_permutation_that_numpy_draws(seed, n):
     assert r.start.tolist() == np.random.default_rng(seed).permutation(n).tolist()
 
 
+@pytest.mark.parametrize("seed", [0, None])
+@pytest.mark.parametrize("n", [64, 65, 129, 500])
+@pytest.mark.parametrize("spread", [1, 2**11, 2**31, 2**32, 2**33, 2**50])
+def test_keys_of_any_spread_are_sorted(spread, n, seed):
+    """Keys that take one pass of the sort, or several, or more than 32 bits; with ties, whole and not."""
+    rng = np.random.default_rng(spread)
+    few = rng.integers(0, spread + 1, n // 3)
+    w = ls.Workload(0, rng.integers(1, 30, n), point=rng.choice(few, n) + 1)
+    for order in ("point", np.ldexp(rng.choice(few, n) - spread / 2, rng.integers(-900, 900))):
+        policy = ls.Policy(order=order, reserve="output", evict="progress", refine="none")
+        both = [outcome(w, policy, 200, seed, engine) for engine in ("reference", "compiled")]
+        assert both[0] == both[1]
+
+
 def test_the_seed_changes_the_outcome_and_nothing_else_does():
     w = ls.generate.linear_geometric(200, 0.9, 60, prompt=1, seed=3)
     one, again, other = (ls.simulate(w, "amin", memory=200, seed=seed) for seed in (1, 1, 2))

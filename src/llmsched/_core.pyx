@@ -7,11 +7,12 @@ request grows by one token and that is all: such rounds are one addition. `refer
 from libc.math cimport fabs
 from libc.stdint cimport INT64_MAX as NEVER
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from llmsched._check cimport check
 from llmsched._heap cimport Entry, entry_less, heap_free, heap_insert_sorted, heap_pop, heap_push
+from llmsched._memory cimport allocate
 from llmsched._profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
@@ -96,8 +97,8 @@ cdef int order_requests(Engine* engine) noexcept nogil:
     cdef int64_t* converted = NULL
     cdef const int64_t* keys = task.bound if task.order == ORDER_BOUND else task.keys
     cdef const double* reals = task.real_keys if task.order == ORDER_KEYS else task.arrival
-    engine.order = <int32_t*>malloc(n * sizeof(int32_t))
-    engine.rank = <int32_t*>malloc(n * sizeof(int32_t))
+    engine.order = <int32_t*>allocate(n * sizeof(int32_t))
+    engine.rank = <int32_t*>allocate(n * sizeof(int32_t))
     if engine.order == NULL or engine.rank == NULL:
         return -1
     if task.seeded:
@@ -105,17 +106,18 @@ cdef int order_requests(Engine* engine) noexcept nogil:
     else:
         for i in range(n):
             engine.rank[i] = <int32_t>i
-    for i in range(n):
-        engine.order[engine.rank[i]] = <int32_t>i
     if keys == NULL and reals != NULL:
-        converted = <int64_t*>malloc(n * sizeof(int64_t))
+        converted = <int64_t*>allocate(n * sizeof(int64_t))
         if converted == NULL:
             return -1
         for i in range(n):
             converted[i] = double_key(reals[i])
         keys = converted
     if keys != NULL:
-        status = sort_places(keys, engine.order, n)
+        status = sort_places(keys, engine.rank, engine.order, n)
+    else:
+        for i in range(n):
+            engine.order[engine.rank[i]] = <int32_t>i
     free(converted)
     if task.order == ORDER_KEYS or task.order == ORDER_ARRIVAL:  # a place never changes and says it all
         free(engine.rank)
@@ -139,15 +141,14 @@ cdef int order_arrivals(Engine* engine) noexcept nogil:
     engine.in_place = not task.skip and (together or task.order == ORDER_ARRIVAL or task.order == ORDER_QUEUE)
     if together or task.order == ORDER_ARRIVAL or task.order == ORDER_QUEUE:
         return 0
-    keys = <int64_t*>malloc(n * sizeof(int64_t))
-    engine.by_arrival = <int32_t*>malloc(n * sizeof(int32_t))
+    keys = <int64_t*>allocate(n * sizeof(int64_t))
+    engine.by_arrival = <int32_t*>allocate(n * sizeof(int32_t))
     if keys == NULL or engine.by_arrival == NULL:
         free(keys)
         return -1
     for p in range(n):
         keys[p] = double_key(task.arrival[engine.order[p]])
-        engine.by_arrival[p] = <int32_t>p
-    status = sort_places(keys, engine.by_arrival, n)
+    status = sort_places(keys, NULL, engine.by_arrival, n)
     free(keys)
     return status
 

@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 cdef extern from * nogil:
     """
+    enum { LLMSCHED_DRAWS_AHEAD = 64 };
     typedef struct { unsigned __int128 state, increment; uint32_t spare; int has_spare; } llmsched_pcg64;
 
     static uint32_t llmsched_hash(uint32_t value, uint32_t *constant, uint32_t multiplier) {
@@ -67,13 +68,20 @@ cdef extern from * nogil:
         llmsched_pcg64 rng;
         llmsched_pcg64_seed(&rng, seed);
         for (int64_t i = 0; i < n; i++) rank[i] = (int32_t)i;
-        for (int64_t i = n - 1; i > 0; i--) {
-            uint32_t mask = 0xffffffffu >> __builtin_clz((uint32_t)i), j;
-            int32_t other;
-            do j = llmsched_pcg64_next32(&rng) & mask; while (j > (uint32_t)i);
-            other = rank[j];
-            rank[j] = rank[i];
-            rank[i] = other;
+        /* The draws do not depend on what is shuffled: they go ahead, so that memory is there when its turn comes. */
+        uint32_t drawn[LLMSCHED_DRAWS_AHEAD];
+        for (int64_t last = n - 1; last > 0; last -= LLMSCHED_DRAWS_AHEAD) {
+            int64_t draws = last < LLMSCHED_DRAWS_AHEAD ? last : LLMSCHED_DRAWS_AHEAD;
+            for (int64_t k = 0; k < draws; k++) {
+                uint32_t most = (uint32_t)(last - k), mask = 0xffffffffu >> __builtin_clz(most);
+                do drawn[k] = llmsched_pcg64_next32(&rng) & mask; while (drawn[k] > most);
+                __builtin_prefetch(&rank[drawn[k]], 1);
+            }
+            for (int64_t k = 0; k < draws; k++) {
+                int32_t other = rank[drawn[k]];
+                rank[drawn[k]] = rank[last - k];
+                rank[last - k] = other;
+            }
         }
     }
     """

@@ -5,6 +5,7 @@ It drives the engine through `_core.pxd`, as anybody's Cython code may.
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 import numpy as np
@@ -41,37 +42,27 @@ cdef dict RESUMES = {"restart": RESUME_RESTART, "recompute": RESUME_RECOMPUTE, "
 
 
 cdef const int64_t* integers(const int64_t[::1] column) noexcept:
-    return &column[0]
+    return NULL if column is None or column.shape[0] == 0 else &column[0]
 
 
 cdef const double* reals(const double[::1] column) noexcept:
-    return &column[0]
+    return NULL if column.shape[0] == 0 else &column[0]
 
 
 cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
-    cdef double[::1] completion_view = completion
-    cdef double[::1] start_view = start
-    cdef int64_t[::1] evictions_view = evictions
-    policy = problem.policy
     memset(task, 0, sizeof(Task))
-    task.n = len(problem.output)
-    task.prompt = integers(problem.prompt)
-    task.output = integers(problem.output)
-    task.arrival = reals(problem.arrival)
-    if problem.bound is not None:
-        task.bound = integers(problem.bound)
-    if problem.upper is not None:
-        task.upper = integers(problem.upper)
-    if problem.believed is not None:
-        task.believed = integers(problem.believed)
+    fill_rules(task, problem)
+    fill_requests(task, problem)
+    fill_outputs(task, completion, start, evictions)
+    return 0
+
+
+cdef int fill_rules(Task* task, problem) except -1:
+    # What many problems share: the policy and the machine.
+    policy = problem.policy
     task.order = ORDER_KEYS
     if isinstance(policy.order, str):
         task.order = ORDERS.get(policy.order, ORDER_KEYS)
-    if task.order == ORDER_KEYS:
-        if problem.keys.dtype == np.float64:
-            task.real_keys = reals(problem.keys)
-        else:
-            task.keys = integers(problem.keys)
     task.reserve = RESERVES.get(policy.reserve, RESERVE_BELIEVED)
     task.evict = EVICTS[policy.evict]
     task.refine = REFINES[policy.refine]
@@ -79,9 +70,36 @@ cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
     task.skip = policy.fill == "skip"
     task.resume = RESUMES[policy.resume]
     task.pause = policy.pause == "overflow"
+    task.beta = policy.beta
+    task.clocked = problem.clock is not None
+    if task.clocked:
+        task.clock.base = problem.clock.base
+        task.clock.per_request = problem.clock.per_request
+        task.clock.per_context_token = problem.clock.per_context_token
+        task.clock.per_prompt_token = problem.clock.per_prompt_token
+        task.clock.per_swapped_token = problem.clock.per_swapped_token
+        task.clock.context_all = problem.clock.context == "all"
+    return 0
+
+
+cdef int fill_requests(Task* task, problem) except -1:
+    # What no two problems need have in common. The arrays belong to the problem.
+    task.n = len(problem.output)
+    task.prompt = integers(problem.prompt)
+    task.output = integers(problem.output)
+    task.arrival = reals(problem.arrival)
+    task.bound = integers(problem.bound)
+    task.upper = integers(problem.upper)
+    task.believed = integers(problem.believed)
+    task.keys = NULL
+    task.real_keys = NULL
+    if task.order == ORDER_KEYS:
+        if problem.keys.dtype == np.float64:
+            task.real_keys = reals(problem.keys)
+        else:
+            task.keys = integers(problem.keys)
     task.max_batch = problem.max_batch
     task.block = problem.block
-    task.beta = policy.beta
     task.memory = problem.memory
     task.capacity = problem.capacity
     task.seeded = problem.seed is not None
@@ -89,17 +107,14 @@ cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
     task.max_rounds = problem.max_rounds
     task.stall_limit = problem.stall_limit
     task.may_cycle = problem.may_cycle
-    if problem.clock is not None:
-        task.clocked = True
-        task.clock.base = problem.clock.base
-        task.clock.per_request = problem.clock.per_request
-        task.clock.per_context_token = problem.clock.per_context_token
-        task.clock.per_prompt_token = problem.clock.per_prompt_token
-        task.clock.per_swapped_token = problem.clock.per_swapped_token
-        task.clock.context_all = problem.clock.context == "all"
-    task.completion = &completion_view[0]
-    task.start = &start_view[0]
-    task.evictions = &evictions_view[0]
+    return 0
+
+
+cdef int fill_outputs(Task* task, double[::1] completion, double[::1] start, int64_t[::1] evictions) except -1:
+    if completion.shape[0] > 0:
+        task.completion = &completion[0]
+        task.start = &start[0]
+        task.evictions = &evictions[0]
     return 0
 
 
@@ -114,13 +129,9 @@ def run(problem, record=(), progress=None):
     n = len(problem.output)
     if n > 0x7FFFFFFF:
         raise MemoryError(f"{n} requests are more than one simulation can hold")
-    completion = np.empty(n)
-    start = np.empty(n)
-    evictions = np.zeros(n, np.int64)
-    memset(&task, 0, sizeof(Task))
+    completion, start, evictions = output_arrays(n)
     memset(&engine, 0, sizeof(Engine))
-    if n > 0:
-        fill_task(&task, problem, completion, start, evictions)
+    fill_task(&task, problem, completion, start, evictions)
     task.record_timeline = "timeline" in record
     task.record_tokens = "tokens" in record
     try:
@@ -224,40 +235,57 @@ def run_many(list problems, list seeds, Stop stop not None, list kept=None):
     Returns an array of `TOTALS`, or None if `stop` was set. Into `kept`, a list, go (completion, start, evictions) of
     each; without it the arrays are shared and forgotten. Raises MemoryError if there is none for the arrays.
     """
-    cdef Task task
-    cdef int64_t k, jobs = len(problems), largest = max([1] + [len(problem.output) for problem in problems])
+    cdef int64_t k, jobs = len(problems)
+    cdef int status = FINISHED
     cdef Totals[::1] totals
-    cdef int status
+    cdef Task* tasks
     table = np.zeros(jobs, TOTALS)
     if jobs == 0:
         return table
     totals = table.view(TOTALS)
+    tasks = <Task*>calloc(jobs, sizeof(Task))
+    if tasks == NULL:
+        raise MemoryError(f"no memory for {jobs} simulations")
+    try:
+        _shared = fill_tasks(tasks, problems, seeds, kept)  # the arrays that tasks point into
+        with nogil:  # once for all of them: taking the GIL back can mean to wait for whoever has it
+            for k in range(jobs):
+                if tasks[k].n > 0 and status != FAILED:
+                    memset(tasks[k].evictions, 0, tasks[k].n * sizeof(int64_t))
+                    status = run_one(&tasks[k], &totals[k], stop)
+    finally:
+        free(tasks)
+    return None if status == FAILED else table
+
+
+cdef tuple fill_tasks(Task* tasks, list problems, list seeds, list kept):
+    # Returns the arrays that all write to, where what they write is not kept.
+    cdef int64_t k
+    cdef Task* task
+    arrays = () if kept is not None else output_arrays(max([1] + [len(problem.output) for problem in problems]))
     last = None
-    completion = start = evictions = None
-    for k in range(jobs):
+    for k in range(len(problems)):
         problem = problems[k]
-        n = len(problem.output)
-        if n == 0:
-            if kept is not None:
-                kept.append((np.empty(0), np.empty(0), np.empty(0, np.int64)))
-            continue
-        if kept is not None or completion is None:
-            size = largest if kept is None else n
-            completion, start, evictions = np.empty(size), np.empty(size), np.zeros(size, np.int64)
-            last = None
-        if kept is not None:
-            kept.append((completion, start, evictions))
+        task = &tasks[k]
+        if last is not None:
+            task[0] = tasks[k - 1]
+        if last is None or problem.policy is not last.policy or problem.clock is not last.clock:
+            fill_rules(task, problem)
         if problem is not last:
-            fill_task(&task, problem, completion, start, evictions)
-            last = problem
+            fill_requests(task, problem)
+        if kept is not None:
+            arrays = output_arrays(task.n)
+            kept.append(arrays)
+        if kept is not None or last is None:
+            fill_outputs(task, arrays[0], arrays[1], arrays[2])
         task.seeded = seeds[k] is not None
         task.seed = seeds[k] or 0
-        with nogil:
-            memset(task.evictions, 0, task.n * sizeof(int64_t))
-            status = run_one(&task, &totals[k], stop)
-        if status == FAILED:
-            return None
-    return table
+        last = problem
+    return arrays
+
+
+cdef tuple output_arrays(int64_t n):
+    return np.empty(n), np.empty(n), np.zeros(n, np.int64)
 
 
 cdef int run_one(const Task* task, Totals* totals, Stop stop) noexcept nogil:

@@ -1,8 +1,10 @@
-# A stable radix sort of (key, place) pairs: the admission order in O(n), whatever the keys are.
+# A radix sort of indices by key and rank: the admission order in O(n), whatever the keys are.
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from llmsched._memory cimport allocate
 
 cdef enum:
     DIGIT_BITS = 11
@@ -17,75 +19,72 @@ cdef inline int64_t double_key(double x) noexcept nogil:
     return bits if bits >= 0 else bits ^ <int64_t>0x7FFFFFFFFFFFFFFFLL
 
 
-cdef inline int sort_places(const int64_t* keys, int32_t* places, int64_t n) noexcept nogil:
-    # Stably reorders places[0:n] so that keys[places[.]] ascends; ties keep their order. 0, or -1 without memory.
-    cdef uint64_t lowest, span, digit
-    cdef int64_t i, total, count
-    cdef int shift
-    cdef uint64_t* key_from = NULL
-    cdef uint64_t* key_to = NULL
-    cdef int32_t* place_from = places
-    cdef int32_t* place_to = NULL
-    cdef int32_t* counts = NULL
-    cdef void* swap
-    if n < 2:
-        return 0
-    # Keys become unsigned distances from the smallest: their bits tell how many passes it takes.
-    lowest = <uint64_t>keys[0] ^ (<uint64_t>1 << 63)
-    span = lowest
+cdef inline int sort_places(const int64_t* keys, const int32_t* rank, int32_t* places, int64_t n) noexcept nogil:
+    # places[0:n] becomes 0..n-1 in ascending order of keys; ties go by rank, or by index where that is NULL.
+    # n > 0. 0, or -1 without memory.
+    cdef uint64_t lowest = biased(keys[0]), span = lowest, key, half = <uint32_t>-1
+    cdef uint64_t* pairs = NULL
+    cdef uint64_t* other = NULL
+    cdef int64_t i
+    cdef int status = 0
     for i in range(n):
-        digit = <uint64_t>keys[i] ^ (<uint64_t>1 << 63)
-        if digit < lowest:
-            lowest = digit
-        if digit > span:
-            span = digit
+        key = biased(keys[i])
+        lowest = min(lowest, key)
+        span = max(span, key)
     span -= lowest
-    if span == 0:
-        return 0
-    key_from = <uint64_t*>malloc(n * sizeof(uint64_t))
-    key_to = <uint64_t*>malloc(n * sizeof(uint64_t))
-    place_to = <int32_t*>malloc(n * sizeof(int32_t))
-    counts = <int32_t*>malloc(DIGITS * sizeof(int32_t))
-    if key_from != NULL and key_to != NULL and place_to != NULL and counts != NULL:
-        for i in range(n):
-            key_from[i] = (<uint64_t>keys[places[i]] ^ (<uint64_t>1 << 63)) - lowest
-        shift = 0
-        while shift < 64 and (span >> shift) != 0:
-            for i in range(DIGITS):
-                counts[i] = 0
-            for i in range(n):
-                counts[(key_from[i] >> shift) & (DIGITS - 1)] += 1
-            total = 0
-            for i in range(DIGITS):
-                count = counts[i]
-                counts[i] = <int32_t>total
-                total += count
-            if (span >> shift) < DIGITS:  # the last pass: nobody reads the keys again
-                for i in range(n):
-                    digit = (key_from[i] >> shift) & (DIGITS - 1)
-                    place_to[counts[digit]] = place_from[i]
-                    counts[digit] += 1
-            else:
-                for i in range(n):
-                    digit = (key_from[i] >> shift) & (DIGITS - 1)
-                    key_to[counts[digit]] = key_from[i]
-                    place_to[counts[digit]] = place_from[i]
-                    counts[digit] += 1
-            swap = key_from
-            key_from = key_to
-            key_to = <uint64_t*>swap
-            swap = place_from
-            place_from = place_to
-            place_to = <int32_t*>swap
-            shift += DIGIT_BITS
-        if place_from != places:
-            memcpy(places, place_from, n * sizeof(int32_t))
-            place_to = place_from
-        total = 0
+    pairs = <uint64_t*>allocate(n * sizeof(uint64_t))
+    if (span >> DIGIT_BITS) != 0:
+        other = <uint64_t*>allocate(n * sizeof(uint64_t))
+    if pairs == NULL or (other == NULL and (span >> DIGIT_BITS) != 0):
+        status = -1
     else:
-        total = -1
-    free(key_from)
-    free(key_to)
-    free(place_to)
-    free(counts)
-    return <int>total
+        # Half a key and an index are one word. Keys become distances from the smallest: the bits tell the passes.
+        for i in range(n):
+            pairs[i if rank == NULL else rank[i]] = (biased(keys[i]) - lowest) << 32 | <uint64_t>i
+        sort_pairs(pairs, other, places, n, min(span, half))
+        if (span >> 32) != 0:
+            for i in range(n):
+                pairs[i] = ((biased(keys[places[i]]) - lowest) >> 32) << 32 | <uint64_t>places[i]
+            sort_pairs(pairs, other, places, n, span >> 32)
+    free(pairs)
+    free(other)
+    return status
+
+
+cdef inline uint64_t biased(int64_t key) noexcept nogil:
+    return <uint64_t>key ^ (<uint64_t>1 << 63)
+
+
+cdef inline void sort_pairs(
+    uint64_t* pairs, uint64_t* other, int32_t* places, int64_t n, uint64_t span
+) noexcept nogil:
+    # Stably, by the upper halves, which are at most `span`; the lower ones go to places[]. Both arrays are scratch.
+    cdef int32_t counts[DIGITS]
+    cdef int64_t i
+    cdef int32_t total, count
+    cdef int shift = 32
+    cdef uint64_t digit
+    cdef uint64_t* swap
+    while True:
+        memset(counts, 0, sizeof(counts))
+        for i in range(n):
+            counts[(pairs[i] >> shift) & (DIGITS - 1)] += 1
+        total = 0
+        for i in range(DIGITS):
+            count = counts[i]
+            counts[i] = total
+            total += count
+        if (span >> (shift - 32)) < DIGITS:
+            break
+        for i in range(n):
+            digit = (pairs[i] >> shift) & (DIGITS - 1)
+            other[counts[digit]] = pairs[i]
+            counts[digit] += 1
+        swap = pairs
+        pairs = other
+        other = swap
+        shift += DIGIT_BITS
+    for i in range(n):
+        digit = (pairs[i] >> shift) & (DIGITS - 1)
+        places[counts[digit]] = <int32_t><uint32_t>pairs[i]
+        counts[digit] += 1

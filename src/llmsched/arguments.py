@@ -48,6 +48,8 @@ def decimal_fraction(x: float | str | Decimal | Rational) -> Fraction:
 
 def whole(name: str, value: object, least: int, most: int = LARGEST) -> int:
     """`value` as an int (3.0 counts as 3), or an InputError that calls it `name`."""
+    if type(value) is int and least <= value <= most:  # nearly always, and a batch asks thousands of times
+        return value
     number: int | None = None
     if isinstance(value, float) and value.is_integer():  # numpy.float64 is a float
         number = int(value)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # A thread takes a chunk at a time: long enough (10 ms or so) to make Python's part small, short enough that all threads
 # end together.
 _CHUNK_JOBS = 256
-_CHUNK_REQUESTS = 100_000
+_CHUNK_REQUESTS = 20_000
 _MOST_THREADS = 1024
 
 
@@ -186,7 +186,7 @@ class _Run:
             pool.shutdown(cancel_futures=True)
 
     def chunks(self, threads: int) -> Iterator[_Chunk]:
-        most = max(1, min(_CHUNK_JOBS, len(self.jobs) // (4 * threads)))
+        most = max(1, min(_CHUNK_JOBS, len(self.jobs) // (16 * threads)))
         chunk = _Chunk(bool(self.keep or self.percentiles))
         for row, problem in self.lowered():
             chunk.add(row, problem, self.jobs[row].seed)
@@ -200,9 +200,10 @@ class _Run:
         before, problem = None, None
         for row, job in enumerate(self.jobs):
             try:
-                if job[:3] != before:
-                    before, problem = None, self.lower(job)
-                    before = job[:3]
+                what = job[:3]
+                if what != before:
+                    before, problem = None, self.lower(*what)
+                    before = what
                 if job.seed is not None:
                     whole("seed", job.seed, 0, LARGEST_SEED)
             except LlmschedError as error:
@@ -211,11 +212,11 @@ class _Run:
             assert problem is not None
             yield row, problem
 
-    def lower(self, job: Job) -> Problem:
-        workload = self.workloads[job.workload]
-        if not isinstance(workload, Workload):
-            raise InputError(f"expected a llmsched.Workload, not {type(workload).__name__}")
-        return lower(workload, named(self.policies[job.policy]), job.memory, None, **self.options)
+    def lower(self, workload: int, policy: int, memory: int) -> Problem:
+        given = self.workloads[workload]
+        if not isinstance(given, Workload):
+            raise InputError(f"expected a llmsched.Workload, not {type(given).__name__}")
+        return lower(given, named(self.policies[policy]), memory, None, **self.options)
 
     def fail(self, row: int, error: Exception) -> None:
         """Note the error with the row it belongs to, as the same type of exception."""
@@ -228,14 +229,16 @@ class _Run:
         """Take in a chunk's totals; returns the jobs done so far."""
         totals = future.result()
         self.table[chunk.rows] = totals
-        for k, row in enumerate(chunk.rows):
-            problem, record = chunk.problems[k], totals[k]
+        failed = totals["unfinished"] > 0
+        for k in np.flatnonzero(failed).tolist():
+            row, record = chunk.rows[k], totals[k]
             if record["status"] == OUT_OF_MEMORY:
                 self.fail(row, MemoryError("no memory to simulate it"))
-            elif record["unfinished"]:
-                self.fail(row, not_finished(problem, int(record["rounds"]), int(record["unfinished"])))
-            elif chunk.kept is not None:
-                self.keep_result(row, problem, chunk.kept[k], record)
+            else:
+                self.fail(row, not_finished(chunk.problems[k], int(record["rounds"]), int(record["unfinished"])))
+        if chunk.kept is not None:
+            for k in np.flatnonzero(~failed).tolist():
+                self.keep_result(chunk.rows[k], chunk.problems[k], chunk.kept[k], totals[k])
         return chunk.rows[-1] + 1 if chunk.rows else len(self.jobs)
 
     def keep_result(self, row: int, problem: Problem, arrays: tuple[Any, Any, Any], record: Any) -> None:
