@@ -79,6 +79,7 @@ CASES: Mapping[str, Callable[[], Case]] = {
             "", ls.generate.poisson(_noisy(5000), rate=1.1, seed=1), "mc-benchmark"
         ),
         "amin noisy skip 1000": lambda: Case("", _noisy(1000), dataclasses.replace(ls.policies["amin"], fill="skip")),
+        "fcfs skip 20000": lambda: Case("", _noisy(20_000), dataclasses.replace(ls.policies["fcfs"], fill="skip")),
         "fcfs arriving 5000": lambda: Case("", _arriving(5000), "fcfs"),
         "amin arriving 5000": lambda: Case("", _arriving(5000), "amin"),
         "fcfs tight 2000": lambda: Case("", _arriving(2000), "fcfs", MEMORY // 8),

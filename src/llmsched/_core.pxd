@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from llmsched._heap cimport Entry, Heap
+from llmsched._line cimport Line
 from llmsched._profile cimport Profile
 from llmsched._request cimport Request
 from llmsched._ties cimport Ties
@@ -155,7 +156,8 @@ cdef struct Engine:
     int64_t fresh
     int32_t head            # the request made of place `fresh`, or NONE
     Entry head_entry        # how it compares with the heap's top
-    Heap heap               # all others that wait
+    Heap heap               # all others that wait,
+    Line line               # unless fill="skip": then all who wait are here
     Wheel wheel
     int32_t capped          # chain of requests that reached their cap in the last round
     int32_t evicted         # chain of requests evicted for overflow in this round
@@ -165,6 +167,8 @@ cdef struct Engine:
     int64_t lone_end        # a request admitted alone that outgrows C runs up to this round, or -1
     int32_t tested          # the request whose earliest start is known, or NONE
     int64_t earliest
+    int64_t refused_held    # with fill="skip": the easiest request that was refused in this round
+    int64_t refused_length
     # overflow
     bint overflows          # it can happen: some request may outgrow its belief
     Ties ties

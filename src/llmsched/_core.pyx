@@ -11,7 +11,8 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from llmsched._check cimport check
-from llmsched._heap cimport Entry, entry_less, heap_free, heap_insert_sorted, heap_pop, heap_push
+from llmsched._heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
+from llmsched._line cimport Node, line_add, line_free, line_init, line_join, line_refresh
 from llmsched._memory cimport allocate
 from llmsched._profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
@@ -53,6 +54,7 @@ cdef int engine_start(Engine* engine, const Task* task) noexcept nogil:
     engine.capped = engine.evicted = engine.tested = engine.oldest = engine.newest = NONE
     engine.head = engine.free_request = NONE
     engine.lone_end = NONE
+    line_init(&engine.line)
     engine.stream = task.seed if task.seeded else 0
     engine.profiled = task.reserve != RESERVE_NONE
     for i in range(n):
@@ -83,6 +85,7 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.attempts)
     free(engine.round_end)
     heap_free(&engine.heap)
+    line_free(&engine.line)
     wheel_free(&engine.wheel)
     profile_free(&engine.profile)
     ties_free(&engine.ties)
@@ -362,10 +365,13 @@ cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
 cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
     # Admits what is feasible; lowers `wake` to the round at which the next one may be, if nothing else happens.
     cdef int32_t p
+    cdef int status = 0
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
     if engine.task.skip:
-        return admission_skipping(engine, wake)
+        engine.refused_held = engine.refused_length = INT64_MAX
+        engine.line.first = admission_skipping(engine, engine.line.first, wake, &status)
+        return status
     while engine.waiting > 0:
         p = first_waiting(engine)
         if p == NONE:
@@ -383,33 +389,26 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
     return 0
 
 
-cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
-    # The same with fill="skip": every waiting request in order; those that stay close ranks. Who holds no less than one
-    # that does not fit, and has no fewer rounds to come, does not fit either, now or earlier than that one.
-    cdef int64_t at, length, held, kept = 0, least_held = INT64_MAX, least_length = INT64_MAX
-    cdef Entry entry
-    cdef const Request* r
-    engine.ticks += engine.heap.size >> 4
-    for at in range(engine.heap.size):
-        entry = engine.heap.entries[at]
-        r = &engine.requests[entry.who]
-        held = r.prompt + r.mark
-        length = believed_length(engine, r) - r.mark
-        if held >= least_held and length >= least_length:
-            engine.heap.entries[kept] = entry
-            kept += 1
-        elif feasible(engine, entry.who, wake):
-            engine.waiting -= 1
-            if admit(engine, entry.who) < 0:
-                return -1
-        else:
-            if held <= least_held and length <= least_length:
-                least_held = held
-                least_length = length
-            engine.heap.entries[kept] = entry
-            kept += 1
-    engine.heap.size = kept
-    return 0
+cdef int32_t admission_skipping(Engine* engine, int32_t root, int64_t* wake, int* status) noexcept nogil:
+    # The same with fill="skip", for one part of the line: admits, in order, whoever is feasible. Returns the root of what
+    # stays. Where one that held the least and had the least to come would not fit, nobody does.
+    cdef Node* node
+    cdef int32_t left
+    if root == NONE or status[0] < 0:
+        return root
+    node = &engine.line.nodes[root]
+    engine.line.operations += 1
+    if not somebody_fits(engine, node.least_held, node.least_length, wake):
+        return root
+    left = admission_skipping(engine, node.left, wake, status)
+    if status[0] == 0 and somebody_fits(engine, node.held, node.length, wake):
+        engine.waiting -= 1
+        status[0] = admit(engine, root)
+        return line_join(&engine.line, left, admission_skipping(engine, node.right, wake, status))
+    node.left = left
+    node.right = admission_skipping(engine, node.right, wake, status)
+    line_refresh(&engine.line, node)
+    return root
 
 
 cdef inline int32_t first_waiting(Engine* engine) noexcept nogil:
@@ -503,12 +502,16 @@ cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexc
 
 cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # The request starts to wait; p is its number, or NONE. 0, or -1 without memory.
+    cdef const Request* r
+    cdef int64_t length
     if engine.task.skip:
         if p == NONE:
             p = make_request(engine, place)
             if p == NONE:
                 return -1
-        return heap_insert_sorted(&engine.heap, entry_of(engine, place, p))
+        r = &engine.requests[p]
+        length = believed_length(engine, r) - r.mark
+        return line_add(&engine.line, p, entry_of(engine, place, p), r.prompt + r.mark, length)
     return heap_push(&engine.heap, entry_of(engine, place, p))
 
 
@@ -522,34 +525,61 @@ cdef inline int64_t believed_length(const Engine* engine, const Request* r) noex
     return min(length, task.memory - r.prompt)
 
 
+cdef inline bint crowded(const Engine* engine, int64_t held) noexcept nogil:
+    # Whether the coming round has no room for one more that holds `held` tokens: its need only grows until somebody leaves.
+    return engine.running >= engine.task.max_batch or engine.need + held + 1 > engine.task.capacity
+
+
+cdef inline int64_t earliest_start(Engine* engine, int64_t held, int64_t length) noexcept nogil:
+    # The first round in which a request of `held` tokens with `length` to come is feasible, should nothing else happen.
+    if held + length > engine.task.capacity:
+        return NEVER  # only alone, and then it is feasible anyway
+    if engine.lone_end >= engine.round:
+        return engine.lone_end + 1
+    return profile_earliest(&engine.profile, engine.round, held, length, engine.task.capacity)
+
+
 cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nogil:
     # Whether p may start now. If not, `wake` is lowered to the round at which it may, should nothing else happen.
-    cdef const Task* task = engine.task
-    cdef Request* r = &engine.requests[p]
+    cdef const Request* r = &engine.requests[p]
     cdef int64_t held = r.prompt + r.mark
-    cdef int64_t length
     engine.work.feasibility_tests += 1
     if engine.running == 0:
         return True
-    if engine.running >= task.max_batch or engine.need + held + 1 > task.capacity:
-        return False  # the need of the coming round only grows until somebody leaves
+    if crowded(engine, held):
+        return False
     if not engine.profiled:
         return True
     if engine.tested != p or engine.earliest <= engine.round:
         engine.tested = p
-        length = believed_length(engine, r)
-        if r.prompt + length > task.capacity:
-            engine.earliest = NEVER  # only alone, and then it is feasible anyway
-        elif engine.lone_end >= engine.round:
-            engine.earliest = engine.lone_end + 1
-        else:
-            engine.earliest = profile_earliest(
-                &engine.profile, engine.round, held, length - r.mark, task.capacity
-            )
+        engine.earliest = earliest_start(engine, held, believed_length(engine, r) - r.mark)
     if engine.earliest > engine.round:
         wake[0] = min(wake[0], engine.earliest)
         return False
     return True
+
+
+cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t length, int64_t* wake) noexcept nogil:
+    # The same of a request, or the best of several, that holds `held` tokens and has `length` to come. Who holds no less
+    # than one that was refused in this round, and has no less to come, does not fit either, now or before that one.
+    cdef int64_t earliest
+    engine.work.feasibility_tests += 1
+    if engine.running == 0:
+        return True
+    if crowded(engine, held):
+        return False
+    if not engine.profiled:
+        return True
+    if held >= engine.refused_held and length >= engine.refused_length:
+        return False
+    earliest = earliest_start(engine, held, length)
+    if earliest <= engine.round:
+        return True
+    wake[0] = min(wake[0], earliest)
+    if held <= engine.refused_held and length <= engine.refused_length:
+        engine.refused_held = held
+        engine.refused_length = length
+    return False
 
 
 cdef int admit(Engine* engine, int32_t p) noexcept nogil:

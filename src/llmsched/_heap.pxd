@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy
 
 from llmsched._check cimport check
 
@@ -34,7 +34,7 @@ cdef struct Entry:
 
 
 cdef struct Heap:
-    Entry* entries      # entries[0:size] is a heap, or ascending (fill="skip"); never both in one run
+    Entry* entries      # entries[0:size] is a heap
     int64_t size
     int64_t capacity
     int64_t operations  # entries moved, for the work counters
@@ -113,21 +113,3 @@ cdef inline void heap_pop(Heap* heap) noexcept nogil:
         e[at] = e[child]
         at = child
     e[at] = last
-
-
-cdef inline int heap_insert_sorted(Heap* heap, Entry entry) noexcept nogil:
-    # Keeps the entries ascending instead: fill="skip" walks them all in order. 0, or -1 without memory.
-    cdef int64_t low = 0, high = heap.size, middle
-    if heap_reserve(heap) < 0:
-        return -1
-    while low < high:
-        middle = (low + high) >> 1
-        if entry_less(entry, heap.entries[middle]):
-            high = middle
-        else:
-            low = middle + 1
-    memmove(heap.entries + low + 1, heap.entries + low, (heap.size - low) * sizeof(Entry))
-    heap.entries[low] = entry
-    heap.size += 1
-    heap.operations += 1
-    return 0

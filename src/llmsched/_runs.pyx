@@ -188,7 +188,7 @@ cdef dict work(const Engine* engine):
         "admissions": engine.work.admissions,
         "feasibility_tests": engine.work.feasibility_tests,
         "points_scanned": engine.profile.scanned,
-        "heap_operations": engine.heap.operations + engine.ties.operations,
+        "heap_operations": engine.heap.operations + engine.line.operations + engine.ties.operations,
     }
 
 
