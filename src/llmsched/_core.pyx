@@ -390,8 +390,8 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
 
 
 cdef int32_t admission_skipping(Engine* engine, int32_t root, int64_t* wake, int* status) noexcept nogil:
-    # The same with fill="skip", for one part of the line: admits, in order, whoever is feasible. Returns the root of what
-    # stays. Where one that held the least and had the least to come would not fit, nobody does.
+    # The same with fill="skip", for one part of the line: admits, in order, whoever is feasible. Returns the root of
+    # what stays. Where one that held the least and had the least to come would not fit, nobody does.
     cdef Node* node
     cdef int32_t left
     if root == NONE or status[0] < 0:
@@ -526,7 +526,7 @@ cdef inline int64_t believed_length(const Engine* engine, const Request* r) noex
 
 
 cdef inline bint crowded(const Engine* engine, int64_t held) noexcept nogil:
-    # Whether the coming round has no room for one more that holds `held` tokens: its need only grows until somebody leaves.
+    # Whether the coming round has no room for one more, of `held` tokens: its need only grows until somebody leaves.
     return engine.running >= engine.task.max_batch or engine.need + held + 1 > engine.task.capacity
 
 
@@ -560,8 +560,8 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
 
 
 cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t length, int64_t* wake) noexcept nogil:
-    # The same of a request, or the best of several, that holds `held` tokens and has `length` to come. Who holds no less
-    # than one that was refused in this round, and has no less to come, does not fit either, now or before that one.
+    # The same of a request, or the best of several, that holds `held` tokens and has `length` to come. Who holds no
+    # less than one refused in this round, and has no less to come, does not fit either, now or before that one.
     cdef int64_t earliest
     engine.work.feasibility_tests += 1
     if engine.running == 0:
