@@ -28,7 +28,7 @@ from .errors import (
     MemoryTooSmallError,
     nearest,
 )
-from .policy import DESCRIPTIONS, Policy, named, policies
+from .policy import Policy, named, policies
 from .simulation import Engine, simulate
 from .workload import Workload
 
@@ -161,7 +161,9 @@ def _compare(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="A policy; repeat for several. By default hsf and all that cannot see the truth."
+            metavar="NAME",
+            help="A policy; repeat for several. By default ten, hsf and nine that cannot see the truth; `llmsched "
+            "policies` lists more.",
         ),
     ] = None,
     memory: _Memory = paper.MEMORY,
@@ -455,16 +457,12 @@ def _policies(as_json: _Json = False) -> None:
     if as_json:
         console.print_json([console.policy_json(name, policy) for name, policy in policies.items()])
         return
-    columns = ["policy", "order", "reserve", "margin", "evict", "refine", "cap to", "resume"]
-    console.print_table(
-        columns, [console.policy_cells(name, policy) for name, policy in policies.items()], left=range(8)
-    )
+    rows = [console.policy_cells(name, policy) for name, policy in policies.items()]
+    console.print_table(console.POLICY_COLUMNS, rows, left=range(len(console.POLICY_COLUMNS)))
     console.say()
     width = max(map(len, policies)) + 2
     for name, policy in policies.items():
-        reads = "the truth" if policy.clairvoyant else ", ".join(policy.needs) or "no prediction"
-        text = f"{DESCRIPTIONS[name]}; reads {reads}"
-        lines = textwrap.wrap(text, max(console.stdout().width, 60) - width)
+        lines = textwrap.wrap(console.policy_text(name, policy), max(console.stdout().width, 60) - width)
         console.say(f"{name:<{width}}" + f"\n{'':{width}}".join(lines))
 
 

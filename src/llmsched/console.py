@@ -378,11 +378,25 @@ def policy_json(name: str, policy: Policy) -> dict[str, Any]:
     return {"policy": name, **policy.fields(), **about}
 
 
+#: Columns of the table of policies; the first is the name, and two are made of two fields.
+POLICY_COLUMNS = ("policy", "order", "reserve", "margin", "evict", "refine", "cap to", "resume")
+
+
 def policy_cells(name: str, policy: Policy) -> list[str]:
+    """The cells of `POLICY_COLUMNS`."""
     evict = f"{policy.evict} {policy.beta:g}" if policy.evict == "random" else policy.evict
     cap = "-" if policy.cap == "none" else policy.cap_refine
     order = policy.order if isinstance(policy.order, str) else "custom"
     return [name, order, policy.reserve, f"{policy.margin:g}", evict, policy.refine, cap, policy.resume]
+
+
+def policy_text(name: str, policy: Policy) -> str:
+    """What it is, what it reads, and the fields that are not in the table."""
+    reads = "the truth" if policy.clairvoyant else ", ".join(policy.needs) or "no prediction"
+    usual = Policy().fields()
+    shown = {*POLICY_COLUMNS, "beta", "cap", "cap_refine"}
+    others = [f"{k}={v}" for k, v in policy.fields().items() if k not in shown and v != usual[k]]
+    return f"{DESCRIPTIONS[name]}; reads {reads}" + (f"; {', '.join(others)}" if others else "")
 
 
 def reading_notes(workload: Workload) -> list[str]:

@@ -36,7 +36,7 @@ class Problem:
     bound: IntArray | None  # õ at the start; None where the policy never reads it
     upper: IntArray | None  # u; only where a cap refines to it
     believed: IntArray | None  # the `reserve` field's values; None for "bound" and "none"
-    keys: IntArray | FloatArray | None  # the admission order's keys; None for "bound" and "queue", which change
+    keys: IntArray | FloatArray | None  # the admission order's keys; None for those that change
     memory: int  # M
     capacity: int  # C while anything runs: floor((1 - margin) M)
     seed: int | None
@@ -82,7 +82,6 @@ def lower(
     _check_predictions(workload, policy)
     _check_fits(workload, memory, block)
     memory -= memory % block  # what is left of the last block is of no use
-    tracked = "lower" in policy.needs
     caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
     believed: IntArray | None = None if policy.reserve in ("bound", "none") else getattr(workload, policy.reserve)
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
@@ -92,7 +91,7 @@ def lower(
         prompt=workload.prompt,
         output=workload.output,
         arrival=workload.arrival,
-        bound=workload.lower if tracked else None,
+        bound=_bound(workload, policy),
         upper=workload.upper if caps_to_upper else None,
         believed=believed,
         keys=_keys(workload, policy),
@@ -106,6 +105,16 @@ def lower(
         may_cycle=not finishes and _may_cycle(policy),
         stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * workload.extent.output,
     )
+
+
+def _bound(workload: Workload, policy: Policy) -> IntArray | None:
+    """Where õ starts; None where nothing reads it."""
+    if not policy.tracks_bound:
+        return None
+    if policy.bound == "one":
+        return np.ones(len(workload), np.int64)
+    column: IntArray = getattr(workload, policy.bound)
+    return column
 
 
 def _may_cycle(policy: Policy) -> bool:
@@ -172,7 +181,7 @@ def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
         return order
     if order == "volume":
         return volume(workload)
-    if order in ("bound", "queue"):
+    if order in ("bound", "area", "queue"):
         return None
     keys: IntArray | FloatArray = getattr(workload, str(order))  # the other orders are columns
     return keys

@@ -61,6 +61,12 @@ STYLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "fcfs": (_PURPLE, "-"),
         "protection": (_GREY, "--"),
         "clearing": (_GREY, ":"),
+        "amin-recompute": (_BLUE, "--"),
+        "mcsf-protection": (_ORANGE, ":"),
+        "vllm": (_PURPLE, "--"),
+        "trtllm": (_RED, "--"),
+        "s3": (_SKY, "-"),
+        "rect": (_GREEN, "--"),
     }
 )
 _OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733")  # compositions of one's own
