@@ -47,6 +47,17 @@ def test_recompute(tmp_path: Path) -> None:
         assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
 
 
+def test_energy(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
+    printed = run("energy.py", "--requests", 80, "--rate", 20, "--out", tmp_path)
+    w = ls.generate.poisson(ls.generate.lmsys(80), 20, 0).with_intervals(ls.intervals.buckets(100))
+    result = ls.simulate(w, "amin-recompute", memory=6000, clock="llama2-70b-2xa100", record="tokens")
+    spent = ls.energy.metrics(result, "example-2xa100")
+    (row,) = (line for line in printed.splitlines() if line.split()[:2] == ["amin-recompute", "6,000"])
+    assert row.split()[3] == f"{spent.joules_per_token:.2f}"
+    assert {file.name for file in tmp_path.iterdir()} == {"batch.png", "memory.png"}
+
+
 @pytest.mark.parametrize("rounds", ["o", "o+1"])
 def test_table1(rounds: str) -> None:
     printed = run("table1.py", "--requests", 150, "--replications", 2, "--rounds", rounds)

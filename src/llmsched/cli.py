@@ -401,12 +401,12 @@ def _capacity(
             else:
                 found[name] = capacities.smallest_memory(workload, chosen[name], rate=rate, **options)
     notes += _capacity_notes(found)
+    settings = {"intervals": spelling, "seed": seed, **machine, "clock": console.clock_json(clock_name, clock)}
     if as_json:
-        settings = {"intervals": spelling, "seed": seed, **machine, "clock": console.clock_json(clock_name, clock)}
         records = [{**answer.record(), "policy": name} for name, answer in found.items()]
         console.print_json({"llmsched": version, **settings, "notes": notes, "answers": records})
     else:
-        console.print_capacity(found, workload, spelling, clock_name, notes)
+        console.print_capacity(found, workload, settings, notes)
 
 
 @app.command("paper")

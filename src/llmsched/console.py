@@ -122,12 +122,10 @@ def print_comparison(
 ) -> None:
     workload, ranked, clock = compared.workload, compared.ranked(), settings["clock"]
     say(f"{counted(workload)}{when_they_arrive(workload, settings['round_seconds'], clock)}")
-    cache = f"KV cache {compared.memory:,} tokens"
-    cache += f" in blocks of {settings['block']}" if settings["block"] > 1 else ""
-    cache += f"; at most {settings['max_batch']} at once" if settings["max_batch"] is not None else ""
-    cache += "" if clock is None else f"; clock {clock['name']}"
+    cache = machine_text(compared.memory, settings["block"], settings["max_batch"])
+    cache += "" if clock is None else f"clock {clock['name']}; "
     unit = "rounds" if clock is None else "seconds"
-    say(f"{cache}; intervals {settings['intervals']}; seed {compared.seed}; times in {unit}\n")
+    say(f"{cache}intervals {settings['intervals']}; seed {compared.seed}; times in {unit}\n")
     records = [row.record() for row in ranked if row.result is not None]
 
     def column(name: str, **how: Any) -> list[str]:
@@ -220,16 +218,24 @@ def clock_json(name: str | None, clock: Clock | None) -> dict[str, Any] | None:
     return None if clock is None else {"name": name, **clock.fields()}
 
 
+def machine_text(memory: int | None, block: int, max_batch: int | None) -> str:
+    """Cache, blocks and cap on the batch, each if there is one and followed by a semicolon."""
+    cache = "" if memory is None else f"KV cache {memory:,} tokens"
+    blocks = "" if block == 1 else f"{' in ' if cache else ''}blocks of {block}"
+    parts = [cache + blocks, "" if max_batch is None else f"at most {max_batch} at once"]
+    return "".join(f"{part}; " for part in parts if part)
+
+
 def print_capacity(
-    found: Mapping[str, capacities.Capacity], workload: Workload, spelling: str, clock: str, notes: Sequence[str]
+    found: Mapping[str, capacities.Capacity], workload: Workload, settings: Mapping[str, Any], notes: Sequence[str]
 ) -> None:
     answers = list(found.values())
     one = answers[0]
     drawn = f"{one.replications} replications of {one.requests:,} requests"
     arriving = "" if one.quantity == "rate" else ", as they arrive" if one.rate is None else f", {one.rate:g}/s"
-    cache = "" if one.memory is None else f"KV cache {one.memory:,} tokens; "
+    cache = machine_text(one.memory, settings["block"], settings["max_batch"])
     say(f"{counted(workload)}; {drawn}{arriving}")
-    say(f"{cache}clock {clock}; intervals {spelling}; times in seconds")
+    say(f"{cache}clock {settings['clock']['name']}; intervals {settings['intervals']}; times in seconds")
     targets = ", ".join(f"{name} <= {limit:g}" for name, limit in one.slo.items())
     say(
         f"{'Highest rate' if one.quantity == 'rate' else 'Smallest cache'} with {one.attainment:.4g} of requests "
