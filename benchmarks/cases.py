@@ -64,7 +64,7 @@ def lmsys_buckets(n: int) -> ls.Workload:
 
 @functools.cache
 def azure(rounds_per_second: float) -> ls.Workload | None:
-    """The Azure conversations as they arrived, predicted in buckets of 100 and by their middles; None without the file."""
+    """The Azure conversations as they arrived, predicted in buckets of 100 and their middles; None without the file."""
     path = DATA / "AzureLLMInferenceTrace_conv.csv"
     if not path.exists():
         return None
