@@ -19,7 +19,7 @@ MEMORY = 16_492  # tokens of KV cache, as in the paper's experiments
 HUGE = 10_000_000
 CLOCK = "llama2-70b-2xa100"
 #: What is run with a clock: every way to order, to believe and to evict, with and without caps.
-CLOCKED = ("hsf", "amax", "amin", "aell", "mcsf", "mc-benchmark", "fcfs", "vllm", "trtllm", "clearing")
+CLOCKED = ("hsf", "amax", "amin", "aell", "mcsf", "mc-benchmark", "fcfs", "vllm", "trtllm", "s3", "clearing")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ def test_a_command_prints_what_the_page_shows(at: int, data_file, monkeypatch: p
     monkeypatch.chdir(data_file(TRACE).parent)
     monkeypatch.setenv("COLUMNS", "120")
     command, output = SHOWN[at]
-    result = CliRunner().invoke(cli.app, shlex.split(command)[1:], catch_exceptions=False)
+    words = shlex.split(command.replace("\\\n", " "))
+    result = CliRunner().invoke(cli.app, words[1:], catch_exceptions=False)
     assert result.exit_code == 0
     assert result.stdout == output
