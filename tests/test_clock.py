@@ -177,6 +177,38 @@ def test_a_bad_table_is_refused() -> None:
         ls.Clock.fit({"batch": [1, 2, 3, 4], "context": [1, 1, 5, 9], "seconds": [0.1, 0.01, 0.5, 0.7]})
 
 
+# Coefficients that will not do ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"base": 0}, "stands still"),
+        ({"base": 0, "per_context_token": 1, "per_prompt_token": 1, "per_swapped_token": 1}, "stands still"),
+        ({"base": -0.01}, "base=-0.01 must be a finite number of seconds, at least 0"),
+        ({"base": 1, "per_request": -1}, "per_request=-1 must be"),
+        ({"base": 1, "per_context_token": -1e-9}, "per_context_token=-1e-09 must be"),
+        ({"base": 1, "per_prompt_token": math.nan}, "per_prompt_token=nan must be"),
+        ({"base": math.inf}, "base=inf must be"),
+        ({"base": 1e10}, r"base=10000000000\.0 is more than 1e\+09 seconds"),
+        ({"base": True}, "base=True is not a number"),
+        ({"base": "0.1"}, "base='0.1' is not a number"),
+        ({"base": None}, "base=None is not a number"),
+        ({"base": 1, "context": "prompt"}, "context='prompt' is unknown; known: generated, all"),
+    ],
+)
+def test_a_clock_that_goes_back_or_stands_still_is_refused(fields: Any, said: str) -> None:
+    with pytest.raises(errors.InputError, match=said):
+        ls.Clock(**fields)
+
+
+@pytest.mark.parametrize("given", ["llama2-70b", "LLAMA2-70B-2XA100", "", 5, {"base": 1}])
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_what_is_no_clock_is_refused(given: Any, engine: Any) -> None:
+    with pytest.raises(errors.InputError, match="clock"):
+        ls.simulate(ls.Workload([1], [1]), "fcfs", memory=10, clock=given, engine=engine)
+
+
 # Files ----------------------------------------------------------------------------------------------------------------
 
 

@@ -312,7 +312,8 @@ def _timeline(
             )
     unit = "rounds" if clock is None else "seconds"
     console.say(f"{console.counted(workload)}{console.when_they_arrive(workload, 1.0, clock)}")
-    console.say(f"KV cache {memory:,} tokens; intervals {spelling}; seed {seed}; times in {unit}")
+    cache = console.machine_text(memory, block, max_batch) + ("" if clock is None else f"clock {clock_name}; ")
+    console.say(f"{cache}intervals {spelling}; seed {seed}; times in {unit}")
     console.say(
         f"{policy}: mean latency {result.mean_latency:,.6g}, makespan {result.makespan:,.6g}, "
         f"{result.total_evictions:,} evictions"

@@ -66,7 +66,8 @@ def lower(
     InputError
         memory, seed, max_rounds, max_batch or block is not usable.
     WorkloadError
-        Sums of tokens overflow, or a custom order has the wrong length.
+        Sums of tokens overflow, a custom order has the wrong length, or an arrival is so late that rounds of the clock
+        would not move the time.
     MissingPredictionError
         The policy reads a prediction column that the workload lacks.
     MemoryTooSmallError
@@ -81,6 +82,8 @@ def lower(
     block = whole("block", block, 1, LARGEST_BLOCK)
     _check_predictions(workload, policy)
     _check_fits(workload, memory, block)
+    if clock is not None:
+        _check_time(workload, clock)
     memory -= memory % block  # what is left of the last block is of no use
     caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
     believed: IntArray | None = None if policy.reserve in ("bound", "none") else getattr(workload, policy.reserve)
@@ -166,6 +169,19 @@ def _check_fits(workload: Workload, memory: int, block: int) -> None:
             f"memory={needed} is enough for every request",
             i,
             needed,
+        )
+
+
+def _check_time(workload: Workload, clock: Clock) -> None:
+    """Refuse arrivals so late that the shortest round hardly moves the time: microseconds taken for seconds, say."""
+    latest = float(workload.arrival.max(initial=0.0))
+    shortest = clock.base + clock.per_request
+    if 4 * np.spacing(latest) > shortest:
+        i = int(np.argmax(workload.arrival))
+        raise WorkloadError(
+            f"request {i} arrives at {latest:g} s, where time has steps of {np.spacing(latest):.1g} s, too coarse for "
+            f"rounds of {shortest:.3g} s: let arrivals start near 0, and check that they are in seconds",
+            i,
         )
 
 
