@@ -360,6 +360,12 @@ clocks: Mapping[str, Clock] = MappingProxyType(
             context="generated",
             source="Llama-2-70B on two A100: arXiv 2508.14544, Section 6; 2502.07115's code counts generated tokens",
         ),
+        "llama2-70b-4xa100": Clock(
+            base=0.041,
+            per_context_token=0.000000809,
+            per_prompt_token=0.000226,
+            source=f"Llama-2-70B on four A100 80GB, {_SPLITWISE.format(decode=8, prefill=35)}",
+        ),
         "llama2-70b-8xa100": Clock(
             base=0.0419,
             per_request=0.0000508,
@@ -373,6 +379,13 @@ clocks: Mapping[str, Clock] = MappingProxyType(
             per_context_token=0.000000509,
             per_prompt_token=0.000129,
             source=f"Llama-2-70B on two H100 80GB, {_SPLITWISE.format(decode=8, prefill=32)}",
+        ),
+        "llama2-70b-4xh100": Clock(
+            base=0.0283,
+            per_request=0.000237,
+            per_context_token=0.000000176,
+            per_prompt_token=0.000091,
+            source=f"Llama-2-70B on four H100 80GB, {_SPLITWISE.format(decode=7, prefill=27)}",
         ),
         "llama2-70b-8xh100": Clock(
             base=0.029,
