@@ -20,7 +20,7 @@ import typer
 from . import capacity as capacities
 from . import clock as clocks
 from . import compare as comparing
-from . import console, curves, generate, intervals, paper, perfetto, plots, service, theory, traces
+from . import console, curves, energy, generate, intervals, paper, perfetto, plots, service, theory, traces
 from ._version import version
 from .errors import (
     InputError,
@@ -182,6 +182,10 @@ def _compare(
         float, typer.Option(metavar="T", help="Time to cut off service metrics at the begin (seconds with a clock).")
     ] = 0.0,
     drain: Annotated[float, typer.Option(metavar="T", help="Time to cut off them before the end.")] = 0.0,
+    power: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Also the joules, of which it needs --clock: {', '.join(energy.powers)}."),
+    ] = None,
     max_batch: _MaxBatch = None,
     block: _Block = 1,
     format_: _Format = None,
@@ -215,6 +219,9 @@ def _compare(
     clock = None if clock_name is None else clocks.parse(clock_name)
     targets = {} if slo is None else service.parse_slo(slo)
     timed = clock is not None or slo is not None
+    if power is not None and clock is None:
+        raise InputError("--power needs --clock: joules are watts times seconds")
+    watts = None if power is None else energy.named(power)
     if clock is not None and round_seconds != 1:
         raise InputError("--round-seconds and --clock both say how long a round lasts: give one of them")
     workload = _arrive(_workload(trace, generator, seed, limit, format_, on_error, round_seconds), rate, seed)
@@ -239,11 +246,16 @@ def _compare(
         for row in compared
         if timed and row.result is not None
     }
+    spent = {
+        row.policy: energy.metrics(row.result, watts)
+        for row in compared
+        if watts is not None and row.result is not None
+    }
     notes += console.reading_notes(workload) + _overload_notes(served)
     settings: dict[str, Any] = {"intervals": spelling, "max_rounds": max_rounds, "round_seconds": round_seconds}
     settings |= {"clock": console.clock_json(clock_name, clock), "rate": rate, "slo": targets or None}
-    settings |= {"warmup": warmup, "drain": drain, "max_batch": max_batch, "block": block}
-    records = console.with_service(compared.records(), served, timed)
+    settings |= {"warmup": warmup, "drain": drain, "max_batch": max_batch, "block": block, "power": power}
+    records = console.with_energy(console.with_service(compared.records(), served, timed), spent)
     if csv_file is not None:
         console.write_csv(csv_file, list(records[0]) if records else comparing.COLUMNS, records)
     if plot_file is not None:
@@ -251,7 +263,7 @@ def _compare(
     if as_json:
         console.print_json(console.comparison_json(compared, settings, notes) | {"policies": records})
     elif csv_file != "-":
-        console.print_comparison(compared, settings, notes, served if timed else None)
+        console.print_comparison(compared, settings, notes, served if timed else None, spent)
     if not any(row.result is not None for row in compared):
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from . import capacity as capacities
 from . import compare as comparing
-from . import paper, service, theory
+from . import energy, paper, service, theory
 from ._version import version
 from .clock import Clock
 from .errors import (
@@ -119,6 +119,7 @@ def print_comparison(
     settings: Mapping[str, Any],
     notes: Sequence[str],
     served: Mapping[str, service.Service] | None = None,
+    spent: Mapping[str, energy.Energy] = MappingProxyType({}),
 ) -> None:
     workload, ranked, clock = compared.workload, compared.ranked(), settings["clock"]
     say(f"{counted(workload)}{when_they_arrive(workload, settings['round_seconds'], clock)}")
@@ -147,6 +148,10 @@ def print_comparison(
     }
     if served is not None:
         cells = service_cells(cells, [served[record["policy"]] for record in records], bool(settings["slo"]))
+    if spent:
+        joules = [spent[record["policy"]] for record in records]
+        cells["J/token"] = aligned([one.joules_per_token for one in joules], decimals=2)
+        cells["wasted J"] = aligned([one.wasted_share * 100 for one in joules], suffix="%", decimals=1)
     rows: list[Sequence[str]] = list(zip(*cells.values(), strict=True))
     rows += [(row.policy, why_not(row, settings["max_rounds"])) for row in ranked if row.result is None]
     print_table(list(cells), rows)
@@ -158,6 +163,10 @@ def print_comparison(
         if settings["slo"]:
             targets = ", ".join(f"{name} <= {limit:g}" for name, limit in settings["slo"].items())
             say(f"good: share of requests with {targets}; good/{unit[0]}: such requests per {unit[:-1]}")
+    if spent:
+        say(
+            f"J/token: all joules over all output tokens, power model {settings['power']}; wasted J: share by evictions"
+        )
     for note in notes:
         say(f"note: {note}")
     for row in ranked:
@@ -211,6 +220,17 @@ def with_service(
         merged.append(
             {**record, **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}}
         )
+    return merged
+
+
+def with_energy(records: Sequence[Mapping[str, Any]], spent: Mapping[str, energy.Energy]) -> list[dict[str, Any]]:
+    """The records of a comparison, with the joules of those that have some, under names that begin with energy_."""
+    names = list(next(iter(spent.values())).summary()) if spent else []
+    merged = []
+    for record in records:
+        known = spent[record["policy"]].summary() if record["policy"] in spent else dict.fromkeys(names)
+        finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in known.items()}
+        merged.append({**record, **{f"energy_{k}": v for k, v in finite.items()}})
     return merged
 
 
