@@ -1,6 +1,6 @@
-# The waiting set of fill="skip", which asks for *every* request that fits: a treap in admission order. Each node knows the
-# least cache held and the least length to come below it, so that a part of the line in which nobody can fit is passed
-# over at once.
+# The waiting set of fill="skip", which asks for *every* request that fits: a treap in admission order. Each node knows
+# the least cache held and the least length to come below it, so that a part of the line in which nobody can fit is
+# passed over at once.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, realloc
