@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
+from llmsched.compare import with_midpoints
 from llmsched.lowering import lower
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MEMORY = 16_492  # tokens of KV cache, as in the paper's experiments
 HUGE = 10_000_000
+CLOCK = "llama2-70b-2xa100"
+#: What is run with a clock: every way to order, to believe and to evict, with and without caps.
+CLOCKED = ("hsf", "amax", "amin", "aell", "mcsf", "mc-benchmark", "fcfs", "vllm", "trtllm", "s3", "clearing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +30,10 @@ class Case:
     workload: ls.Workload
     policy: str | ls.Policy
     memory: int = MEMORY
+    clock: str | None = None
 
     def simulate(self, engine: Any = "compiled") -> ls.Result:
-        return ls.simulate(self.workload, self.policy, memory=self.memory, engine=engine)
+        return ls.simulate(self.workload, self.policy, memory=self.memory, engine=engine, clock=self.clock)
 
     def __str__(self) -> str:
         return self.name
@@ -59,12 +64,12 @@ def lmsys_buckets(n: int) -> ls.Workload:
 
 @functools.cache
 def azure(rounds_per_second: float) -> ls.Workload | None:
-    """The Azure conversation trace with its arrivals, predicted in buckets of 100; None where it is absent."""
+    """The Azure conversations as they arrived, predicted in buckets of 100 and their middles; None without the file."""
     path = DATA / "AzureLLMInferenceTrace_conv.csv"
     if not path.exists():
         return None
     trace = ls.generate.speed_up(ls.traces.load(path), 1 / rounds_per_second)
-    return trace.with_intervals(ls.intervals.buckets(100))
+    return with_midpoints(trace.with_intervals(ls.intervals.buckets(100)))
 
 
 def churning(n: int) -> Case:

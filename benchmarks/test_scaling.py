@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 from cases import (
+    CLOCK,
+    CLOCKED,
     HUGE,
     MEMORY,
     Case,
@@ -80,6 +82,20 @@ def test_azure_trace(policy, rounds_per_second, benchmark):
         pytest.skip("the Azure trace is not in ../shared/data: real traces are not part of the project")
     case = Case("azure", workload, policy)
     check(case, benchmark(case.simulate))
+    per(benchmark, "request", len(workload))
+
+
+@pytest.mark.benchmark(group="with a clock")
+@pytest.mark.parametrize("policy", CLOCKED)
+def test_azure_trace_with_a_clock(policy, benchmark):
+    workload = azure(1)
+    if workload is None:
+        pytest.skip("the Azure trace is not in ../shared/data: real traces are not part of the project")
+    case = Case("azure", workload, policy, clock=CLOCK)
+    result = benchmark(case.simulate)
+    assert result.peak_memory <= case.memory
+    least = ls.clocks[CLOCK].duration(1, 0) * workload.output
+    assert (result.completion >= (result.start + least) * (1 - 1e-12)).all()
     per(benchmark, "request", len(workload))
 
 

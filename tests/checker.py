@@ -74,18 +74,27 @@ def _key(w: ls.Workload, policy: ls.Policy, i: int) -> float:
     if policy.order == "volume":
         s, o = int(w.prompt[i]), int(w.output[i])
         return s * o + o * (o + 1) // 2
-    column = {"queue": "arrival", "bound": "lower"}.get(policy.order, policy.order)
-    return getattr(w, column)[i].item()
+    if policy.order in ("bound", "area"):
+        bound = _first_bound(w, policy, i)
+        return bound if policy.order == "bound" else (int(w.prompt[i]) + bound) * bound
+    return getattr(w, "arrival" if policy.order == "queue" else policy.order)[i].item()
+
+
+def _first_bound(w: ls.Workload, policy: ls.Policy, i: int) -> int:
+    return 1 if policy.bound == "one" else int(getattr(w, policy.bound)[i])
 
 
 def _feasible(w: ls.Workload, policy: ls.Policy, generated: dict[int, int], memory: int, capacity: int) -> bool:
-    def believed(i: int) -> int:
-        b = getattr(w, "lower" if policy.reserve == "bound" else policy.reserve)[i]
-        return min(max(int(b), generated[i] + 1), memory - int(w.prompt[i]))
+    def believed(i: int, g: int) -> int:
+        b = _first_bound(w, policy, i) if policy.reserve == "bound" else int(getattr(w, policy.reserve)[i])
+        return min(max(b, g + 1), memory - int(w.prompt[i]))
 
+    coming = sum(int(w.prompt[i]) + g + 1 for i, g in generated.items())
     if policy.reserve == "none":
-        return sum(int(w.prompt[i]) + g + 1 for i, g in generated.items()) <= capacity
-    length = {i: believed(i) for i in generated}
+        return coming <= capacity
+    if policy.hold == "peak":
+        return max(coming, sum(int(w.prompt[i]) + believed(i, 0) for i in generated)) <= capacity
+    length = {i: believed(i, g) for i, g in generated.items()}
     return all(
         sum(int(w.prompt[i]) + g + d for i, g in generated.items() if g + d <= length[i]) <= capacity
         for d in range(1, max(length[i] - generated[i] for i in generated) + 1)

@@ -188,6 +188,57 @@ def test_negative_zero_is_zero(engine):
     assert ends[0] == ends[1]
 
 
+# Machines -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [0, -16, 1.5, "16", True, 1025])
+def test_blocks_that_are_none(block):
+    assert "block must be a whole number from 1 to 1024" in str(said(errors.InputError, block=block))
+
+
+@pytest.mark.parametrize("max_batch", [0, -1, 1.5, "8", True])
+def test_caps_on_the_batch_that_are_none(max_batch):
+    assert "max_batch must be a whole number from 1 to " in str(said(errors.InputError, max_batch=max_batch))
+
+
+def test_blocks_that_do_not_fit_the_cache():
+    error = said(errors.MemoryTooSmallError, block=16)  # not even one of them
+    assert (error.request, error.needed) == (0, 16)
+    assert "= 4 tokens of cache, in whole blocks of 16, but memory is 10: it can never finish. memory=16 is" in str(
+        error
+    )
+    error = said(errors.MemoryTooSmallError, workload=ls.Workload([1, 5], [3, 5], lower=1), block=4, memory=11)
+    assert (error.request, error.needed) == (1, 12)  # 10 tokens would fit, three blocks do not
+    for engine in ENGINES:  # what is left of the last block is of no use
+        r = ls.simulate(W, "amin", memory=11, block=4, engine=engine)
+        assert r.memory == 8
+        assert r.peak_memory <= 8
+
+
+def test_arrivals_so_late_that_a_round_would_not_move_the_time():
+    w = W.replace(arrival=[0, 1.7e15, 5])  # microseconds since 1970
+    error = said(errors.WorkloadError, workload=w, clock="llama2-70b-2xa100")
+    assert error.request == 1
+    assert "request 1 arrives at 1.7e+15 s" in str(error)
+    assert "check that they are in seconds" in str(error)
+    for engine in ENGINES:  # seconds since 1970 will do
+        late = ls.simulate(W.replace(arrival=1.7e9), "amin", memory=10, clock="llama2-70b-2xa100", engine=engine)
+        now = ls.simulate(W, "amin", memory=10, clock="llama2-70b-2xa100", engine=engine)
+        assert late.latency == pytest.approx(now.latency, rel=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["hsf", "amin", "vllm", "s3", "aell"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_arrivals_need_not_be_sorted(policy, engine):
+    w = ls.generate.poisson(ls.generate.lmsys(40, seed=1), rate=0.7, seed=1).with_intervals(ls.intervals.buckets(100))
+    # no two are equal in anything, so that ties do not depend on the order
+    w = w.replace(output=np.arange(40) * 7 % 41 + 60, lower=np.arange(40) + 20, upper=np.arange(40) * 7 % 41 + 70)
+    shuffled = np.random.default_rng(0).permutation(40)
+    options = {"memory": 700, "clock": "llama2-70b-2xa100", "seed": None, "engine": engine}
+    one, other = (ls.simulate(x, policy, **options) for x in (w, w.take(shuffled)))
+    assert other.completion.tolist() == one.completion[shuffled].tolist()
+
+
 # Policies that never finish -------------------------------------------------------------------------------------------
 
 #: Two requests that grow in step until both must restart.

@@ -90,6 +90,20 @@ def test_json_and_csv_hold_the_service_metrics(tmp_path: Path) -> None:
     assert row["mean_latency"] == str(result.mean_latency)
 
 
+def test_with_a_power_model_the_table_has_joules(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["compare", "--limit", "150", "--clock", PRESET, "--rate", "20", "--memory", "2500", "--power",
+            "example-2xa100", "--policy", "amin", "--policy", "hsf"]  # fmt: skip
+    rows = {line.split()[0]: line.split() for line in run(*args).splitlines() if line.split()}
+    records = {record["policy"]: record for record in json.loads(run(*args, "--json"))["policies"]}
+    for policy in ("amin", "hsf"):
+        result = ls.simulate(served(20, 150), policy, memory=2500, clock=PRESET, record="tokens")
+        spent = ls.energy.metrics(result, "example-2xa100")
+        assert rows[policy][-2:] == [f"{spent.joules_per_token:.2f}", f"{spent.wasted_share * 100:.1f}%"]
+        assert {k: records[policy][f"energy_{k}"] for k in spent.summary()} == spent.summary()
+    assert "--power needs --clock" in refused(capsys, "compare", "--power", "example-2xa100")
+    assert "did you mean 'example-2xa100'" in refused(capsys, "compare", "--clock", PRESET, "--power", "2xa100")
+
+
 def test_a_clock_from_a_file_and_a_load_above_capacity(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('unit = "ms"\nbase = 50\n')

@@ -32,6 +32,18 @@ SPLITWISE = {
         (128, 1): (58.19, 29.87), (256, 1): (51.66, 28.27), (1024, 1): (77.91, 29.74), (2048, 1): (136.80, 31.05),
         (4096, 1): (390.29, 30.56), (8192, 1): (844.89, 31.41),
     },
+    "llama2-70b-4xa100": {
+        (512, 1): (126.96, 44.99), (512, 2): (253.93, 45.00), (512, 4): (571.43, 45.09), (512, 8): (1233.02, 45.80),
+        (512, 16): (2892.58, 48.52), (512, 32): (5131.73, 52.35), (512, 64): (10947.82, 72.95),
+        (128, 1): (63.65, 42.42), (256, 1): (78.57, 42.18), (1024, 1): (227.08, 44.95), (2048, 1): (403.33, 44.98),
+        (4096, 1): (965.15, 46.37), (8192, 1): (2278.45, 46.06),
+    },
+    "llama2-70b-4xh100": {
+        (512, 1): (59.62, 29.72), (512, 2): (103.62, 29.98), (512, 4): (195.28, 29.92), (512, 8): (442.20, 31.44),
+        (512, 16): (874.35, 32.84), (512, 32): (1726.05, 36.88), (512, 64): (3520.47, 52.36),
+        (128, 1): (49.09, 28.36), (256, 1): (50.98, 30.03), (1024, 1): (105.61, 29.44), (2048, 1): (200.68, 29.82),
+        (4096, 1): (463.46, 29.58), (8192, 1): (953.58, 29.72),
+    },
     "llama2-70b-2xh100": {  # without a batch of 64, for which two GPUs have no room
         (512, 1): (83.83, 37.00), (512, 2): (155.84, 37.39), (512, 4): (299.82, 39.98), (512, 8): (606.02, 40.40),
         (512, 16): (1191.98, 41.97), (512, 32): (2397.77, 52.30),
@@ -175,6 +187,38 @@ def test_a_bad_table_is_refused() -> None:
         ls.Clock.fit(table | {"batch": np.ones((40, 2))})
     with pytest.raises(errors.InputError, match="stands still"):
         ls.Clock.fit({"batch": [1, 2, 3, 4], "context": [1, 1, 5, 9], "seconds": [0.1, 0.01, 0.5, 0.7]})
+
+
+# Coefficients that will not do ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"base": 0}, "stands still"),
+        ({"base": 0, "per_context_token": 1, "per_prompt_token": 1, "per_swapped_token": 1}, "stands still"),
+        ({"base": -0.01}, "base=-0.01 must be a finite number of seconds, at least 0"),
+        ({"base": 1, "per_request": -1}, "per_request=-1 must be"),
+        ({"base": 1, "per_context_token": -1e-9}, "per_context_token=-1e-09 must be"),
+        ({"base": 1, "per_prompt_token": math.nan}, "per_prompt_token=nan must be"),
+        ({"base": math.inf}, "base=inf must be"),
+        ({"base": 1e10}, r"base=10000000000\.0 is more than 1e\+09 seconds"),
+        ({"base": True}, "base=True is not a number"),
+        ({"base": "0.1"}, "base='0.1' is not a number"),
+        ({"base": None}, "base=None is not a number"),
+        ({"base": 1, "context": "prompt"}, "context='prompt' is unknown; known: generated, all"),
+    ],
+)
+def test_a_clock_that_goes_back_or_stands_still_is_refused(fields: Any, said: str) -> None:
+    with pytest.raises(errors.InputError, match=said):
+        ls.Clock(**fields)
+
+
+@pytest.mark.parametrize("given", ["llama2-70b", "LLAMA2-70B-2XA100", "", 5, {"base": 1}])
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_what_is_no_clock_is_refused(given: Any, engine: Any) -> None:
+    with pytest.raises(errors.InputError, match="clock"):
+        ls.simulate(ls.Workload([1], [1]), "fcfs", memory=10, clock=given, engine=engine)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

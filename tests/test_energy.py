@@ -172,4 +172,6 @@ def test_latency_against_energy_is_drawn() -> None:
     assert "joules" in axes.get_xlabel()
     assert axes.get_ylabel() == "p50 ttft (seconds)"
     assert plots.tradeoff({}, POWER).axes
+    twice = plots.tradeoff({"a": by_memory, "b": by_memory}, POWER)  # a text that is there already is not written again
+    assert sorted(text.get_text() for text in twice.axes[0].texts) == ["1,000", "2,000"]
     assert np.isfinite(axes.get_ylim()).all()

@@ -159,12 +159,15 @@ def test_fields_that_nothing_reads_do_not_count():
     assert dataclasses.replace(AMIN, cap_refine="double") == AMIN
     assert hash(dataclasses.replace(AMIN, beta=0.7, cap_refine="double")) == hash(AMIN)
     assert dataclasses.replace(AMIN, beta=0.7).name == "amin"
+    assert dataclasses.replace(ls.policies["fcfs"], bound="upper", hold="peak") == ls.policies["fcfs"]
+    assert dataclasses.replace(AMIN, bound="upper") != AMIN
+    assert dataclasses.replace(ls.policies["amax"], hold="peak") != ls.policies["amax"]
     assert dataclasses.replace(ls.policies["clearing"], beta=0.7) != ls.policies["clearing"]
     assert dataclasses.replace(ls.policies["aell"], cap_refine="double") != ls.policies["aell"]
 
 
 def test_named_policies_all_differ_and_know_their_names():
-    assert len(set(ls.policies.values())) == len(ls.policies) == 11
+    assert len(set(ls.policies.values())) == len(ls.policies)
     for name, policy in ls.policies.items():
         assert policy.name == name
         assert ls.Policy(**policy.fields()) == policy
@@ -227,6 +230,12 @@ def test_a_margin_of_any_numeric_type_is_the_same_policy_and_travels_as_json(mar
         ("protection", (), False),
         ("clearing", (), False),
         ("svf", (), True),
+        ("amin-recompute", ("lower",), False),
+        ("mcsf-protection", ("point",), False),
+        ("vllm", (), False),
+        ("trtllm", ("upper",), False),
+        ("s3", ("upper",), False),
+        ("rect", (), False),
     ],
 )
 def test_needs_and_clairvoyance_of_the_named(name, needs, clairvoyant):
@@ -244,6 +253,11 @@ def test_needs_and_clairvoyance_of_the_named(name, needs, clairvoyant):
         ({"order": [1, 2], "reserve": "output", "evict": "newest"}, (), True),
         ({"order": [1, 2], "reserve": "none", "evict": "newest"}, (), False),
         ({"cap": "bound", "cap_refine": "double"}, ("lower",), False),
+        ({"bound": "upper"}, ("upper",), False),
+        ({"bound": "point", "cap": "bound"}, ("upper", "point"), False),
+        ({"bound": "one"}, (), False),
+        ({"order": "area", "reserve": "output", "evict": "newest"}, ("lower",), True),
+        ({"bound": "point", "order": "arrival", "reserve": "none", "evict": "newest"}, (), False),
         ({"order": "arrival", "reserve": "none", "evict": "all", "cap": "bound"}, ("lower", "upper"), False),
         ({"order": "arrival", "reserve": "none", "evict": "all", "refine": "double"}, (), False),
     ],

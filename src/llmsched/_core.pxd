@@ -15,6 +15,7 @@ cdef enum Order:
     ORDER_ARRIVAL
     ORDER_QUEUE
     ORDER_BOUND
+    ORDER_AREA      # by (s + õ)·õ, as a double
 
 cdef enum Reserve:
     RESERVE_NONE
@@ -75,6 +76,7 @@ cdef struct Task:
     Evict evict
     Refine refine               # on overflow
     Refine cap                  # on reaching õ; REFINE_NONE: no cap
+    bint peak                   # hold="peak", and a reserve
     bint skip                   # fill="skip"
     Resume resume
     bint pause                  # pause="overflow"
@@ -151,6 +153,7 @@ cdef struct Engine:
     int64_t running
     int64_t used            # tokens that running requests hold: sum of s + g
     int64_t need            # tokens of cache that the coming round takes: in whole blocks
+    int64_t reserved        # hold="peak": tokens of cache that running requests were believed to need, in whole blocks
     int64_t* residues       # with blocks: running requests by (s - birth + 1) mod block; else NULL
     bint in_place           # waiting requests that never ran are places fresh..arrived-1, not in the heap
     int64_t fresh
@@ -162,7 +165,7 @@ cdef struct Engine:
     int32_t capped          # chain of requests that reached their cap in the last round
     int32_t evicted         # chain of requests evicted for overflow in this round
     # what is believed
-    bint profiled           # the policy looks ahead, so that the profile is kept
+    bint profiled           # the policy looks ahead round by round, so that the profile is kept
     Profile profile
     int64_t lone_end        # a request admitted alone that outgrows C runs up to this round, or -1
     int32_t tested          # the request whose earliest start is known, or NONE

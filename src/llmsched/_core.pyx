@@ -56,7 +56,7 @@ cdef int engine_start(Engine* engine, const Task* task) noexcept nogil:
     engine.lone_end = NONE
     line_init(&engine.line)
     engine.stream = task.seed if task.seeded else 0
-    engine.profiled = task.reserve != RESERVE_NONE
+    engine.profiled = task.reserve != RESERVE_NONE and not task.peak
     for i in range(n):
         if task.output[i] > longest:
             longest = task.output[i]
@@ -109,12 +109,12 @@ cdef int order_requests(Engine* engine) noexcept nogil:
     else:
         for i in range(n):
             engine.rank[i] = <int32_t>i
-    if keys == NULL and reals != NULL:
+    if keys == NULL and (reals != NULL or task.order == ORDER_AREA):
         converted = <int64_t*>allocate(n * sizeof(int64_t))
         if converted == NULL:
             return -1
         for i in range(n):
-            converted[i] = double_key(reals[i])
+            converted[i] = area_key(task.prompt[i], task.bound[i]) if task.order == ORDER_AREA else double_key(reals[i])
         keys = converted
     if keys != NULL:
         status = sort_places(keys, engine.rank, engine.order, n)
@@ -480,6 +480,10 @@ cdef inline void fetch(const Engine* engine, int32_t i) noexcept nogil:
     prefetch_to_write(&task.completion[i])
 
 
+cdef inline int64_t area_key(int64_t prompt, int64_t bound) noexcept nogil:
+    return double_key(<double>(prompt + bound) * <double>bound)
+
+
 cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # How a request that joins the waiting set compares; p is its number, or NONE where it has none yet.
     cdef const Task* task = engine.task
@@ -494,6 +498,8 @@ cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexc
     entry.tie = engine.rank[i]
     if task.order == ORDER_BOUND:
         entry.key = task.bound[i] if p == NONE else engine.requests[p].bound
+    elif task.order == ORDER_AREA:
+        entry.key = area_key(task.prompt[i], task.bound[i] if p == NONE else engine.requests[p].bound)
     else:
         fresh = p == NONE or engine.requests[p].previous == NEVER_RAN
         entry.key = double_key(arrival_of(engine, place) if fresh else now(engine))
@@ -510,7 +516,7 @@ cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:
             if p == NONE:
                 return -1
         r = &engine.requests[p]
-        length = believed_length(engine, r) - r.mark
+        length = believed_length(engine, r) + (r.prompt if engine.task.peak else -r.mark)
         return line_add(&engine.line, p, entry_of(engine, place, p), r.prompt + r.mark, length)
     return heap_push(&engine.heap, entry_of(engine, place, p))
 
@@ -528,6 +534,11 @@ cdef inline int64_t believed_length(const Engine* engine, const Request* r) noex
 cdef inline bint crowded(const Engine* engine, int64_t held) noexcept nogil:
     # Whether the coming round has no room for one more, of `held` tokens: its need only grows until somebody leaves.
     return engine.running >= engine.task.max_batch or engine.need + held + 1 > engine.task.capacity
+
+
+cdef inline bint room_for(const Engine* engine, int64_t tokens) noexcept nogil:
+    # With hold="peak": whether as many can be set aside beside what is. That changes when somebody leaves.
+    return engine.reserved + in_blocks(engine.task, tokens) <= engine.task.capacity
 
 
 cdef inline int64_t earliest_start(Engine* engine, int64_t held, int64_t length) noexcept nogil:
@@ -548,6 +559,8 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
         return True
     if crowded(engine, held):
         return False
+    if engine.task.peak:
+        return room_for(engine, r.prompt + believed_length(engine, r))
     if not engine.profiled:
         return True
     if engine.tested != p or engine.earliest <= engine.round:
@@ -568,6 +581,8 @@ cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t length, int
         return True
     if crowded(engine, held):
         return False
+    if engine.task.peak:
+        return room_for(engine, length)  # that is all it is believed to need: see join()
     if not engine.profiled:
         return True
     if held >= engine.refused_held and length >= engine.refused_length:
@@ -599,6 +614,7 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     engine.used += r.prompt + kept
     engine.need += in_blocks(task, r.prompt + kept + 1)
     engine.prompts += r.prompt
+    engine.reserved += in_blocks(task, r.prompt + length)
     if task.resume == RESUME_SWAP and r.previous != NEVER_RAN:
         engine.swapped += r.prompt + kept
     else:
@@ -624,6 +640,7 @@ cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
     engine.used -= held
     engine.need -= in_blocks(task, held + 1)
     engine.prompts -= r.prompt
+    engine.reserved -= in_blocks(task, r.prompt + r.mark - r.birth + 1)
     if task.block > 1:
         engine.residues[residue(task, r)] -= 1
     if task.record_tokens and record_attempt(engine, p) < 0:

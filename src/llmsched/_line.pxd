@@ -1,6 +1,6 @@
-# The waiting set of fill="skip", which asks for *every* request that fits: a treap in admission order. Each node knows the
-# least cache held and the least length to come below it, so that a part of the line in which nobody can fit is passed
-# over at once.
+# The waiting set of fill="skip", which asks for *every* request that fits: a treap in admission order. Each node knows
+# the least cache held and the least length to come below it, so that a part of the line in which nobody can fit is
+# passed over at once.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, realloc
@@ -14,7 +14,7 @@ cdef struct Node:
     # A waiting request; its number is the node's.
     Entry entry             # its place in the order
     int64_t held            # tokens of cache it needs for what it has: s + g
-    int64_t length          # tokens that are believed to come
+    int64_t length          # tokens that are believed to come; with hold="peak" prompt and all tokens, those it has too
     int64_t least_held      # of it and all below it
     int64_t least_length
     uint64_t priority       # none below it has a higher one

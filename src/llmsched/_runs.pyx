@@ -12,9 +12,9 @@ import numpy as np
 
 from llmsched._core cimport (
     EVICT_ALL, EVICT_BOUND, EVICT_NEWEST, EVICT_PROGRESS, EVICT_RANDOM, FINISHED, NO_MEMORY, ORDER_ARRIVAL,
-    ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE,
-    RESUME_RESTART, RESUME_SWAP, RESERVE_BELIEVED, RESERVE_BOUND, RESERVE_NONE, RUNNING, Attempt, Engine, Segment,
-    Task, engine_advance, engine_free, engine_start, sum_of_differences,
+    ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER,
+    RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BELIEVED, RESERVE_BOUND, RESERVE_NONE, RUNNING, Attempt,
+    Engine, Segment, Task, engine_advance, engine_free, engine_start, sum_of_differences,
 )
 
 from .outcome import Outcome
@@ -28,7 +28,7 @@ cdef enum:
 
 # A problem as the engine reads it -------------------------------------------------------------------------------------
 
-cdef dict ORDERS = {"arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORDER_BOUND}
+cdef dict ORDERS = {"arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORDER_BOUND, "area": ORDER_AREA}
 cdef dict RESERVES = {"none": RESERVE_NONE, "bound": RESERVE_BOUND}
 cdef dict EVICTS = {
     "bound": EVICT_BOUND, "progress": EVICT_PROGRESS, "newest": EVICT_NEWEST, "all": EVICT_ALL, "random": EVICT_RANDOM,
@@ -67,6 +67,7 @@ cdef int fill_rules(Task* task, problem) except -1:
     task.evict = EVICTS[policy.evict]
     task.refine = REFINES[policy.refine]
     task.cap = REFINE_NONE if policy.cap == "none" else REFINES[policy.cap_refine]
+    task.peak = policy.hold == "peak" and policy.reserve != "none"
     task.skip = policy.fill == "skip"
     task.resume = RESUMES[policy.resume]
     task.pause = policy.pause == "overflow"

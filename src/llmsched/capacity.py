@@ -39,7 +39,7 @@ __all__ = ["Capacity", "highest_rate", "smallest_memory"]
 #: Called now and then with (simulations done, simulations in all: a guess).
 Progress = Callable[[int, int], None]
 
-_DOUBLINGS = 40  # a bracket that has grown or shrunk so often is taken for unbounded
+_DOUBLINGS = 24  # a bracket that has grown or shrunk so often is taken for unbounded: one by one, or all at once
 _USUAL_PROBES = 25  # rates or memories that are tried
 
 

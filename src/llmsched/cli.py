@@ -20,7 +20,7 @@ import typer
 from . import capacity as capacities
 from . import clock as clocks
 from . import compare as comparing
-from . import console, curves, generate, intervals, paper, perfetto, plots, service, theory, traces
+from . import console, curves, energy, generate, intervals, paper, perfetto, plots, service, theory, traces
 from ._version import version
 from .errors import (
     InputError,
@@ -28,7 +28,7 @@ from .errors import (
     MemoryTooSmallError,
     nearest,
 )
-from .policy import DESCRIPTIONS, Policy, named, policies
+from .policy import Policy, named, policies
 from .simulation import Engine, simulate
 from .workload import Workload
 
@@ -161,7 +161,9 @@ def _compare(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="A policy; repeat for several. By default hsf and all that cannot see the truth."
+            metavar="NAME",
+            help="A policy; repeat for several. By default ten, hsf and nine that cannot see the truth; `llmsched "
+            "policies` lists more.",
         ),
     ] = None,
     memory: _Memory = paper.MEMORY,
@@ -180,6 +182,10 @@ def _compare(
         float, typer.Option(metavar="T", help="Time to cut off service metrics at the begin (seconds with a clock).")
     ] = 0.0,
     drain: Annotated[float, typer.Option(metavar="T", help="Time to cut off them before the end.")] = 0.0,
+    power: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Also the joules, of which it needs --clock: {', '.join(energy.powers)}."),
+    ] = None,
     max_batch: _MaxBatch = None,
     block: _Block = 1,
     format_: _Format = None,
@@ -213,6 +219,9 @@ def _compare(
     clock = None if clock_name is None else clocks.parse(clock_name)
     targets = {} if slo is None else service.parse_slo(slo)
     timed = clock is not None or slo is not None
+    if power is not None and clock is None:
+        raise InputError("--power needs --clock: joules are watts times seconds")
+    watts = None if power is None else energy.named(power)
     if clock is not None and round_seconds != 1:
         raise InputError("--round-seconds and --clock both say how long a round lasts: give one of them")
     workload = _arrive(_workload(trace, generator, seed, limit, format_, on_error, round_seconds), rate, seed)
@@ -237,11 +246,16 @@ def _compare(
         for row in compared
         if timed and row.result is not None
     }
+    spent = {
+        row.policy: energy.metrics(row.result, watts)
+        for row in compared
+        if watts is not None and row.result is not None
+    }
     notes += console.reading_notes(workload) + _overload_notes(served)
     settings: dict[str, Any] = {"intervals": spelling, "max_rounds": max_rounds, "round_seconds": round_seconds}
     settings |= {"clock": console.clock_json(clock_name, clock), "rate": rate, "slo": targets or None}
-    settings |= {"warmup": warmup, "drain": drain, "max_batch": max_batch, "block": block}
-    records = console.with_service(compared.records(), served, timed)
+    settings |= {"warmup": warmup, "drain": drain, "max_batch": max_batch, "block": block, "power": power}
+    records = console.with_energy(console.with_service(compared.records(), served, timed), spent)
     if csv_file is not None:
         console.write_csv(csv_file, list(records[0]) if records else comparing.COLUMNS, records)
     if plot_file is not None:
@@ -249,7 +263,7 @@ def _compare(
     if as_json:
         console.print_json(console.comparison_json(compared, settings, notes) | {"policies": records})
     elif csv_file != "-":
-        console.print_comparison(compared, settings, notes, served if timed else None)
+        console.print_comparison(compared, settings, notes, served if timed else None, spent)
     if not any(row.result is not None for row in compared):
         raise typer.Exit(1)
 
@@ -310,7 +324,8 @@ def _timeline(
             )
     unit = "rounds" if clock is None else "seconds"
     console.say(f"{console.counted(workload)}{console.when_they_arrive(workload, 1.0, clock)}")
-    console.say(f"KV cache {memory:,} tokens; intervals {spelling}; seed {seed}; times in {unit}")
+    cache = console.machine_text(memory, block, max_batch) + ("" if clock is None else f"clock {clock_name}; ")
+    console.say(f"{cache}intervals {spelling}; seed {seed}; times in {unit}")
     console.say(
         f"{policy}: mean latency {result.mean_latency:,.6g}, makespan {result.makespan:,.6g}, "
         f"{result.total_evictions:,} evictions"
@@ -399,12 +414,12 @@ def _capacity(
             else:
                 found[name] = capacities.smallest_memory(workload, chosen[name], rate=rate, **options)
     notes += _capacity_notes(found)
+    settings = {"intervals": spelling, "seed": seed, **machine, "clock": console.clock_json(clock_name, clock)}
     if as_json:
-        settings = {"intervals": spelling, "seed": seed, **machine, "clock": console.clock_json(clock_name, clock)}
         records = [{**answer.record(), "policy": name} for name, answer in found.items()]
         console.print_json({"llmsched": version, **settings, "notes": notes, "answers": records})
     else:
-        console.print_capacity(found, workload, spelling, clock_name, notes)
+        console.print_capacity(found, workload, settings, notes)
 
 
 @app.command("paper")
@@ -455,16 +470,12 @@ def _policies(as_json: _Json = False) -> None:
     if as_json:
         console.print_json([console.policy_json(name, policy) for name, policy in policies.items()])
         return
-    columns = ["policy", "order", "reserve", "margin", "evict", "refine", "cap to", "resume"]
-    console.print_table(
-        columns, [console.policy_cells(name, policy) for name, policy in policies.items()], left=range(8)
-    )
+    rows = [console.policy_cells(name, policy) for name, policy in policies.items()]
+    console.print_table(console.POLICY_COLUMNS, rows, left=range(len(console.POLICY_COLUMNS)))
     console.say()
     width = max(map(len, policies)) + 2
     for name, policy in policies.items():
-        reads = "the truth" if policy.clairvoyant else ", ".join(policy.needs) or "no prediction"
-        text = f"{DESCRIPTIONS[name]}; reads {reads}"
-        lines = textwrap.wrap(text, max(console.stdout().width, 60) - width)
+        lines = textwrap.wrap(console.policy_text(name, policy), max(console.stdout().width, 60) - width)
         console.say(f"{name:<{width}}" + f"\n{'':{width}}".join(lines))
 
 

@@ -23,6 +23,10 @@ _COEFFICIENTS = ("base", "per_request", "per_context_token", "per_prompt_token",
 UNITS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3, "us": 1e-6})
 
 
+#: The largest coefficient, in seconds: far beyond all machines, and no sum of rounds overflows.
+LONGEST = 1e9
+
+
 @dataclasses.dataclass(frozen=True)
 class Clock:
     """A linear model of the duration of a round, in seconds.
@@ -51,7 +55,7 @@ class Clock:
     Raises
     ------
     InputError
-        A coefficient is negative or not a number, or time would stand still (base and per_request both 0).
+        A coefficient is negative, not a number or above 1e9, or time would stand still (base and per_request both 0).
     """
 
     base: float
@@ -69,6 +73,8 @@ class Clock:
                 raise InputError(f"clock coefficient {name}={value!r} is not a number of seconds")
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"clock coefficient {name}={value!r} must be a finite number of seconds, at least 0")
+            if value > LONGEST:
+                raise InputError(f"clock coefficient {name}={value!r} is more than {LONGEST:g} seconds")
             object.__setattr__(self, name, float(value))
         if not self.base + self.per_request > 0:
             raise InputError("a clock with base=0 and per_request=0 stands still: one of them must be greater than 0")
@@ -354,6 +360,12 @@ clocks: Mapping[str, Clock] = MappingProxyType(
             context="generated",
             source="Llama-2-70B on two A100: arXiv 2508.14544, Section 6; 2502.07115's code counts generated tokens",
         ),
+        "llama2-70b-4xa100": Clock(
+            base=0.041,
+            per_context_token=0.000000809,
+            per_prompt_token=0.000226,
+            source=f"Llama-2-70B on four A100 80GB, {_SPLITWISE.format(decode=8, prefill=35)}",
+        ),
         "llama2-70b-8xa100": Clock(
             base=0.0419,
             per_request=0.0000508,
@@ -367,6 +379,13 @@ clocks: Mapping[str, Clock] = MappingProxyType(
             per_context_token=0.000000509,
             per_prompt_token=0.000129,
             source=f"Llama-2-70B on two H100 80GB, {_SPLITWISE.format(decode=8, prefill=32)}",
+        ),
+        "llama2-70b-4xh100": Clock(
+            base=0.0283,
+            per_request=0.000237,
+            per_context_token=0.000000176,
+            per_prompt_token=0.000091,
+            source=f"Llama-2-70B on four H100 80GB, {_SPLITWISE.format(decode=7, prefill=27)}",
         ),
         "llama2-70b-8xh100": Clock(
             base=0.029,

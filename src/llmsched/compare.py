@@ -12,15 +12,18 @@ from typing import Any
 
 from .clock import Clock
 from .errors import InputError, MissingPredictionError, NotFinishedError
-from .policy import Policy, named, policies
+from .policy import Policy, named
 from .result import Result
 from .simulation import Engine, simulate
 from .workload import Workload
 
 __all__ = ["COLUMNS", "DEFAULT_POLICIES", "Comparison", "Row", "compare", "with_midpoints"]
 
-#: What is compared when nothing is said: every named policy that does not read the truth, and `hsf` to measure them by.
-DEFAULT_POLICIES = tuple(name for name, policy in policies.items() if name == "hsf" or not policy.clairvoyant)
+#: What is compared when nothing is said: the policies of the paper and its companion, a first-come one, and `hsf` to
+#: measure them by. Other named ones are variants of these, or read more of the truth.
+DEFAULT_POLICIES = (
+    "hsf", "amax", "amin", "amin-doubling", "aell", "mcsf", "mc-benchmark", "fcfs", "protection", "clearing",
+)  # fmt: skip
 
 #: The columns of `Row.record`, in order: all rows have all of them.
 COLUMNS = (

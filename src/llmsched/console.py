@@ -10,7 +10,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from . import capacity as capacities
 from . import compare as comparing
-from . import paper, service, theory
+from . import energy, paper, service, theory
 from ._version import version
 from .clock import Clock
 from .errors import (
@@ -119,15 +119,14 @@ def print_comparison(
     settings: Mapping[str, Any],
     notes: Sequence[str],
     served: Mapping[str, service.Service] | None = None,
+    spent: Mapping[str, energy.Energy] = MappingProxyType({}),
 ) -> None:
     workload, ranked, clock = compared.workload, compared.ranked(), settings["clock"]
     say(f"{counted(workload)}{when_they_arrive(workload, settings['round_seconds'], clock)}")
-    cache = f"KV cache {compared.memory:,} tokens"
-    cache += f" in blocks of {settings['block']}" if settings["block"] > 1 else ""
-    cache += f"; at most {settings['max_batch']} at once" if settings["max_batch"] is not None else ""
-    cache += "" if clock is None else f"; clock {clock['name']}"
+    cache = machine_text(compared.memory, settings["block"], settings["max_batch"])
+    cache += "" if clock is None else f"clock {clock['name']}; "
     unit = "rounds" if clock is None else "seconds"
-    say(f"{cache}; intervals {settings['intervals']}; seed {compared.seed}; times in {unit}\n")
+    say(f"{cache}intervals {settings['intervals']}; seed {compared.seed}; times in {unit}\n")
     records = [row.record() for row in ranked if row.result is not None]
 
     def column(name: str, **how: Any) -> list[str]:
@@ -149,6 +148,10 @@ def print_comparison(
     }
     if served is not None:
         cells = service_cells(cells, [served[record["policy"]] for record in records], bool(settings["slo"]))
+    if spent:
+        joules = [spent[record["policy"]] for record in records]
+        cells["J/token"] = aligned([one.joules_per_token for one in joules], decimals=2)
+        cells["wasted J"] = aligned([one.wasted_share * 100 for one in joules], suffix="%", decimals=1)
     rows: list[Sequence[str]] = list(zip(*cells.values(), strict=True))
     rows += [(row.policy, why_not(row, settings["max_rounds"])) for row in ranked if row.result is None]
     print_table(list(cells), rows)
@@ -160,6 +163,10 @@ def print_comparison(
         if settings["slo"]:
             targets = ", ".join(f"{name} <= {limit:g}" for name, limit in settings["slo"].items())
             say(f"good: share of requests with {targets}; good/{unit[0]}: such requests per {unit[:-1]}")
+    if spent:
+        say(
+            f"J/token: all joules over all output tokens, power model {settings['power']}; wasted J: share by evictions"
+        )
     for note in notes:
         say(f"note: {note}")
     for row in ranked:
@@ -216,20 +223,39 @@ def with_service(
     return merged
 
 
+def with_energy(records: Sequence[Mapping[str, Any]], spent: Mapping[str, energy.Energy]) -> list[dict[str, Any]]:
+    """The records of a comparison, with the joules of those that have some, under names that begin with energy_."""
+    names = list(next(iter(spent.values())).summary()) if spent else []
+    merged = []
+    for record in records:
+        known = spent[record["policy"]].summary() if record["policy"] in spent else dict.fromkeys(names)
+        finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in known.items()}
+        merged.append({**record, **{f"energy_{k}": v for k, v in finite.items()}})
+    return merged
+
+
 def clock_json(name: str | None, clock: Clock | None) -> dict[str, Any] | None:
     return None if clock is None else {"name": name, **clock.fields()}
 
 
+def machine_text(memory: int | None, block: int, max_batch: int | None) -> str:
+    """Cache, blocks and cap on the batch, each if there is one and followed by a semicolon."""
+    cache = "" if memory is None else f"KV cache {memory:,} tokens"
+    blocks = "" if block == 1 else f"{' in ' if cache else ''}blocks of {block}"
+    parts = [cache + blocks, "" if max_batch is None else f"at most {max_batch} at once"]
+    return "".join(f"{part}; " for part in parts if part)
+
+
 def print_capacity(
-    found: Mapping[str, capacities.Capacity], workload: Workload, spelling: str, clock: str, notes: Sequence[str]
+    found: Mapping[str, capacities.Capacity], workload: Workload, settings: Mapping[str, Any], notes: Sequence[str]
 ) -> None:
     answers = list(found.values())
     one = answers[0]
     drawn = f"{one.replications} replications of {one.requests:,} requests"
     arriving = "" if one.quantity == "rate" else ", as they arrive" if one.rate is None else f", {one.rate:g}/s"
-    cache = "" if one.memory is None else f"KV cache {one.memory:,} tokens; "
+    cache = machine_text(one.memory, settings["block"], settings["max_batch"])
     say(f"{counted(workload)}; {drawn}{arriving}")
-    say(f"{cache}clock {clock}; intervals {spelling}; times in seconds")
+    say(f"{cache}clock {settings['clock']['name']}; intervals {settings['intervals']}; times in seconds")
     targets = ", ".join(f"{name} <= {limit:g}" for name, limit in one.slo.items())
     say(
         f"{'Highest rate' if one.quantity == 'rate' else 'Smallest cache'} with {one.attainment:.4g} of requests "
@@ -378,11 +404,25 @@ def policy_json(name: str, policy: Policy) -> dict[str, Any]:
     return {"policy": name, **policy.fields(), **about}
 
 
+#: Columns of the table of policies; the first is the name, and two are made of two fields.
+POLICY_COLUMNS = ("policy", "order", "reserve", "margin", "evict", "refine", "cap to", "resume")
+
+
 def policy_cells(name: str, policy: Policy) -> list[str]:
+    """The cells of `POLICY_COLUMNS`."""
     evict = f"{policy.evict} {policy.beta:g}" if policy.evict == "random" else policy.evict
     cap = "-" if policy.cap == "none" else policy.cap_refine
     order = policy.order if isinstance(policy.order, str) else "custom"
     return [name, order, policy.reserve, f"{policy.margin:g}", evict, policy.refine, cap, policy.resume]
+
+
+def policy_text(name: str, policy: Policy) -> str:
+    """What it is, what it reads, and the fields that are not in the table."""
+    reads = "the truth" if policy.clairvoyant else ", ".join(policy.needs) or "no prediction"
+    usual = Policy().fields()
+    shown = {*POLICY_COLUMNS, "beta", "cap", "cap_refine"}
+    others = [f"{k}={v}" for k, v in policy.fields().items() if k not in shown and v != usual[k]]
+    return f"{DESCRIPTIONS[name]}; reads {reads}" + (f"; {', '.join(others)}" if others else "")
 
 
 def reading_notes(workload: Workload) -> list[str]:

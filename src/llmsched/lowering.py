@@ -36,7 +36,7 @@ class Problem:
     bound: IntArray | None  # õ at the start; None where the policy never reads it
     upper: IntArray | None  # u; only where a cap refines to it
     believed: IntArray | None  # the `reserve` field's values; None for "bound" and "none"
-    keys: IntArray | FloatArray | None  # the admission order's keys; None for "bound" and "queue", which change
+    keys: IntArray | FloatArray | None  # the admission order's keys; None for those that change
     memory: int  # M
     capacity: int  # C while anything runs: floor((1 - margin) M)
     seed: int | None
@@ -66,7 +66,8 @@ def lower(
     InputError
         memory, seed, max_rounds, max_batch or block is not usable.
     WorkloadError
-        Sums of tokens overflow, or a custom order has the wrong length.
+        Sums of tokens overflow, a custom order has the wrong length, or an arrival is so late that rounds of the clock
+        would not move the time.
     MissingPredictionError
         The policy reads a prediction column that the workload lacks.
     MemoryTooSmallError
@@ -81,8 +82,9 @@ def lower(
     block = whole("block", block, 1, LARGEST_BLOCK)
     _check_predictions(workload, policy)
     _check_fits(workload, memory, block)
+    if clock is not None:
+        _check_time(workload, clock)
     memory -= memory % block  # what is left of the last block is of no use
-    tracked = "lower" in policy.needs
     caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
     believed: IntArray | None = None if policy.reserve in ("bound", "none") else getattr(workload, policy.reserve)
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
@@ -92,7 +94,7 @@ def lower(
         prompt=workload.prompt,
         output=workload.output,
         arrival=workload.arrival,
-        bound=workload.lower if tracked else None,
+        bound=_bound(workload, policy),
         upper=workload.upper if caps_to_upper else None,
         believed=believed,
         keys=_keys(workload, policy),
@@ -106,6 +108,16 @@ def lower(
         may_cycle=not finishes and _may_cycle(policy),
         stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * workload.extent.output,
     )
+
+
+def _bound(workload: Workload, policy: Policy) -> IntArray | None:
+    """Where õ starts; None where nothing reads it."""
+    if not policy.tracks_bound:
+        return None
+    if policy.bound == "one":
+        return np.ones(len(workload), np.int64)
+    column: IntArray = getattr(workload, policy.bound)
+    return column
 
 
 def _may_cycle(policy: Policy) -> bool:
@@ -160,6 +172,19 @@ def _check_fits(workload: Workload, memory: int, block: int) -> None:
         )
 
 
+def _check_time(workload: Workload, clock: Clock) -> None:
+    """Refuse arrivals so late that the shortest round hardly moves the time: microseconds taken for seconds, say."""
+    latest = float(workload.arrival.max(initial=0.0))
+    shortest = clock.base + clock.per_request
+    if 4 * np.spacing(latest) > shortest:
+        i = int(np.argmax(workload.arrival))
+        raise WorkloadError(
+            f"request {i} arrives at {latest:g} s, where time has steps of {np.spacing(latest):.1g} s, too coarse for "
+            f"rounds of {shortest:.3g} s: let arrivals start near 0, and check that they are in seconds",
+            i,
+        )
+
+
 def _in_blocks(block: int) -> str:
     return "" if block == 1 else f"in whole blocks of {block}, "
 
@@ -172,7 +197,7 @@ def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
         return order
     if order == "volume":
         return volume(workload)
-    if order in ("bound", "queue"):
+    if order in ("bound", "area", "queue"):
         return None
     keys: IntArray | FloatArray = getattr(workload, str(order))  # the other orders are columns
     return keys

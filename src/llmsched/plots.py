@@ -61,6 +61,12 @@ STYLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "fcfs": (_PURPLE, "-"),
         "protection": (_GREY, "--"),
         "clearing": (_GREY, ":"),
+        "amin-recompute": (_BLUE, "--"),
+        "mcsf-protection": (_ORANGE, ":"),
+        "vllm": (_PURPLE, "--"),
+        "trtllm": (_RED, "--"),
+        "s3": (_SKY, "-"),
+        "rect": (_GREEN, "--"),
     }
 )
 _OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733")  # compositions of one's own
@@ -220,7 +226,7 @@ def tradeoff(
     figure = _figure(7.5, 4.8)
     axes = figure.subplots()
     styles = _styles(list(runs))
-    what = ""
+    what, marks = "", []
     for label, given in runs.items():
         line = [given] if isinstance(given, Result) else list(given)
         across = [energy.metrics(result, power).joules_per_token for result in line]
@@ -229,8 +235,8 @@ def tradeoff(
         axes.plot(across, up, color=colour, linestyle=dash, linewidth=1.4, marker="o", markersize=5, label=label)
         differs, texts = _told_apart(line)
         what = differs or what
-        for x, y, text in zip(across, up, texts, strict=True):
-            axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+        marks += [(x, y, text, colour) for x, y, text in zip(across, up, texts, strict=True)]
+    _label(axes, marks)
     axes.set_xlabel("joules per output token")
     axes.set_ylabel(f"p{q:g} {metric} ({'ratio' if metric == 'slowdown' else 'seconds'})")
     axes.margins(0.1)
@@ -241,6 +247,20 @@ def tradeoff(
     numbers = f"; numbers: {what}" if what else ""
     axes.set_title(f"latency against energy ({model}){numbers}", fontsize=10, loc="left")
     return figure
+
+
+def _label(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write a text beside each point (x, y, text, colour), but no text twice in nearly the same place."""
+    spans = [max(column) - min(column) or 1.0 for column in list(zip(*marks, strict=True))[:2]]
+    written: list[tuple[float, float, str]] = []
+    for x, y, text, colour in marks:
+        near = (
+            text == other and abs(x - at) < 0.06 * spans[0] and abs(y - up) < 0.06 * spans[1]
+            for at, up, other in written
+        )
+        if not any(near):
+            axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+            written.append((x, y, text))
 
 
 def _told_apart(line: Sequence[Result]) -> tuple[str, list[str]]:

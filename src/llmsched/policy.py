@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from .errors import PolicyError, nearest
 
-Order = Literal["arrival", "queue", "bound", "upper", "point", "output", "volume"]
+Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume"]
+Bound = Literal["lower", "upper", "point", "one"]
 Reserve = Literal["bound", "upper", "point", "output", "none"]
+Hold = Literal["growth", "peak"]
 Fill = Literal["break", "skip"]
 Evict = Literal["bound", "progress", "newest", "all", "random"]
 Refine = Literal["progress", "double", "none"]
@@ -35,6 +37,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "cap_refine": get_args(CapRefine),
         "resume": get_args(Resume),
         "pause": get_args(Pause),
+        "bound": get_args(Bound),
+        "hold": get_args(Hold),
     }
 )
 
@@ -47,7 +51,8 @@ class Policy:
     ----------
     order
         Admission order, smallest first: ``"arrival"``, ``"queue"`` (when it last joined the waiting set), ``"bound"``
-        (õ), ``"upper"``, ``"point"``, ``"output"`` and ``"volume"`` (clairvoyant), or one number per request.
+        (õ), ``"area"`` ((s + õ)·õ), ``"upper"``, ``"point"``, ``"output"`` and ``"volume"`` (clairvoyant), or
+        one number per request.
     reserve
         What a request is believed to reach when an admission is tested, or ``"none"``: only the coming round counts.
     margin
@@ -66,6 +71,12 @@ class Policy:
         when it is admitted; ``"swap"``: nothing, its cache is moved out and back in. The last two differ with a clock.
     pause
         ``"overflow"``: nobody is admitted in a round that evicted for overflow; ``"none"``: admission goes on.
+    bound
+        Where õ starts: ``"lower"`` (the paper), ``"upper"`` or ``"point"``, or at ``"one"`` token, which needs no
+        prediction.
+    hold
+        How much of the cache the belief takes: ``"growth"``, in every round what it will have grown to (the paper's
+        Eq. 3), or ``"peak"``, from its admission on all that it may come to, as systems do that allocate ahead.
 
     Raises
     ------
@@ -84,6 +95,8 @@ class Policy:
     cap_refine: CapRefine = "upper"
     resume: Resume = "restart"
     pause: Pause = "none"
+    bound: Bound = "lower"
+    hold: Hold = "growth"
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
@@ -119,12 +132,19 @@ class Policy:
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
-        """The prediction columns it reads: ``lower`` (where õ starts), ``upper``, ``point``."""
+        """The prediction columns it reads: ``lower``, ``upper``, ``point``."""
         read = {self.order if isinstance(self.order, str) else "custom", self.reserve}
-        bound = "bound" in read or "bound" in (self.evict, self.cap)
-        upper = "upper" in read or (self.cap == "bound" and self.cap_refine == "upper")
-        wanted = {"lower": bound, "upper": upper, "point": "point" in read}
-        return tuple(column for column, needed in wanted.items() if needed)
+        if self.tracks_bound:
+            read.add(self.bound)
+        if self.cap == "bound" and self.cap_refine == "upper":
+            read.add("upper")
+        return tuple(column for column in ("lower", "upper", "point") if column in read)
+
+    @property
+    def tracks_bound(self) -> bool:
+        """Whether it reads õ."""
+        by_bound = isinstance(self.order, str) and self.order in ("bound", "area")
+        return by_bound or "bound" in (self.reserve, self.evict, self.cap)
 
     def fields(self) -> dict[str, Any]:
         """The fields as a plain dict; a custom order as a list."""
@@ -133,7 +153,7 @@ class Policy:
 
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
-        """What equality compares: a field that nothing reads (beta, cap_refine) does not count."""
+        """What equality compares: a field that nothing reads (beta, cap_refine, bound, hold) does not count."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if isinstance(self.order, np.ndarray):
             values["order"] = self.order.tobytes()
@@ -141,6 +161,10 @@ class Policy:
             del values["beta"]
         if self.cap == "none":
             del values["cap_refine"]
+        if not self.tracks_bound:
+            del values["bound"]
+        if self.reserve == "none":
+            del values["hold"]
         return tuple(values.items())
 
     def __eq__(self, other: object) -> bool:
@@ -193,8 +217,10 @@ def _custom_order(order: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 _LOOKAHEAD: dict[str, Any] = {"evict": "progress", "refine": "none"}
 _GREEDY: dict[str, Any] = {"order": "arrival", "reserve": "none", "refine": "none"}
+_ALLOCATED: dict[str, Any] = {"hold": "peak", "evict": "newest", "refine": "none"}  # ahead, for the whole attempt
+_DOUBLING: dict[str, Any] = {"cap": "bound", "cap_refine": "double", "fill": "skip"}
 
-#: The named policies (model.md, section 6): name -> Policy.
+#: The named policies (docs/reference/policies.md): name -> Policy.
 #: Make another with `dataclasses.replace(policies["amin"], ...)`.
 policies: Mapping[str, Policy] = MappingProxyType(
     {
@@ -209,6 +235,12 @@ policies: Mapping[str, Policy] = MappingProxyType(
         "protection": Policy(**_GREEDY, margin=0.25, evict="all"),
         "clearing": Policy(**_GREEDY, margin=0.2, evict="random", beta=0.2),
         "svf": Policy(order="volume", reserve="output", **_LOOKAHEAD),
+        "amin-recompute": Policy(resume="recompute"),
+        "mcsf-protection": Policy(order="point", reserve="point", margin=0.1, evict="all", refine="none"),
+        "vllm": Policy(**_GREEDY, margin=0.01, evict="newest", resume="recompute", pause="overflow"),
+        "trtllm": Policy(order="arrival", reserve="upper", **_ALLOCATED, resume="recompute"),
+        "s3": Policy(order="arrival", bound="upper", **_ALLOCATED, **_DOUBLING, resume="recompute"),
+        "rect": Policy(order="area", bound="one", **_ALLOCATED, **_DOUBLING),
     }
 )
 
@@ -222,10 +254,16 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "aell": "A_l, promote-l (Alg. 6): stop at the lower bound, then reserve the upper",
         "mcsf": "MC-SF with point predictions (arXiv 2502.07115)",
         "mc-benchmark": "first come first served with lookahead on point predictions (arXiv 2502.07115)",
-        "fcfs": "how vLLM schedules: watermark, preempt the newest, recompute",
+        "fcfs": "first come first served: watermark, preempt the newest, recompute; vllm without its pause",
         "protection": "alpha-protection greedy: keep a share free, on overflow all restart (arXiv 2502.07115)",
         "clearing": "alpha-protection, beta-clearing: on overflow some restart (arXiv 2502.07115)",
         "svf": "Smallest Volume First, clairvoyant (arXiv 2606.22327)",
+        "amin-recompute": "A_min whose evicted requests keep their tokens and compute their cache again",
+        "mcsf-protection": "MC-SF for wrong predictions: keep a tenth free, on overflow all restart (arXiv 2502.07115)",
+        "vllm": "vLLM v1: watermark, preempt the newest to the front of the queue and admit nobody then, recompute",
+        "trtllm": "TensorRT-LLM, guaranteed no evict: first come, the largest length allocated from the start",
+        "s3": "S3: allocate the predicted bucket, stop who outgrows it, allocate twice as much (arXiv 2306.06000)",
+        "rect": "attempts of 1, 2, 4, ... tokens in rectangles of cache, the smallest first (arXiv 2607.09248)",
     }
 )
 

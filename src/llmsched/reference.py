@@ -39,7 +39,7 @@ class _Request:
 
     __slots__ = (
         "admission", "arrival", "believed", "bound", "completion", "evictions", "first_round", "generated", "index",
-        "joined", "kept", "key", "output", "prompt", "rank", "start", "tie_key", "upper",
+        "joined", "kept", "key", "output", "prompt", "rank", "reserved", "start", "tie_key", "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -58,6 +58,7 @@ class _Request:
         self.start: float | None = None
         self.completion: float | None = None
         self.evictions = 0
+        self.reserved = 0  # while it runs: tokens of cache that were believed at its admission to be enough
         self.admission = -1  # admission number
         self.tie_key = 0  # the list of equals it is in while it runs
 
@@ -180,6 +181,8 @@ class _Engine:
         else:
             self.prefilled += r.prompt + r.generated
         r.first_round, r.kept = self.rounds, r.generated
+        if self.policy.reserve != "none":
+            r.reserved = self.occupied(r.prompt + self.believed_length(r))
         r.admission = self.admissions
         self.admissions += 1
         r.tie_key = r.bound if self.policy.evict == "bound" else self.rounds - r.generated
@@ -241,8 +244,12 @@ class _Engine:
         batch = [*self.running, candidate]
         if len(batch) > self.problem.max_batch:
             return False
+        coming = sum(self.occupied(r.prompt + r.generated + 1) for r in batch)
         if self.policy.reserve == "none":
-            return sum(self.occupied(r.prompt + r.generated + 1) for r in batch) <= capacity
+            return coming <= capacity
+        if self.policy.hold == "peak":
+            peak = self.occupied(candidate.prompt + self.believed_length(candidate))
+            return max(coming, sum(r.reserved for r in self.running) + peak) <= capacity
         length = np.array([self.believed_length(r) for r in batch])
         generated = np.array([r.generated for r in batch])
         held = np.array([r.prompt for r in batch]) + generated
@@ -254,7 +261,8 @@ class _Engine:
 
     def admission_key(self, r: _Request) -> tuple[float, int]:
         if r.key is None:
-            return (r.bound if self.policy.order == "bound" else r.joined), r.rank
+            area = float(r.prompt + r.bound) * r.bound  # rounded in the same way by both engines
+            return {"bound": r.bound, "area": area, "queue": r.joined}[str(self.policy.order)], r.rank
         return r.key, r.rank
 
     def victims(self) -> Iterator[_Request]:
