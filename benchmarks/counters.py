@@ -83,6 +83,9 @@ CASES: Mapping[str, Callable[[], Case]] = {
         "fcfs arriving 5000": lambda: Case("", _arriving(5000), "fcfs"),
         "amin arriving 5000": lambda: Case("", _arriving(5000), "amin"),
         "fcfs tight 2000": lambda: Case("", _arriving(2000), "fcfs", MEMORY // 8),
+        "s3 noisy 5000": lambda: Case("", _noisy(5000), "s3"),
+        "trtllm arriving 5000": lambda: Case("", _arriving(5000), "trtllm"),
+        "rect 2000": lambda: Case("", _lmsys(2000), "rect"),
     }.items()
 }
 

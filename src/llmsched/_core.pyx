@@ -614,7 +614,8 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     engine.used += r.prompt + kept
     engine.need += in_blocks(task, r.prompt + kept + 1)
     engine.prompts += r.prompt
-    engine.reserved += in_blocks(task, r.prompt + length)
+    if task.peak:
+        engine.reserved += in_blocks(task, r.prompt + length)
     if task.resume == RESUME_SWAP and r.previous != NEVER_RAN:
         engine.swapped += r.prompt + kept
     else:
@@ -640,7 +641,9 @@ cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
     engine.used -= held
     engine.need -= in_blocks(task, held + 1)
     engine.prompts -= r.prompt
-    engine.reserved -= in_blocks(task, r.prompt + r.mark - r.birth + 1)
+    if task.peak:
+        engine.reserved -= in_blocks(task, r.prompt + r.mark - r.birth + 1)
+        check(engine.reserved >= 0)
     if task.block > 1:
         engine.residues[residue(task, r)] -= 1
     if task.record_tokens and record_attempt(engine, p) < 0:
