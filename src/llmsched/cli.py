@@ -551,7 +551,8 @@ def _predicted(
     readers = [policy.name for policy in chosen if "point" in policy.needs]
     if not readers or workload.point is not None or workload.lower is None or workload.upper is None:
         return workload, spelling, []
-    note = f"{' and '.join(readers)}: no point predictions given, so the middle of each interval, rounded up, is used"
+    names = " and ".join([", ".join(readers[:-1]), readers[-1]] if len(readers) > 1 else readers)
+    note = f"{names}: no point predictions given, so the middle of each interval, rounded up, is used"
     return comparing.with_midpoints(workload), spelling, [note]
 
 
