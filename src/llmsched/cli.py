@@ -59,7 +59,7 @@ _Intervals = Annotated[
         "--intervals",
         metavar="RULE",
         help="Predicted intervals: exact, constant:1,1000, buckets:100, relative:0.95 or "
-        f"noisy:COVERAGE,WIDTH[,SEED]. By default those in TRACE; if it has none, {_DEFAULT_INTERVALS}.",
+        f"noisy:COVERAGE,WIDTH[,SEED[,BIAS]]. By default those in TRACE; if it has none, {_DEFAULT_INTERVALS}.",
     ),
 ]
 _Limit = Annotated[int | None, typer.Option(metavar="N", help="Only the first N requests (generated: 2,000).")]
