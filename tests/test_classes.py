@@ -101,7 +101,7 @@ def test_classes_of_a_real_bert_become_calibrated_intervals(bert, column, target
 @pytest.mark.parametrize("column", ["class_of_5", "class_of_2"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_bound_alone_is_calibrated_on_real_classes(bert, column, target):
-    """Outputs of the very length of the bound have to be kept: here an eighth of class 0 has 2 tokens."""
+    """Outputs of the very length of the bound have to be kept: here a tenth of class 0 has 2 tokens."""
     outputs, classes, half = bert["output_tokens"], bert[column], len(bert["output_tokens"]) // 2
     truth = outputs[half:]
     for side in ("lower", "upper"):
@@ -119,7 +119,7 @@ def test_a_real_bert_is_worth_something(bert):
     blind = w.with_intervals(intervals.constant(1, 511))
     for policy in ("amin", "amax"):
         known, unknown = (ls.simulate(v, policy, memory=16492) for v in (predicted, blind))
-        assert known.mean_latency < 0.9 * unknown.mean_latency
+        assert known.mean_latency < 0.95 * unknown.mean_latency
 
 
 def test_a_table_is_a_predictor():
