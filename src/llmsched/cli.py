@@ -29,6 +29,7 @@ from .errors import (
     nearest,
 )
 from .policy import Policy, named, policies
+from .predict.command import predictors
 from .simulation import Engine, simulate
 from .workload import Workload
 
@@ -507,6 +508,9 @@ def _theory(
         console.print_json({"llmsched": version, "alpha_star": theory.ALPHA_STAR, **tables})
     else:
         console.print_theory(tables)
+
+
+app.command("predictors")(predictors)
 
 
 # What goes in --------------------------------------------------------------------------------------------------------

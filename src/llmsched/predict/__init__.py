@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .files import load, save
     from .regression import IntervalRegressor
     from .scores import evaluate, interval_scores
+    from .study import worth
     from .tables import read_csv
-    from .worth import worth
 
 __all__ = [
     "IntervalClassifier",
@@ -43,14 +43,14 @@ _HOME = {
     "load": "files",
     "read_csv": "tables",
     "save": "files",
-    "worth": "worth",
+    "worth": "study",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOME[name] != "worth":  # which needs NumPy alone
+    if name != "worth":  # which needs NumPy alone
         require_sklearn()
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
