@@ -24,7 +24,7 @@ Raw = tuple[FloatArray | None, FloatArray | None]
 
 # Corrections are factors: exp of them may not be so large that a bound becomes infinite.
 _LARGEST_CORRECTION = 30.0
-# What rounding may move a bound by, relative to it. A calibration row stays inside for all of it.
+# What rounding may move a bound by, relative to it. A calibration row on the very edge stays inside for all of it.
 _SLACK = 1e-9
 
 
@@ -90,8 +90,8 @@ class IntervalPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         elif upper is not None:
             upper = upper * factor
         return (
-            None if lower is None else _whole(np.floor(lower * (1 - _SLACK))),
-            None if upper is None else _whole(np.ceil(upper * (1 + _SLACK))),
+            None if lower is None else _whole(np.floor(lower)),
+            None if upper is None else _whole(np.ceil(upper)),
         )
 
     def predict(self, X: Any) -> FloatArray:
@@ -204,7 +204,8 @@ def _one_thread() -> Any:
 
 
 def _correction(scores: FloatArray, coverage: Fraction, where: str = "") -> float:
-    return float(np.clip(conformal.quantile(scores, coverage, where), -_LARGEST_CORRECTION, _LARGEST_CORRECTION))
+    least = conformal.quantile(scores, coverage, where) + _SLACK
+    return float(np.clip(least, -_LARGEST_CORRECTION, _LARGEST_CORRECTION))
 
 
 def _whole(bounds: FloatArray) -> IntArray:

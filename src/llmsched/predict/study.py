@@ -175,11 +175,11 @@ class Worth:
         Interpolated; infinite at an end to which the study did not find one, NaN if none pays. Raises as `break_even`.
         """
         column, _ = self._ratio(policy, against)
-        rows = sorted((row for row in self.biased if row.policy == policy), key=lambda row: row.bias)
-        bias, ratio = (np.array([getattr(row, name) for row in rows]) for name in ("bias", column))
-        best = int(np.nanargmin(ratio)) if len(ratio) else 0
-        if not len(ratio) or not ratio[best] < 1:
+        found = sorted((row.bias, getattr(row, column)) for row in self.biased if row.policy == policy)
+        bias, ratio = np.array([pair for pair in found if not math.isnan(pair[1])]).reshape(-1, 2).T
+        if not (ratio < 1).any():
             return math.nan, math.nan
+        best = int(np.argmin(ratio))
         return -_up_to(-bias[best::-1], ratio[best::-1]), _up_to(bias[best:], ratio[best:])
 
     def _ratio(self, policy: str, against: str) -> tuple[str, str]:
