@@ -120,6 +120,7 @@ def real(study: Worth) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("mean latency / hsf")
     _grid(axes)
+    axes.set_xlim(left=min(0.98, axes.get_xlim()[0]))
     low, high = axes.get_xlim()
     ticks = [t for t in (1, 1.2, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100) if low <= t <= high]
     axes.set_xticks(ticks, labels=[f"{t:g}" for t in ticks])
