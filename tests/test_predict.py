@@ -94,6 +94,20 @@ def test_every_group_gets_the_coverage(data, coverage):
     assert max(gaps) > 0.03  # without groups it does not come by itself
 
 
+def test_a_group_may_be_a_column_of_an_array_or_of_a_data_frame(data):
+    pandas = pytest.importorskip("pandas")
+    X, y, *_ = data
+    array = numbers(X)
+    frame = pandas.DataFrame(array, columns=["size", "task"])
+    by_place = predict.IntervalRegressor(0.9, regressor=QUICK, group_by=1).fit(array, y)
+    by_name = predict.IntervalRegressor(0.9, regressor=QUICK, group_by="task").fit(frame, y)
+    assert by_place.group_corrections_ == by_name.group_corrections_
+    assert list(by_place.group_corrections_) == [0.0, 1.0, 2.0]
+    assert np.array_equal(by_place.predict_interval(array), by_name.predict_interval(frame))
+    with pytest.raises(InputError, match="no column 2 in an array of 2 columns"):
+        by_place.set_params(group_by=2).fit(array, y)
+
+
 def test_a_calibrated_classifier_has_its_coverage_and_a_plain_one_its_buckets(data):
     X, y, new_X, new_y = data
     tree = DecisionTreeClassifier(max_depth=4)
@@ -262,6 +276,8 @@ def test_scores_by_hand():
     assert math.isnan(alone["mean_width"])
     assert math.isnan(alone["above_upper"])
     assert alone["pinball"] == pytest.approx((0.9 * 2 + 0.1 * 19) / 2)
+    table = ls.intervals.from_table({"a": (5, 15)})
+    assert predict.evaluate(table, ["a", "a"], [10, 20])["coverage"] == 0.5
     with pytest.raises(InputError, match="no prediction"):
         predict.interval_scores([1], None, None)
     with pytest.raises(InputError, match="2 outputs, and upper has 1"):
@@ -362,6 +378,7 @@ TABLE = {"size": [1, 2, 3, 4], "task": ["a", "b", "a", "b"]}
         (lambda: predict.IntervalRegressor(regressor=LinearRegression()).fit([[1]] * 40, [5] * 40), "no parameter 'q"),
         (lambda: predict.IntervalRegressor(features=NAMED).fit(TABLE, [1]), "4 requests and 1 outputs"),
         (lambda: predict.IntervalRegressor(features=NAMED).fit([[1]] * 40, [5] * 40), "expected a table"),
+        (lambda: predict.IntervalRegressor().fit(TABLE, [1] * 4), "a dict of columns needs features=RequestFeatures"),
         (lambda: predict.IntervalClassifier(0).fit([[1]] * 3, [1] * 3), "buckets must be a whole number from 1"),
         (lambda: predict.IntervalClassifier(width=0).fit([[1]] * 3, [1] * 3), "width must be a whole number from 1"),
         (lambda: predict.IntervalClassifier(probability=2).fit([[1]] * 3, [1] * 3), "probability=2 is out of range"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -131,6 +132,8 @@ class IntervalPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _checked(self, X: Any, y: Any) -> tuple[Any, FloatArray]:
         if self.features is None:
+            if isinstance(X, Mapping) and not hasattr(X, "shape"):  # a sparse array may be a dict as well
+                raise InputError("a dict of columns needs features=RequestFeatures() to become numbers")
             refuse_leaks(getattr(X, "columns", ()))
             X, y = validate_data(self, X, y, ensure_all_finite="allow-nan", ensure_min_samples=2, y_numeric=True)
         else:

@@ -61,14 +61,18 @@ def interval_scores(
     }
 
 
-def evaluate(predictor: Any, X: Any, y: npt.ArrayLike) -> dict[str, float]:
-    """`interval_scores` of a fitted predictor on rows that it has not seen.
+def evaluate(predictor: Any, X: Any, y: npt.ArrayLike, *, coverage: Number | None = None) -> dict[str, float]:
+    """`interval_scores` of a predictor on rows that it has not seen.
 
-    It is a scorer of scikit-learn's as well: ``cross_validate(predictor, X, y, scoring=predict.evaluate)``.
+    `coverage` is what its bounds are meant to have; None for what a predictor of `llmsched.predict` was asked for, and
+    0.9 for any other. It is a scorer of scikit-learn's as well:
+    ``cross_validate(predictor, X, y, scoring=predict.evaluate)``.
     """
     lower, upper = predictor.predict_interval(X)
-    level = getattr(predictor, "_level", None)
-    return interval_scores(y, lower, upper, predictor.predict(X), coverage=0.9 if level is None else level())
+    point = predictor.predict(X) if hasattr(predictor, "predict") else None
+    if coverage is None:
+        coverage = predictor._level() if hasattr(predictor, "_level") else 0.9
+    return interval_scores(y, lower, upper, point, coverage=coverage)
 
 
 def _pinball(truth: FloatArray, bound: FloatArray | None, level: float) -> float | None:
