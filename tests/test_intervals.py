@@ -27,6 +27,7 @@ RULES = st.one_of(
     st.builds(intervals.relative, st.floats(0, 1)),
     st.builds(intervals.relative, st.fractions(0, 1)),
     st.builds(intervals.noisy, st.floats(0, 1), st.floats(0, 100), st.integers(0, 2**64 - 1)),
+    st.builds(intervals.noisy, st.floats(0, 1), st.floats(0, 100), st.integers(0, 99), st.floats(-1, 100)),
 )
 
 
@@ -149,7 +150,7 @@ def test_parse_reads_the_command_line_spelling(text, rule, literal):
         ("constant:1", r"does not have the form constant:LOWER,UPPER"),
         ("constant:1,", r"does not have the form constant:LOWER,UPPER"),
         ("constant:1,2,3", r"does not have the form constant:LOWER,UPPER"),
-        ("noisy:0.9", r"does not have the form noisy:COVERAGE,WIDTH\[,SEED\]"),
+        ("noisy:0.9", r"does not have the form noisy:COVERAGE,WIDTH\[,SEED\[,BIAS\]\]"),
         ("constant:9,1", r"lower is 9 and upper is 1.*write it as constant:LOWER,UPPER"),
         ("buckets:0", r"width must be a whole number from 1 to 9007199254740992, not 0.*buckets:WIDTH"),
         ("buckets:ten", r"width must be a whole number .* not 'ten'"),
@@ -181,6 +182,7 @@ def test_parse_says_what_was_wrong_and_the_right_form(text, message):
         (lambda: intervals.noisy(1.1, 0.5), "coverage must be from 0 to 1"),
         (lambda: intervals.noisy(0.9, -1), "width must be from 0 to 100"),
         (lambda: intervals.noisy(0.9, 101), "width must be from 0 to 100"),
+        (lambda: intervals.noisy(0.9, 0.5, 0, -1.1), "bias must be from -1 to 100"),
         (lambda: intervals.noisy(0.9, 0.5, -1), "seed must be a whole number from 0"),
         (lambda: intervals.noisy(0.9, 0.5, None), "seed must be a whole number from 0"),
     ],
@@ -253,6 +255,15 @@ def test_noisy_depends_on_its_seed_alone_and_not_on_how_many_requests_follow():
     assert np.array_equal(lower, rule(outputs)[0])
     assert np.array_equal(upper[:100], rule(outputs[:100])[1])
     assert not np.array_equal(lower, intervals.noisy(0.8, 0.5, 4)(outputs)[0])
+
+
+@given(OUTPUTS, st.fractions(-1, 100, max_denominator=1000), st.fractions(0, 5, max_denominator=100))
+def test_a_bias_moves_every_window_by_its_share_of_the_truth(outputs, bias, width):
+    plain, moved = (intervals.noisy(0.8, width, 5, b)(outputs) for b in (0, bias))
+    for o, before, after in zip(outputs, zip(*plain, strict=True), zip(*moved, strict=True), strict=True):
+        shift = math.trunc(bias * o)
+        assert after[1] == max(before[1] + shift, 1)
+        assert after[0] == max(before[0] + shift, 1) or before[0] == 1  # cut off before it was moved
 
 
 def test_noisy_keeps_its_stream():

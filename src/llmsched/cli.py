@@ -29,6 +29,7 @@ from .errors import (
     nearest,
 )
 from .policy import Policy, named, policies
+from .predict.command import predictors
 from .simulation import Engine, simulate
 from .workload import Workload
 
@@ -59,7 +60,7 @@ _Intervals = Annotated[
         "--intervals",
         metavar="RULE",
         help="Predicted intervals: exact, constant:1,1000, buckets:100, relative:0.95 or "
-        f"noisy:COVERAGE,WIDTH[,SEED]. By default those in TRACE; if it has none, {_DEFAULT_INTERVALS}.",
+        f"noisy:COVERAGE,WIDTH[,SEED[,BIAS]]. By default those in TRACE; if it has none, {_DEFAULT_INTERVALS}.",
     ),
 ]
 _Limit = Annotated[int | None, typer.Option(metavar="N", help="Only the first N requests (generated: 2,000).")]
@@ -507,6 +508,9 @@ def _theory(
         console.print_json({"llmsched": version, "alpha_star": theory.ALPHA_STAR, **tables})
     else:
         console.print_theory(tables)
+
+
+app.command("predictors")(predictors)
 
 
 # What goes in --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@
 
 Each function returns an `IntervalRule`: called with the true outputs, it returns the two bounds. ``str(rule)`` is the
 spelling that `parse` reads back, so a rule can travel through a command line or a file of results.
+
+Where there is a predictor already, its classes become intervals with `from_table` or, calibrated, `from_classes`.
 """
 
 from __future__ import annotations
@@ -20,16 +22,20 @@ import numpy as np
 import numpy.typing as npt
 
 from .arguments import LARGEST_SEED, decimal_fraction, split_spelling, whole
+from .classes import ClassIntervals, from_classes, from_table
 from .errors import InputError
 from .streams import uniforms
 from .workload import IntArray, Workload
 
 __all__ = [
     "FORMS",
+    "ClassIntervals",
     "IntervalRule",
     "buckets",
     "constant",
     "exact",
+    "from_classes",
+    "from_table",
     "noisy",
     "parse",
     "relative",
@@ -42,12 +48,13 @@ FORMS: Mapping[str, str] = MappingProxyType(
         "constant": "constant:LOWER,UPPER",
         "buckets": "buckets:WIDTH",
         "relative": "relative:X",
-        "noisy": "noisy:COVERAGE,WIDTH[,SEED]",
+        "noisy": "noisy:COVERAGE,WIDTH[,SEED[,BIAS]]",
     }
 )
 
-# Keeps (width * output), the gap and the output together below 2**63 for every output up to LARGEST.
+# Keeps (width * output), the gap, the bias and the output together below 2**63 for every output up to LARGEST.
 _LARGEST_WIDTH = 100
+_NONE = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,10 @@ def relative(x: float | str | Decimal | Rational) -> IntervalRule:
 
 
 def noisy(
-    coverage: float | str | Decimal | Rational, width: float | str | Decimal | Rational, seed: int = 0
+    coverage: float | str | Decimal | Rational,
+    width: float | str | Decimal | Rational,
+    seed: int = 0,
+    bias: float | str | Decimal | Rational = 0,
 ) -> IntervalRule:
     """A predictor that errs: the interval contains the truth o with probability `coverage`, independently per request.
 
@@ -132,6 +142,9 @@ def noisy(
     seed
         Whole number from 0 to 2**64-1. The same seed gives the same intervals; those of the first requests do not
         depend on how many follow.
+    bias
+        A predictor that is systematically wrong: all of the above, and then every interval is moved by bias*o, rounded
+        toward 0, and cut off below at 1. From -1 to 100; with a bias, the truth is covered less often than `coverage`.
 
     Raises InputError for any other value.
     """
@@ -140,7 +153,8 @@ def noisy(
         _fraction_between("width", width, 0, _LARGEST_WIDTH),
         whole("seed", seed, 0, LARGEST_SEED),
     )
-    return IntervalRule("noisy", arguments)
+    moved = _fraction_between("bias", bias, -1, _LARGEST_WIDTH)
+    return IntervalRule("noisy", (*arguments, moved) if moved else arguments)
 
 
 def parse(text: str) -> IntervalRule:
@@ -215,7 +229,9 @@ def _relative_bounds(outputs: IntArray, x: Fraction) -> tuple[IntArray, IntArray
     return np.maximum(_floor_times(outputs, 1 - x), 1), _ceil_times(outputs, 1 + x)
 
 
-def _noisy_bounds(outputs: IntArray, coverage: Fraction, width: Fraction, seed: int) -> tuple[IntArray, IntArray]:
+def _noisy_bounds(
+    outputs: IntArray, coverage: Fraction, width: Fraction, seed: int, bias: Fraction = _NONE
+) -> tuple[IntArray, IntArray]:
     hit, side, place = uniforms(seed, "noisy intervals", 3 * len(outputs)).reshape(-1, 3).T
     span = _ceil_times(outputs, width)
     covered = hit < float(coverage)
@@ -226,7 +242,8 @@ def _noisy_bounds(outputs: IntArray, coverage: Fraction, width: Fraction, seed: 
     step = np.minimum((place * places).astype(np.int64), places - 1)
     missed = np.where(below, outputs - 1 - step - span, outputs + 1 + step)
     lower = np.where(covered, outputs - step, missed)
-    return np.maximum(lower, 1), lower + span
+    lower += np.sign(bias.numerator) * _floor_times(outputs, abs(bias))
+    return np.maximum(lower, 1), np.maximum(lower + span, 1)
 
 
 _MAKERS: Mapping[str, Callable[..., IntervalRule]] = MappingProxyType(

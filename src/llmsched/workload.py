@@ -154,6 +154,32 @@ class Workload:
         lower, upper = rule(self.output)
         return self.replace(lower=lower, upper=upper)
 
+    def with_predictions(self, predictor: Any, features: Any) -> Workload:
+        """The same workload with what `predictor` says about `features`, which hold a row for each request, in order.
+
+        A predictor has ``predict_interval(features)``, which returns the bounds (lower, upper), None for one that it
+        does not predict; or ``predict(features)``, which returns points, rounded up to whole tokens, at least 1; or
+        both. Those of `llmsched.predict` and of `llmsched.intervals.from_classes` are such, and any scikit-learn
+        regressor. Predictions that the truth contradicts are what policies have to live with, never an error.
+
+        The columns that are predicted replace those that were there: the bounds together, so that an old upper bound
+        never stands beside a new lower one.
+
+        Raises
+        ------
+        WorkloadError
+            It is no predictor, a prediction is impossible (names the request), or there is not one per request.
+        """
+        known = [callable(getattr(predictor, name, None)) for name in ("predict_interval", "predict")]
+        if not any(known):
+            raise WorkloadError(f"{predictor!r} is no predictor: it has neither predict_interval nor predict")
+        columns: dict[str, npt.ArrayLike | None] = {}
+        if known[0]:
+            columns["lower"], columns["upper"] = predictor.predict_interval(features)
+        if known[1]:
+            columns["point"] = _whole_points(predictor.predict(features))
+        return self.replace(**columns)
+
     def take(self, index: npt.ArrayLike | slice) -> Workload:
         """The requests at `index` (integers, booleans or a slice), in that order."""
         at = index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))
@@ -172,6 +198,15 @@ class Workload:
 def _extent(prompt: IntArray, output: IntArray) -> Extent:
     tokens = float(prompt.sum(dtype=np.float64) + output.sum(dtype=np.float64))
     return Extent(tokens, int((prompt + output).max(initial=0)), int(output.max(initial=0)))
+
+
+def _whole_points(points: npt.ArrayLike) -> IntArray:
+    """Point predictions as whole tokens: rounded up, from 1 to LARGEST."""
+    given = np.asarray(_numbers("the point prediction", points), dtype=np.float64)
+    if np.isnan(given).any():
+        i = int(np.argmax(np.isnan(given)))
+        raise WorkloadError(f"request {i}: the point prediction is nan, expected a number", i)
+    return np.asarray(np.clip(np.ceil(given), 1, LARGEST), dtype=np.int64)
 
 
 def _rebuild(columns: dict[str, Any], source: dict[str, Any]) -> Workload:
