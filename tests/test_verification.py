@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # verification/ is part of the sources, not of the package
 pytest.importorskip("verification", reason="verification/ is not beside the tests")
 
+import llmsched as ls
 from verification import __main__ as command
 from verification import competitive, queueing
 from verification.checks import Check, Report, mean_and_half
@@ -30,7 +31,7 @@ def test_no_exact_statement_fails(reports: dict[str, Report], name: str) -> None
 
 def test_littles_law_is_checked_on_every_policy_that_finishes(reports: dict[str, Report]) -> None:
     report = reports["little"]
-    assert len(report.checks) + 2 * len(report.remarks) == 2 * 3 * 11
+    assert len(report.checks) + 2 * len(report.remarks) == 2 * 3 * len(ls.policies)
     assert {check.verdict for check in report.checks} == {"pass"}
     assert all("protection" in remark or "clearing" in remark for remark in report.remarks)
 
