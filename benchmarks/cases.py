@@ -31,9 +31,11 @@ class Case:
     policy: str | ls.Policy
     memory: int = MEMORY
     clock: str | None = None
+    prefill_budget: int | None = None
 
     def simulate(self, engine: Any = "compiled") -> ls.Result:
-        return ls.simulate(self.workload, self.policy, memory=self.memory, engine=engine, clock=self.clock)
+        machine: dict[str, Any] = {"clock": self.clock, "prefill_budget": self.prefill_budget}
+        return ls.simulate(self.workload, self.policy, memory=self.memory, engine=engine, **machine)
 
     def __str__(self) -> str:
         return self.name

@@ -82,6 +82,8 @@ CASES: Mapping[str, Callable[[], Case]] = {
         "fcfs skip 20000": lambda: Case("", _noisy(20_000), dataclasses.replace(ls.policies["fcfs"], fill="skip")),
         "fcfs arriving 5000": lambda: Case("", _arriving(5000), "fcfs"),
         "amin arriving 5000": lambda: Case("", _arriving(5000), "amin"),
+        "fcfs chunked 5000": lambda: Case("", _arriving(5000), "fcfs", prefill_budget=128),
+        "mcsf chunked 1000": lambda: Case("", _noisy(1000), "mcsf", prefill_budget=128),
         "fcfs tight 2000": lambda: Case("", _arriving(2000), "fcfs", MEMORY // 8),
         "s3 noisy 5000": lambda: Case("", _noisy(5000), "s3"),
         "trtllm arriving 5000": lambda: Case("", _arriving(5000), "trtllm"),

@@ -56,6 +56,7 @@ def run(problem, const int64_t[::1] rank, bint sweep):
         or policy.refine not in ("none", "progress") or problem.arrival.any()
         or (problem.keys is None and policy.order != "bound") or policy.pause != "none"
         or problem.clock is not None or problem.block != 1 or problem.max_batch < len(problem.output)
+        or problem.chunked
         or (problem.keys is not None and problem.keys.dtype != np.int64)
     ):
         raise ValueError(f"the plain loop is for hsf, amax and amin with all arriving at 0, not {policy}")

@@ -68,9 +68,11 @@ def _admitted(result: ls.Result, t: Fraction, start: list[Fraction], arrival: li
     return new
 
 
-def _key(w: ls.Workload, policy: ls.Policy, i: int) -> float:
+def _key(w: ls.Workload, policy: ls.Policy, i: int) -> object:
     if not isinstance(policy.order, str):
         return float(policy.order[i])
+    if policy.order == "priority":
+        return int(w.priority[i]), float(w.arrival[i])
     if policy.order == "volume":
         s, o = int(w.prompt[i]), int(w.output[i])
         return s * o + o * (o + 1) // 2

@@ -36,7 +36,7 @@ def lengths(draw: st.DrawFn, n: int, memory: int) -> tuple[list[int], list[int]]
 
 @st.composite
 def problems(draw: st.DrawFn, most: int = 12) -> tuple[ls.Workload, int]:
-    """A workload with every prediction column, and a memory in which each request fits."""
+    """A workload with every column, and a memory in which each request fits."""
     memory = draw(st.integers(1, 60))
     n = draw(st.integers(1, most))
     prompts, outputs = draw(lengths(n, memory))
@@ -56,7 +56,8 @@ def problems(draw: st.DrawFn, most: int = 12) -> tuple[ls.Workload, int]:
     if draw(st.booleans()):
         grain = draw(st.sampled_from([1.0, 0.25, 0.1, 7.0]))
         arrival = [grain * draw(st.integers(0, 40)) for _ in range(n)]
-    return ls.Workload(prompts, outputs, lower, upper, point, arrival), memory
+    priority = draw(st.lists(st.integers(-2, 2), min_size=n, max_size=n))
+    return ls.Workload(prompts, outputs, lower, upper, point, arrival, priority), memory
 
 
 @st.composite
@@ -74,7 +75,7 @@ def compositions(draw: st.DrawFn, n: int) -> ls.Policy:
 
 @st.composite
 def machines(draw: st.DrawFn) -> dict[str, Any]:
-    """What else `simulate` takes: mostly the plain model, sometimes a clock, a cap on the batch, blocks of cache."""
+    """What else `simulate` takes: mostly the plain model, sometimes a clock, a cap, blocks, prefill in chunks."""
     options: dict[str, Any] = {}
     if draw(st.booleans()):
         coefficients = st.sampled_from([0.0, 0.1, 1.0, 0.3])
@@ -90,6 +91,8 @@ def machines(draw: st.DrawFn) -> dict[str, Any]:
         options["max_batch"] = draw(st.integers(1, 5))
     if draw(st.booleans()):
         options["block"] = draw(st.sampled_from([2, 3, 4, 16]))
+    if draw(st.booleans()):
+        options["prefill_budget"] = draw(st.sampled_from([1, 2, 3, 5, 8, 20]))
     return options
 
 

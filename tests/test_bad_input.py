@@ -138,9 +138,24 @@ def test_a_missing_prediction_is_told_even_for_no_requests():
     assert said(errors.MissingPredictionError, workload=ls.Workload([], [])).column == "lower"
 
 
+def test_a_missing_priority_is_told_with_what_would_do():
+    error = said(errors.MissingPredictionError, policy="vllm-priority")
+    assert error.column == "priority"
+    assert str(error) == (
+        "policy vllm-priority needs the column 'priority', which the workload does not have: "
+        "add it with workload.replace(priority=...)"
+    )
+
+
+@pytest.mark.parametrize("priority", [[0, 1.5, 0], [0, float("nan"), 0], [0, 2**60, 0], [0, -(2**60), 0]])
+def test_a_priority_is_a_whole_number(priority):
+    with pytest.raises(errors.WorkloadError, match=r"request 1: priority is .*, expected a whole number from -9007"):
+        W.replace(priority=priority)
+
+
 @pytest.mark.parametrize("policy", sorted(ls.policies))
 def test_a_cache_too_small_names_the_request_and_what_would_do(policy):
-    w = ls.Workload([1, 5, 90], [3, 6, 10], 1, 9, 2)
+    w = ls.Workload([1, 5, 90], [3, 6, 10], 1, 9, 2, priority=0)
     error = said(errors.MemoryTooSmallError, workload=w, policy=policy, memory=10)
     assert error.request == 1  # the first that does not fit
     assert error.needed == 100

@@ -109,9 +109,11 @@ def test_loose_targets_on_short_runs_are_told_from_a_stable_rate(workload: ls.Wo
     assert found.stable_rate < found.value
 
 
-def test_blocks_and_a_cap_on_the_batch_are_passed_on(workload: ls.Workload) -> None:
+def test_blocks_and_limits_of_the_batch_are_passed_on(workload: ls.Workload) -> None:
     capped = capacity.highest_rate(workload, memory=6000, max_batch=4, **ASKED)
     assert capped.value < 0.8 * capacity.highest_rate(workload, memory=6000, **ASKED).value
+    chunked = capacity.highest_rate(workload, memory=6000, prefill_budget=4, **ASKED)
+    assert chunked.value < capped.value  # four requests at once, and their prompts take turns
     found = capacity.smallest_memory(workload, rate=2, block=16, **ASKED)
     assert found.value >= workload.extent.request
 
@@ -144,6 +146,7 @@ def test_bad_input_is_refused(workload: ls.Workload) -> None:
         ({"memory": 10}, "needs prompt"),
         ({"clock": "none"}, "there is no clock 'none'"),
         ({"block": 0}, "block must be a whole number from 1"),
+        ({"prefill_budget": 0}, "prefill_budget must be a whole number from 1"),
     ):
         with pytest.raises(errors.InputError, match=said):
             capacity.highest_rate(workload, **{**good, **change})

@@ -68,12 +68,11 @@ def test_with_a_clock_the_table_says_what_users_feel() -> None:
 def test_json_and_csv_hold_the_service_metrics(tmp_path: Path) -> None:
     file = tmp_path / "numbers.csv"
     args = ["compare", "--json", "--limit", "100", "--clock", PRESET, "--rate", "4", "--slo", "e2e=20",
-            "--policy", "amin", "--max-batch", "8", "--block", "16", "--warmup", "2", "--drain", "3",
-            "--csv", str(file)]  # fmt: skip
+            "--policy", "amin", "--max-batch", "8", "--block", "16", "--prefill-budget", "64",
+            "--warmup", "2", "--drain", "3", "--csv", str(file)]  # fmt: skip
     out = json.loads(run(*args))
-    result = ls.simulate(
-        served(4, 100), "amin", memory=16492, clock=PRESET, max_batch=8, block=16, record=("tokens", "timeline")
-    )
+    machine = {"clock": PRESET, "max_batch": 8, "block": 16, "prefill_budget": 64}
+    result = ls.simulate(served(4, 100), "amin", memory=16492, record=("tokens", "timeline"), **machine)
     expected = service.metrics(result, {"e2e": 20}, warmup=2, drain=3).summary()
     (record,) = out["policies"]
     assert {name: record[name] for name in expected if name != "stable_rate"} == {
@@ -81,7 +80,8 @@ def test_json_and_csv_hold_the_service_metrics(tmp_path: Path) -> None:
     }
     assert record["stable_rate"] is None
     assert record["mean_latency"] == result.mean_latency
-    assert (out["rate"], out["slo"], out["max_batch"], out["block"]) == (4, {"e2e": 20}, 8, 16)
+    assert (out["rate"], out["slo"]) == (4, {"e2e": 20})
+    assert (out["max_batch"], out["block"], out["prefill_budget"]) == (8, 16, 64)
     assert out["clock"]["name"] == PRESET
     assert out["clock"]["base"] == 0.0446
     with file.open(newline="") as lines:
@@ -119,9 +119,22 @@ def test_without_a_clock_times_are_in_rounds_and_targets_too() -> None:
     out = run("compare", "--limit", "50", "--slo", "ttft=30", "--policy", "fcfs", "--memory", "3000")
     assert "times in rounds" in out
     assert "good/r: such requests per round" in out
-    plain = run("compare", "--limit", "50", "--max-batch", "4", "--block", "16", "--policy", "fcfs")
-    assert "KV cache 16,492 tokens in blocks of 16; at most 4 at once;" in plain
+    machine = ["--max-batch", "4", "--block", "16", "--prefill-budget", "2048"]
+    plain = run("compare", "--limit", "50", *machine, "--policy", "fcfs")
+    assert "KV cache 16,492 tokens in blocks of 16; at most 4 at once; at most 2,048 tokens a round;" in plain
     assert "wasted: share of generated tokens" in plain
+
+
+def test_priorities_come_from_the_trace_and_are_missed_where_there_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "urgent.csv"
+    file.write_text("prompt_tokens,output_tokens,priority\n8,5,1\n8,2,0\n")
+    args = ("compare", "--json", "--policy", "vllm-priority", "--memory", "13", str(file))
+    (row,) = json.loads(run(*args))["policies"]
+    assert row["total_latency"] == 2 + 7  # request 1 first, and only one at a time
+    file.write_text("prompt_tokens,output_tokens\n8,5\n8,2\n")
+    result = CliRunner().invoke(cli.app, list(args))
+    assert result.exit_code == 1
+    assert "needs the column 'priority'" in json.loads(result.stdout)["policies"][0]["error"]
 
 
 def test_a_figure_of_a_comparison_in_seconds(tmp_path: Path) -> None:
@@ -143,6 +156,7 @@ def test_a_figure_of_a_comparison_in_seconds(tmp_path: Path) -> None:
         (["--clock", PRESET, "--warmup", "1e9"], "leave nothing of a run"),
         (["--max-batch", "0"], "max_batch must be"),
         (["--block", "2000"], "block must be"),
+        (["--prefill-budget", "0"], "prefill_budget must be"),
     ],
 )
 def test_bad_input_of_compare(capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:

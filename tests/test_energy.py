@@ -26,12 +26,13 @@ class Metered(reference._Engine):
 
     def __init__(self, problem: Any) -> None:
         super().__init__(problem, ())
-        self.log: list[tuple[float, float, int, int, int]] = []  # begin, end, batch, prefilled, swapped
+        self.log: list[tuple[float, float, int, int]] = []  # begin, end, batch, tokens processed
 
     def generation(self) -> None:
-        begin, batch = self.now, len(self.running)
+        begin, running = self.now, [(r, r.generated) for r in self.running]
         super().generation()
-        self.log.append((begin, self.now, batch, self.prefilled, self.swapped))
+        generated = sum(r.generated - before for r, before in running)
+        self.log.append((begin, self.now, len(running), generated + self.prefilled))
 
 
 @given(problem=strategies.problems(), machine=strategies.machines(), data=st.data())
@@ -50,7 +51,7 @@ def test_the_joules_of_requests_and_of_idling_add_up_to_those_of_the_rounds(
     engine = Metered(lower(workload, policy, memory, 0, **machine))
     while engine.left:
         engine.round()
-    watts = [min(50 + 3 * b + 2 * (b + p), power.limit) for _, _, b, p, _ in engine.log]
+    watts = [min(50 + 3 * b + 2 * tokens, power.limit) for _, _, b, tokens in engine.log]
     spent = sum(w * (end - begin) for w, (begin, end, *_) in zip(watts, engine.log, strict=True))
     ran = sum(end - begin for begin, end, *_ in engine.log)
     found = energy.metrics(result, power)

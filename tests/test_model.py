@@ -18,6 +18,8 @@ ENGINES = ("reference", "compiled")
 GREEDY = ls.Policy(order="arrival", reserve="none", refine="none", evict="newest")
 #: Believes the point prediction, first come first served.
 POINT = ls.Policy(order="arrival", reserve="point", refine="none", evict="progress")
+#: The least urgent leaves, and starts again.
+URGENT = ls.Policy(order="priority", reserve="none", refine="none", evict="priority")
 
 
 @pytest.fixture(params=ENGINES)
@@ -505,6 +507,7 @@ def test_the_margin_leaves_room_for_exactly_its_floor(run):
         ("point", [0, 1, 2, 3]),
         ("output", [0, 2, 3, 1]),
         ("volume", [0, 3, 1, 2]),
+        ("priority", [0, 2, 3, 1]),
         ([0, -1.5, 1e300, -2], [0, 3, 1, 2]),
         (np.array([9, 3, 1, 2]), [0, 2, 3, 1]),
     ],
@@ -514,6 +517,7 @@ def test_admission_orders(run, order, sequence):
     w = ls.Workload(
         [30, 20, 30, 21], [10, 9, 7, 8],
         lower=[1, 2, 1, 3], upper=[9, 7, 9, 8], point=[9, 4, 5, 6], arrival=[0, 3, 2, 1],
+        priority=[5, 0, -1, 0],
     )  # fmt: skip
     assert ls.lowering.volume(w).tolist() == [355, 225, 238, 204]
     r = run(w, ls.Policy(order=order, reserve="output", evict="progress", refine="none"), 40)
@@ -584,15 +588,38 @@ def test_without_a_seed_ties_go_by_index(run):
         ("newest", [0, 1], [3, 5]),
         ("all", [1, 1], [5, 4]),
         ("random", [1, 1], [5, 4]),  # each leaves with probability 1
+        ("priority", [1, 0], [6, 3]),
     ],
 )
 def test_eviction_orders(run, evict, evictions, completion):
     # Request 0 is older and has more tokens and the smaller bound. Round 2 would need 3+2 > 4.
-    w = ls.Workload(0, [3, 2], lower=[1, 3], arrival=[0, 1])
+    w = ls.Workload(0, [3, 2], lower=[1, 3], arrival=[0, 1], priority=[1, -1])
     policy = ls.Policy(order="arrival", reserve="none", refine="none", evict=evict, beta=1)
     r = run(w, policy, 4)
     assert r.evictions.tolist() == evictions
     assert r.completion.tolist() == completion
+
+
+def test_of_the_least_urgent_the_latest_arrival_leaves_first(run):
+    # M=6: 3+3+2 in round 2, 4+4 in round 3; request 2 starts again in round 4, request 1 in round 5
+    w = ls.Workload(0, 4, priority=[0, 1, 1], arrival=[0, 0, 1])
+    r = run(w, dataclasses.replace(GREEDY, evict="priority"), 6)
+    assert rows(r, "evictions")[0][:5] == [0, 0, 1, 1, 0]
+    assert np.flatnonzero(r.evictions == 0).tolist() == [0]
+
+
+def test_by_priority_the_oldest_leaves_for_the_most_urgent_and_keeps_its_tokens(run):
+    # M=10. Round 2 would need 7 + 4: request 0 leaves with two tokens, and waits until request 1 has completed.
+    w = ls.Workload([4, 2], [6, 3], arrival=[0, 1], priority=[1, 0])
+    r = run(w, "vllm-priority", 10)
+    assert r.completion.tolist() == [8, 4]
+    assert r.evictions.tolist() == [1, 0]
+    assert rows(r, "memory", "waiting") == [[5, 9, 4, 5, 7, 8, 9, 10], [0, 0, 1, 1, 0, 0, 0, 0]]
+
+
+def test_by_priority_nobody_runs_ahead_of_one_more_urgent_that_does_not_fit(run):
+    w = ls.Workload([6, 8, 1], [4, 1, 1], arrival=[0, 1, 1], priority=[0, 0, 1])
+    assert run(w, "vllm-priority", 10).start.tolist() == [0, 4, 5]
 
 
 def test_progress_counts_kept_tokens_not_time_in_the_batch(run):
@@ -607,7 +634,7 @@ def test_progress_counts_kept_tokens_not_time_in_the_batch(run):
     assert newest.completion.tolist() == [5, 15, 12]
 
 
-@pytest.mark.parametrize("policy", [ls.policies["amin"], POINT], ids=["bound", "progress"])
+@pytest.mark.parametrize("policy", [ls.policies["amin"], POINT, URGENT], ids=["bound", "progress", "priority"])
 @pytest.mark.parametrize("seed", [*range(8), 2**63, 2**64 - 1])
 def test_one_eviction_among_three_equals(run, policy, seed):
     # Round 2 would need 9 > 6. The list of equals is in order of admission, which is by rank; one of three is drawn,
@@ -615,7 +642,7 @@ def test_one_eviction_among_three_equals(run, policy, seed):
     admitted = np.argsort(np.random.default_rng(seed).permutation(3))
     x = next(splitmix64(seed)) >> 32
     victim = admitted[x * 3 // 2**32]
-    r = run(ls.Workload(0, [3, 3, 3], lower=1, point=1), policy, 6, seed)
+    r = run(ls.Workload(0, [3, 3, 3], lower=1, point=1, priority=7), policy, 6, seed)
     assert r.evictions.tolist() == [int(i == victim) for i in range(3)]
     assert r.completion.tolist() == [6.0 if i == victim else 3.0 for i in range(3)]
 

@@ -54,6 +54,9 @@ def check_format(events: list[dict[str, Any]]) -> None:
             assert all(isinstance(value, (int, float)) for value in event["args"].values())
     lanes: dict[int, float] = {}
     for event in sorted((e for e in events if e["ph"] == "X"), key=lambda e: e["ts"]):
+        if event["cat"] == "prefill":  # within the stay before it
+            assert event["ts"] + event["dur"] <= lanes[event["tid"]] + 0.01
+            continue
         assert event["ts"] >= lanes.get(event["tid"], 0.0) - 0.01, "two stays overlap in one lane"
         lanes[event["tid"]] = event["ts"] + event["dur"]
 
@@ -68,13 +71,23 @@ def test_every_stay_is_in_a_lane_of_its_own(tmp_path: Path, problem: Any, machin
     except (errors.NotFinishedError, errors.MemoryTooSmallError):
         return
     events = written(result, tmp_path / "run.json")
-    stays = [event for event in events if event["ph"] == "X"]
+    stays = [event for event in events if event["ph"] == "X" and event["cat"] != "prefill"]
     assert len(stays) == len(result.tokens)
     most = int(result.timeline.batch.max())
     assert {event["tid"] for event in stays} == set(range(1, most + 1))
     ends = [event["args"]["ends"] == "completes" for event in stays]
     assert sum(ends) == len(workload)
     assert len(ends) - sum(ends) == result.total_evictions
+
+
+def test_prefill_of_several_rounds_is_shown_within_its_stay(tmp_path: Path) -> None:
+    result = ls.simulate(ls.Workload([5, 1], [3, 2]), "fcfs", memory=20, seed=None, prefill_budget=2, record=BOTH)
+    stays = [event for event in written(result, tmp_path / "run.json") if event["ph"] == "X"]
+    assert [(event["name"], event["ts"], event["dur"]) for event in stays] == [
+        ("request 0", 0, 5000),
+        ("prefill", 0, 3000),  # rounds of a millisecond, chunks of 2, 2 and 1 tokens
+        ("request 1", 2000, 2000),
+    ]
 
 
 def test_counters_are_those_of_the_timeline(tmp_path: Path) -> None:

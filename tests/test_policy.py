@@ -227,6 +227,7 @@ def test_a_margin_of_any_numeric_type_is_the_same_policy_and_travels_as_json(mar
         ("mcsf", ("point",), False),
         ("mc-benchmark", ("point",), False),
         ("fcfs", (), False),
+        ("vllm-priority", ("priority",), False),
         ("protection", (), False),
         ("clearing", (), False),
         ("svf", (), True),
@@ -258,6 +259,8 @@ def test_needs_and_clairvoyance_of_the_named(name, needs, clairvoyant):
         ({"bound": "one"}, (), False),
         ({"order": "area", "reserve": "output", "evict": "newest"}, ("lower",), True),
         ({"bound": "point", "order": "arrival", "reserve": "none", "evict": "newest"}, (), False),
+        ({"order": "priority"}, ("lower", "priority"), False),
+        ({"order": "arrival", "reserve": "none", "evict": "priority"}, ("priority",), False),
         ({"order": "arrival", "reserve": "none", "evict": "all", "cap": "bound"}, ("lower", "upper"), False),
         ({"order": "arrival", "reserve": "none", "evict": "all", "refine": "double"}, (), False),
     ],
@@ -272,8 +275,9 @@ def test_needs_of_compositions(fields, needs, clairvoyant):
 def test_what_a_policy_does_not_need_it_does_not_read(policy):
     """Without the columns it does not need, or with nonsense in them, it does the same."""
     w = ls.generate.lmsys(60, seed=3).with_intervals(ls.intervals.buckets(50))
-    w = w.replace(point=w.output + 3)
-    bare = w.replace(**{column: None for column in ("lower", "upper", "point") if column not in policy.needs})
+    w = w.replace(point=w.output + 3, priority=w.prompt % 3)
+    optional = ("lower", "upper", "point", "priority")
+    bare = w.replace(**{column: None for column in optional if column not in policy.needs})
     full, less = (ls.simulate(x, policy, memory=3000) for x in (w, bare))
     assert full.completion.tolist() == less.completion.tolist()
 
@@ -282,6 +286,7 @@ def test_what_a_policy_does_not_need_it_does_not_read(policy):
 def test_no_policy_but_the_clairvoyant_sees_the_truth_before_it_happens(policy):
     """Two workloads that differ only in an output not reached yet: until then they are the same."""
     w = ls.Workload(3, [20, 9, 30, 4, 12], lower=[4, 4, 4, 4, 8], upper=40, point=[18, 10, 25, 5, 12])
+    w = w.replace(priority=[1, 0, 1, 2, 0])
     longer = w.replace(output=[20, 9, 31, 4, 12])  # differs after 30 tokens of request 2
     both = [ls.simulate(x, policy, memory=60, record="timeline", seed=None) for x in (w, longer)]
     rows = [r.timeline.expand() for r in both]

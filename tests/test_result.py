@@ -149,7 +149,7 @@ def test_copies(result, duplicate):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("policy", sorted(ls.policies))
 def test_no_requests_give_an_empty_result(engine, policy):
-    w = ls.Workload([], [], [], [], [])
+    w = ls.Workload([], [], [], [], [], priority=[])
     r = ls.simulate(w, policy, memory=10, engine=engine, record="timeline", max_rounds=0)
     assert len(r) == r.rounds == r.peak_memory == r.wasted_tokens == r.total_evictions == 0
     assert r.total_latency == r.makespan == r.wasted_share == r.peak_share == 0
@@ -159,7 +159,7 @@ def test_no_requests_give_an_empty_result(engine, policy):
     assert r.summary()["completed"] == 0
     assert len(r.timeline) == 0
     assert all(column.tolist() == [] for column in r.timeline.expand().values())
-    assert [len(column) for column in r.columns().values()] == [0] * 10
+    assert [len(column) for column in r.columns().values()] == [0] * 11
     assert "0 requests" in repr(r)
     assert r.completion.dtype == r.start.dtype == float
     assert r.evictions.dtype == np.int64
@@ -171,7 +171,7 @@ def test_no_requests_give_an_empty_result(engine, policy):
 @pytest.mark.parametrize("policy", [*sorted(ls.policies), ls.Policy(order=list(range(80)), margin=0.1)], ids=str)
 @pytest.mark.parametrize("seed", [None, 3])
 def test_provenance_is_json_and_repeats_the_run(policy, seed):
-    w = ls.Workload(**MIXED.columns(), source={"generator": "lmsys", "n": 80})
+    w = ls.Workload(**MIXED.columns(), priority=MIXED.prompt % 3, source={"generator": "lmsys", "n": 80})
     r = ls.simulate(w, policy, memory=3000, seed=seed)
     told = json.loads(json.dumps(r.provenance))
     assert told["llmsched"] == ls.__version__
@@ -369,7 +369,7 @@ def test_numpys_global_generator_is_neither_used_nor_changed():
 
 
 def test_threads_give_what_each_run_gives_alone():
-    w = CHURN.replace(point=CHURN.output)
+    w = CHURN.replace(point=CHURN.output, priority=CHURN.prompt % 3)
     finishing = [name for name in ls.policies if name not in ("protection", "clearing")]
     jobs = [(name, memory, seed) for name in finishing for memory in (200, 500) for seed in (0, 1, 2)]
 

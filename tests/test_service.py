@@ -33,12 +33,13 @@ class Watched(reference._Engine):
         self.spans: list[tuple[float, float, int]] = []  # begin and end of rounds, tokens of cache
 
     def generation(self) -> None:
-        begin, running, need = self.now, [(r.index, r.generated + 1) for r in self.running], self.need()
+        begin, running, need = self.now, [(r, r.generated) for r in self.running], self.need()
         super().generation()
         self.spans.append((begin, self.now, need))
-        for i, token in running:
-            self.tokens.append((i, token, self.now))
-            self.stays[i].append((begin, self.now))
+        for r, tokens in running:
+            if r.generated > tokens:  # else it prefilled
+                self.tokens.append((r.index, r.generated, self.now))
+            self.stays[r.index].append((begin, self.now))
 
 
 def by_hand(workload: ls.Workload, engine: Watched, window: tuple[float, float]) -> dict[str, Any]:

@@ -564,6 +564,7 @@ files = st.one_of(
     csv_file(PLAIN, decimals, good_counts, good_counts),
     csv_file(PLAIN, numbers, numbers, good_counts | numbers),
     csv_file("point,upper,prompt_tokens,lower,output_tokens\n", *[good_counts | numbers] * 5),
+    csv_file("prompt_tokens,priority,output_tokens\n", good_counts, good_counts | numbers, good_counts),
     csv_file("arrival,x,prompt_tokens,output_tokens\n", decimals, numbers, good_counts, good_counts),
     st.lists(st.tuples(*[st.integers(1, 99) | st.floats() | st.integers() | st.booleans()] * 3), max_size=6).map(
         lambda rows: mooncake(*rows)
@@ -665,14 +666,16 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch: pytest.MonkeyPatch
 
 columns = {"prompt": st.integers(0, LARGEST), "output": st.integers(1, LARGEST), "point": st.integers(1, LARGEST)}
 requests = st.fixed_dictionaries(
-    columns | {"arrival": st.floats(0, LATEST), "ends": st.tuples(*[columns["point"]] * 2)}
+    columns
+    | {"arrival": st.floats(0, LATEST), "ends": st.tuples(*[columns["point"]] * 2)}
+    | {"priority": st.integers(-LARGEST, LARGEST)}
 )
 
 
 @st.composite
 def workloads(draw: st.DrawFn) -> Workload:
     rows = draw(st.lists(requests, max_size=5))
-    with_points, with_ends, from_zero = draw(st.tuples(*[st.booleans()] * 3))
+    with_points, with_ends, from_zero, with_priority = draw(st.tuples(*[st.booleans()] * 4))
     arrival = [row["arrival"] for row in rows]
     return Workload(
         [row["prompt"] for row in rows],
@@ -680,6 +683,7 @@ def workloads(draw: st.DrawFn) -> Workload:
         lower=[min(row["ends"]) for row in rows] if with_ends else None,
         upper=[max(row["ends"]) for row in rows] if with_ends else None,
         point=[row["point"] for row in rows] if with_points else None,
+        priority=[row["priority"] for row in rows] if with_priority else None,
         arrival=[time - min(arrival) for time in arrival] if from_zero else arrival,
     )
 
@@ -697,6 +701,13 @@ def test_a_round_trip_is_exact(suffix: str, tmp_path_factory: pytest.TempPathFac
         assert traces.load(path) == workload
 
     check()
+
+
+def test_a_priority_is_any_whole_number() -> None:
+    content = "prompt_tokens,output_tokens,priority\n1,2,-3\n1,2,0\n"
+    assert load(content).priority.tolist() == [-3, 0]
+    with pytest.raises(TraceError, match=r"line 2: priority is 1.5, expected a whole number from -9007199254740992"):
+        load(content.replace("-3", "1.5"))
 
 
 def test_what_is_written_is_plain_csv(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ import llmsched as ls
 from llmsched.errors import InputError, LlmschedError, WorkloadError
 from llmsched.lowering import volume
 
-THREE = ls.Workload([1, 2, 3], [4, 5, 6], lower=[1, 2, 3], upper=[7, 8, 9], point=[5, 5, 5], arrival=[0, 0.5, 2])
-COLUMNS = ("prompt", "output", "lower", "upper", "point", "arrival")
+THREE = ls.Workload(
+    [1, 2, 3], [4, 5, 6], lower=[1, 2, 3], upper=[7, 8, 9], point=[5, 5, 5], arrival=[0, 0.5, 2], priority=[0, -1, 0]
+)
+COLUMNS = ("prompt", "output", "lower", "upper", "point", "arrival", "priority")
 
 
 # What it takes --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from llmsched._heap cimport Entry, Heap
 from llmsched._line cimport Line
 from llmsched._profile cimport Profile
-from llmsched._request cimport Request
+from llmsched._request cimport Prefill, Request
 from llmsched._ties cimport Ties
 from llmsched._wheel cimport Wheel
 
@@ -28,6 +28,7 @@ cdef enum Evict:
     EVICT_NEWEST
     EVICT_ALL
     EVICT_RANDOM
+    EVICT_PRIORITY
 
 cdef enum Refine:
     REFINE_NONE
@@ -69,6 +70,7 @@ cdef struct Task:
     const int64_t* believed     # for RESERVE_BELIEVED, else NULL
     const int64_t* keys         # for ORDER_KEYS: these, or
     const double* real_keys     # these (finite)
+    const int64_t* levels       # for EVICT_PRIORITY: the largest leaves first; else NULL
     int64_t memory              # M
     int64_t capacity            # C while anything runs
     Order order
@@ -82,6 +84,7 @@ cdef struct Task:
     bint pause                  # pause="overflow"
     int64_t max_batch
     int64_t block               # tokens in a block of cache; memory is a multiple of it
+    int64_t prefill_budget      # most tokens that a round processes; 0: no limit
     bint clocked                # False: a round lasts 1
     Clock clock
     bint seeded                 # False: ties go to the smaller index or the first of equals, nothing is drawn
@@ -115,8 +118,16 @@ cdef struct Attempt:
     # A stay in the batch; see tokens.py.
     int64_t request
     int64_t first_round
+    int64_t rounds
     int64_t kept
     int64_t generated
+
+
+cdef struct Chunk:
+    # Tokens that were prefilled in a round; see tokens.py.
+    int64_t chunk_request
+    int64_t chunk_round
+    int64_t chunk_tokens
 
 
 cdef struct Work:
@@ -163,11 +174,15 @@ cdef struct Engine:
     Line line               # unless fill="skip": then all who wait are here
     Wheel wheel
     int32_t capped          # chain of requests that reached their cap in the last round
+    int64_t budget          # most tokens that a round processes
+    int64_t spent           # tokens that the coming round has to process for those that run
+    Prefill* prefills       # with a budget: what it needs to know of each request; else NULL
+    int32_t slow            # the running request that is still to prefill, or NONE
     int32_t evicted         # chain of requests evicted for overflow in this round
     # what is believed
     bint profiled           # the policy looks ahead round by round, so that the profile is kept
     Profile profile
-    int64_t lone_end        # a request admitted alone that outgrows C runs up to this round, or -1
+    int64_t lone_end        # nobody is admitted up to this round, as those that run are believed to outgrow C
     int32_t tested          # the request whose earliest start is known, or NONE
     int64_t earliest
     int64_t refused_held    # with fill="skip": the easiest request that was refused in this round
@@ -188,6 +203,9 @@ cdef struct Engine:
     Attempt* attempts
     int64_t attempts_size
     int64_t attempts_room
+    Chunk* chunks
+    int64_t chunks_size
+    int64_t chunks_room
     double* round_end       # one per round that ran
     int64_t round_end_room
     Work work

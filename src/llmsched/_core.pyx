@@ -11,21 +11,24 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from llmsched._check cimport check
+from llmsched._eviction cimport line_up, step_out
 from llmsched._heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
 from llmsched._line cimport Node, line_add, line_free, line_init, line_join, line_refresh
 from llmsched._memory cimport allocate
+from llmsched._prefill cimport note_crowd, postpone, prefill_begin, prefill_enter
 from llmsched._profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
 from llmsched._rank cimport permutation
 from llmsched._random cimport splitmix64_below, splitmix64_unit
-from llmsched._request cimport NEVER_RAN, NONE, Request
+from llmsched._request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._records cimport new_segment, record_attempt, reserve_round_ends
 from llmsched._rounds cimport (
-    arrival_of, grow, in_blocks, next_arrival, next_place, now, residue, round_of, rounds_that_fit, run_rounds,
+    arrival_of, due, earliest_due, grow, in_blocks, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
+    run_rounds,
 )
 from llmsched._sort cimport double_key, sort_places
-from llmsched._ties cimport Peers, ties_add, ties_first, ties_free, ties_init, ties_remove
+from llmsched._ties cimport Peers, ties_first, ties_free, ties_init
 from llmsched._wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 
 cdef extern from * nogil:
@@ -52,8 +55,9 @@ cdef int engine_start(Engine* engine, const Task* task) noexcept nogil:
     engine.task = task
     engine.left = n
     engine.capped = engine.evicted = engine.tested = engine.oldest = engine.newest = NONE
-    engine.head = engine.free_request = NONE
+    engine.head = engine.free_request = engine.slow = NONE
     engine.lone_end = NONE
+    engine.budget = task.prefill_budget if task.prefill_budget > 0 else INT64_MAX
     line_init(&engine.line)
     engine.stream = task.seed if task.seeded else 0
     engine.profiled = task.reserve != RESERVE_NONE and not task.peak
@@ -80,6 +84,8 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.by_arrival)
     free(engine.requests)
     free(engine.kept)
+    free(engine.prefills)
+    free(engine.chunks)
     free(engine.residues)
     free(engine.segments)
     free(engine.attempts)
@@ -160,7 +166,7 @@ cdef bint can_overflow(const Task* task) noexcept nogil:
     # Whether some request may outgrow what is believed of it. If none can, no round ever needs more than M.
     cdef int64_t i
     cdef const int64_t* belief = task.bound if task.reserve == RESERVE_BOUND else task.believed
-    if task.reserve == RESERVE_NONE:
+    if task.reserve == RESERVE_NONE or task.prefill_budget > 0:  # prefill may take longer than is believed
         return True
     for i in range(task.n):
         if belief[i] < task.output[i]:
@@ -190,6 +196,8 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         if engine.overflows and engine.need > task.memory:
             if overflow(engine) < 0:
                 return NO_MEMORY
+        if engine.prefills != NULL and prefill_begin(engine) < 0:
+            return NO_MEMORY
         wake = NEVER
         if not (task.pause and engine.evicted != NONE) and admission(engine, &wake) < 0:
             return NO_MEMORY
@@ -214,6 +222,8 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         engine.round += rounds
         engine.used += rounds * engine.running
         grow(engine, rounds)
+        if engine.slow != NONE and postpone(engine) < 0:
+            return NO_MEMORY
         if departures(engine) < 0:
             return NO_MEMORY
     return FINISHED
@@ -280,8 +290,10 @@ cdef int rejoin(Engine* engine) noexcept nogil:
 cdef inline int64_t quiet_rounds(const Engine* engine, int64_t wake) noexcept nogil:
     # How many rounds run before the engine must look again; at least one.
     cdef const Task* task = engine.task
-    cdef int64_t upto = wheel_next(&engine.wheel, engine.round) + 1
-    cdef int64_t limit
+    cdef int64_t upto, limit
+    if engine.prefills != NULL and engine.prefilled > 0:
+        return 1  # the next one has more to spare for prompts
+    upto = wheel_next(&engine.wheel, engine.round) + 1
     upto = min(upto, wake)
     upto = min(upto, task.max_rounds)
     limit = engine.last_change + task.stall_limit
@@ -335,28 +347,6 @@ cdef int departures(Engine* engine) noexcept nogil:
     if not anybody:
         engine.wheel.idle_until = earliest_due(engine)
     return 0
-
-
-cdef int64_t earliest_due(const Engine* engine) noexcept nogil:
-    # The round in which the first of all running requests is due.
-    cdef int64_t bucket, round, earliest = NEVER
-    cdef int32_t p
-    for bucket in range(engine.wheel.mask + 1):
-        p = engine.wheel.head[bucket]
-        while p != NONE:
-            round = due(engine, &engine.requests[p])
-            if round < earliest:
-                earliest = round
-            p = engine.requests[p].next
-    return earliest
-
-
-cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
-    # The last round of a running request if nobody evicts it: its output, or the cap, is reached.
-    cdef int64_t length = r.output
-    if engine.task.cap != REFINE_NONE and r.bound < length:
-        length = r.bound
-    return r.birth + length - 1
 
 
 # Entering and leaving the batch --------------------------------------------------------------------------------------
@@ -435,6 +425,7 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
     cdef Request* block
     cdef Request* r
     cdef int64_t* kept
+    cdef Prefill* prefills
     if p != NONE:
         engine.free_request = engine.requests[p].next
     else:
@@ -449,6 +440,11 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
                 if kept == NULL:
                     return NONE
                 engine.kept = kept
+            if task.prefill_budget > 0:
+                prefills = <Prefill*>realloc(engine.prefills, engine.requests_room * sizeof(Prefill))
+                if prefills == NULL:
+                    return NONE
+                engine.prefills = prefills
         p = engine.requests_made
         engine.requests_made += 1
     r = &engine.requests[p]
@@ -533,7 +529,9 @@ cdef inline int64_t believed_length(const Engine* engine, const Request* r) noex
 
 cdef inline bint crowded(const Engine* engine, int64_t held) noexcept nogil:
     # Whether the coming round has no room for one more, of `held` tokens: its need only grows until somebody leaves.
-    return engine.running >= engine.task.max_batch or engine.need + held + 1 > engine.task.capacity
+    if engine.running >= engine.task.max_batch or engine.spent >= engine.budget:
+        return True
+    return engine.need + held + 1 > engine.task.capacity
 
 
 cdef inline bint room_for(const Engine* engine, int64_t tokens) noexcept nogil:
@@ -616,10 +614,15 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     engine.prompts += r.prompt
     if task.peak:
         engine.reserved += in_blocks(task, r.prompt + length)
-    if task.resume == RESUME_SWAP and r.previous != NEVER_RAN:
-        engine.swapped += r.prompt + kept
+    if engine.prefills != NULL:
+        if prefill_enter(engine, p, kept) < 0:
+            return -1
     else:
-        engine.prefilled += r.prompt + kept
+        if task.resume == RESUME_SWAP and r.previous != NEVER_RAN:
+            engine.swapped += r.prompt + kept
+        else:
+            engine.prefilled += r.prompt + kept
+        wheel_add(&engine.wheel, engine.requests, p, due(engine, r))
     if task.block > 1:
         engine.residues[residue(task, r)] += 1
     if task.record_tokens:
@@ -628,7 +631,6 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     if engine.profiled and r.mark > engine.round:
         if profile_add(&engine.profile, r.prompt - r.birth, r.mark) < 0:
             return -1
-    wheel_add(&engine.wheel, engine.requests, p, due(engine, r))
     return line_up(engine, p) if engine.overflows else 0
 
 
@@ -652,6 +654,8 @@ cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
         profile_expire(&engine.profile, engine.round)
         profile_remove(&engine.profile, r.prompt - r.birth, r.mark)
         engine.tested = NONE
+        if engine.prefills != NULL:
+            note_crowd(engine)
     if engine.running == 0:
         engine.lone_end = NONE
     if engine.overflows:
@@ -690,6 +694,8 @@ cdef int leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
         r.mark = generated
         if task.resume == RESUME_SWAP:
             engine.swapped += r.prompt + generated
+            if engine.prefills != NULL:
+                engine.swapped -= engine.prefills[p].left
     return 0
 
 
@@ -712,43 +718,12 @@ cdef inline void refine(Engine* engine, Request* r, Refine rule, int64_t generat
 # Overflow: who leaves ------------------------------------------------------------------------------------------------
 
 
-cdef inline int line_up(Engine* engine, int32_t p) noexcept nogil:
-    # A request that starts to run takes its place in the eviction order. 0, or -1 without memory.
-    cdef Request* r = &engine.requests[p]
-    if engine.task.evict == EVICT_BOUND:
-        return ties_add(&engine.ties, engine.requests, p, r.bound)
-    if engine.task.evict == EVICT_PROGRESS:  # fewest tokens: the latest birth
-        return ties_add(&engine.ties, engine.requests, p, -r.birth)
-    r.peers = NONE
-    r.peer_at = engine.newest
-    if engine.newest == NONE:
-        engine.oldest = p
-    else:
-        engine.requests[engine.newest].peers = p
-    engine.newest = p
-    return 0
-
-
-cdef inline void step_out(Engine* engine, int32_t p) noexcept nogil:
-    cdef int32_t older, newer
-    if engine.task.evict == EVICT_BOUND or engine.task.evict == EVICT_PROGRESS:
-        ties_remove(&engine.ties, engine.requests, p)
-        return
-    newer = engine.requests[p].peers
-    older = engine.requests[p].peer_at
-    if older == NONE:
-        engine.oldest = newer
-    else:
-        engine.requests[older].peers = newer
-    if newer == NONE:
-        engine.newest = older
-    else:
-        engine.requests[newer].peer_at = older
-
-
 cdef inline int evict(Engine* engine, int32_t p) noexcept nogil:
     # 0, or -1 without memory.
-    wheel_remove(&engine.wheel, engine.requests, p, due(engine, &engine.requests[p]))
+    if p == engine.slow:
+        engine.slow = NONE
+    else:
+        wheel_remove(&engine.wheel, engine.requests, p, due(engine, &engine.requests[p]))
     if leave(engine, p, engine.task.refine) < 0:
         return -1
     engine.requests[p].next = engine.evicted

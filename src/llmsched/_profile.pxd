@@ -141,6 +141,15 @@ cdef inline int64_t profile_earliest(
         start = profile.round[at] + 1 - (remaining - 1)
 
 
+cdef inline int64_t profile_last_over(Profile* profile, int64_t capacity) noexcept nogil:
+    # The last round in which what is believed exceeds the capacity, or -1.
+    cdef int64_t at = profile.last - 1
+    while at >= profile.first and profile.load[at] - profile.round[at] <= capacity:
+        at -= 1
+    profile.scanned += profile.last - 1 - at
+    return profile.round[at] if at >= profile.first else -1
+
+
 cdef inline int profile_make_room(Profile* profile) noexcept nogil:
     # One more point must fit behind the last. 0, or -1 without memory.
     cdef int64_t n = profile.last - profile.first

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memset
 
-from llmsched._core cimport Attempt, Engine, Segment
+from llmsched._core cimport Attempt, Chunk, Engine, Segment
 from llmsched._request cimport Request
 from llmsched._rounds cimport charged_context, now
 
@@ -64,8 +64,25 @@ cdef inline int record_attempt(Engine* engine, int32_t p) noexcept nogil:
     engine.attempts_size += 1
     attempt.request = r.index
     attempt.kept = engine.kept[p]
-    attempt.first_round = r.birth + attempt.kept
+    attempt.first_round = r.birth + attempt.kept if engine.prefills == NULL else engine.prefills[p].since
+    attempt.rounds = engine.round - attempt.first_round
     attempt.generated = engine.round - r.birth
+    return 0
+
+
+cdef inline int record_chunk(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
+    # Some of a request's tokens are prefilled in the coming round. 0, or -1 without memory.
+    cdef Chunk* block
+    if engine.chunks_size == engine.chunks_room:
+        engine.chunks_room = max(2 * engine.chunks_room, <int64_t>256)
+        block = <Chunk*>realloc(engine.chunks, engine.chunks_room * sizeof(Chunk))
+        if block == NULL:
+            return -1
+        engine.chunks = block
+    engine.chunks[engine.chunks_size].chunk_request = engine.requests[p].index
+    engine.chunks[engine.chunks_size].chunk_round = engine.round
+    engine.chunks[engine.chunks_size].chunk_tokens = tokens
+    engine.chunks_size += 1
     return 0
 
 

@@ -17,6 +17,12 @@ cdef struct Request:
     int32_t peer_at     # its place in that list, or the next older running request, or NONE
 
 
+cdef struct Prefill:
+    # What chunked prefill needs to know of it besides.
+    int64_t left        # tokens still to be prefilled; with resume="swap" kept while it waits
+    int64_t since       # round of its last admission
+
+
 cdef enum:
     NONE = -1
     NEVER_RAN = -2

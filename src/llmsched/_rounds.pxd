@@ -2,10 +2,10 @@
 
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport INT64_MAX as NEVER
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
-from llmsched._core cimport Clock, Engine, Task
-from llmsched._request cimport Request
+from llmsched._core cimport REFINE_NONE, Clock, Engine, Task
+from llmsched._request cimport NONE, Request
 
 # Time ----------------------------------------------------------------------------------------------------------------
 
@@ -41,6 +41,28 @@ cdef inline int64_t round_of(const Engine* engine, double time) noexcept nogil:
     while engine.epoch + <double>k < time:
         k += 1
     return engine.epoch_round + k
+
+
+cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
+    # The last round of a running request if nobody evicts it: its output, or the cap, is reached.
+    cdef int64_t length = r.output
+    if engine.task.cap != REFINE_NONE and r.bound < length:
+        length = r.bound
+    return r.birth + length - 1
+
+
+cdef inline int64_t earliest_due(const Engine* engine) noexcept nogil:
+    # The round in which the first of all running requests is due.
+    cdef int64_t bucket, round, earliest = NEVER
+    cdef int32_t p
+    for bucket in range(engine.wheel.mask + 1):
+        p = engine.wheel.head[bucket]
+        while p != NONE:
+            round = due(engine, &engine.requests[p])
+            if round < earliest:
+                earliest = round
+            p = engine.requests[p].next
+    return earliest
 
 
 cdef inline int64_t charged_context(const Engine* engine) noexcept nogil:

@@ -11,10 +11,10 @@ from libc.string cimport memset
 import numpy as np
 
 from llmsched._core cimport (
-    EVICT_ALL, EVICT_BOUND, EVICT_NEWEST, EVICT_PROGRESS, EVICT_RANDOM, FINISHED, NO_MEMORY, ORDER_ARRIVAL,
-    ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER,
-    RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BELIEVED, RESERVE_BOUND, RESERVE_NONE, RUNNING, Attempt,
-    Engine, Segment, Task, engine_advance, engine_free, engine_start, sum_of_differences,
+    EVICT_ALL, EVICT_BOUND, EVICT_NEWEST, EVICT_PRIORITY, EVICT_PROGRESS, EVICT_RANDOM, FINISHED, NO_MEMORY,
+    ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS,
+    REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BELIEVED, RESERVE_BOUND, RESERVE_NONE, RUNNING,
+    Attempt, Chunk, Engine, Segment, Task, engine_advance, engine_free, engine_start, sum_of_differences,
 )
 
 from .outcome import Outcome
@@ -32,6 +32,7 @@ cdef dict ORDERS = {"arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORD
 cdef dict RESERVES = {"none": RESERVE_NONE, "bound": RESERVE_BOUND}
 cdef dict EVICTS = {
     "bound": EVICT_BOUND, "progress": EVICT_PROGRESS, "newest": EVICT_NEWEST, "all": EVICT_ALL, "random": EVICT_RANDOM,
+    "priority": EVICT_PRIORITY,
 }
 cdef dict REFINES = {
     "none": REFINE_NONE, "progress": REFINE_PROGRESS, "double": REFINE_DOUBLE, "upper": REFINE_UPPER,
@@ -92,6 +93,7 @@ cdef int fill_requests(Task* task, problem) except -1:
     task.bound = integers(problem.bound)
     task.upper = integers(problem.upper)
     task.believed = integers(problem.believed)
+    task.levels = integers(problem.levels)
     task.keys = NULL
     task.real_keys = NULL
     if task.order == ORDER_KEYS:
@@ -101,6 +103,7 @@ cdef int fill_requests(Task* task, problem) except -1:
             task.keys = integers(problem.keys)
     task.max_batch = problem.max_batch
     task.block = problem.block
+    task.prefill_budget = problem.prefill_budget if problem.chunked else 0
     task.memory = problem.memory
     task.capacity = problem.capacity
     task.seeded = problem.seed is not None
@@ -174,11 +177,14 @@ cdef timeline(const Engine* engine, clock):
 
 cdef tokens(const Engine* engine):
     ends = np.empty(0)
-    columns = [np.empty(0, np.int64)] * 4
+    columns = [np.empty(0, np.int64)] * 5
     if engine.attempts_size > 0:
         ends = np.array(<double[:engine.round]>engine.round_end)
         attempts = np.asarray(<Attempt[:engine.attempts_size]>engine.attempts)
-        columns = [attempts[name].copy() for name in ("request", "first_round", "kept", "generated")]
+        columns = [attempts[name].copy() for name in ("request", "first_round", "rounds", "kept", "generated")]
+    if engine.chunks_size > 0:
+        chunks = np.asarray(<Chunk[:engine.chunks_size]>engine.chunks)
+        columns += [chunks[name].copy() for name in ("chunk_request", "chunk_round", "chunk_tokens")]
     return Tokens(ends, *columns)
 
 

@@ -106,6 +106,7 @@ def simulate_batch(
     clock: str | Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,
+    prefill_budget: int | None = None,
     max_rounds: int | None = None,
     progress: Progress | None = None,
 ) -> Batch:
@@ -124,7 +125,7 @@ def simulate_batch(
         Keep every `Result` in `Batch.results`. Without it only one row of totals per simulation stays in memory.
     percentiles
         Percentiles of latency (0 to 100) to add to the totals, e.g. (50, 99). They cost more than the other totals.
-    clock, max_batch, block, max_rounds
+    clock, max_batch, block, prefill_budget, max_rounds
         As in `simulate`, for every simulation.
     progress
         Called from the calling thread with (simulations done, simulations in all).
@@ -139,7 +140,12 @@ def simulate_batch(
     axes = [_sequence(axis) for axis in (workloads, policies, memory, seeds)]
     jobs = _jobs(axes, pair)
     quantiles = _percentiles(percentiles)
-    machine = {"clock": named_clock(clock), "max_batch": max_batch, "block": block}
+    machine = {
+        "clock": named_clock(clock),
+        "max_batch": max_batch,
+        "block": block,
+        "prefill_budget": prefill_budget,
+    }
     run = _Run(axes[0], axes[1], jobs, keep, quantiles, {"max_rounds": max_rounds, **machine})
     workers = _thread_count(threads)
     for done in run.on_threads(workers):

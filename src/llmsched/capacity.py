@@ -121,6 +121,7 @@ def highest_rate(
     clock: str | Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,
+    prefill_budget: int | None = None,
     requests: int | None = None,
     replications: int = 10,
     seed: int = 0,
@@ -135,7 +136,7 @@ def highest_rate(
     workload
         Requests to draw from, with replacement and each on its own: neither their arrivals nor their order count. A
         trace whose lengths drift over the day holds less than such draws.
-    policy, memory, clock, max_batch, block
+    policy, memory, clock, max_batch, block, prefill_budget
         As for `llmsched.simulate`.
     slo
         Targets: metric -> the most it may be (see `llmsched.service.METRICS`), at least one.
@@ -162,7 +163,7 @@ def highest_rate(
         As `llmsched.simulate`.
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
-    search.machine(memory, clock, max_batch, block)
+    search.machine(memory, clock, max_batch, block, prefill_budget)
     return search.answer("rate", memory, None, progress)
 
 
@@ -176,6 +177,7 @@ def smallest_memory(
     clock: str | Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,
+    prefill_budget: int | None = None,
     requests: int | None = None,
     replications: int = 10,
     seed: int = 0,
@@ -191,7 +193,7 @@ def smallest_memory(
     Raises what `highest_rate` raises.
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
-    search.machine(None, clock, max_batch, block)
+    search.machine(None, clock, max_batch, block, prefill_budget)
     if rate is not None:
         generate.poisson(workload.head(0), rate)  # refuses a rate that is none
     elif requests is not None:
@@ -237,8 +239,16 @@ class _Search:
         self.threads = os.cpu_count() or 1 if threads is None else whole("threads", threads, 1)
         self.tried: dict[float, tuple[FloatArray, FloatArray]] = {}  # shares and stable rates of the replications
 
-    def machine(self, memory: int | None, clock: str | Clock | None, max_batch: int | None, block: int) -> None:
+    def machine(
+        self,
+        memory: int | None,
+        clock: str | Clock | None,
+        max_batch: int | None,
+        block: int,
+        prefill_budget: int | None,
+    ) -> None:
         self.options: dict[str, Any] = {"clock": named_clock(clock), "max_batch": max_batch, "block": block}
+        self.options |= {"prefill_budget": prefill_budget}
         block = whole("block", block, 1)
         enough = self.workload.extent.request
         self.least = enough + -enough % block  # every request fits

@@ -93,6 +93,10 @@ _Slo = Annotated[
 ]
 _MaxBatch = Annotated[int | None, typer.Option(metavar="N", help="Most requests that run at once.")]
 _Block = Annotated[int, typer.Option(metavar="B", help="Tokens in a block of cache (16 in vLLM).")]
+_PrefillBudget = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Most tokens that a round processes: long prompts take several (chunked prefill)."),
+]
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -189,6 +193,7 @@ def _compare(
     ] = None,
     max_batch: _MaxBatch = None,
     block: _Block = 1,
+    prefill_budget: _PrefillBudget = None,
     format_: _Format = None,
     on_error: _OnError = "raise",
     max_rounds: Annotated[int | None, typer.Option(metavar="N", help="Stop a policy after so many rounds.")] = None,
@@ -228,8 +233,8 @@ def _compare(
     workload = _arrive(_workload(trace, generator, seed, limit, format_, on_error, round_seconds), rate, seed)
     workload, spelling, notes = _predicted(workload, rule, chosen.values())
     machine: dict[str, Any] = {}
-    if timed or max_batch is not None or block != 1:
-        machine = {"clock": clock, "max_batch": max_batch, "block": block}
+    if timed or max_batch is not None or block != 1 or prefill_budget is not None:
+        machine = {"clock": clock, "max_batch": max_batch, "block": block, "prefill_budget": prefill_budget}
         machine["record"] = ("tokens", "timeline") if timed else ()
     with console.Bar("requests") as bar:
         compared = comparing.compare(
@@ -256,6 +261,7 @@ def _compare(
     settings: dict[str, Any] = {"intervals": spelling, "max_rounds": max_rounds, "round_seconds": round_seconds}
     settings |= {"clock": console.clock_json(clock_name, clock), "rate": rate, "slo": targets or None}
     settings |= {"warmup": warmup, "drain": drain, "max_batch": max_batch, "block": block, "power": power}
+    settings |= {"prefill_budget": prefill_budget}
     records = console.with_energy(console.with_service(compared.records(), served, timed), spent)
     if csv_file is not None:
         console.write_csv(csv_file, list(records[0]) if records else comparing.COLUMNS, records)
@@ -287,6 +293,7 @@ def _timeline(
     rate: _Rate = None,
     max_batch: _MaxBatch = None,
     block: _Block = 1,
+    prefill_budget: _PrefillBudget = None,
     format_: _Format = None,
     on_error: _OnError = "raise",
     engine: _EngineOption = "compiled",
@@ -310,6 +317,7 @@ def _timeline(
             clock=clock,
             max_batch=max_batch,
             block=block,
+            prefill_budget=prefill_budget,
             record=("tokens", "timeline"),
             progress=lambda done, total: bar.update(policy, done, total),
         )
@@ -325,7 +333,8 @@ def _timeline(
             )
     unit = "rounds" if clock is None else "seconds"
     console.say(f"{console.counted(workload)}{console.when_they_arrive(workload, 1.0, clock)}")
-    cache = console.machine_text(memory, block, max_batch) + ("" if clock is None else f"clock {clock_name}; ")
+    cache = console.machine_text(memory, block, max_batch, prefill_budget)
+    cache += "" if clock is None else f"clock {clock_name}; "
     console.say(f"{cache}intervals {spelling}; seed {seed}; times in {unit}")
     console.say(
         f"{policy}: mean latency {result.mean_latency:,.6g}, makespan {result.makespan:,.6g}, "
@@ -369,6 +378,7 @@ def _capacity(
     ] = _DEFAULT_CLOCK,
     max_batch: _MaxBatch = None,
     block: _Block = 1,
+    prefill_budget: _PrefillBudget = None,
     requests: Annotated[
         int | None,
         typer.Option(
@@ -403,6 +413,7 @@ def _capacity(
         notes.append("all requests arrive at 0: give --rate for a Poisson process")
     notes += console.reading_notes(workload)
     machine: dict[str, Any] = {"clock": clock, "max_batch": max_batch, "block": block}
+    machine |= {"prefill_budget": prefill_budget}
     asked: dict[str, Any] = {"slo": targets, "attainment": attainment, "requests": requests, "seed": seed}
     found: dict[str, capacities.Capacity] = {}
     with console.Bar("simulations") as bar:

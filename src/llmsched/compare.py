@@ -147,6 +147,7 @@ def compare(
     clock: str | Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,
+    prefill_budget: int | None = None,
     record: Collection[str] = (),
     baseline: str | Policy | None = "hsf",
     max_rounds: int | None = None,
@@ -156,7 +157,7 @@ def compare(
 
     Parameters
     ----------
-    workload, memory, seed, engine, clock, max_batch, block, record, max_rounds
+    workload, memory, seed, engine, clock, max_batch, block, prefill_budget, record, max_rounds
         As for `llmsched.simulate`. Predictions are not invented: see `with_midpoints` for policies that need a point.
     policies
         Names or policies, or a mapping from a label to either. A policy given twice is run once.
@@ -177,7 +178,7 @@ def compare(
     if baseline is not None and label is not None and label not in chosen:
         chosen[label] = named(baseline)
     options: dict[str, Any] = {"engine": engine, "clock": clock, "max_batch": max_batch, "block": block}
-    options |= {"record": record, "max_rounds": max_rounds}
+    options |= {"prefill_budget": prefill_budget, "record": record, "max_rounds": max_rounds}
     total = len(workload) * len(chosen)
     rows: dict[str, Row] = {}
     for done, (name, policy) in enumerate(chosen.items()):

@@ -123,7 +123,8 @@ def print_comparison(
 ) -> None:
     workload, ranked, clock = compared.workload, compared.ranked(), settings["clock"]
     say(f"{counted(workload)}{when_they_arrive(workload, settings['round_seconds'], clock)}")
-    cache = machine_text(compared.memory, settings["block"], settings["max_batch"])
+    limits = (settings[name] for name in ("block", "max_batch", "prefill_budget"))
+    cache = machine_text(compared.memory, *limits)
     cache += "" if clock is None else f"clock {clock['name']}; "
     unit = "rounds" if clock is None else "seconds"
     say(f"{cache}intervals {settings['intervals']}; seed {compared.seed}; times in {unit}\n")
@@ -238,11 +239,12 @@ def clock_json(name: str | None, clock: Clock | None) -> dict[str, Any] | None:
     return None if clock is None else {"name": name, **clock.fields()}
 
 
-def machine_text(memory: int | None, block: int, max_batch: int | None) -> str:
-    """Cache, blocks and cap on the batch, each if there is one and followed by a semicolon."""
+def machine_text(memory: int | None, block: int, max_batch: int | None, prefill_budget: int | None) -> str:
+    """Cache, blocks and limits of the batch, each if there is one and followed by a semicolon."""
     cache = "" if memory is None else f"KV cache {memory:,} tokens"
     blocks = "" if block == 1 else f"{' in ' if cache else ''}blocks of {block}"
     parts = [cache + blocks, "" if max_batch is None else f"at most {max_batch} at once"]
+    parts.append("" if prefill_budget is None else f"at most {prefill_budget:,} tokens a round")
     return "".join(f"{part}; " for part in parts if part)
 
 
@@ -253,7 +255,7 @@ def print_capacity(
     one = answers[0]
     drawn = f"{one.replications} replications of {one.requests:,} requests"
     arriving = "" if one.quantity == "rate" else ", as they arrive" if one.rate is None else f", {one.rate:g}/s"
-    cache = machine_text(one.memory, settings["block"], settings["max_batch"])
+    cache = machine_text(one.memory, *(settings[name] for name in ("block", "max_batch", "prefill_budget")))
     say(f"{counted(workload)}; {drawn}{arriving}")
     say(f"{cache}clock {settings['clock']['name']}; intervals {settings['intervals']}; times in seconds")
     targets = ", ".join(f"{name} <= {limit:g}" for name, limit in one.slo.items())

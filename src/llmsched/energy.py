@@ -21,7 +21,7 @@ from .errors import InputError, nearest
 from .frames import Columns
 from .result import Result
 from .service import Attempts, attempts
-from .workload import FloatArray
+from .workload import FloatArray, IntArray
 
 __all__ = ["Energy", "Power", "metrics", "named", "powers"]
 
@@ -30,9 +30,8 @@ __all__ = ["Energy", "Power", "metrics", "named", "powers"]
 class Power:
     """Watts that the machine draws.
 
-    While a round runs: min(limit, busy + per_request·(batch size) + per_token·(tokens processed in the round)), where
-    every running request processes the token it generates, and one that is admitted its prompt (and kept tokens under
-    ``resume="recompute"``) as well. Between rounds: idle.
+    While a round runs: min(limit, busy + per_request·(batch size) + per_token·(tokens processed in the round)): those
+    generated, and those prefilled (prompts, and kept tokens under ``resume="recompute"``). Between rounds: idle.
 
     Attributes
     ----------
@@ -129,7 +128,8 @@ class Energy(Columns):
         Joules spent on each request, what evictions wasted of them included (float64, in the workload's order).
     wasted_per_request
         Those of them that evictions wasted: whole attempts that were lost under ``resume="restart"``; prefill that was
-        repeated under ``"recompute"``; cache moved out and in under ``"swap"``.
+        repeated under ``"recompute"``, and attempts that ended before their prefill did; cache moved out and in under
+        ``"swap"``.
     idle
         Joules drawn between rounds, from the first arrival to the last completion; nobody's.
     watts
@@ -211,7 +211,7 @@ def metrics(result: Result, power: str | Power) -> Energy:
     if clock is None:
         raise InputError("joules need seconds, and the run had no clock: simulate(..., clock=...)")
     work = _Work(result, log, clock)
-    watts = model.watts(work.batch, work.batch + work.prefilled)
+    watts = model.watts(work.batch, work.generating + work.prefilled)
     joules, wasted = work.shared(watts)
     n = len(result)
     seconds = result.makespan - float(result.workload.arrival.min()) if n else 0.0
@@ -239,15 +239,15 @@ class _Work:
         rounds = len(log.round_end)
         self.seconds = log.round_end - log.round_begin
         self.batch = log.per_round(log.first_round, log.last_round)
-        held = result.workload.prompt[log.request] + log.kept
+        self.generating = log.per_round(log.first_token, log.last_round)
         moved_in = ~log.opens & (self.resume == "swap")
         moved_out = ~log.completes & (self.resume == "swap")
-        self.prefill = np.where(moved_in, 0, held)  # tokens, of each attempt, in its first round
-        self.swap_in = np.where(moved_in, held, 0)  # likewise
-        self.swap_out = np.where(moved_out, result.workload.prompt[log.request] + log.generated, 0)
+        before, after = _prefilled_so_far(log)
+        self.swap_in = np.where(moved_in, before + log.kept, 0)  # tokens, of each attempt, in its first round
+        self.swap_out = np.where(moved_out, after + log.generated, 0)
         self.left_in = np.minimum(log.last_round + 1, max(rounds - 1, 0))  # the round in which it is moved out
         self.prefilled = np.zeros(rounds, np.int64)
-        np.add.at(self.prefilled, log.first_round, self.prefill)
+        np.add.at(self.prefilled, log.chunk_round, log.chunk_tokens)
         self.swapped = np.zeros(rounds, np.int64)
         np.add.at(self.swapped, log.first_round, self.swap_in)
         np.add.at(self.swapped, self.left_in, self.swap_out)
@@ -258,10 +258,25 @@ class _Work:
         own = clock.per_prompt_token * self.prefilled + clock.per_swapped_token * self.swapped
         common = watts * np.maximum(self.seconds - own, 0.0) / np.maximum(self.batch, 1)
         up_to = np.concatenate([[0.0], np.cumsum(common)])
-        prefill = watts[log.first_round] * clock.per_prompt_token * self.prefill
+        chunks = watts[log.chunk_round] * clock.per_prompt_token * log.chunk_tokens
+        prefill = np.bincount(log.chunk_attempt, chunks, len(log))
         swap = watts[log.first_round] * clock.per_swapped_token * self.swap_in
         swap += watts[self.left_in] * clock.per_swapped_token * self.swap_out
         joules = up_to[log.last_round + 1] - up_to[log.first_round] + prefill + swap
         if self.resume == "restart":
             return joules, np.where(log.completes, 0.0, joules)
-        return joules, swap if self.resume == "swap" else np.where(log.opens, 0.0, prefill)
+        if self.resume == "swap":
+            return joules, swap
+        useful = log.generated > log.kept
+        first = np.zeros(len(log), bool)
+        first[np.flatnonzero(useful)[np.unique(log.request[useful], return_index=True)[1]]] = True
+        return joules, np.where(useful, np.where(first, 0.0, prefill), joules)
+
+
+def _prefilled_so_far(log: Attempts) -> tuple[IntArray, IntArray]:
+    """Tokens of each request prefilled before each of its attempts, and up to the attempt's end."""
+    each = np.zeros(len(log), np.int64)
+    np.add.at(each, log.chunk_attempt, log.chunk_tokens)
+    total = np.cumsum(each)
+    earlier = np.maximum.accumulate(np.where(log.opens, total - each, 0))
+    return total - each - earlier, total - earlier

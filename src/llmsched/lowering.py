@@ -22,6 +22,7 @@ _HOW_TO_ADD = {
     "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
     "upper": "workload.with_intervals(intervals.buckets(100)) or Workload(..., upper=...)",
     "point": "workload.replace(point=...)",
+    "priority": "workload.replace(priority=...)",
 }
 
 
@@ -37,15 +38,22 @@ class Problem:
     upper: IntArray | None  # u; only where a cap refines to it
     believed: IntArray | None  # the `reserve` field's values; None for "bound" and "none"
     keys: IntArray | FloatArray | None  # the admission order's keys; None for those that change
+    levels: IntArray | None  # place by priority, then arrival, the same for equals; only where it decides an eviction
     memory: int  # M
     capacity: int  # C while anything runs: floor((1 - margin) M)
     seed: int | None
     clock: Clock | None  # None: a round lasts 1
     max_batch: int  # most requests that run at once
     block: int  # tokens in a block of cache; a request occupies whole blocks
+    prefill_budget: int  # most tokens that a round processes
     max_rounds: int
     stall_limit: int  # so many rounds in which nothing changes for good mean that it never ends,
     may_cycle: bool  # and so many admissions, where requests can evict each other in turns: see `admission_limit`
+
+    @property
+    def chunked(self) -> bool:
+        """Whether prompts are processed in chunks, over several rounds if need be."""
+        return self.prefill_budget < LARGEST_BOUND
 
 
 def lower(
@@ -58,18 +66,19 @@ def lower(
     clock: Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,
+    prefill_budget: int | None = None,
 ) -> Problem:
     """Check that `policy` can run on `workload` with `memory` tokens, and lower all three.
 
     Raises
     ------
     InputError
-        memory, seed, max_rounds, max_batch or block is not usable.
+        memory, seed, max_rounds, max_batch, block or prefill_budget is not usable.
     WorkloadError
         Sums of tokens overflow, a custom order has the wrong length, or an arrival is so late that rounds of the clock
         would not move the time.
     MissingPredictionError
-        The policy reads a prediction column that the workload lacks.
+        The policy reads a column that the workload lacks.
     MemoryTooSmallError
         A request can never fit (names it, and the memory that would do).
     """
@@ -80,6 +89,7 @@ def lower(
     n = len(workload)
     most = LARGEST_BOUND if max_batch is None else whole("max_batch", max_batch, 1, LARGEST_BOUND)
     block = whole("block", block, 1, LARGEST_BLOCK)
+    budget = LARGEST_BOUND if prefill_budget is None else whole("prefill_budget", prefill_budget, 1, LARGEST)
     _check_predictions(workload, policy)
     _check_fits(workload, memory, block)
     if clock is not None:
@@ -89,6 +99,8 @@ def lower(
     believed: IntArray | None = None if policy.reserve in ("bound", "none") else getattr(workload, policy.reserve)
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
     finishes = policy.resume != "restart" or n == 0
+    chunked = prefill_budget is not None
+    longest = workload.extent.output + (_longest_prefill(memory, budget) if chunked else 0)
     return Problem(
         policy=policy,
         prompt=workload.prompt,
@@ -98,15 +110,17 @@ def lower(
         upper=workload.upper if caps_to_upper else None,
         believed=believed,
         keys=_keys(workload, policy),
+        levels=_levels(workload) if policy.evict == "priority" else None,
         memory=memory,
         capacity=_capacity(memory, policy.margin, block),
         seed=seed,
         clock=clock,
         max_batch=most,
         block=block,
+        prefill_budget=budget,
         max_rounds=limit,
-        may_cycle=not finishes and _may_cycle(policy),
-        stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * workload.extent.output,
+        may_cycle=not finishes and _may_cycle(policy, chunked),
+        stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * longest,
     )
 
 
@@ -120,15 +134,25 @@ def _bound(workload: Workload, policy: Policy) -> IntArray | None:
     return column
 
 
-def _may_cycle(policy: Policy) -> bool:
+def _may_cycle(policy: Policy, chunked: bool) -> bool:
     """Whether requests may evict each other in turns without end.
 
-    Not where the one furthest on, the oldest or the one with the largest bound is evicted last and so completes; nor
-    where every eviction past a bound that is believed raises it (the paper's A_min).
+    Not where the one furthest on, the oldest, the most urgent or the one with the largest bound is evicted last and so
+    completes; nor where every eviction past a bound that is believed raises it (the paper's A_min): with a prefill that
+    takes longer than believed, requests are evicted before they are past it.
     """
     if policy.evict == "bound":
-        return policy.reserve != "bound" or policy.refine == "none"
+        return policy.reserve != "bound" or policy.refine == "none" or chunked
     return policy.evict in ("all", "random")
+
+
+def _longest_prefill(memory: int, budget: int) -> int:
+    """Rounds in which a whole cache of prompts is prefilled, if nobody completes or is evicted meanwhile.
+
+    Where generating takes no more than half the budget, at least half of it is left: 2 M / budget rounds or so. In any
+    other round half a budget of tokens is generated, and as they stay in the cache, that can be no more often.
+    """
+    return 4 * (memory // budget + 1)
 
 
 def admission_limit(left: int) -> int:
@@ -149,7 +173,8 @@ def _check_predictions(workload: Workload, policy: Policy) -> None:
     for column in policy.needs:
         if getattr(workload, column) is None:
             raise MissingPredictionError(
-                f"policy {policy.name} needs the prediction column {column!r}, which the workload does not have: "
+                f"policy {policy.name} needs the {'' if column == 'priority' else 'prediction '}column {column!r}, "
+                f"which the workload does not have: "
                 f"add it with {_HOW_TO_ADD[column]}",
                 column,
             )
@@ -197,10 +222,24 @@ def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
         return order
     if order == "volume":
         return volume(workload)
+    if order == "priority":
+        return _levels(workload)
     if order in ("bound", "area", "queue"):
         return None
     keys: IntArray | FloatArray = getattr(workload, str(order))  # the other orders are columns
     return keys
+
+
+def _levels(workload: Workload) -> IntArray:
+    """The place of each request by priority, then arrival; the same for equals."""
+    priority, arrival = workload.priority, workload.arrival
+    assert priority is not None
+    order = np.lexsort((arrival, priority))
+    urgency, time = priority[order], arrival[order]
+    levels = np.empty(len(order), dtype=np.int64)
+    levels[order[:1]] = 0
+    levels[order[1:]] = np.cumsum((urgency[1:] != urgency[:-1]) | (time[1:] != time[:-1]))
+    return levels
 
 
 def volume(workload: Workload) -> IntArray:

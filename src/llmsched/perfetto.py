@@ -95,7 +95,7 @@ def write(
 
 
 def _stays(result: Result, log: Attempts, kept: np.ndarray[Any, Any], unit: float) -> Iterator[dict[str, Any]]:
-    """An event per stay, on the lowest lane that is free, and the names of the lanes."""
+    """An event per stay, on the lowest lane that is free, one for slow prefill within it, and the names of lanes."""
     workload, resume = result.workload, result.policy.resume
     after = {"restart": "evicted, tokens lost", "recompute": "evicted, cache lost", "swap": "evicted, cache moved out"}
     free: list[int] = []
@@ -129,6 +129,18 @@ def _stays(result: Result, log: Attempts, kept: np.ndarray[Any, Any], unit: floa
                 "arrival": float(workload.arrival[i]),
             },
         }
+        if log.first_token[k] > log.first_round[k]:  # the prompt takes several rounds
+            until = float(log.round_end[min(log.first_token[k], log.last_round[k])])
+            yield {
+                "name": "prefill",
+                "cat": "prefill",
+                "ph": "X",
+                "ts": _microseconds(begin, unit),
+                "dur": _microseconds(until - begin, unit),
+                "pid": _SLOTS,
+                "tid": lane,
+                "args": {"request": i},
+            }
     yield _metadata("process_name", _SLOTS, 0, name=f"running requests ({result.policy.name})")
     yield _metadata("process_sort_index", _SLOTS, 0, sort_index=1)
     for lane in range(1, lanes + 1):

@@ -64,6 +64,7 @@ STYLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "amin-recompute": (_BLUE, "--"),
         "mcsf-protection": (_ORANGE, ":"),
         "vllm": (_PURPLE, "--"),
+        "vllm-priority": (_PURPLE, "-."),
         "trtllm": (_RED, "--"),
         "s3": (_SKY, "-"),
         "rect": (_GREEN, "--"),
@@ -264,8 +265,9 @@ def _label(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
 
 
 def _told_apart(line: Sequence[Result]) -> tuple[str, list[str]]:
-    """What differs along a line of runs, the cap on the batch or else the memory, and its values; else nothing."""
-    for name, words in (("max_batch", "cap on the batch"), ("memory", "tokens of cache")):
+    """What differs along a line of runs, a limit of the batch or else the memory, and its values; else nothing."""
+    limits = (("max_batch", "cap on the batch"), ("prefill_budget", "prefill budget"), ("memory", "tokens of cache"))
+    for name, words in limits:
         values = [getattr(result, name) for result in line]
         if len(set(values)) > 1:
             return words, ["none" if value is None else f"{value:,}" for value in values]

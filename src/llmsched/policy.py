@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from .errors import PolicyError, nearest
 
-Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume"]
+Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority"]
 Bound = Literal["lower", "upper", "point", "one"]
 Reserve = Literal["bound", "upper", "point", "output", "none"]
 Hold = Literal["growth", "peak"]
 Fill = Literal["break", "skip"]
-Evict = Literal["bound", "progress", "newest", "all", "random"]
+Evict = Literal["bound", "progress", "newest", "all", "random", "priority"]
 Refine = Literal["progress", "double", "none"]
 Cap = Literal["none", "bound"]
 CapRefine = Literal["upper", "double"]
@@ -51,8 +51,8 @@ class Policy:
     ----------
     order
         Admission order, smallest first: ``"arrival"``, ``"queue"`` (when it last joined the waiting set), ``"bound"``
-        (õ), ``"area"`` ((s + õ)·õ), ``"upper"``, ``"point"``, ``"output"`` and ``"volume"`` (clairvoyant), or
-        one number per request.
+        (õ), ``"area"`` ((s + õ)·õ), ``"upper"``, ``"point"``, ``"output"`` and ``"volume"`` (clairvoyant),
+        ``"priority"`` (the smaller the number, the more urgent; then by arrival), or one number per request.
     reserve
         What a request is believed to reach when an admission is tested, or ``"none"``: only the coming round counts.
     margin
@@ -60,8 +60,9 @@ class Policy:
     fill
         At the first waiting request that does not fit: ``"break"`` stops admission, ``"skip"`` tries the next.
     evict, beta
-        Who leaves when the cache overflows: smallest ``"bound"``, least ``"progress"``, ``"newest"``, ``"all"``, or
-        ``"random"``, each with probability `beta` (0 < beta <= 1) in repeated passes.
+        Who leaves when the cache overflows: smallest ``"bound"``, least ``"progress"``, ``"newest"``, least urgent
+        ``"priority"`` (then latest arrival), ``"all"``, or ``"random"``, each with probability `beta` (0 < beta <= 1)
+        in repeated passes.
     refine
         What becomes of õ on an overflow eviction: ``"progress"``, ``"double"`` or ``"none"``.
     cap, cap_refine
@@ -132,13 +133,15 @@ class Policy:
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
-        """The prediction columns it reads: ``lower``, ``upper``, ``point``."""
+        """The optional columns it reads: ``lower``, ``upper``, ``point``, ``priority``."""
         read = {self.order if isinstance(self.order, str) else "custom", self.reserve}
         if self.tracks_bound:
             read.add(self.bound)
         if self.cap == "bound" and self.cap_refine == "upper":
             read.add("upper")
-        return tuple(column for column in ("lower", "upper", "point") if column in read)
+        if self.evict == "priority":
+            read.add("priority")
+        return tuple(column for column in ("lower", "upper", "point", "priority") if column in read)
 
     @property
     def tracks_bound(self) -> bool:
@@ -238,6 +241,15 @@ policies: Mapping[str, Policy] = MappingProxyType(
         "amin-recompute": Policy(resume="recompute"),
         "mcsf-protection": Policy(order="point", reserve="point", margin=0.1, evict="all", refine="none"),
         "vllm": Policy(**_GREEDY, margin=0.01, evict="newest", resume="recompute", pause="overflow"),
+        "vllm-priority": Policy(
+            order="priority",
+            reserve="none",
+            margin=0.01,
+            evict="priority",
+            refine="none",
+            resume="recompute",
+            pause="overflow",
+        ),
         "trtllm": Policy(order="arrival", reserve="upper", **_ALLOCATED, resume="recompute"),
         "s3": Policy(order="arrival", bound="upper", **_ALLOCATED, **_DOUBLING, resume="recompute"),
         "rect": Policy(order="area", bound="one", **_ALLOCATED, **_DOUBLING),
@@ -261,6 +273,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "amin-recompute": "A_min whose evicted requests keep their tokens and compute their cache again",
         "mcsf-protection": "MC-SF for wrong predictions: keep a tenth free, on overflow all restart (arXiv 2502.07115)",
         "vllm": "vLLM v1: watermark, preempt the newest to the front of the queue and admit nobody then, recompute",
+        "vllm-priority": "vLLM v1 by priority: the most urgent is admitted first, the least urgent preempted",
         "trtllm": "TensorRT-LLM, guaranteed no evict: first come, the largest length allocated from the start",
         "s3": "S3: allocate the predicted bucket, stop who outgrows it, allocate twice as much (arXiv 2306.06000)",
         "rect": "attempts of 1, 2, 4, ... tokens in rectangles of cache, the smallest first (arXiv 2607.09248)",

@@ -39,7 +39,8 @@ class _Request:
 
     __slots__ = (
         "admission", "arrival", "believed", "bound", "completion", "evictions", "first_round", "generated", "index",
-        "joined", "kept", "key", "output", "prompt", "rank", "reserved", "start", "tie_key", "upper",
+        "joined", "kept", "key", "level", "output", "prompt", "rank", "reserved", "start", "tie_key", "unfilled",
+        "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -51,8 +52,10 @@ class _Request:
         self.upper = 0 if problem.upper is None else int(problem.upper[i])  # u
         self.believed = 0 if problem.believed is None else int(problem.believed[i])  # `reserve`, unless that is õ
         self.key = None if problem.keys is None else problem.keys[i].item()  # `order`, unless that changes
+        self.level = 0 if problem.levels is None else int(problem.levels[i])  # place by priority, then arrival
         self.rank = rank  # breaks admission ties
         self.generated = 0  # g
+        self.unfilled = 0  # tokens of the prompt, and of those it kept, that are still to be prefilled
         self.first_round = self.kept = 0  # round of the last admission, and the tokens it had then
         self.joined = self.arrival  # when it last joined the waiting set
         self.start: float | None = None
@@ -82,7 +85,8 @@ class _Engine:
         self.left_this_round = 0
         self.draws = _splitmix64(problem.seed or 0)
         self.pieces: list[Piece] | None = [] if "timeline" in record else None
-        self.attempts: list[tuple[int, int, int, int]] | None = [] if "tokens" in record else None
+        self.attempts: list[tuple[int, int, int, int, int]] | None = [] if "tokens" in record else None
+        self.chunks: list[tuple[int, int, int]] = []
         self.round_end: list[float] = []
 
     @property
@@ -142,7 +146,19 @@ class _Engine:
             elif self.policy.fill == "break":
                 break
 
+    def prefill(self) -> None:
+        """Process prompts and kept tokens, first admitted first, with what generating leaves of the budget."""
+        budget = self.problem.prefill_budget - sum(not r.unfilled for r in self.running)
+        for r in self.running:
+            chunk = min(r.unfilled, budget)
+            r.unfilled -= chunk
+            budget -= chunk
+            self.prefilled += chunk
+            if chunk and self.problem.chunked:
+                self.chunks.append((r.index, self.rounds, chunk))
+
     def generation(self) -> None:
+        self.prefill()
         self.peak_memory = max(self.peak_memory, self.need())
         if self.pieces is not None:
             self.pieces.append(self.piece())
@@ -152,7 +168,11 @@ class _Engine:
         self.rounds += 1
         if self.attempts is not None:
             self.round_end.append(self.now)
-        for r in list(self.running):
+        if self.policy.evict == "progress":  # who got no token is now as far behind as who will start next
+            for r in [r for r in self.running if r.unfilled]:
+                self.step_out(r)
+                self.line_up(r)
+        for r in [r for r in self.running if not r.unfilled]:
             r.generated += 1
             if r.generated == r.output:
                 r.completion = self.now
@@ -177,23 +197,34 @@ class _Engine:
         if r.start is None:
             r.start = self.now
         if self.policy.resume == "swap" and r.admission >= 0:
-            self.swapped += r.prompt + r.generated
+            self.swapped += r.prompt + r.generated - r.unfilled
         else:
-            self.prefilled += r.prompt + r.generated
+            r.unfilled = r.prompt + r.generated
         r.first_round, r.kept = self.rounds, r.generated
         if self.policy.reserve != "none":
             r.reserved = self.occupied(r.prompt + self.believed_length(r))
         r.admission = self.admissions
         self.admissions += 1
-        r.tie_key = r.bound if self.policy.evict == "bound" else self.rounds - r.generated
-        self.ties.setdefault(r.tie_key, []).append(r)
+        self.line_up(r)
         self.running.append(r)
 
     def stop_running(self, r: _Request) -> None:
-        """Take it out of the batch; in its list of equals the last one takes its place (section 5)."""
+        """Take it out of the batch."""
         self.running.remove(r)
         if self.attempts is not None:
-            self.attempts.append((r.index, r.first_round, r.kept, r.generated))
+            self.attempts.append((r.index, r.first_round, self.rounds - r.first_round, r.kept, r.generated))
+        self.step_out(r)
+
+    def line_up(self, r: _Request) -> None:
+        """It joins the end of its list of equals (section 5)."""
+        if self.policy.evict in ("bound", "priority"):
+            r.tie_key = r.bound if self.policy.evict == "bound" else -r.level
+        else:
+            r.tie_key = self.rounds - r.generated
+        self.ties.setdefault(r.tie_key, []).append(r)
+
+    def step_out(self, r: _Request) -> None:
+        """In its list of equals the last one takes its place."""
         equals = self.ties[r.tie_key]
         place = next(k for k, other in enumerate(equals) if other is r)
         equals[place] = equals[-1]
@@ -211,7 +242,7 @@ class _Engine:
             self.wasted_tokens += r.generated
             r.generated = 0
         elif self.policy.resume == "swap":
-            self.swapped += r.prompt + r.generated
+            self.swapped += r.prompt + r.generated - r.unfilled
 
     def refine(self, r: _Request, rule: str) -> None:
         if self.problem.bound is None:  # nothing reads õ
@@ -243,6 +274,8 @@ class _Engine:
         capacity = self.problem.capacity if self.running else self.problem.memory
         batch = [*self.running, candidate]
         if len(batch) > self.problem.max_batch:
+            return False
+        if sum(max(r.unfilled, 1) for r in self.running) >= self.problem.prefill_budget:
             return False
         coming = sum(self.occupied(r.prompt + r.generated + 1) for r in batch)
         if self.policy.reserve == "none":
@@ -276,8 +309,8 @@ class _Engine:
                 yield from leavers
             elif rule == "newest":
                 yield self.running[-1]
-            else:  # smallest bound; fewest generated tokens, which is the largest (rounds - tokens)
-                equals = self.ties[min(self.ties) if rule == "bound" else max(self.ties)]
+            else:  # fewest generated tokens, which is the largest (rounds - tokens); smallest bound; last level
+                equals = self.ties[max(self.ties) if rule == "progress" else min(self.ties)]
                 yield equals[self.drawn_member(len(equals))]
 
     def drawn_member(self, k: int) -> int:
@@ -296,8 +329,9 @@ class _Engine:
             columns = list(zip(*self.pieces, strict=True)) or [()] * len(Piece._fields)
             timeline = merged(columns, self.problem.clock)
         if self.attempts is not None:
-            log = np.array(self.attempts, dtype=np.int64).reshape(-1, 4).T
-            tokens = Tokens(np.array(self.round_end, dtype=np.float64), *log)
+            log = np.array(self.attempts, dtype=np.int64).reshape(-1, 5).T
+            chunks = np.array(self.chunks, dtype=np.int64).reshape(-1, 3).T if self.problem.chunked else ()
+            tokens = Tokens(np.array(self.round_end, dtype=np.float64), *log, *chunks)
         return Outcome(
             completion=column(r.completion for r in self.requests),
             start=column(r.start for r in self.requests),

@@ -45,7 +45,7 @@ class Result(Columns):
         Tokens that were generated and lost (under ``resume="restart"``).
     policy, memory, seed, engine
         What decided, with how many tokens of cache, on which seed, simulated by which engine.
-    clock, max_batch, block
+    clock, max_batch, block, prefill_budget
         As given to `simulate`.
     timeline
         Round by round, if asked for with ``record="timeline"``.
@@ -69,6 +69,7 @@ class Result(Columns):
     clock: Clock | None = None
     max_batch: int | None = None
     block: int = 1
+    prefill_budget: int | None = None
     timeline: Timeline | None = None
     tokens: Tokens | None = None
     work: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -95,6 +96,7 @@ class Result(Columns):
             "clock": None if self.clock is None else self.clock.fields(),
             "max_batch": self.max_batch,
             "block": self.block,
+            "prefill_budget": self.prefill_budget,
             "source": dict(self.workload.source),
         }
 

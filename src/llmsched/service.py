@@ -51,7 +51,8 @@ class Attempts:
     first_round, last_round
         The rounds it was in, both included, from 0.
     kept, generated
-        Tokens the request had when the attempt began, and when it ended.
+        Tokens the request had when the attempt began, and when it ended: the last `generated` - `kept` of its rounds
+        generated one each.
     begin, end
         When it was admitted, and when it completed or left.
     first_new
@@ -61,6 +62,9 @@ class Attempts:
         Whether the request completed; else it was evicted or stopped.
     round_begin, round_end
         When each round began and ended (one value per round).
+    chunk_attempt, chunk_round, chunk_tokens
+        Chunks of prompts and kept tokens that were processed: of which attempt (its place here), in which round, how
+        many tokens (one value per chunk).
     """
 
     request: IntArray
@@ -74,6 +78,9 @@ class Attempts:
     completes: npt.NDArray[np.bool_]
     round_begin: FloatArray
     round_end: FloatArray
+    chunk_attempt: IntArray
+    chunk_round: IntArray
+    chunk_tokens: IntArray
 
     def __len__(self) -> int:
         return len(self.request)
@@ -84,6 +91,12 @@ class Attempts:
         opens = np.ones(len(self), bool)
         opens[1:] = self.request[1:] != self.request[:-1]
         return opens
+
+    @property
+    def first_token(self) -> IntArray:
+        """The round that generated its first token, new or not. Beyond `last_round` if there is none."""
+        rounds: IntArray = self.last_round - (self.generated - self.kept) + 1
+        return rounds
 
     def per_round(self, first: IntArray, last: IntArray, amount: npt.ArrayLike = 1) -> npt.NDArray[Any]:
         """In every round, the sum of `amount` over those whose rounds `first` to `last` hold it."""
@@ -103,10 +116,10 @@ def attempts(result: Result) -> Attempts:
     if log is None:
         raise InputError('the run has no log of tokens: simulate(..., record="tokens") keeps one')
     order = np.lexsort((log.first_round, log.request))
-    request, first, kept, generated = (
-        column[order] for column in (log.request, log.first_round, log.kept, log.generated)
+    request, first, rounds, kept, generated = (
+        column[order] for column in (log.request, log.first_round, log.rounds, log.kept, log.generated)
     )
-    last = first + (generated - kept) - 1
+    last = first + rounds - 1
     opens = np.ones(len(request), bool)
     opens[1:] = request[1:] != request[:-1]
     end = log.round_end[last]
@@ -114,8 +127,25 @@ def attempts(result: Result) -> Attempts:
     begin = round_begin[first]
     shown = _largest_before(generated, request, opens)  # tokens of the request that the user has seen
     completes = generated == result.workload.output[request]
-    first_new = first + (shown - kept)
-    return Attempts(request, first, last, kept, generated, begin, end, first_new, completes, round_begin, log.round_end)
+    first_new = last - (generated - shown) + 1
+    if result.prefill_budget is None:
+        chunks = _whole_prompts(result, request, first, kept, opens)
+    else:
+        key = len(log.round_end) + 1  # beyond any round
+        chunk_attempt = np.searchsorted(request * key + first, log.chunk_request * key + log.chunk_round, "right") - 1
+        chunks = chunk_attempt, log.chunk_round, log.chunk_tokens
+    return Attempts(
+        request, first, last, kept, generated, begin, end, first_new, completes, round_begin, log.round_end, *chunks
+    )
+
+
+def _whole_prompts(
+    result: Result, request: IntArray, first: IntArray, kept: IntArray, opens: npt.NDArray[np.bool_]
+) -> tuple[IntArray, IntArray, IntArray]:
+    """The chunks of a run without a budget: all at once on admission, but what is moved back in."""
+    computed = opens if result.policy.resume == "swap" else np.ones(len(opens), bool)
+    at = np.flatnonzero(computed)
+    return at, first[at], result.workload.prompt[request[at]] + kept[at]
 
 
 def _round_begins(round_end: FloatArray, first: IntArray, start: FloatArray) -> FloatArray:
@@ -383,8 +413,6 @@ def _window(result: Result, warmup: float, drain: float) -> tuple[float, float]:
 def _token_times(log: Attempts, n: int) -> tuple[FloatArray, FloatArray]:
     """When each request's first token was there, and the longest time between two new ones (NaN for one token)."""
     first_token, gap = np.full(n, np.nan), np.full(n, np.nan)
-    opens = log.opens
-    first_token[log.request[opens]] = log.round_end[log.first_new[opens]]
     new = log.first_new <= log.last_round  # attempts that showed the user something
     request, first, last = log.request[new], log.first_new[new], log.last_round[new]
     longest = np.full(len(request), -np.inf)
@@ -398,6 +426,7 @@ def _token_times(log: Attempts, n: int) -> tuple[FloatArray, FloatArray]:
     longest[later] = np.maximum(longest[later], log.round_end[first[later]] - log.round_end[last[later - 1]])
     if len(request):
         heads = np.flatnonzero(~again)
+        first_token[request[heads]] = log.round_end[first[heads]]
         most = np.maximum.reduceat(longest, heads)
         gap[request[heads]] = np.where(np.isinf(most), np.nan, most)
     return first_token, gap
@@ -433,12 +462,14 @@ def _longest_waits(log: Attempts, queueing: FloatArray) -> FloatArray:
 def _alone(result: Result) -> FloatArray:
     """Latency of each request if it were alone: its rounds in a batch of one."""
     prompt, output = (column.astype(np.float64) for column in (result.workload.prompt, result.workload.output))
-    clock = result.clock
+    clock, budget = result.clock, result.prefill_budget
+    chunks = np.ceil(prompt / budget) if budget is not None else 1.0
+    rounds = output + np.maximum(chunks - 1, 0)  # the last chunk's round generates
     if clock is None:
-        return output
-    context = output * (output - 1) / 2 + (prompt * output if clock.context == "all" else 0)
-    rounds = output * (clock.base + clock.per_request)
-    return rounds + clock.per_context_token * context + clock.per_prompt_token * prompt
+        return rounds
+    context = output * (output - 1) / 2 + (prompt * rounds if clock.context == "all" else 0)
+    seconds = rounds * (clock.base + clock.per_request)
+    return seconds + clock.per_context_token * context + clock.per_prompt_token * prompt
 
 
 def _goodput(met: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_]) -> float:

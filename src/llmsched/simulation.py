@@ -37,6 +37,7 @@ def simulate(
     clock: str | Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,
+    prefill_budget: int | None = None,
     record: str | Collection[str] | None = None,
     max_rounds: int | None = None,
     progress: Progress | None = None,
@@ -62,6 +63,9 @@ def simulate(
         Most requests that run at once; None: as many as fit.
     block
         Tokens in a block of cache (16 in vLLM): a request occupies whole blocks. 1: single tokens.
+    prefill_budget
+        Most tokens that a round processes, as vLLM's max_num_batched_tokens: one for each request that generates, the
+        rest for prompts, which then take several rounds (chunked prefill). None: every prompt takes one round.
     record
         ``"timeline"`` keeps `Result.timeline`, ``"tokens"`` keeps `Result.tokens`; or a collection of both.
     max_rounds
@@ -93,6 +97,7 @@ def simulate(
         clock=named_clock(clock),
         max_batch=max_batch,
         block=block,
+        prefill_budget=prefill_budget,
     )
     outcome = ENGINES[engine](problem, keep, progress)
     if outcome.unfinished:
@@ -125,6 +130,7 @@ def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: st
         clock=problem.clock,
         max_batch=None if problem.max_batch == LARGEST_BOUND else problem.max_batch,
         block=problem.block,
+        prefill_budget=problem.prefill_budget if problem.chunked else None,
         timeline=outcome.timeline,
         tokens=outcome.tokens,
         work=outcome.work,

@@ -1,4 +1,4 @@
-"""Tokens: when every token was generated. Attempts and the ends of rounds, from which service metrics follow."""
+"""Tokens: when every token was processed. Attempts and the ends of rounds, from which service metrics follow."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 
+def _none() -> npt.NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokens:
     """The log of a run, kept with ``record="tokens"``.
 
-    An attempt is a stay in the batch, from an admission until the request completes or leaves; a token is generated at
-    the end of each of its rounds. Attempts are in the order in which they ended.
+    An attempt is a stay in the batch, from an admission until the request completes or leaves. A token is generated at
+    the end of each of its rounds but, where prompts are processed in chunks (`prefill_budget`), the first ones: those
+    before the last chunk. Attempts are in the order in which they ended, chunks in that in which they were processed.
 
     Attributes
     ----------
@@ -23,17 +28,26 @@ class Tokens:
         The request of each attempt (index in the workload).
     first_round
         The attempt's first round, from 0.
+    rounds
+        Rounds that it lasted: the last ``generated - kept`` of them generated a token each.
     kept
         Tokens the request already had when the attempt began.
     generated
         Tokens it had when the attempt ended.
+    chunk_request, chunk_round, chunk_tokens
+        Chunks of prompts and kept tokens: whose, in which round (from 0), how many tokens (>= 1). Empty where they were
+        not processed in chunks: then it all happened in the attempt's first round.
     """
 
     round_end: npt.NDArray[np.float64]
     request: npt.NDArray[np.int64]
     first_round: npt.NDArray[np.int64]
+    rounds: npt.NDArray[np.int64]
     kept: npt.NDArray[np.int64]
     generated: npt.NDArray[np.int64]
+    chunk_request: npt.NDArray[np.int64] = dataclasses.field(default_factory=_none)
+    chunk_round: npt.NDArray[np.int64] = dataclasses.field(default_factory=_none)
+    chunk_tokens: npt.NDArray[np.int64] = dataclasses.field(default_factory=_none)
 
     def __len__(self) -> int:
         return len(self.request)

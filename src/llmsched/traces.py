@@ -86,6 +86,7 @@ _PLAIN = MappingProxyType(
         "lower": "lower",
         "upper": "upper",
         "point": "point",
+        "priority": "priority",
     }
 )
 
@@ -116,7 +117,7 @@ _FORMATS: Mapping[str, _Format] = {
         ),
         _Format(
             "csv",
-            "plain CSV with prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point",
+            "plain CSV with prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority",
             "csv",
             _PLAIN,
             required=("prompt", "output"),

@@ -17,13 +17,14 @@ FloatArray = npt.NDArray[np.float64]
 #: What makes intervals: called with the true outputs, returns the two bounds (see `llmsched.intervals`).
 MakesIntervals = Callable[[IntArray], tuple[IntArray, IntArray]]
 
-#: Column -> the least value it may have. `arrival` is a time (float64), all others count tokens (int64).
-COLUMNS: Mapping[str, int] = MappingProxyType(
-    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0}
-)
-
 # Counts up to here are exact as 64-bit integers and as doubles; sums of them are checked against the same limit.
 LARGEST = 2**53
+#: Column -> the least value it may have. `arrival` is a time (float64), `priority` any whole number, all others count
+#: tokens (int64).
+COLUMNS: Mapping[str, int] = MappingProxyType(
+    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0, "priority": -LARGEST}
+)
+
 # Arrivals go up to here: much later, a round would no longer move the clock.
 LATEST = 2**52
 
@@ -49,11 +50,13 @@ class Workload:
         Point prediction of the output (whole, >= 1).
     arrival
         Time at which the request becomes visible (>= 0, in rounds, or in seconds with a clock); 0 for all by default.
+    priority
+        How urgent the request is (whole, of either sign): the smaller the number, the more, as in vLLM.
     source
         Where the workload comes from (free-form, travels with results); not part of equality.
 
     Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
-    read-only: int64, `arrival` float64; an absent prediction is None.
+    read-only: int64, `arrival` float64; an absent prediction or priority is None.
 
     Raises
     ------
@@ -61,7 +64,7 @@ class Workload:
         A value is negative, not whole, NaN, too small, or lower > upper (names the request); lengths differ.
     """
 
-    __slots__ = ("_extent", "arrival", "lower", "output", "point", "prompt", "source", "upper")
+    __slots__ = ("_extent", "arrival", "lower", "output", "point", "priority", "prompt", "source", "upper")
 
     prompt: IntArray
     output: IntArray
@@ -69,6 +72,7 @@ class Workload:
     upper: IntArray | None
     point: IntArray | None
     arrival: FloatArray
+    priority: IntArray | None
     source: Mapping[str, Any]
     _extent: Extent | None
 
@@ -80,6 +84,7 @@ class Workload:
         upper: npt.ArrayLike | None = None,
         point: npt.ArrayLike | None = None,
         arrival: npt.ArrayLike | None = None,
+        priority: npt.ArrayLike | None = None,
         *,
         source: Mapping[str, Any] | None = None,
     ) -> None:
@@ -87,7 +92,7 @@ class Workload:
             if required is None:
                 raise WorkloadError(f"a workload needs the column {name!r}; it cannot be None")
         given = {"prompt": prompt, "output": output, "lower": lower, "upper": upper, "point": point}
-        given["arrival"] = 0.0 if arrival is None else arrival
+        given |= {"arrival": 0.0 if arrival is None else arrival, "priority": priority}
         columns = {name: _numbers(name, values) for name, values in given.items() if values is not None}
         n = _common_length(columns)
         for name in COLUMNS:
@@ -139,7 +144,7 @@ class Workload:
         return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
 
     def replace(self, **columns: npt.ArrayLike | None) -> Workload:
-        """The same workload with some columns replaced (None removes a prediction)."""
+        """The same workload with some columns replaced (None removes a prediction or the priority)."""
         unknown = columns.keys() - COLUMNS.keys()
         if unknown:
             raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")
@@ -264,7 +269,7 @@ def _checked(name: str, column: np.ndarray[Any, Any], n: int) -> np.ndarray[Any,
     if bad.any() and n:
         i = int(np.argmax(bad))
         value = column.reshape(-1)[i]
-        kind = "a whole number of tokens" if whole else "a time"
+        kind = "a time" if not whole else "a whole number" if name == "priority" else "a whole number of tokens"
         raise WorkloadError(f"request {i}: {name} is {value}, expected {kind} from {least} to {most}", i)
     checked = np.empty(n, np.int64 if whole else np.float64)
     checked[:] = column
