@@ -124,3 +124,24 @@ def test_bad_input_is_refused(change: dict[str, object], kind: type[Exception], 
     arguments = {"policy": "amin", "interval": (10, 40), "memory": 400, "budget": 8, "most": 20} | change
     with pytest.raises(kind, match=message):
         adversarial_search(**arguments)  # type: ignore[arg-type]
+
+
+def test_against_the_optimum_the_ratio_is_bracketed() -> None:
+    """`hsf` on equal requests: synchronous waves, where staggered starts are far better (theory.md)."""
+    found = adversarial_search("hsf", (5, 10), 40, budget=12, most=60, against="optimum")
+    w = found.workload
+    total = ls.simulate(w, "hsf", memory=40).total_latency
+    best = ls.best_known(w, 40, time_limit=None, iterations=1000).total_latency
+    assert found.against == "optimum"
+    assert 1.3 < found.ratio <= found.ratio_at_most
+    assert found.ratio <= total / best + 1e-9  # what it says of the optimum is true, and a longer search finds more
+    assert total / ls.lower_bound(w, 40).value == pytest.approx(found.ratio_at_most)
+    assert same(found, adversarial_search("hsf", (5, 10), 40, budget=12, most=60, against="optimum", threads=2))
+
+
+def test_against_the_optimum_tiny_instances_are_exact() -> None:
+    found = adversarial_search("hsf", (1, 4), 6, budget=30, most=5, against="optimum")
+    total = ls.simulate(found.workload, "hsf", memory=6).total_latency
+    optimum = ls.optimal(found.workload, 6, time_limit=None)
+    assert optimum.proven
+    assert found.ratio <= total / optimum.total_latency <= found.ratio_at_most

@@ -45,6 +45,26 @@ def test_every_row_is_what_simulate_gives(workload: ls.Workload) -> None:
     assert compared.baseline_latency == hindsight
 
 
+def test_no_policy_is_further_from_optimal_than_its_gap_says(workload: ls.Workload) -> None:
+    best = ls.best_known(workload, MEMORY, time_limit=None, iterations=200).total_latency
+    bound = ls.lower_bound(workload, MEMORY, iterations=0)
+    for row in compare(workload, memory=MEMORY):
+        assert row.result is not None
+        assert row.gap >= row.result.total_latency / best - 1 - 1e-12
+        assert row.gap == pytest.approx(row.result.total_latency / bound.of(row.policy) - 1)
+        assert row.record()["gap"] == row.gap
+
+
+def test_gaps_hold_with_a_cap_on_the_batch_and_blocks_and_are_left_out_with_a_clock(workload: ls.Workload) -> None:
+    plain = compare(workload, ["hsf"], memory=MEMORY)["hsf"]
+    capped = compare(workload, ["hsf"], memory=MEMORY, max_batch=5, block=16)["hsf"]
+    assert capped.gap > plain.gap  # the same bound, and less room
+    timed = compare(workload, ["hsf"], memory=MEMORY, clock="llama2-70b-2xa100")["hsf"]
+    assert timed.record()["gap"] is None
+    nobody = compare(ls.Workload([], []), ["hsf"], memory=MEMORY)["hsf"]
+    assert nobody.record()["gap"] is None
+
+
 def test_both_engines_give_the_same_records(workload: ls.Workload) -> None:
     fast, readable = (compare(workload, memory=MEMORY, engine=engine) for engine in ("compiled", "reference"))
     assert fast.records() == readable.records()

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(m.name for m in pkgutil.iter_modules(llmsched.__path__) if m.name != "__main__")
 COMPILED = sorted(path.stem for path in (ROOT / "src/llmsched").glob("*.pyx"))
 # Libraries that belong to an extra: whoever has only numpy can import and simulate.
-EXTRAS = ("matplotlib", "typer", "rich", "pandas", "polars", "pyarrow", "scipy", "sklearn", "skops")
+EXTRAS = ("matplotlib", "typer", "rich", "pandas", "polars", "pyarrow", "scipy", "sklearn", "skops", "highspy")
 
 
 def files_of_the_project() -> list[Path]:

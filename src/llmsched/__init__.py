@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from . import capacity, energy, errors, generate, intervals, perfetto, predict, service, theory, traces
     from .adversarial import Adversary, adversarial_search
     from .batch import Batch, simulate_batch
+    from .bounds import LowerBound, lower_bound
     from .clock import Clock, clocks
+    from .optimum import optimal
+    from .planner import best_known
     from .policy import Policy, policies
     from .result import Result
+    from .schedule import Schedule
     from .simulation import simulate
     from .timeline import Timeline
     from .workload import Workload
@@ -23,12 +27,15 @@ __all__ = [
     "Adversary",
     "Batch",
     "Clock",
+    "LowerBound",
     "Policy",
     "Result",
+    "Schedule",
     "Timeline",
     "Workload",
     "__version__",
     "adversarial_search",
+    "best_known",
     "capacity",
     "clocks",
     "energy",
@@ -36,6 +43,8 @@ __all__ = [
     "generate",
     "get_include",
     "intervals",
+    "lower_bound",
+    "optimal",
     "perfetto",
     "policies",
     "predict",
@@ -52,12 +61,17 @@ _HOME = {
     "Adversary": "adversarial",
     "Batch": "batch",
     "Clock": "clock",
+    "LowerBound": "bounds",
     "Policy": "policy",
     "Result": "result",
+    "Schedule": "schedule",
     "Timeline": "timeline",
     "Workload": "workload",
     "adversarial_search": "adversarial",
+    "best_known": "planner",
     "clocks": "clock",
+    "lower_bound": "bounds",
+    "optimal": "optimum",
     "policies": "policy",
     "simulate": "simulation",
     "simulate_batch": "batch",

@@ -18,9 +18,12 @@ import numpy as np
 from . import theory
 from .arguments import LARGEST_SEED, whole
 from .batch import simulate_batch
+from .bounds import lower_bound
 from .errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError
 from .paper import t_quantile
+from .planner import planned
 from .policy import Policy, named
+from .schedule import total_latency
 from .streams import raw_stream, uniforms
 from .workload import FloatArray, IntArray, Workload
 
@@ -29,7 +32,9 @@ __all__ = ["Adversary", "Step", "adversarial_search"]
 #: Called after every generation with (instances tried, budget).
 Progress = Callable[[int, int], None]
 
+_OPTIMUM = "optimum"  # what `against` may be besides a policy
 _GENERATION = 8  # neighbours tried at once, so that all processors have work; fixed, or results would depend on threads
+_PLANS = 200  # iterations of the planner, against the optimum
 _CONFIRM = 20  # fresh tie seeds on which the instance found is measured
 _ELITE = 4  # instances whose neighbours are tried: the best alone is soon a dead end
 _MOST_LENGTHS = 100_000
@@ -57,7 +62,10 @@ class Adversary:
         Its output lengths (tokens) and how many requests have each.
     ratio, ratio_ci95
         Total latency of `policy` over that of `against`, the mean over tie-breaking seeds that the search did not use
-        (choosing the luckiest of many would flatter it), and half the width of its 95 % confidence interval.
+        (choosing the luckiest of many would flatter it), and half the width of its 95 % confidence interval. Against
+        ``"optimum"`` the divisor is the least total latency that could be found: the true ratio is no smaller.
+    ratio_at_most
+        Against ``"optimum"`` what the true ratio to it cannot exceed, by `llmsched.lower_bound`; else `ratio`.
     policy, against, memory
         What was compared, in how many tokens of cache.
     tried, unfinished
@@ -71,6 +79,7 @@ class Adversary:
     counts: IntArray
     ratio: float
     ratio_ci95: float
+    ratio_at_most: float
     policy: Policy
     against: str
     memory: int
@@ -118,7 +127,9 @@ def adversarial_search(
     seed
         Governs the search and the ties. The same seed finds the same instance, for any number of threads.
     against
-        What the policy is measured by: ``"hsf"`` or another named policy, usually a clairvoyant one.
+        What the policy is measured by: ``"hsf"`` or another named policy, usually a clairvoyant one, or ``"optimum"``:
+        the best schedule that a short `llmsched.best_known` finds, at about half a second per 2,000 requests.
+        (`llmsched.optimal` says what the optimum of a small instance is.)
     prompt
         Tokens of prompt, the same for all.
     most
@@ -142,7 +153,7 @@ def adversarial_search(
     low, high, prompt = _checked_interval(interval, prompt, memory)
     search = _Search(
         attacked=named(policy),
-        against=named(_baseline(against)),
+        against=None if against == _OPTIMUM else named(_baseline(against)),
         lengths=np.arange(low, high + 1, dtype=np.int64),
         prompt=prompt,
         memory=memory,
@@ -169,7 +180,7 @@ class _Search:
     def __init__(
         self,
         attacked: Policy,
-        against: Policy,
+        against: Policy | None,
         lengths: IntArray,
         prompt: int,
         memory: int,
@@ -190,15 +201,21 @@ class _Search:
 
     def ratios(self, workloads: Sequence[Workload], seeds: Sequence[int]) -> FloatArray:
         """Total latency of the attacked policy over the other's, shape (workloads, seeds); NaN where not finished."""
-        both = simulate_batch(
-            workloads, [self.attacked, self.against], memory=self.memory, seeds=seeds, threads=self.threads
-        )
-        for error in both.errors.values():
+        measured = [self.attacked] if self.against is None else [self.attacked, self.against]
+        batch = simulate_batch(workloads, measured, memory=self.memory, seeds=seeds, threads=self.threads)
+        for error in batch.errors.values():
             if not isinstance(error, NotFinishedError):
                 raise error
             self.failure = error
-        total = both.totals["total_latency"].reshape(len(workloads), 2, len(seeds))
+        total = batch.totals["total_latency"].reshape(len(workloads), len(measured), len(seeds))
+        if self.against is None:
+            return np.asarray(total[:, 0] / np.array([[self.least(w)] for w in workloads]), dtype=np.float64)
         return np.asarray(total[:, 0] / total[:, 1], dtype=np.float64)
+
+    def least(self, workload: Workload) -> float:
+        """The least total latency found for the workload: an optimum or somewhat more."""
+        start, _ = planned(workload, self.memory, 0.0, math.inf, _PLANS, 0)
+        return total_latency(workload, start)
 
     def try_all(self, candidates: Sequence[_Candidate]) -> None:
         ratios = self.ratios([self.workload(candidate.counts) for candidate in candidates], self.seeds).mean(axis=1)
@@ -221,13 +238,18 @@ class _Search:
         measured = self.ratios([workload], fresh)[0]
         spread = float((measured - measured[0]).std(ddof=1))  # exactly 0 where ties do not matter
         half = t_quantile(_CONFIRM - 1) * spread / math.sqrt(_CONFIRM)
+        ratio = float(measured.mean())
+        at_most = ratio
+        if self.against is None:
+            at_most *= self.least(workload) / lower_bound(workload, self.memory).of(self.attacked)
         there = counts > 0
         return Adversary(
             workload=workload,
             lengths=self.lengths[there],
             counts=counts[there],
-            ratio=float(measured.mean()),
+            ratio=ratio,
             ratio_ci95=half,
+            ratio_at_most=at_most,
             policy=self.attacked,
             against=against,
             memory=self.memory,
@@ -340,7 +362,7 @@ def _tie_seeds(seed: int, repeats: int) -> list[int]:
 
 def _baseline(against: object) -> str:
     if not isinstance(against, str):
-        raise PolicyError(f"against must be the name of a policy, such as 'hsf', not {against!r}")
+        raise PolicyError(f"against must be the name of a policy, such as 'hsf', or 'optimum', not {against!r}")
     return against
 
 

@@ -22,14 +22,18 @@ from . import clock as clocks
 from . import compare as comparing
 from . import console, curves, energy, generate, intervals, paper, perfetto, plots, service, theory, traces
 from ._version import version
+from .bounds import lower_bound
 from .errors import (
     InputError,
     LlmschedError,
     MemoryTooSmallError,
     nearest,
 )
+from .optimum import optimal
+from .planner import best_known, seconds_of
 from .policy import Policy, named, policies
 from .predict.command import predictors
+from .schedule import Schedule
 from .simulation import Engine, simulate
 from .workload import Workload
 
@@ -84,6 +88,9 @@ _Rate = Annotated[
         help="Requests arrive in a Poisson process, R per second (without a clock, per "
         "round), instead of when TRACE says.",
     ),
+]
+_RoundSeconds = Annotated[
+    float, typer.Option(metavar="S", help="Seconds that a round lasts: arrival times in TRACE are divided by this.")
 ]
 _Slo = Annotated[
     str | None,
@@ -176,10 +183,7 @@ def _compare(
     seed: _Seed = 0,
     limit: _Limit = None,
     generator: _Generate = "lmsys",
-    round_seconds: Annotated[
-        float,
-        typer.Option(metavar="S", help="Seconds that a round lasts: arrival times in TRACE are divided by this."),
-    ] = 1.0,
+    round_seconds: _RoundSeconds = 1.0,
     clock_name: _ClockOption = None,
     rate: _Rate = None,
     slo: _Slo = None,
@@ -432,6 +436,68 @@ def _capacity(
         console.print_json({"llmsched": version, **settings, "notes": notes, "answers": records})
     else:
         console.print_capacity(found, workload, settings, notes)
+
+
+@app.command("bound")
+def _bound(
+    trace: _Trace = None,
+    memory: _Memory = paper.MEMORY,
+    limit: _Limit = None,
+    generator: _Generate = "lmsys",
+    at_once: Annotated[bool, typer.Option("--at-once", help="All requests arrive at 0.")] = False,
+    rate: _Rate = None,
+    round_seconds: _RoundSeconds = 1.0,
+    seed: _Seed = 0,
+    search: Annotated[
+        float, typer.Option(metavar="S", help="Seconds to look for a good schedule. 0: only the bound.")
+    ] = 10.0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Prove the optimum: a few short requests, at most --search seconds.")
+    ] = False,
+    format_: _Format = None,
+    on_error: _OnError = "raise",
+    as_json: _Json = False,
+    csv_file: Annotated[
+        str | None,
+        typer.Option("--csv", metavar="FILE", help="Also write the best schedule, a row per request (-: print that)."),
+    ] = None,
+) -> None:
+    """What latency no schedule can beat, and how near a planner that knows the future comes to it.
+
+    The bounds hold for every policy in the plain model, in which a round generates one token for every running request
+    and takes one unit of time. best_known is the best schedule found within --search seconds, hsf and svf are the
+    clairvoyant greedy policies. docs/background/optimum.md says more.
+    """
+    if as_json and csv_file == "-":
+        raise InputError("--json and --csv - both want the standard output: give the CSV a file name")
+    _check_outputs([] if csv_file == "-" else [csv_file], None)
+    if at_once and rate is not None:
+        raise InputError("--at-once and --rate both say when requests arrive: give one of them")
+    seconds = seconds_of(search, "--search")
+    if csv_file is not None and not seconds:
+        raise InputError("--csv writes the best schedule, and --search 0 looks for none")
+    workload = _workload(trace, generator, seed, limit, format_, on_error, round_seconds)
+    workload = workload.replace(arrival=0) if at_once else _arrive(workload, rate, seed)
+    found = lower_bound(workload, memory)
+    best: Schedule | None = None
+    if exact:
+        best = optimal(workload, memory, time_limit=seconds, seed=seed)
+    elif seconds:
+        best = best_known(workload, memory, time_limit=seconds, seed=seed)
+    if best is not None:
+        found = found.improved_by(best)
+    schedules = {name: simulate(workload, name, memory=memory, seed=seed).total_latency for name in ("svf", "hsf")}
+    if best is not None:
+        schedules = {"optimal" if best.proven else "best_known": best.total_latency, **schedules}
+        if csv_file is not None:
+            columns = best.columns()
+            rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+            console.write_csv(csv_file, list(columns), (dict(zip(columns, row, strict=True)) for row in rows))
+    gaps = {name: (total, found.gap(total)) for name, total in schedules.items()}
+    if as_json:
+        console.print_json(console.bound_json(found, gaps, workload, memory))
+    elif csv_file != "-":
+        console.print_bound(found, gaps, workload, memory)
 
 
 @app.command("paper")

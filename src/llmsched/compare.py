@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from .bounds import LowerBound, lower_bound
 from .clock import Clock
 from .errors import InputError, MissingPredictionError, NotFinishedError
 from .policy import Policy, named
@@ -38,6 +39,7 @@ COLUMNS = (
     "max_latency",
     "total_latency",
     "ratio",
+    "gap",
     "makespan",
     "rounds",
     "evictions",
@@ -69,6 +71,10 @@ class Row:
         Why there is no result: `NotFinishedError` or `MissingPredictionError`.
     ratio
         Mean latency over that of the baseline; NaN where either is missing.
+    gap
+        Total latency is at most this share above that of any schedule (`llmsched.lower_bound`); NaN without a result,
+        and with a clock, since the bound counts rounds of equal length. A cap on the batch and blocks of cache only
+        rule schedules out: the bound holds with them too.
     """
 
     policy: str
@@ -76,6 +82,7 @@ class Row:
     result: Result | None
     error: NotFinishedError | MissingPredictionError | None = None
     ratio: float = math.nan
+    gap: float = math.nan
 
     @property
     def completed(self) -> int:
@@ -92,7 +99,8 @@ class Row:
         elif isinstance(self.error, NotFinishedError):
             values["rounds"] = self.error.round
         values |= {"policy": self.policy, "finished": self.result is not None, "requests": self.requests}
-        values |= {"completed": self.completed, "ratio": self.ratio, "error": str(self.error) if self.error else None}
+        values |= {"completed": self.completed, "ratio": self.ratio, "gap": self.gap}
+        values["error"] = str(self.error) if self.error else None
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
@@ -194,7 +202,12 @@ def compare(
         if report is not None:
             report(len(workload), len(workload))
     latency = _mean_latency(rows[label]) if label is not None else math.nan
-    compared = tuple(dataclasses.replace(rows[k], ratio=_mean_latency(rows[k]) / latency) for k in wanted)
+    bound = None if clock is not None else lower_bound(workload, memory, iterations=0)
+
+    compared = tuple(
+        dataclasses.replace(row, ratio=_mean_latency(row) / latency, gap=_gap(row, bound))
+        for row in (rows[name] for name in wanted)
+    )
     return Comparison(compared, workload, memory, seed, engine, label, latency)
 
 
@@ -219,6 +232,12 @@ def _labelled(policies: Iterable[str | Policy] | Mapping[str, str | Policy]) -> 
 
 def _shifted(progress: Progress, label: str, before: int, total: int) -> Callable[[int, int], None]:
     return lambda completed, _: progress(label, before + completed, total)
+
+
+def _gap(row: Row, bound: LowerBound | None) -> float:
+    if bound is None or row.result is None or not row.requests:
+        return math.nan
+    return bound.gap(row.result.total_latency, row.result.policy)
 
 
 def _mean_latency(row: Row) -> float:

@@ -21,6 +21,7 @@ from . import capacity as capacities
 from . import compare as comparing
 from . import energy, paper, service, theory
 from ._version import version
+from .bounds import LowerBound
 from .clock import Clock
 from .errors import (
     MissingPredictionError,
@@ -114,6 +115,18 @@ def aligned(values: Sequence[float | None], suffix: str = "", decimals: int | No
     return ["-" if v is None or not math.isfinite(v) else f"{v:,.{decimals}f}{suffix}" for v in values]
 
 
+_BEST = "that of the best possible schedule (a proven bound)"
+
+
+def at_most(shares: Sequence[float | None], decimals: int | None = None) -> list[str]:
+    """Shares as percentages, rounded up: what is at most 1.01 % is not at most 1 %."""
+    if decimals is None:
+        decimals = 1 if max((share for share in shares if share is not None), default=0) < 0.1 else 0
+    fine = 10**decimals
+    rounded = [None if share is None else math.ceil(share * 100 * fine) / fine for share in shares]
+    return aligned(rounded, suffix="%", decimals=decimals)
+
+
 def print_comparison(
     compared: comparing.Comparison,
     settings: Mapping[str, Any],
@@ -142,6 +155,7 @@ def print_comparison(
         "p50": column("p50_latency", decimals=0),
         "p99": column("p99_latency", decimals=0),
         f"vs {compared.baseline}": column("ratio", decimals=2),
+        **({"gap": at_most([record["gap"] for record in records])} if clock is None else {}),
         "makespan": column("makespan", decimals=0),
         "evicted": column("evictions"),
         "wasted": percent("wasted_share", 1),
@@ -153,6 +167,8 @@ def print_comparison(
         joules = [spent[record["policy"]] for record in records]
         cells["J/token"] = aligned([one.joules_per_token for one in joules], decimals=2)
         cells["wasted J"] = aligned([one.wasted_share * 100 for one in joules], suffix="%", decimals=1)
+    if served is None and width_of(cells) > max(80, stdout().width):
+        del cells["peak"]  # very large numbers; --json and --csv have it
     rows: list[Sequence[str]] = list(zip(*cells.values(), strict=True))
     rows += [(row.policy, why_not(row, settings["max_rounds"])) for row in ranked if row.result is None]
     print_table(list(cells), rows)
@@ -168,6 +184,10 @@ def print_comparison(
         say(
             f"J/token: all joules over all output tokens, power model {settings['power']}; wasted J: share by evictions"
         )
+    if clock is None:
+        say(f"gap: mean latency is at most so far above {_BEST}")
+    else:
+        say("how far from optimal is not known with a clock: the bound counts rounds of equal length")
     for note in notes:
         say(f"note: {note}")
     for row in ranked:
@@ -175,6 +195,11 @@ def print_comparison(
             say(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it, or give --intervals")
         elif row.error is not None and not was_cut(row, settings["max_rounds"]):
             say(f"note: {row.error}")
+
+
+def width_of(cells: Mapping[str, Sequence[str]]) -> int:
+    """How wide a table of these columns is at least."""
+    return sum(max(map(len, (name, *column))) + 1 for name, column in cells.items()) - 1
 
 
 def service_cells(
@@ -186,7 +211,7 @@ def service_cells(
         "policy": cells["policy"],
         "mean": aligned([seen.summary()["e2e_mean"] for seen in served]),
         "p99": aligned([float(seen.percentile("e2e", 99)) for seen in served]),
-        **{name: column for name, column in cells.items() if name.startswith("vs ")},
+        **{name: column for name, column in cells.items() if name.startswith("vs ") or name == "gap"},
     }
     for metric in ("ttft", "tpot"):
         for q in (50, 99):
@@ -233,6 +258,68 @@ def with_energy(records: Sequence[Mapping[str, Any]], spent: Mapping[str, energy
         finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in known.items()}
         merged.append({**record, **{f"energy_{k}": v for k, v in finite.items()}})
     return merged
+
+
+#: What each bound of `llmsched.lower_bound` rests on.
+_BOUNDS = {
+    "trivial": "a round per token",
+    "area": "memory-time, smallest first",
+    "busy": "mean busy times",
+    "price": "the linear relaxation, by prices for memory",
+    "search": "what the search proved",
+}
+
+
+def print_bound(
+    found: LowerBound, schedules: Mapping[str, tuple[float, float]], workload: Workload, memory: int
+) -> None:
+    """Bounds on total latency, then schedules, by name: total latency and gap."""
+    say(f"{counted(workload)}{when_they_arrive(workload, 1.0)}")
+    say(f"KV cache {memory:,} tokens; latency in rounds\n")
+    n = max(len(workload), 1)
+    names = [f"no less, by {name}" for name in found.each] + list(schedules)
+    floors = {**found.each, found.method: found.value}  # rounded up as far as the proof allows
+    totals = [*map(math.floor, floors.values()), *(total for total, _ in schedules.values())]
+    cells = {
+        "latency": names,
+        "total": aligned(totals, decimals=0),
+        "mean": aligned([total / n for total in totals]),
+        "gap": ["" for _ in found.each] + at_most([gap for _, gap in schedules.values()], decimals=1),
+        "": [*(_BOUNDS[name] for name in found.each), *("" for _ in schedules)],
+    }
+    print_table(list(cells), list(zip(*cells.values(), strict=True)), left=(0, 4))
+    say()
+    say(f"gap: latency is at most so far above {_BEST}")
+    if found.preemptive < found.value:
+        say(f"note: policies that keep the tokens of what they evict (fcfs) have no less than {found.preemptive:,.0f}")
+
+
+def bound_json(
+    found: LowerBound, schedules: Mapping[str, tuple[float, float]], workload: Workload, memory: int
+) -> dict[str, Any]:
+    return {
+        "llmsched": version,
+        "workload": workload_json(workload),
+        "memory": memory,
+        "bound": {
+            "total_latency": found.value,
+            "keeping_tokens": found.preemptive,
+            "method": found.method,
+            "each": dict(found.each),
+        },
+        "schedules": [
+            {"schedule": name, "total_latency": total, "gap": gap} for name, (total, gap) in schedules.items()
+        ],
+    }
+
+
+def workload_json(workload: Workload) -> dict[str, Any]:
+    return {
+        "requests": len(workload),
+        "prompt_tokens": int(workload.prompt.sum()),
+        "output_tokens": int(workload.output.sum()),
+        "source": dict(workload.source),
+    }
 
 
 def clock_json(name: str | None, clock: Clock | None) -> dict[str, Any] | None:
@@ -311,12 +398,7 @@ def comparison_json(
     workload, latency = compared.workload, compared.baseline_latency
     return {
         "llmsched": version,
-        "workload": {
-            "requests": len(workload),
-            "prompt_tokens": int(workload.prompt.sum()),
-            "output_tokens": int(workload.output.sum()),
-            "source": dict(workload.source),
-        },
+        "workload": workload_json(workload),
         "memory": compared.memory,
         "seed": compared.seed,
         "engine": compared.engine,
@@ -348,6 +430,8 @@ def print_paper(rows: Sequence[paper.Row], workload: Workload | None, memory: in
     }
     print_table(list(cells), list(zip(*cells.values(), strict=True)))
     say()
+    (gap,) = at_most([lines[0][0].gap])  # hsf reads no interval: the same in every row
+    say(f"hsf itself is at most {gap} above the best possible schedule (a proven bound).\n")
     for finding in paper.findings(rows):
         say(textwrap.fill(finding, max(stdout().width, 60), subsequent_indent="   "))
     for note in [] if workload is None else reading_notes(workload):

@@ -18,6 +18,7 @@ import numpy as np
 
 from . import generate, intervals
 from .arguments import LARGEST_SEED, whole
+from .bounds import lower_bound
 from .errors import InputError
 from .intervals import IntervalRule
 from .lowering import lower
@@ -72,6 +73,9 @@ class Row:
         NaN for a single subset).
     ratio, ratio_ci95
         Mean over subsets of average latency over that of `hsf` on the same subset; half width as above.
+    gap
+        Mean over subsets of the share by which average latency is at most above the smallest possible
+        (`llmsched.lower_bound`).
     """
 
     experiment: int
@@ -84,6 +88,7 @@ class Row:
     mean_latency_ci95: float
     ratio: float
     ratio_ci95: float
+    gap: float
 
     def record(self) -> dict[str, int | float | str | None]:
         """The row as plain values; None instead of NaN."""
@@ -139,16 +144,19 @@ def reproduce(
             raise InputError("the experiments need requests to draw from, and the workload has none")
         lower(workload, policies["hsf"], memory, seed)  # names the request as the user counts it, before any draw
     latency = np.empty((len(EXPERIMENTS), len(counts), len(POLICIES), subsets))
+    least = np.empty((len(counts), subsets))
     total = subsets * len(counts)
     for k in range(subsets):
         own_seed = _child_seed(seed, k)
         drawn = _draw(workload, max(counts, default=0), own_seed)
         for j, count in enumerate(counts):
-            latency[:, j, :, k] = _one_subset(drawn.head(count), memory, own_seed, engine)
+            subset = drawn.head(count)
+            latency[:, j, :, k] = _one_subset(subset, memory, own_seed, engine)
+            least[j, k] = lower_bound(subset, memory, iterations=0).value / count
             if progress is not None:
                 progress(k * len(counts) + j + 1, total)
     return [
-        _row(experiment, memory, count, policy, latency[e, j, p], latency[e, j, 0])
+        _row(experiment, memory, count, policy, latency[e, j, p], latency[e, j, 0], least[j])
         for e, experiment in enumerate(EXPERIMENTS)
         for j, count in enumerate(counts)
         for p, policy in enumerate(POLICIES)
@@ -226,12 +234,18 @@ def _one_subset(subset: Workload, memory: int, seed: int, engine: Engine) -> Flo
 
 
 def _row(
-    experiment: Experiment, memory: int, count: int, policy: str, latency: FloatArray, hindsight: FloatArray
+    experiment: Experiment,
+    memory: int,
+    count: int,
+    policy: str,
+    latency: FloatArray,
+    hindsight: FloatArray,
+    least: FloatArray,
 ) -> Row:
     mean, half = _mean_and_half_width(latency)
     ratio, ratio_half = _mean_and_half_width(latency / hindsight)
-    spelling, subsets = str(experiment.rule), len(latency)
-    return Row(experiment.number, spelling, memory, count, subsets, policy, mean, half, ratio, ratio_half)
+    spelling, subsets, gap = str(experiment.rule), len(latency), float((latency / least).mean()) - 1
+    return Row(experiment.number, spelling, memory, count, subsets, policy, mean, half, ratio, ratio_half, gap)
 
 
 def _mean_and_half_width(values: FloatArray) -> tuple[float, float]:
