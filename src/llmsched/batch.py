@@ -154,6 +154,27 @@ def simulate_batch(
     return run.batch()
 
 
+def simulate_here(
+    workloads: Sequence[Workload],
+    policies: Sequence[str | Policy],
+    jobs: list[Job],
+    stop: Stop,
+    *,
+    percentiles: Sequence[float] = (),
+    clock: Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    max_rounds: int | None = None,
+) -> Batch | None:
+    """`simulate_batch` for workers: in the calling thread, and None if another one called ``stop.set()``.
+
+    Its errors do not name the row.
+    """
+    options = {"max_rounds": max_rounds, "clock": clock, "max_batch": max_batch, "block": block}
+    run = _Run(workloads, policies, jobs, False, list(percentiles), options, name_rows=False)
+    return run.batch() if run.here(stop) else None
+
+
 class _Run:
     """One call of `simulate_batch` under way."""
 
@@ -165,8 +186,10 @@ class _Run:
         keep: bool,
         percentiles: list[float],
         options: Mapping[str, Any],
+        name_rows: bool = True,
     ) -> None:
         self.workloads, self.policies, self.jobs = workloads, policies, jobs
+        self.name_rows = name_rows
         self.keep, self.percentiles, self.options = keep, percentiles, options
         self.table = np.zeros(len(jobs), TOTALS)
         self.spread = np.full((len(percentiles), len(jobs)), np.nan)
@@ -184,12 +207,23 @@ class _Run:
             for chunk in self.chunks(threads):
                 under_way.append((chunk, pool.submit(run_many, chunk.problems, chunk.seeds, stop, chunk.kept)))
                 if len(under_way) > 2 * threads:  # no more than the threads can be busy with, so that memory is bounded
-                    yield self.collect(*under_way.popleft())
+                    chunk, future = under_way.popleft()
+                    yield self.collect(chunk, future.result())
             while under_way:
-                yield self.collect(*under_way.popleft())
+                chunk, future = under_way.popleft()
+                yield self.collect(chunk, future.result())
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+    def here(self, stop: Stop) -> bool:
+        """Run everything in the calling thread; False if it was stopped."""
+        for chunk in self.chunks(1):
+            totals = run_many(chunk.problems, chunk.seeds, stop, chunk.kept)
+            if totals is None:
+                return False
+            self.collect(chunk, totals)
+        return True
 
     def chunks(self, threads: int) -> Iterator[_Chunk]:
         most = max(1, min(_CHUNK_JOBS, len(self.jobs) // (16 * threads)))
@@ -226,14 +260,14 @@ class _Run:
 
     def fail(self, row: int, error: Exception) -> None:
         """Note the error with the row it belongs to, as the same type of exception."""
-        job = self.jobs[row]
-        where = f"simulation {row} (workload {job.workload}, policy {job.policy}, memory {job.memory}, seed {job.seed})"
-        error.args = (f"{where}: {error}", *error.args[1:])
+        if self.name_rows:
+            index, policy, memory, seed = self.jobs[row]
+            where = f"simulation {row} (workload {index}, policy {policy}, memory {memory}, seed {seed})"
+            error.args = (f"{where}: {error}", *error.args[1:])
         self.errors[row] = error
 
-    def collect(self, chunk: _Chunk, future: Future[Any]) -> int:
+    def collect(self, chunk: _Chunk, totals: np.ndarray[Any, Any]) -> int:
         """Take in a chunk's totals; returns the jobs done so far."""
-        totals = future.result()
         self.table[chunk.rows] = totals
         failed = totals["unfinished"] > 0
         for k in np.flatnonzero(failed).tolist():

@@ -56,6 +56,17 @@ class TraceError(InputError):
         self.line = line
 
 
+class StudyError(InputError):
+    """A study file, a directory of results or a cluster cannot be used. ``path`` is the file's or directory's name.
+
+    For a study file the message has one line per mistake, with its line and key.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class NotFinishedError(LlmschedError, RuntimeError):
     """A simulation was stopped because it does not finish, or reached ``max_rounds``.
 
