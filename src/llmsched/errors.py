@@ -67,6 +67,18 @@ class StudyError(InputError):
         self.path = path
 
 
+class DamagedResultsError(StudyError):
+    """A file of a study's results cannot be read. ``path`` is its name."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        brief = " ".join(reason.split())[:120]
+        super().__init__(
+            f"{path} is damaged ({brief}). Run the study again with --repair: the file is put aside, and what was in "
+            "it is simulated again",
+            path,
+        )
+
+
 class NotFinishedError(LlmschedError, RuntimeError):
     """A simulation was stopped because it does not finish, or reached ``max_rounds``.
 

@@ -65,8 +65,8 @@ def _check(file: _File, traces: _Traces = None, settings: _Set = None) -> None:
     console.say(f"{each}{until}: {found.simulations:,} simulations{' at first' if until else ''}")
     processors = engines.processors()
     console.say(
-        f"about {duration(found.seconds / processors)} on the {_several(processors, 'processor')} here, "
-        f"{duration(found.seconds)} on one ({found.tried:,} simulations were timed)"
+        f"On the {_several(processors, 'processor')} here: {duration(found.seconds / processors)}; on one: "
+        f"{duration(found.seconds)} (from timing {found.tried:,} simulations)"
     )
     for failure in found.failures[:3]:
         labels = ", ".join(f"{k} {v}" for k, v in plan.labels(plan.cells[failure.cell]).items())
@@ -97,7 +97,7 @@ def _run(
 
     Rows are in DIR/results/\\*.parquet: one per simulation, metrics as columns. What failed is in DIR/failures.
     """
-    from .display import Display, duration
+    from .display import Display
 
     if workers is not None and cluster is not None:
         raise InputError("--workers and --cluster both say who does the work: give one of them")
@@ -121,7 +121,7 @@ def _run(
         raise
     for part in last.damaged:
         console.say(f"note: {part} was damaged: it is in {out / 'damaged'}, and its rows were simulated again")
-    took = f" in {duration(time.monotonic() - begin)}" if last.done > last.before else ""
+    took = f" in {time.monotonic() - begin:,.1f} s" if last.done > last.before else ""
     new = f"{last.done - last.before:,} new{took}" if last.before else f"all{took}"
     console.say(f"{last.done:,} simulations in {out} ({new}).")
     if last.failed:
@@ -160,10 +160,12 @@ def _results(
     precision = described["replications"]
     rule = {precision.pop("metric"): Precision(**precision)} if isinstance(precision, dict) else None
     found = summary.means(table, [name], precision=rule, resamples=0).to_pylist()
+    place = {tuple(cell): k for k, cell in enumerate(described["cells"])}
+    factors = [f for f in summary.FACTORS if f in table.column_names]
+    found.sort(key=lambda row: place[tuple(row[f] for f in factors)])
     if as_json:
         console.print_json([{k: _plain(v) for k, v in row.items() if not k.startswith("boot")} for row in found])
         return
-    factors = [f for f in summary.FACTORS if f in table.column_names]
     cells = {f: [f"{row[f]:,}" if f == "memory" else str(row[f]) for row in found] for f in factors}
     cells["replications"] = [f"{row['n']:,}" for row in found]
     cells[name] = console.aligned([row["mean"] for row in found], decimals=_decimals(found))
@@ -263,4 +265,5 @@ def _several(count: int, name: str) -> str:
 def _target(precision: Any) -> str:
     widths = [f"±{precision.relative:.3g} of the mean" if precision.relative else ""]
     widths += [f"±{precision.absolute:g}" if precision.absolute else ""]
-    return f"{precision.metric} is known within {' or '.join(filter(None, widths))} ({precision.confidence:.3g} confidence)"
+    within = " or ".join(filter(None, widths))
+    return f"{precision.metric} is known within {within} ({precision.confidence:.3g} confidence)"

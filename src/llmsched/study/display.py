@@ -95,11 +95,11 @@ def duration(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "unknown time"
     if seconds < 1:
-        return "less than 1 s"
+        return "less than a second"
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"about {seconds:.0f} s"
     if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
+        return f"about {seconds / 60:.0f} min"
     if seconds < 172_800:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:.1f} days"
+        return f"about {seconds / 3600:.1f} h"
+    return f"about {seconds / 86_400:.1f} days"

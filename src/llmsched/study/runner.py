@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._version import version
-from ..errors import InputError, StudyError
+from ..errors import DamagedResultsError, InputError, StudyError
 from ..workload import FloatArray, IntArray
 from .engines import Engine, Given, Threads
 from .ledger import Ledger
 from .plan import Plan
-from .store import DamagedPart, Directory
+from .store import Directory
 from .work import Done, Failure, Task
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class _Running:
     # What is there already --------------------------------------------------------------------------------------------
 
     def _take_up(self, repair: bool, retry: bool) -> None:
-        def damaged(damage: DamagedPart) -> None:
+        def damaged(damage: DamagedResultsError) -> None:
             if not repair:
                 raise damage
             self.damaged.append(damage.path)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import MissingExtraError, StudyError
+from ..errors import DamagedResultsError, MissingExtraError, StudyError
 from .plan import FACTORS, Plan, fingerprint
 
 try:
@@ -132,7 +132,7 @@ def _parts(folder: Path) -> tuple[list[_Part], list[Path]]:
 
 
 def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a part, some at a time, every page compared with its checksum. Raises DamagedPart."""
+    """The rows of a part, some at a time, every page compared with its checksum. Raises DamagedResultsError."""
     try:
         with open(path, "rb") as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
@@ -143,19 +143,7 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
-        raise DamagedPart(path, str(error)) from None
-
-
-class DamagedPart(StudyError):
-    """A part that cannot be read."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        brief = " ".join(reason.split())[:120]
-        super().__init__(
-            f"{path} is damaged ({brief}). Run the study again with --repair: the file is put aside and what was in "
-            "it is simulated again",
-            str(path),
-        )
+        raise DamagedResultsError(str(path), str(error)) from None
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -197,13 +185,13 @@ class Rows:
         self.parts = kept
         self.sizes: dict[Path, int] = {}
 
-    def read(self, columns: Sequence[str], damaged: Callable[[DamagedPart], None]) -> Iterator[pa.RecordBatch]:
+    def read(self, columns: Sequence[str], damaged: Callable[[DamagedResultsError], None]) -> Iterator[pa.RecordBatch]:
         """All rows, some at a time. Every part is read to its end before, so that damage is found; `damaged` may raise,
         else the part is put aside."""
         for part in list(self.parts):
             try:
                 self.sizes[part.path] = sum(map(len, _batches(part.path, self.schema.names)))
-            except DamagedPart as damage:
+            except DamagedResultsError as damage:
                 damaged(damage)
                 self.put_aside(part)
                 continue
@@ -343,7 +331,7 @@ class Directory:
         return pa.table(made, schema=schema)
 
     def stored(
-        self, kind: str, columns: Sequence[str], damaged: Callable[[DamagedPart], None]
+        self, kind: str, columns: Sequence[str], damaged: Callable[[DamagedResultsError], None]
     ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
         """Rows on disk, some at a time: the numbers of their cells, and their `columns` as arrays."""
         plan = self.plan

@@ -23,8 +23,8 @@ from ..workload import FloatArray, IntArray, Workload
 from .metrics import DERIVED, SERVICE, percentiles
 from .plan import Plan, draw, predict, replication_seed
 
-# Requests of which the workloads are in memory at a time.
-_MOST_REQUESTS = 500_000
+# Requests of which the workloads are in memory at a time: few, so that the caches of the processor hold them.
+_MOST_REQUESTS = 30_000
 
 
 @dataclasses.dataclass(frozen=True)
