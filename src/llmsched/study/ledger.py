@@ -63,9 +63,7 @@ class Ledger:
     @property
     def left(self) -> int:
         """Simulations wanted that are not recorded."""
-        width = int(self.wanted.max(initial=0))
-        inside = np.arange(width) < self.wanted[:, None]
-        return int((inside & ~self._is_recorded[:, :width]).sum())
+        return int(np.maximum(self.wanted - self.recorded, 0).sum())
 
     def record(self, cells: IntArray, replications: IntArray, values: FloatArray | None) -> None:
         """Note rows: those of failures without values (of the column that the means are of)."""

@@ -104,7 +104,7 @@ def run(
     directory = Directory(out, plan, study.to_toml(), about(study), extend)
     with contextlib.closing(directory):
         running = _Running(study, plan, directory, repair, retry)
-        if running.ledger.left:
+        if running.ledger.behind():
             engine = _engine(plan, executor, cluster, workers)
             with contextlib.closing(engine):
                 running.work(engine, progress)
