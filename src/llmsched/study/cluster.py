@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
+from concurrent.futures import CancelledError
 from typing import Any
 
 import numpy as np
@@ -29,8 +31,9 @@ class Cluster:
     version of llmsched. A worker that dies is Dask's affair: another one does its tasks.
     """
 
-    def __init__(self, plan: Plan, address: str, patience: float = PATIENCE) -> None:
+    def __init__(self, plan: Plan, address: str, patience: float | None = None) -> None:
         self.plan, self.address = plan, address
+        patience = PATIENCE if patience is None else patience
         self._client = _connected(address, patience)
         self._asked, self._threads = -_NEWS, 1
         try:
@@ -84,18 +87,23 @@ class Cluster:
         return future
 
     def fatal(self, task: Task, error: BaseException) -> bool:
-        """Whether several workers died of this task (Dask then gives up)."""
+        """Whether several workers died of this task (Dask then gives up). Raises StudyError if it was the scheduler."""
         from distributed.scheduler import KilledWorker
 
+        if isinstance(error, (CancelledError, asyncio.CancelledError)):
+            raise self._gone() from None
         return isinstance(error, KilledWorker)
 
     def check(self) -> None:
         """Raise StudyError if the scheduler is gone."""
         if self._client.status not in ("running", "newly-created"):
-            raise StudyError(
-                f"the scheduler at {self.address} does not answer any more. What was reported done is on disk; run the "
-                "same command again once it is back"
-            )
+            raise self._gone()
+
+    def _gone(self) -> StudyError:
+        return StudyError(
+            f"the scheduler at {self.address} does not answer any more. What was reported done is on disk; run the "
+            "same command again once it is back"
+        )
 
     def close(self) -> None:
         """Give up what is under way, and leave the scheduler alone."""

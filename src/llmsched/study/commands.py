@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 import time
@@ -101,6 +102,8 @@ def _run(
 
     if workers is not None and cluster is not None:
         raise InputError("--workers and --cluster both say who does the work: give one of them")
+    if cluster is not None:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said below, in a line
     study, folder = _load(file, traces, settings, quick)
     begin, last = time.monotonic(), None
     try:
