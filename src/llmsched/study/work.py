@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from .._runs import Stop
 from .._version import version
+from ..arguments import whole
 from ..batch import Job, simulate_here
+from ..clock import Clock
 from ..compare import with_midpoints
 from ..errors import LlmschedError, StudyError
-from ..policy import Policy
 from ..result import Result
 from ..service import metrics as service_metrics
 from ..simulation import simulate
@@ -95,7 +96,8 @@ def work(task: Task, trace: Workload | None = None, stop: Stop | None = None) ->
             f"a worker has llmsched {version}, the study is run by {task.version}: install the same on all"
         )
     begin = time.perf_counter()
-    parts = [_part(task, rows, trace, stop or Stop()) for rows in _blocks(task, trace)]
+    shapes: dict[bytes, _Shape] = {}
+    parts = [_part(task, rows, trace, stop or Stop(), shapes) for rows in _blocks(task, trace)]
     if any(part is None for part in parts):
         return None
     done = [part for part in parts if part is not None]
@@ -111,17 +113,18 @@ def work(task: Task, trace: Workload | None = None, stop: Stop | None = None) ->
 
 def simulate_one(plan: Plan, replication: int, **labels: Any) -> Result:
     """One simulation alone; see `Study.simulate`."""
-    from ..arguments import whole
-
     replication = whole("replication", replication, 0)
     index = plan.find(**labels)
     cell = plan.cells[index]
     name = list(plan.workloads)[cell.workload]
     seed = replication_seed(plan.seed, replication)
-    workload = draw(plan.workloads[name], plan.read.get(name), seed)
     policy = list(plan.policies.values())[cell.policy]
+    shape = _Shape.of(plan, np.array([index]))
+    (seen,) = shape.make(plan, draw(plan.workloads[name], plan.read.get(name), seed), seed)
+    if isinstance(seen, LlmschedError):
+        raise seen
     return simulate(
-        _predicted(plan, workload, cell.intervals, policy, seed),
+        seen,
         policy,
         memory=plan.memories[cell.memory],
         seed=seed,
@@ -145,115 +148,151 @@ def _blocks(task: Task, trace: Workload | None) -> Iterator[slice]:
         yield slice(first, first + step)
 
 
-class _Drawn:
-    """The workloads of a few replications, each drawn once, each with the intervals of each setting made once."""
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What there is to do for a set of cells in every replication: found once, as replications are alike.
 
-    def __init__(self, task: Task, trace: Workload | None) -> None:
-        self.plan, self.trace = task.plan, trace
-        self.entry = list(task.plan.workloads.values())[task.workload]
-        self.made: list[Workload] = []
-        self.place: dict[tuple[int, int | None, bool], int] = {}
+    `variants` are what policies see of the requests: an interval setting (None for those that read no prediction), and
+    whether they want point predictions. `jobs` are (variant, policy, memory), `clocks` theirs; `number` says which one
+    each cell is. Cells that differ in a setting that the policy does not read share a job.
+    """
 
-    def get(self, seed: int, setting: int, policy: Policy) -> int:
-        """Position in `made` of what `policy` sees. What reads no prediction sees the same under any setting."""
-        point = "point" in policy.needs
-        key = (seed, setting if policy.needs else None, point)
-        if key not in self.place:
-            if not policy.needs:
-                made = draw(self.entry, self.trace, seed)
-            else:
-                blind = self.made[self.get(seed, setting, _BLIND)]
-                made = _predicted(self.plan, blind, setting, policy, seed)
-            self.place[key] = len(self.made)
-            self.made.append(made)
-        return self.place[key]
+    variants: list[tuple[int | None, bool]]
+    jobs: list[tuple[int, int, int]]
+    clocks: list[int]
+    number: IntArray
 
+    @classmethod
+    def of(cls, plan: Plan, cells: IntArray) -> _Shape:
+        """That of these cells."""
+        needs = [policy.needs for policy in plan.policies.values()]
+        variants: dict[tuple[int | None, bool], int] = {}
+        jobs: dict[tuple[int, int, int, int], int] = {}
+        number = []
+        for cell in (plan.cells[k] for k in cells.tolist()):
+            need = needs[cell.policy]
+            seen = (cell.intervals if need else None, "point" in need)
+            variant = variants.setdefault(seen, len(variants))
+            job = (cell.clock, variant, cell.policy, plan.memories[cell.memory])
+            number.append(jobs.setdefault(job, len(jobs)))
+        return cls(list(variants), [job[1:] for job in jobs], [job[0] for job in jobs], np.array(number, np.int64))
 
-#: A policy that reads no prediction.
-_BLIND = Policy(order="arrival", reserve="none", evict="newest")
-
-
-def _predicted(plan: Plan, workload: Workload, setting: int, policy: Policy, seed: int) -> Workload:
-    predicted = predict(workload, list(plan.intervals.values())[setting], seed)
-    wants_point = "point" in policy.needs and predicted.point is None
-    return with_midpoints(predicted) if wants_point and predicted.lower is not None else predicted
-
-
-def _part(task: Task, rows: slice, trace: Workload | None, stop: Stop) -> Done | None:
-    """Some replications of a task."""
-    plan, drawn = task.plan, _Drawn(task, trace)
-    policies = list(plan.policies.values())
-    wanted: list[tuple[int, int, int]] = []
-    jobs: dict[tuple[int, Job], int] = {}  # (clock, job) -> its number; equal ones are simulated once
-    number: list[int] = []
-    failures: list[Failure] = []
-    for replication, mask in zip(task.replications[rows].tolist(), task.wanted[rows], strict=True):
-        seed = replication_seed(plan.seed, replication)
-        for index in task.cells[mask].tolist():
-            cell = plan.cells[index]
-            try:
-                at = drawn.get(seed, cell.intervals, policies[cell.policy])
-            except LlmschedError as error:
-                failures.append(Failure(index, replication, seed, type(error).__name__, str(error)))
+    def make(self, plan: Plan, blind: Workload, seed: int) -> list[Workload | LlmschedError]:
+        """What policies see of the requests `blind`, or why it cannot be made, for each variant."""
+        made: list[Workload | LlmschedError] = []
+        predicted: dict[int, Workload] = {}
+        rules = list(plan.intervals.values())
+        for setting, point in self.variants:
+            if setting is None:
+                made.append(blind)
                 continue
-            job = Job(at, cell.policy, plan.memories[cell.memory], seed)
-            number.append(jobs.setdefault((cell.clock, job), len(jobs)))
-            wanted.append((index, replication, seed))
-    simulated = _simulated(plan, drawn.made, list(jobs), stop)
+            try:
+                if setting not in predicted:
+                    predicted[setting] = predict(blind, rules[setting], seed)
+                made.append(_with_points(predicted[setting]) if point else predicted[setting])
+            except LlmschedError as error:
+                made.append(error)
+        return made
+
+
+_NOTHING = Workload(prompt=[], output=[])
+
+
+def _with_points(workload: Workload) -> Workload:
+    """The middle of each interval is the point prediction, where there are intervals and nothing better."""
+    given = workload.point is not None or workload.lower is None or workload.upper is None
+    return workload if given else with_midpoints(workload)
+
+
+def _part(task: Task, rows: slice, trace: Workload | None, stop: Stop, shapes: dict[bytes, _Shape]) -> Done | None:
+    """Some replications of a task."""
+    plan = task.plan
+    entry = list(plan.workloads.values())[task.workload]
+    workloads: list[Workload] = []
+    jobs: list[Job] = []
+    clocks: list[int] = []
+    errors: dict[int, Exception] = {}
+    cells, replications, seeds, number = [], [], [], []
+    for replication, mask in zip(task.replications[rows].tolist(), task.wanted[rows], strict=True):
+        if mask.tobytes() not in shapes:
+            shapes[mask.tobytes()] = _Shape.of(plan, task.cells[mask])
+        shape = shapes[mask.tobytes()]
+        seed = replication_seed(plan.seed, replication)
+        try:
+            made = shape.make(plan, draw(entry, trace, seed), seed)
+        except LlmschedError as error:
+            made = [error] * len(shape.variants)
+        for k, (variant, _, _) in enumerate(shape.jobs):
+            if isinstance(broken := made[variant], LlmschedError):
+                errors[len(jobs) + k] = broken
+        count = len(shape.number)
+        cells.append(task.cells[mask])
+        replications.append(np.full(count, replication))
+        seeds.append(np.full(count, seed, np.uint64))
+        number.append(shape.number + len(jobs))
+        first = len(workloads)
+        workloads += [_NOTHING if isinstance(w, LlmschedError) else w for w in made]
+        jobs += [Job(first + variant, policy, memory, seed) for variant, policy, memory in shape.jobs]
+        clocks += shape.clocks
+    simulated = _simulated(plan, workloads, jobs, clocks, stop)
     if simulated is None:
         return None
-    values, errors = simulated
-    good = [k not in errors for k in number]
-    for (index, replication, seed), k in zip(wanted, number, strict=True):
-        if k in errors:
-            failures.append(Failure(index, replication, seed, type(errors[k]).__name__, str(errors[k])))
-    kept = [row for row, fine in zip(wanted, good, strict=True) if fine]
-    cells, replications, seeds = zip(*kept, strict=True) if kept else ((), (), ())
-    return Done(
-        np.array(cells, np.int32),
-        np.array(replications, np.int64),
-        np.array(seeds, np.uint64),
-        values[:, np.array(number, np.intp)[np.array(good, bool)]],
-        failures,
-    )
+    values, failed = simulated
+    errors = {**failed, **errors}
+    columns = [np.concatenate(column) for column in (cells, replications, seeds, number)]
+    good = ~np.isin(columns[3], list(errors))
+    failures = [
+        Failure(int(cell), int(replication), int(seed), type(errors[int(k)]).__name__, str(errors[int(k)]))
+        for cell, replication, seed, k in zip(*(column[~good] for column in columns), strict=True)
+    ]
+    cell, replicated, seeded, job = (column[good] for column in columns)
+    return Done(cell.astype(np.int32), replicated, seeded, values[:, job], failures)
 
 
 def _simulated(
-    plan: Plan, workloads: list[Workload], jobs: list[tuple[int, Job]], stop: Stop
+    plan: Plan, workloads: list[Workload], jobs: list[Job], clocks: list[int], stop: Stop
 ) -> tuple[FloatArray, dict[int, Exception]] | None:
     """The metrics (metrics, jobs) of jobs with their clocks, and why some have none; None if stopped."""
     values = np.full((len(plan.metrics), len(jobs)), np.nan)
     errors: dict[int, Exception] = {}
+    served = bool(_record(plan))
     for c, clock in enumerate(plan.clocks.values()):
-        rows = [k for k, (of, _) in enumerate(jobs) if of == c]
-        some = [jobs[k][1] for k in rows]
-        if not rows:
-            continue
-        if _record(plan):
-            failed = {}
+        rows = [k for k, of in enumerate(clocks) if of == c] if len(plan.clocks) > 1 else range(len(jobs))
+        some = [jobs[k] for k in rows]
+        if served:
             for k, job in zip(rows, some, strict=True):
                 try:
                     values[:, k] = _served(plan, workloads[job.workload], job, clock)
                 except LlmschedError as error:
-                    failed[k] = error
-            errors |= failed
-            continue
-        batch = simulate_here(
-            workloads,
-            list(plan.policies.values()),
-            some,
-            stop,
-            percentiles=[q for _, q in percentiles(plan.metrics)],
-            clock=clock,
-            **plan.options,
-        )
-        if batch is None:
-            return None
-        columns = {**batch.totals, **_derived(plan, workloads, some, batch.totals)}
-        columns |= {name: batch.totals[f"p{q:g}_latency"] for name, q in percentiles(plan.metrics)}
-        values[:, rows] = [columns[name] for name in plan.metrics]
-        errors |= {rows[k]: error for k, error in batch.errors.items()}
+                    errors[k] = error
+        elif some:
+            totals = _totals(plan, workloads, some, clock, stop)
+            if totals is None:
+                return None
+            values[:, rows] = totals[0]
+            errors |= {rows[k]: error for k, error in totals[1].items()}
     return values, errors
+
+
+def _totals(
+    plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, stop: Stop
+) -> tuple[FloatArray, Mapping[int, Exception]] | None:
+    """The same for metrics that cost nothing, with one clock."""
+    spread = percentiles(plan.metrics)
+    batch = simulate_here(
+        workloads,
+        list(plan.policies.values()),
+        jobs,
+        stop,
+        percentiles=[q for _, q in spread],
+        clock=clock,
+        **plan.options,
+    )
+    if batch is None:
+        return None
+    columns = {**batch.totals, **_derived(plan, workloads, jobs, batch.totals)}
+    columns |= {name: batch.totals[f"p{q:g}_latency"] for name, q in spread}
+    return np.array([columns[name] for name in plan.metrics], np.float64), batch.errors
 
 
 def _derived(plan: Plan, workloads: list[Workload], jobs: list[Job], totals: Any) -> dict[str, FloatArray]:
@@ -267,7 +306,7 @@ def _derived(plan: Plan, workloads: list[Workload], jobs: list[Job], totals: Any
     return {"wasted_share": wasted, "peak_share": totals["peak_memory"] / memory}
 
 
-def _served(plan: Plan, workload: Workload, job: Job, clock: Any) -> list[float]:
+def _served(plan: Plan, workload: Workload, job: Job, clock: Clock | None) -> list[float]:
     policy = list(plan.policies.values())[job.policy]
     result = simulate(
         workload, policy, memory=job.memory, seed=job.seed, clock=clock, record=_record(plan), **plan.options
