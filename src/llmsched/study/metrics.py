@@ -28,7 +28,8 @@ TOTALS = MappingProxyType(
 #: Those that `simulate_batch` does not return: computed from the totals, the workload and the memory.
 DERIVED = ("wasted_share", "peak_share")
 
-_STATISTICS = ("mean", "p50", "p90", "p99", "max")
+#: What is taken of a metric of requests.
+STATISTICS = ("mean", "p50", "p90", "p99", "max")
 _RATES = MappingProxyType(
     {
         "goodput": "share of requests that keep every target of the service table",
@@ -45,7 +46,7 @@ _RATES = MappingProxyType(
 )
 #: Metrics of what users feel; the log of every token that they need makes simulations several times as long.
 SERVICE = MappingProxyType(
-    {f"{name}_{statistic}": f"{statistic} of {text}" for name, text in OF_REQUESTS.items() for statistic in _STATISTICS}
+    {f"{name}_{statistic}": f"{statistic} of {text}" for name, text in OF_REQUESTS.items() for statistic in STATISTICS}
     | dict(_RATES)
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 from .. import clock as clocks
 from .. import generate, intervals, traces
 from ..clock import Clock
-from ..errors import InputError, nearest
+from ..errors import InputError, StudyError, nearest
 from ..intervals import IntervalRule
 from ..policy import Policy
 from ..workload import Workload
@@ -137,9 +137,7 @@ def _plan(values: dict[str, Any]) -> Plan:
 
 def make(study: Study, folder: Path) -> Plan:
     """The plan of a study whose files are relative to `folder`; see `Study.plan`."""
-    given = {
-        entry.name: traces.load(folder / entry.trace, format=entry.format) for entry in study.workloads if entry.trace
-    }
+    given = {entry.name: _trace(entry, folder) for entry in study.workloads if entry.trace}
     chosen = {name: clocks.parse(name if name in clocks.clocks else str(folder / name)) for name in study.clocks}
     sizes = study.factors()
     return Plan(
@@ -156,6 +154,16 @@ def make(study: Study, folder: Path) -> Plan:
         traces={name: _digest(workload) for name, workload in given.items()},
         read=given,
     )
+
+
+def _trace(entry: WorkloadEntry, folder: Path) -> Workload:
+    path = folder / str(entry.trace)
+    if not path.exists():
+        raise StudyError(
+            f"workload {entry.name!r}: there is no trace {path}. Traces are looked for where the study file is, or in "
+            "--traces DIR"
+        )
+    return traces.load(path, format=entry.format)
 
 
 def _cells(study: Study, axes: Mapping[str, Any]) -> tuple[Cell, ...]:
