@@ -88,7 +88,7 @@ def _run(
     traces: _Traces = None,
     settings: _Set = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Few replications (5, or 16 before the first look) and requests (200).")
+        bool, typer.Option("--quick", help="Try it: 5 replications (16 with a precision), a tenth of the requests.")
     ] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add to the results of a smaller study.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Put damaged parts aside, and simulate them again.")] = False,
