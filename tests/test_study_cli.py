@@ -158,7 +158,7 @@ def test_mistakes_are_told_in_a_line_each(fails, tmp_path):
     )
     assert "holds no study" in fails("study", "results", str(tmp_path))
     Path("trace.toml").write_text(SMALL.replace('generator = "lmsys"', 'trace = "t.csv"'))
-    assert "workload 't': there is no trace t.csv" in fails("study", "check", "trace.toml")
+    assert "there is no file t.csv. Traces are looked for" in fails("study", "check", "trace.toml")
     Study.load("study.toml").run("out")
     assert "did you mean 'evictions'" in fails("study", "results", "out", "--metric", "eviction")
 

@@ -197,6 +197,45 @@ def test_traces_are_resampled_cut_into_windows_or_taken_whole(tmp_path):
     assert drawn.arrival[0] > 0
 
 
+def test_predictors_are_compared_on_the_same_requests(tmp_path):
+    trace = ls.generate.gamma(ls.generate.lmsys(150, 5), 0.5, 2, 5)
+    ls.traces.write(trace, tmp_path / "t.csv")
+    good, bad = (trace.with_intervals(ls.intervals.noisy(cover, 0.5, 3)) for cover in ("0.95", "0.3"))
+    ls.traces.write(good, tmp_path / "good.csv")
+    ls.traces.write(bad, tmp_path / "bad.csv")
+    study = Study(
+        workloads=[
+            {"trace": "t.csv", "requests": 40},
+            {"name": "cut", "trace": "t.csv", "requests": 30, "sample": "window"},
+        ],
+        intervals=[{"predictions": "good.csv"}, {"name": "worse", "predictions": "bad.csv"}, "exact"],
+        policies=["amin", "mcsf", "hsf"],
+        memories=[1500],
+        replications=4,
+    )
+    assert study.run(tmp_path / "out", traces=tmp_path).failed == 0
+    for name in ("t", "cut"):
+        seen = [
+            study.simulate(2, traces=tmp_path, workload=name, intervals=setting, policy="amin").workload
+            for setting in ("good", "worse", "exact")
+        ]
+        assert all(
+            np.array_equal(a.output, seen[0].output) and np.array_equal(a.arrival, seen[0].arrival) for a in seen
+        )
+        rows = {
+            (o, low, up) for o, low, up in zip(bad.output.tolist(), bad.lower.tolist(), bad.upper.tolist(), strict=True)
+        }
+        assert set(zip(seen[1].output.tolist(), seen[1].lower.tolist(), seen[1].upper.tolist(), strict=True)) <= rows
+    ls.traces.write(bad.head(149), tmp_path / "bad.csv")
+    with pytest.raises(StudyError, match=r"bad\.csv are not for the requests of the trace \(150 and 149 they differ\)"):
+        study.plan(tmp_path)
+    ls.traces.write(good.with_intervals(ls.intervals.exact()), tmp_path / "bad.csv")
+    with pytest.raises(StudyError, match="'worse' means something else"):
+        study.run(tmp_path / "out", traces=tmp_path, extend=True)
+    with pytest.raises(StudyError, match="workload 'lmsys' is drawn by a generator"):
+        Study(workloads=["lmsys"], intervals=study.intervals, policies=["amin"]).plan(tmp_path)
+
+
 def test_one_failing_cell_does_not_lose_the_others(tmp_path):
     study = Study(
         workloads=[{"generator": "lmsys", "requests": 50}],

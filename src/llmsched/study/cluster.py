@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import time
 from concurrent.futures import CancelledError
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from .._version import version
 from ..errors import MissingExtraError, StudyError
-from ..workload import Workload
 from .engines import Future
-from .plan import Plan
+from .plan import Plan, Trace, fingerprint
 from .work import Done, Task, work
 
 #: Seconds to wait for the scheduler, and then for its first worker.
@@ -67,8 +64,8 @@ class Cluster:
     def _ship(self, name: str) -> Any:
         """The trace, as the result of a task: Dask gives it to every worker that needs it, and makes it again where
         the workers that had it are gone."""
-        columns = self.plan.read[name].columns()
-        return self._client.submit(_unpacked, columns, key=f"llmsched-trace-{self.plan.traces[name]}")
+        key = f"llmsched-trace-{fingerprint(self.plan.traces[name])}"
+        return self._client.submit(_unpacked, pickle.dumps(self.plan.read[name]), key=key)
 
     @property
     def workers(self) -> int:
@@ -135,11 +132,12 @@ def _other_version(worker: str, found: str) -> str:
 # On the workers -------------------------------------------------------------------------------------------------------
 
 
-def _unpacked(columns: dict[str, npt.NDArray[np.generic]]) -> Workload:
-    return Workload(**columns)  # type: ignore[arg-type]
+def _unpacked(trace: bytes) -> Trace:
+    read: Trace = pickle.loads(trace)
+    return read
 
 
-def _on_worker(task: Task, trace: Workload | None) -> Done | None:
+def _on_worker(task: Task, trace: Trace | None) -> Done | None:
     if task.version != version:  # a worker that came later
         from distributed import get_worker
 

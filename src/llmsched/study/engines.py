@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 from .._runs import Stop
 from ..arguments import whole
-from ..workload import Workload
-from .plan import Plan
+from .plan import Plan, Trace
 from .work import Task, work
 
 
@@ -44,7 +43,7 @@ class Engine(Protocol):
         """Give up what is under way."""
 
 
-def trace_of(plan: Plan, task: Task) -> Workload | None:
+def trace_of(plan: Plan, task: Task) -> Trace | None:
     """The trace from which a task's requests are drawn, if there is one."""
     return plan.read.get(list(plan.workloads)[task.workload])
 

@@ -88,7 +88,9 @@ def _generator(text: Any) -> str | None:
     return text
 
 
-def _rule(text: Any) -> str:
+def _rule(text: Any) -> str | None:
+    if text is None:
+        return None
     if not isinstance(text, str):
         raise InputError(f"expected a rule such as 'buckets:100', not {text!r}")
     if text == "given":
@@ -183,12 +185,17 @@ class IntervalsEntry:
 
     name: str = ""
     """What it is called in the results; by default the rule."""
-    rule: Annotated[str, BeforeValidator(_rule)]
+    rule: Annotated[str | None, BeforeValidator(_rule)] = None
     """`exact`, `constant:1,1000`, `buckets:100`, `relative:0.95`, `noisy:COVERAGE,WIDTH` (errs anew in each
     replication), or `given`: the predictions that are in the trace or come with the generator."""
+    predictions: str | None = None
+    """Instead of a rule, what a predictor said: a file with the requests of the trace and their predictions, as
+    `llmsched.traces.write` writes it. Relative to the study file, like the trace."""
 
     def __post_init__(self) -> None:
-        _default_name(self, self.rule)
+        if (self.rule is None) == (self.predictions is None):
+            raise InputError("give either a rule or a file of predictions, not both and not none")
+        _default_name(self, self.rule or Path(str(self.predictions)).stem)
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

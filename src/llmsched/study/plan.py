@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,9 @@ from .entries import CellsEntry, WorkloadEntry
 
 if TYPE_CHECKING:
     from .schema import Study
+
+#: A trace under the name "", and under that of an interval setting the same requests with a predictor's predictions.
+Trace = Mapping[str, Workload]
 
 #: The columns that tell cells apart, in the order of the axes of a plan.
 FACTORS = ("workload", "intervals", "policy", "memory", "clock")
@@ -58,7 +61,9 @@ class Plan:
     service
         slo, warmup and drain, as for `llmsched.service.metrics`.
     traces
-        Name of a workload -> SHA-256 of its trace, read. The requests themselves travel apart, once.
+        Name of a workload -> name of what it is in its `Trace` -> SHA-256.
+    read
+        Name of a workload -> its trace. Pickles do not have it: it travels apart, once.
     """
 
     seed: int
@@ -71,8 +76,8 @@ class Plan:
     metrics: tuple[str, ...]
     options: Mapping[str, Any]
     service: Mapping[str, Any]
-    traces: Mapping[str, str]
-    read: Mapping[str, Workload] = dataclasses.field(repr=False, compare=False)
+    traces: Mapping[str, Mapping[str, str]]
+    read: Mapping[str, Trace] = dataclasses.field(repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -97,14 +102,19 @@ class Plan:
             **self.options,
             "service": dict(self.service),
             "workloads": {
-                name: {**dataclasses.asdict(entry), "format": None, "trace": self.traces.get(name)}
+                name: {**dataclasses.asdict(entry), "format": None, "trace": self.traces.get(name, {}).get("")}
                 for name, entry in self.workloads.items()
             },
-            "intervals": {name: "given" if rule is None else str(rule) for name, rule in self.intervals.items()},
+            "intervals": {name: self._meaning(name) for name in self.intervals},
             "policies": {name: policy.fields() for name, policy in self.policies.items()},
             "memories": list(self.memories),
             "clocks": {name: None if clock is None else clock.fields() for name, clock in self.clocks.items()},
         }
+
+    def _meaning(self, setting: str) -> Any:
+        predicted = {workload: digests[setting] for workload, digests in self.traces.items() if setting in digests}
+        rule = self.intervals[setting]
+        return predicted or ("given" if rule is None else str(rule))
 
     def find(self, **labels: Any) -> int:
         """The index of the one cell with these values of factors; what is not given must leave no choice.
@@ -137,33 +147,61 @@ def _plan(values: dict[str, Any]) -> Plan:
 
 def make(study: Study, folder: Path) -> Plan:
     """The plan of a study whose files are relative to `folder`; see `Study.plan`."""
-    given = {entry.name: _trace(entry, folder) for entry in study.workloads if entry.trace}
     chosen = {name: clocks.parse(name if name in clocks.clocks else str(folder / name)) for name in study.clocks}
     sizes = study.factors()
+    cells = _cells(study, {**sizes, "clocks": sizes["clocks"] or [""]})
+    read = _read_all(study, cells, folder)
     return Plan(
         seed=study.seed,
         workloads={entry.name: entry for entry in study.workloads},
-        intervals={e.name: None if e.rule == "given" else intervals.parse(e.rule) for e in study.intervals},
+        intervals={
+            e.name: None if e.rule in (None, "given") else intervals.parse(str(e.rule)) for e in study.intervals
+        },
         policies={entry.name: entry.policy() for entry in study.policies},
         memories=study.memories,
         clocks=chosen or {"": None},
-        cells=_cells(study, {**sizes, "clocks": sizes["clocks"] or [""]}),
+        cells=cells,
         metrics=study.metrics,
         options={"max_batch": study.max_batch, "block": study.block, "max_rounds": study.max_rounds},
         service=dataclasses.asdict(study.service),
-        traces={name: _digest(workload) for name, workload in given.items()},
-        read=given,
+        traces={name: {of: _digest(workload) for of, workload in trace.items()} for name, trace in read.items()},
+        read=read,
     )
 
 
-def _trace(entry: WorkloadEntry, folder: Path) -> Workload:
-    path = folder / str(entry.trace)
+def _read_all(study: Study, cells: Iterable[Cell], folder: Path) -> dict[str, Trace]:
+    """The traces, and the predictions for them, that cells need."""
+    files = {entry.name: _load(folder, entry.trace, entry.format) for entry in study.workloads if entry.trace}
+    read: dict[str, dict[str, Workload]] = {name: {"": trace} for name, trace in files.items()}
+    for w, i in sorted({(cell.workload, cell.intervals) for cell in cells}):
+        workload, setting = study.workloads[w], study.intervals[i]
+        if setting.predictions is None:
+            continue
+        if workload.name not in read:
+            raise StudyError(
+                f"intervals {setting.name!r} are predictions for the requests of a trace, but workload "
+                f"{workload.name!r} is drawn by a generator: leave out that combination with [[cells]]"
+            )
+        predicted = _load(folder, setting.predictions, None)
+        read[workload.name][setting.name] = _joined(files[workload.name], predicted, setting.predictions)
+    return dict(read)
+
+
+def _load(folder: Path, name: str | None, format_: str | None) -> Workload:
+    path = folder / str(name)
     if not path.exists():
-        raise StudyError(
-            f"workload {entry.name!r}: there is no trace {path}. Traces are looked for where the study file is, or in "
-            "--traces DIR"
-        )
-    return traces.load(path, format=entry.format)
+        raise StudyError(f"there is no file {path}. Traces are looked for where the study file is, or in --traces DIR")
+    return traces.load(path, format=format_)
+
+
+def _joined(trace: Workload, predicted: Workload, name: str) -> Workload:
+    """The trace with the predictions of the same requests."""
+    n = min(len(trace), len(predicted))
+    differ = np.flatnonzero((trace.prompt[:n] != predicted.prompt[:n]) | (trace.output[:n] != predicted.output[:n]))
+    if len(differ) or len(trace) != len(predicted):
+        where = f"from request {differ[0]} on" if len(differ) else f"{len(trace):,} and {len(predicted):,}"
+        raise StudyError(f"the predictions in {name} are not for the requests of the trace ({where} they differ)")
+    return trace.replace(lower=predicted.lower, upper=predicted.upper, point=predicted.point)
 
 
 def _cells(study: Study, axes: Mapping[str, Any]) -> tuple[Cell, ...]:

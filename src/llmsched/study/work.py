@@ -21,8 +21,9 @@ from ..result import Result
 from ..service import metrics as service_metrics
 from ..simulation import simulate
 from ..workload import FloatArray, IntArray, Workload
+from .entries import WorkloadEntry
 from .metrics import DERIVED, SERVICE, percentiles
-from .plan import Plan, draw, predict, replication_seed
+from .plan import Plan, Trace, draw, predict, replication_seed
 
 # Requests of which the workloads are in memory at a time: few, so that the caches of the processor hold them.
 _MOST_REQUESTS = 30_000
@@ -86,8 +87,8 @@ class Done:
         return len(self.cell) + len(self.failures)
 
 
-def work(task: Task, trace: Workload | None = None, stop: Stop | None = None) -> Done | None:
-    """Do a task; `trace` is the workload that its requests are drawn from. None if ``stop.set()`` was called.
+def work(task: Task, trace: Trace | None = None, stop: Stop | None = None) -> Done | None:
+    """Do a task; `trace` is what its requests are drawn from, if not by a generator. None if ``stop.set()`` was called.
 
     Raises StudyError if this worker has another version of llmsched: its numbers could differ.
     """
@@ -120,7 +121,7 @@ def simulate_one(plan: Plan, replication: int, **labels: Any) -> Result:
     seed = replication_seed(plan.seed, replication)
     policy = list(plan.policies.values())[cell.policy]
     shape = _Shape.of(plan, np.array([index]))
-    (seen,) = shape.make(plan, draw(plan.workloads[name], plan.read.get(name), seed), seed)
+    (seen,) = shape.make(plan, plan.workloads[name], plan.read.get(name), seed)
     if isinstance(seen, LlmschedError):
         raise seen
     return simulate(
@@ -138,10 +139,10 @@ def _record(plan: Plan) -> tuple[str, ...]:
     return ("tokens", "timeline") if any(name in SERVICE for name in plan.metrics) else ()
 
 
-def _blocks(task: Task, trace: Workload | None) -> Iterator[slice]:
+def _blocks(task: Task, trace: Trace | None) -> Iterator[slice]:
     """The rows of a task in slices whose workloads fit into memory."""
     entry = list(task.plan.workloads.values())[task.workload]
-    requests = entry.requests or (len(trace) if trace is not None else 1)
+    requests = entry.requests or (len(trace[""]) if trace else 1)
     settings = len({task.plan.cells[c].intervals for c in task.cells.tolist()})
     step = max(1, _MOST_REQUESTS // (requests * (settings + 1)))
     for first in range(0, len(task.replications), step):
@@ -177,18 +178,24 @@ class _Shape:
             number.append(jobs.setdefault(job, len(jobs)))
         return cls(list(variants), [job[1:] for job in jobs], [job[0] for job in jobs], np.array(number, np.int64))
 
-    def make(self, plan: Plan, blind: Workload, seed: int) -> list[Workload | LlmschedError]:
-        """What policies see of the requests `blind`, or why it cannot be made, for each variant."""
+    def make(self, plan: Plan, entry: WorkloadEntry, trace: Trace | None, seed: int) -> list[Workload | LlmschedError]:
+        """What policies see of the requests of a replication, or why it cannot be made, for each variant."""
         made: list[Workload | LlmschedError] = []
         predicted: dict[int, Workload] = {}
-        rules = list(plan.intervals.values())
+        rules = list(plan.intervals.items())
+        try:
+            blind = draw(entry, trace[""] if trace else None, seed)
+        except LlmschedError as error:
+            return [error] * len(self.variants)
         for setting, point in self.variants:
             if setting is None:
                 made.append(blind)
                 continue
             try:
                 if setting not in predicted:
-                    predicted[setting] = predict(blind, rules[setting], seed)
+                    name, rule = rules[setting]
+                    own = trace.get(name) if trace else None  # the same requests are drawn: the seed is the same
+                    predicted[setting] = predict(blind, rule, seed) if own is None else draw(entry, own, seed)
                 made.append(_with_points(predicted[setting]) if point else predicted[setting])
             except LlmschedError as error:
                 made.append(error)
@@ -204,7 +211,7 @@ def _with_points(workload: Workload) -> Workload:
     return workload if given else with_midpoints(workload)
 
 
-def _part(task: Task, rows: slice, trace: Workload | None, stop: Stop, shapes: dict[bytes, _Shape]) -> Done | None:
+def _part(task: Task, rows: slice, trace: Trace | None, stop: Stop, shapes: dict[bytes, _Shape]) -> Done | None:
     """Some replications of a task."""
     plan = task.plan
     entry = list(plan.workloads.values())[task.workload]
@@ -218,10 +225,7 @@ def _part(task: Task, rows: slice, trace: Workload | None, stop: Stop, shapes: d
             shapes[mask.tobytes()] = _Shape.of(plan, task.cells[mask])
         shape = shapes[mask.tobytes()]
         seed = replication_seed(plan.seed, replication)
-        try:
-            made = shape.make(plan, draw(entry, trace, seed), seed)
-        except LlmschedError as error:
-            made = [error] * len(shape.variants)
+        made = shape.make(plan, entry, trace, seed)
         for k, (variant, _, _) in enumerate(shape.jobs):
             if isinstance(broken := made[variant], LlmschedError):
                 errors[len(jobs) + k] = broken
