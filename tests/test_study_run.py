@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -17,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched.errors import DamagedResultsError, InputError, StudyError
-from llmsched.study import Study, failures, results, runner, store
+from llmsched.study import Study, failures, ledger, results, runner, store
 from llmsched.study.work import Task, work
 
 STUDY = Study(
@@ -263,10 +265,20 @@ def test_one_failing_cell_does_not_lose_the_others(tmp_path):
     assert written(failures(out)) == written(bad)
 
 
+LONG = STUDY.replace(replications=400)
+
+
+@pytest.fixture(scope="module")
+def long_table(tmp_path_factory):
+    out = tmp_path_factory.mktemp("long") / "out"
+    LONG.run(out)
+    return written(results(out))
+
+
 # Whoever does the work ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("workers", [2, 5])
 def test_any_number_of_threads_gives_the_same_table(plain, tmp_path, workers, monkeypatch):
     monkeypatch.setattr(runner, "_PILOT", 3 * workers)  # other batches, too
     STUDY.run(tmp_path / "out", workers=workers)
@@ -275,11 +287,57 @@ def test_any_number_of_threads_gives_the_same_table(plain, tmp_path, workers, mo
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
 def test_any_executor_gives_the_same_table(plain, tmp_path, kind):
-    options = {"mp_context": __import__("multiprocessing").get_context("spawn")} if kind is ProcessPoolExecutor else {}
+    options = {"mp_context": multiprocessing.get_context("spawn")} if kind is ProcessPoolExecutor else {}
     with kind(2, **options) as executor:
         STUDY.run(tmp_path / "out", executor=executor)
         assert executor.submit(sum, [1, 2]).result() == 3  # it is left open
     assert written(results(tmp_path / "out")) == written(plain)
+
+
+def test_an_executor_that_breaks_loses_nothing_that_was_reported(tmp_path, long_table):
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+
+        def kill(status):
+            if status.count.sum():
+                os.kill(next(iter(executor._processes)), signal.SIGKILL)
+
+        with pytest.raises(StudyError, match=r"a worker process died .*start the study again, and it goes on"):
+            LONG.run(tmp_path / "out", executor=executor, progress=kill)
+    kept = len(results(tmp_path / "out"))
+    assert LONG.run(tmp_path / "out").before == kept
+    assert written(results(tmp_path / "out")) == long_table
+
+
+def test_the_ledger_hands_out_everything_once(tmp_path):
+    plan = STUDY.plan()
+    rng = np.random.default_rng(1)
+    book = ledger.Ledger(plan, 20, None)
+    cells, replications = (rng.integers(0, limit, 90) for limit in (len(plan.cells), 20))
+    there = set(zip(cells.tolist(), replications.tolist(), strict=True))
+    cells, replications = (np.array(column) for column in zip(*there, strict=True))
+    book.record(cells, replications, np.ones(len(cells)))
+    handed = []
+    while book.behind():
+        workload = int(rng.choice(book.behind()))
+        task = book.hand_out(workload, int(rng.integers(1, 60)))
+        assert len(task) > 0
+        for r, row in zip(task.replications.tolist(), task.wanted, strict=True):
+            handed += [(c, r) for c in task.cells[row].tolist()]
+    assert len(handed) == len(set(handed))
+    assert set(handed) | there == {(c, r) for c in range(len(plan.cells)) for r in range(20)}
+    assert not set(handed) & there
+
+
+def test_means_so_far_are_those_of_the_rows(plain, tmp_path):
+    status = STUDY.run(tmp_path / "out")
+    for k, cell in enumerate(status.plan.cells):
+        labels = status.plan.labels(cell)
+        values = np.array([r["mean_latency"] for r in plain.to_pylist() if all(r[f] == v for f, v in labels.items())])
+        low, high = scipy.stats.t.interval(0.95, len(values) - 1, values.mean(), scipy.stats.sem(values))
+        assert (status.count[k], status.mean[k]) == (8, pytest.approx(values.mean()))
+        assert status.half[k] == pytest.approx((high - low) / 2)
+    freedom = np.array([1.0, 2, 29, 30, 31, 32, 100, 1e4])
+    assert ledger._t95(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), abs=1e-4)
 
 
 def test_precision_is_reached_by_the_same_replications_whoever_works(tmp_path, monkeypatch):
@@ -303,15 +361,6 @@ def test_precision_is_reached_by_the_same_replications_whoever_works(tmp_path, m
 
 
 # Whatever happens -----------------------------------------------------------------------------------------------------
-
-LONG = STUDY.replace(replications=600)
-
-
-@pytest.fixture(scope="module")
-def long_table(tmp_path_factory):
-    out = tmp_path_factory.mktemp("long") / "out"
-    LONG.run(out)
-    return written(results(out))
 
 
 def command(file: Path, out: Path, *more: str) -> list[str]:

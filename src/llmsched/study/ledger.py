@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,12 +121,14 @@ class Ledger:
         return bool((self._low[of] < self.wanted[of]).any())
 
     def _first(self, workload: int) -> int:
+        """The earliest replication that a cell of a workload waits for; -1 if there is none."""
         of = self._of[workload]
-        for cell in of.tolist():
+        waiting = of[self._low[of] < self.wanted[of]]
+        for cell in waiting[self._handed[waiting, self._low[waiting]]].tolist():  # few: see `hand_out`
             end = int(self.wanted[cell])
             row = self._handed[cell, self._low[cell] : end]
-            at = int(np.argmin(row)) if len(row) else 0
-            self._low[cell] = end if not len(row) or row[at] else self._low[cell] + at
+            at = int(np.argmin(row))
+            self._low[cell] = end if row[at] else self._low[cell] + at
         lows = self._low[of][self._low[of] < self.wanted[of]]
         return int(lows.min()) if len(lows) else -1
 
@@ -142,8 +145,11 @@ class Ledger:
         if len(of) > most:  # some of the cells of a single replication
             mask[np.flatnonzero(mask.any(axis=1))[max(most, 1) :]] = False
         used_cells, used = mask.any(axis=1), mask.any(axis=0)
+        whole = replications
         cells, replications, mask = of[used_cells], replications[used], mask[np.ix_(used_cells, used)]
         self._handed[np.ix_(cells, replications)] |= mask
+        over = self._handed[np.ix_(of, whole)].all(axis=1) & (self._low[of] >= first) & (self._low[of] <= whole[-1])
+        self._low[of[over]] = whole[-1] + 1
         return Task(self.plan, workload, cells, replications, np.ascontiguousarray(mask.T))
 
     # Means ------------------------------------------------------------------------------------------------------------
@@ -154,6 +160,21 @@ class Ledger:
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = self._shift + total / count
             variance = np.maximum(squares - total * total / count, 0) / (count - 1)
-            known = {int(n): t_quantile(min(int(n) - 1, 1000)) for n in np.unique(count) if n > 1}
-            t = np.array([known.get(int(n), np.nan) for n in count])
-            return count.astype(np.int64), mean, t * np.sqrt(variance / count)
+            return count.astype(np.int64), mean, _t95(count - 1) * np.sqrt(variance / count)
+
+
+_FEW = 30
+
+
+@functools.cache
+def _small_t95() -> FloatArray:
+    return np.array([np.nan, *(t_quantile(freedom) for freedom in range(1, _FEW + 1))])
+
+
+def _t95(freedom: FloatArray) -> FloatArray:
+    """The 97.5 % quantile of Student's t: exact for few degrees of freedom, else by its expansion (error < 1e-4)."""
+    z = 1.959963984540054
+    f = np.maximum(freedom, 1)
+    many = z + (z**3 + z) / (4 * f) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * f**2)
+    quantile: FloatArray = np.where(freedom > _FEW, many, _small_t95()[np.clip(freedom, 0, _FEW).astype(int)])
+    return quantile

@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -321,14 +322,17 @@ class Directory:
 
     def rows(self, kind: str, columns: Mapping[str, Any], cells: Any) -> pa.Table:
         """A table of a kind from the numbers of the cells (one per row) and its other columns."""
-        labels = [self.plan.labels(cell) for cell in self.plan.cells]
         schema = self.schema(kind)
-        made = {}
-        for factor in self.plan.factors:
-            levels = pa.array([label[factor] for label in labels], schema.field(factor).type)
-            made[factor] = levels.take(pa.array(cells, pa.int64()))
+        made = {factor: levels.take(pa.array(cells, pa.int64())) for factor, levels in self._labels.items()}
         made |= {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
         return pa.table(made, schema=schema)
+
+    @cached_property
+    def _labels(self) -> dict[str, pa.Array]:
+        """Factor -> its value in each cell."""
+        labels = [self.plan.labels(cell) for cell in self.plan.cells]
+        schema = self.schema("results")
+        return {f: pa.array([label[f] for label in labels], schema.field(f).type) for f in self.plan.factors}
 
     def stored(
         self, kind: str, columns: Sequence[str], damaged: Callable[[DamagedResultsError], None]
