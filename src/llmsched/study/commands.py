@@ -98,6 +98,7 @@ def _run(
 
     Rows are in DIR/results/\\*.parquet: one per simulation, metrics as columns. What failed is in DIR/failures.
     """
+    from . import store
     from .display import Display
 
     if workers is not None and cluster is not None:
@@ -105,22 +106,14 @@ def _run(
     if cluster is not None:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said below, in a line
     study, folder = _load(file, traces, settings, quick)
-    begin, last = time.monotonic(), None
+    begin = time.monotonic()
     try:
         with Display() as display:
-
-            def progress(status: Any) -> None:
-                nonlocal last
-                last = status
-                display.update(status)
-
-            options = {"extend": extend, "repair": repair, "retry": retry}
-            last = study.run(out, cluster=cluster, workers=workers, traces=folder, progress=progress, **options)
+            options = {"extend": extend, "repair": repair, "retry": retry, "progress": display.update}
+            last = study.run(out, cluster=cluster, workers=workers, traces=folder, **options)
     except KeyboardInterrupt:
-        if last is not None:
-            console.complain(
-                f"about {last.done:,} of {last.total:,} simulations are in {out}; the same command goes on"
-            )
+        if (out / "study.json").exists():
+            console.complain(f"{store.count(out):,} simulations are in {out}; the same command goes on")
         raise
     for part in last.damaged:
         console.say(f"note: {part} was damaged: it is in {out / 'damaged'}, and its rows were simulated again")

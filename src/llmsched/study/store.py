@@ -75,6 +75,12 @@ def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
+def count(directory: str | os.PathLike[str]) -> int:
+    """Simulations on disk, failed ones included."""
+    parts = [part.path for kind in ("results", "failures") for part in _parts(Path(directory) / kind)[0]]
+    return sum(pq.read_metadata(path).num_rows for path in parts)
+
+
 def _read_all(directory: Path, kind: str) -> pa.Table:
     described = describe(directory)
     for _ in range(3):  # a compaction may take a part away between listing and reading
