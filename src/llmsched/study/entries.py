@@ -231,6 +231,10 @@ class PolicyEntry:
     """What a request that left has lost."""
     pause: str | None = None
     """Whether admission pauses in a round that evicted."""
+    bound: str | None = None
+    """Where the bound starts."""
+    hold: str | None = None
+    """How much of the cache a belief takes: what it grows to round by round, or all of it from its admission on."""
 
     @field_validator(*(f.name for f in dataclasses.fields(Policy)), mode="before")
     @classmethod
