@@ -218,19 +218,19 @@ class _Run:
 
     def here(self, stop: Stop) -> bool:
         """Run everything in the calling thread; False if it was stopped."""
-        for chunk in self.chunks(_CHUNK_JOBS):
+        for chunk in self.chunks(_CHUNK_JOBS, _CHUNK_JOBS * _CHUNK_REQUESTS):
             totals = run_many(chunk.problems, chunk.seeds, stop, chunk.kept)
             if totals is None:
                 return False
             self.collect(chunk, totals)
         return True
 
-    def chunks(self, most: int) -> Iterator[_Chunk]:
-        """The jobs that can be simulated, `most` at a time."""
+    def chunks(self, most: int, requests: int = _CHUNK_REQUESTS) -> Iterator[_Chunk]:
+        """The jobs that can be simulated, `most` at a time, or those with so many requests."""
         chunk = _Chunk(bool(self.keep or self.percentiles))
         for row, problem in self.lowered():
             chunk.add(row, problem, self.jobs[row].seed)
-            if len(chunk.rows) >= most or chunk.requests >= _CHUNK_REQUESTS:
+            if len(chunk.rows) >= most or chunk.requests >= requests:
                 yield chunk
                 chunk = _Chunk(bool(self.keep or self.percentiles))
         yield chunk

@@ -187,6 +187,7 @@ class _Shape:
             blind = draw(entry, trace[""] if trace else None, seed)
         except LlmschedError as error:
             return [error] * len(self.variants)
+        _ = blind.extent  # found once: it is the same with any predictions
         for setting, point in self.variants:
             if setting is None:
                 made.append(blind)
