@@ -345,6 +345,8 @@ EVERY_ERROR = [
     errors.TraceError("m", "a.csv", 7),
     errors.MissingPredictionError("m", "lower"),
     errors.MemoryTooSmallError("m", 3, 100),
+    errors.StudyError("m", "study.toml"),
+    errors.DamagedResultsError("part.parquet", "m"),
     errors.NotFinishedError("m", "amin", 5, 2),
     errors.MissingExtraError("pandas", "dataframe", "exporting"),
 ]

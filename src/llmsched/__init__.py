@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import version as __version__
 
 if TYPE_CHECKING:
-    from . import capacity, energy, errors, generate, intervals, perfetto, predict, service, theory, traces
+    from . import capacity, energy, errors, generate, intervals, perfetto, predict, service, study, theory, traces
     from .adversarial import Adversary, adversarial_search
     from .batch import Batch, simulate_batch
     from .bounds import LowerBound, lower_bound
@@ -51,6 +51,7 @@ __all__ = [
     "service",
     "simulate",
     "simulate_batch",
+    "study",
     "theory",
     "traces",
 ]
@@ -77,7 +78,19 @@ _HOME = {
     "simulate_batch": "batch",
 }
 _MODULES = frozenset(
-    {"capacity", "energy", "errors", "generate", "intervals", "perfetto", "predict", "service", "theory", "traces"}
+    {
+        "capacity",
+        "energy",
+        "errors",
+        "generate",
+        "intervals",
+        "perfetto",
+        "predict",
+        "service",
+        "study",
+        "theory",
+        "traces",
+    }
 )
 
 

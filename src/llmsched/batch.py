@@ -154,6 +154,27 @@ def simulate_batch(
     return run.batch()
 
 
+def simulate_here(
+    workloads: Sequence[Workload],
+    policies: Sequence[str | Policy],
+    jobs: list[Job],
+    stop: Stop,
+    *,
+    percentiles: Sequence[float] = (),
+    clock: Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    max_rounds: int | None = None,
+) -> Batch | None:
+    """`simulate_batch` for workers: in the calling thread, and None if another one called ``stop.set()``.
+
+    Its errors do not name the row.
+    """
+    options = {"max_rounds": max_rounds, "clock": clock, "max_batch": max_batch, "block": block}
+    run = _Run(workloads, policies, jobs, False, list(percentiles), options, name_rows=False)
+    return run.batch() if run.here(stop) else None
+
+
 class _Run:
     """One call of `simulate_batch` under way."""
 
@@ -165,8 +186,10 @@ class _Run:
         keep: bool,
         percentiles: list[float],
         options: Mapping[str, Any],
+        name_rows: bool = True,
     ) -> None:
         self.workloads, self.policies, self.jobs = workloads, policies, jobs
+        self.name_rows = name_rows
         self.keep, self.percentiles, self.options = keep, percentiles, options
         self.table = np.zeros(len(jobs), TOTALS)
         self.spread = np.full((len(percentiles), len(jobs)), np.nan)
@@ -181,22 +204,33 @@ class _Run:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="llmsched")
         under_way: deque[tuple[_Chunk, Future[Any]]] = deque()
         try:
-            for chunk in self.chunks(threads):
+            for chunk in self.chunks(max(1, min(_CHUNK_JOBS, len(self.jobs) // (16 * threads)))):
                 under_way.append((chunk, pool.submit(run_many, chunk.problems, chunk.seeds, stop, chunk.kept)))
                 if len(under_way) > 2 * threads:  # no more than the threads can be busy with, so that memory is bounded
-                    yield self.collect(*under_way.popleft())
+                    oldest, future = under_way.popleft()
+                    yield self.collect(oldest, future.result())
             while under_way:
-                yield self.collect(*under_way.popleft())
+                oldest, future = under_way.popleft()
+                yield self.collect(oldest, future.result())
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
 
-    def chunks(self, threads: int) -> Iterator[_Chunk]:
-        most = max(1, min(_CHUNK_JOBS, len(self.jobs) // (16 * threads)))
+    def here(self, stop: Stop) -> bool:
+        """Run everything in the calling thread; False if it was stopped."""
+        for chunk in self.chunks(_CHUNK_JOBS, _CHUNK_JOBS * _CHUNK_REQUESTS):
+            totals = run_many(chunk.problems, chunk.seeds, stop, chunk.kept)
+            if totals is None:
+                return False
+            self.collect(chunk, totals)
+        return True
+
+    def chunks(self, most: int, requests: int = _CHUNK_REQUESTS) -> Iterator[_Chunk]:
+        """The jobs that can be simulated, `most` at a time, or those with so many requests."""
         chunk = _Chunk(bool(self.keep or self.percentiles))
         for row, problem in self.lowered():
             chunk.add(row, problem, self.jobs[row].seed)
-            if len(chunk.rows) >= most or chunk.requests >= _CHUNK_REQUESTS:
+            if len(chunk.rows) >= most or chunk.requests >= requests:
                 yield chunk
                 chunk = _Chunk(bool(self.keep or self.percentiles))
         yield chunk
@@ -226,14 +260,14 @@ class _Run:
 
     def fail(self, row: int, error: Exception) -> None:
         """Note the error with the row it belongs to, as the same type of exception."""
-        job = self.jobs[row]
-        where = f"simulation {row} (workload {job.workload}, policy {job.policy}, memory {job.memory}, seed {job.seed})"
-        error.args = (f"{where}: {error}", *error.args[1:])
+        if self.name_rows:
+            index, policy, memory, seed = self.jobs[row]
+            where = f"simulation {row} (workload {index}, policy {policy}, memory {memory}, seed {seed})"
+            error.args = (f"{where}: {error}", *error.args[1:])
         self.errors[row] = error
 
-    def collect(self, chunk: _Chunk, future: Future[Any]) -> int:
+    def collect(self, chunk: _Chunk, totals: np.ndarray[Any, Any]) -> int:
         """Take in a chunk's totals; returns the jobs done so far."""
-        totals = future.result()
         self.table[chunk.rows] = totals
         failed = totals["unfinished"] > 0
         for k in np.flatnonzero(failed).tolist():
@@ -242,20 +276,27 @@ class _Run:
                 self.fail(row, MemoryError("no memory to simulate it"))
             else:
                 self.fail(row, not_finished(chunk.problems[k], int(record["rounds"]), int(record["unfinished"])))
-        if chunk.kept is not None:
+        if self.keep and chunk.kept is not None:
             for k in np.flatnonzero(~failed).tolist():
                 self.keep_result(chunk.rows[k], chunk.problems[k], chunk.kept[k], totals[k])
+        if self.percentiles and chunk.kept is not None:
+            self.take_percentiles(chunk, chunk.kept, failed)
         return chunk.rows[-1] + 1 if chunk.rows else len(self.jobs)
 
+    def take_percentiles(self, chunk: _Chunk, kept: list[tuple[Any, Any, Any]], failed: npt.NDArray[np.bool_]) -> None:
+        """Those of all simulations with equally many requests at once: one by one, NumPy takes longer than the core."""
+        sizes = np.where(failed, 0, [len(problem.output) for problem in chunk.problems])
+        for size in np.unique(sizes[sizes > 0]).tolist():
+            alike = np.flatnonzero(sizes == size).tolist()
+            latency = np.stack([kept[k][0] - chunk.problems[k].arrival for k in alike])
+            self.spread[:, [chunk.rows[k] for k in alike]] = np.percentile(latency, self.percentiles, axis=1)
+
     def keep_result(self, row: int, problem: Problem, arrays: tuple[Any, Any, Any], record: Any) -> None:
-        if self.percentiles and len(problem.output):
-            self.spread[:, row] = np.percentile(arrays[0] - problem.arrival, self.percentiles)
-        if self.keep:
-            job = self.jobs[row]
-            rounds, peak, wasted = (int(record[name]) for name in ("rounds", "peak_memory", "wasted_tokens"))
-            problem = dataclasses.replace(problem, seed=job.seed)
-            outcome = Outcome(*arrays, rounds, peak, wasted, unfinished=0, timeline=None, tokens=None, work={})
-            self.results[row] = result_of(self.workloads[job.workload], problem, outcome, "compiled")
+        job = self.jobs[row]
+        rounds, peak, wasted = (int(record[name]) for name in ("rounds", "peak_memory", "wasted_tokens"))
+        problem = dataclasses.replace(problem, seed=job.seed)
+        outcome = Outcome(*arrays, rounds, peak, wasted, unfinished=0, timeline=None, tokens=None, work={})
+        self.results[row] = result_of(self.workloads[job.workload], problem, outcome, "compiled")
 
     def batch(self) -> Batch:
         names = [policy.name if isinstance(policy, Policy) else str(policy) for policy in self.policies]

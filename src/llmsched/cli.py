@@ -35,6 +35,7 @@ from .policy import Policy, named, policies
 from .predict.command import predictors
 from .schedule import Schedule
 from .simulation import Engine, simulate
+from .study import commands as studies
 from .workload import Workload
 
 __all__ = ["app", "main"]
@@ -44,6 +45,7 @@ _DEFAULT_CLOCK = "llama2-70b-2xa100"
 _INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app.add_typer(studies.app, name="study")
 
 _Trace = Annotated[
     str | None,
@@ -118,14 +120,14 @@ def main(args: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except LlmschedError as error:
         hint = f"try --memory {error.needed}" if isinstance(error, MemoryTooSmallError) else None
-        return _complain(str(error), hint)
+        return _failed(str(error), hint)
     except BrokenPipeError:
         return _nobody_reads()
     except OSError as error:
         where = "writing the output" if error.filename is None else error.filename
-        return _complain(f"{where}: {error.strerror or error}")
+        return _failed(f"{where}: {error.strerror or error}")
     except MemoryError:
-        return _complain("this does not fit into the computer's memory")
+        return _failed("this does not fit into the computer's memory")
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except SystemExit as stopped:  # what typer and rich do about a broken pipe
@@ -133,14 +135,14 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # typer's complaints about options; their class depends on its version
         if not hasattr(error, "format_message"):
             raise
-        return _complain(error.format_message(), "llmsched --help and llmsched COMMAND --help list what there is")
+        return _failed(error.format_message(), "llmsched --help and llmsched COMMAND --help list what there is")
     if code == _INTERRUPTED:
-        _complain("interrupted", prefix="")
+        console.complain("interrupted")
     return code if isinstance(code, int) else 0
 
 
-def _complain(message: str, hint: str | None = None, prefix: str = "error: ") -> int:
-    print(f"{prefix}{message}", *([hint] if hint else []), sep="\n", file=sys.stderr)
+def _failed(message: str, hint: str | None = None) -> int:
+    console.complain(f"error: {message}", *([hint] if hint else []))
     return 2
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import sys
 import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,6 +67,11 @@ def say(text: str = "", style: str = "") -> None:
     if console.options.ascii_only:
         text = text.replace("─", "-").replace("±", "+-")
     console.print(Text(text, style), soft_wrap=True)  # never wrapped or cut by rich: a file has the whole line
+
+
+def complain(*lines: str) -> None:
+    """What went wrong, or that it was interrupted, on stderr."""
+    print(*lines, sep="\n", file=sys.stderr)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> None:

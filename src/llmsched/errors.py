@@ -56,6 +56,29 @@ class TraceError(InputError):
         self.line = line
 
 
+class StudyError(InputError):
+    """A study file, a directory of results or a cluster cannot be used. ``path`` is the file's or directory's name.
+
+    For a study file the message has one line per mistake, with its line and key.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class DamagedResultsError(StudyError):
+    """A file of a study's results cannot be read. ``path`` is its name."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        brief = " ".join(reason.split())[:120]
+        super().__init__(
+            f"{path} is damaged ({brief}). Run the study again with --repair: the file is put aside, and what was in "
+            "it is simulated again",
+            path,
+        )
+
+
 class NotFinishedError(LlmschedError, RuntimeError):
     """A simulation was stopped because it does not finish, or reached ``max_rounds``.
 

@@ -25,7 +25,7 @@ from .arguments import LARGEST_SEED, decimal_fraction, split_spelling, whole
 from .classes import ClassIntervals, from_classes, from_table
 from .errors import InputError
 from .streams import uniforms
-from .workload import IntArray, Workload
+from .workload import IntArray, true_outputs
 
 __all__ = [
     "FORMS",
@@ -76,7 +76,7 @@ class IntervalRule:
         WorkloadError
             `outputs` is not a list of whole numbers from 1 to 2**53 (names the request).
         """
-        lower, upper = _BOUNDS[self.name](Workload(prompt=0, output=outputs).output, *self.arguments)
+        lower, upper = _BOUNDS[self.name](true_outputs(outputs), *self.arguments)
         return lower, upper
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -160,6 +161,7 @@ def admission_limit(left: int) -> int:
     return 1000 + 100 * left
 
 
+@functools.lru_cache(maxsize=256)  # exact decimals take longer than all else here
 def _capacity(memory: int, margin: float, block: int) -> int:
     """floor((1 - margin) M), with the margin as the decimal that was written: 0.9 of 10 tokens leave 1, not 0.
 

@@ -95,12 +95,15 @@ class Workload:
         given |= {"arrival": 0.0 if arrival is None else arrival, "priority": priority}
         columns = {name: _numbers(name, values) for name, values in given.items() if values is not None}
         n = _common_length(columns)
-        for name in COLUMNS:
-            column = columns.get(name)
-            object.__setattr__(self, name, None if column is None else _checked(name, column, n))
-        object.__setattr__(self, "_extent", None)
-        object.__setattr__(self, "source", MappingProxyType(dict(source or {})))
+        self._fill({name: _checked(name, column, n) for name, column in columns.items()}, source or {})
         _check_interval(self.lower, self.upper)
+
+    def _fill(self, columns: Mapping[str, np.ndarray[Any, Any]], source: Mapping[str, Any]) -> None:
+        """Take columns that have been checked."""
+        for name in COLUMNS:
+            object.__setattr__(self, name, columns.get(name))
+        object.__setattr__(self, "_extent", None)
+        object.__setattr__(self, "source", MappingProxyType(dict(source)))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Workload never changes: use workload.replace({name}=...) for a new one")
@@ -148,7 +151,19 @@ class Workload:
         unknown = columns.keys() - COLUMNS.keys()
         if unknown:
             raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")
-        return Workload(**{**self.columns(), **columns}, source=self.source)  # type: ignore[arg-type]
+        if not {"prompt", "output"}.isdisjoint(columns):
+            return Workload(**{**self.columns(), **columns}, source=self.source)  # type: ignore[arg-type]
+        if columns.get("arrival", 0.0) is None:
+            columns["arrival"] = 0.0
+        given = {name: _numbers(name, values) for name, values in columns.items() if values is not None}
+        n = _common_length({"output": self.output, **given})
+        new = object.__new__(Workload)
+        checked = {name: _checked(name, column, n) for name, column in given.items()}
+        kept = {name: column for name, column in self.columns().items() if name not in columns}
+        new._fill({**kept, **checked}, self.source)
+        object.__setattr__(new, "_extent", self._extent)  # it is about prompts and outputs
+        _check_interval(new.lower, new.upper)
+        return new
 
     def with_intervals(self, rule: MakesIntervals) -> Workload:
         """The same workload with prediction intervals made by `rule`, e.g. ``intervals.buckets(100)``."""
@@ -198,6 +213,13 @@ class Workload:
         if n < 0:
             raise WorkloadError(f"the number of requests to keep must be at least 0, not {n}")
         return self.take(slice(n))
+
+
+def true_outputs(outputs: npt.ArrayLike) -> IntArray:
+    """`outputs` as the column of that name (n,), checked. Raises WorkloadError (names the request)."""
+    given = {"output": _numbers("output", outputs)}
+    column: IntArray = _checked("output", given["output"], _common_length(given))
+    return column
 
 
 def _extent(prompt: IntArray, output: IntArray) -> Extent:

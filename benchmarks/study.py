@@ -1,0 +1,98 @@
+"""What a study takes beside the simulations themselves, and what a second worker brings.
+
+python benchmarks/study.py overhead    processor time per simulation: in the core, to draw requests, and all else
+python benchmarks/study.py workers     one worker against two, alternating; the machine must be quiet
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from llmsched import batch
+from llmsched.study import Study
+
+work = importlib.import_module("llmsched.study.work")
+
+REPLICATIONS = 20
+REPEATS = 9
+
+
+def design(requests: int, replications: int) -> Study:
+    """Five policies, three interval settings and three memories, on the same requests."""
+    return Study(
+        workloads=[{"generator": "lmsys", "requests": requests}],
+        policies=["hsf", "amax", "amin", "fcfs", "aell"],
+        intervals=["buckets:100", "relative:0.95", "constant:1,1000"],
+        memories=[8000, 16492, 32984],
+        metrics=["mean_latency", "makespan", "evictions"],
+        replications=replications,
+    )
+
+
+def overhead(requests: int) -> tuple[float, float, float]:
+    """Processor time per simulation in seconds: in the core, for requests and intervals, and the rest."""
+    plan = design(requests, REPLICATIONS).plan()
+    cells = len(plan.cells)
+    task = work.Task(plan, 0, np.arange(cells), np.arange(REPLICATIONS), np.ones((REPLICATIONS, cells), bool))
+    spent = {"run_many": 0.0, "make": 0.0}
+
+    def timed(owner, name):
+        inner = getattr(owner, name)
+
+        def outer(*given):
+            begin = time.process_time()
+            found = inner(*given)
+            spent[name] += time.process_time() - begin
+            return found
+
+        setattr(owner, name, outer)
+        return owner, name, inner
+
+    kept = [timed(batch, "run_many"), timed(work._Shape, "make")]
+    try:
+        found = []
+        for _ in range(REPEATS):
+            spent.update(run_many=0.0, make=0.0)
+            begin = time.process_time()
+            done = work.work(task)
+            found.append((time.process_time() - begin, spent["run_many"], spent["make"]))
+    finally:
+        for owner, name, inner in kept:
+            setattr(owner, name, inner)
+    core, draw, rest = (min(column) for column in zip(*((c, d, t - c - d) for t, c, d in found), strict=True))
+    return core / len(done), draw / len(done), rest / len(done)
+
+
+def workers(requests: int = 1000, replications: int = 500) -> tuple[float, float]:
+    """Median seconds of the study on one and on two workers."""
+    took: dict[int, list[float]] = {1: [], 2: []}
+    study = design(requests, replications)
+    for _ in range(REPEATS):
+        for count in took:
+            with tempfile.TemporaryDirectory() as directory:
+                begin = time.perf_counter()
+                study.run(Path(directory) / "out", workers=count)
+                took[count].append(time.perf_counter() - begin)
+    return statistics.median(took[1]), statistics.median(took[2])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["overhead"]:
+        for requests in (200, 1000, 5000):
+            core, draw, rest = (1e6 * seconds for seconds in overhead(requests))
+            print(
+                f"n={requests}: core {core:.0f} us per simulation; requests and intervals {draw:.1f} us "
+                f"({100 * draw / core:.0f} %), the rest {rest:.1f} us ({100 * rest / core:.0f} %)"
+            )
+    elif sys.argv[1:] == ["workers"]:
+        one, two = workers()
+        print(f"one worker {one:.2f} s, two {two:.2f} s: {one / two:.2f} times as fast")
+    else:
+        sys.exit(__doc__)

@@ -1,0 +1,346 @@
+"""run(): hands out tasks, writes down what comes back, and asks for more where a precision is to be reached."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import platform
+import queue
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor, Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._version import version
+from ..errors import DamagedResultsError, InputError, StudyError
+from ..workload import FloatArray, IntArray
+from .engines import Engine, Given, Threads
+from .ledger import Ledger
+from .plan import Plan
+from .store import Directory
+from .work import Done, Failure, Task
+
+if TYPE_CHECKING:
+    from .schema import Study
+
+#: What a task should take, in seconds: long against what it costs to hand out, short against a person's patience.
+_TASK = 1.0
+#: Simulations of a task while nothing is known of what they take.
+_PILOT = 32
+#: Rows that are written at once, and how long they may wait for that, in seconds.
+_ROWS, _AGE = 100_000, 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """How a study goes.
+
+    Attributes
+    ----------
+    directory
+        Where the results are.
+    plan
+        What is simulated.
+    done, failed, total
+        Simulations on disk, those of them that failed, and all that are wanted as far as is known.
+    before
+        Simulations that were on disk when the run began.
+    seconds, rate
+        Since the run began; simulations per second, of late.
+    workers
+        How many work.
+    metric, count, mean, half
+        Per cell: the number of values of this metric, their mean and half its 95 % interval (Student's t).
+    damaged
+        Parts that were put aside.
+    """
+
+    directory: Path
+    plan: Plan = dataclasses.field(repr=False)
+    done: int
+    failed: int
+    total: int
+    before: int
+    seconds: float
+    rate: float
+    workers: int
+    metric: str
+    count: IntArray = dataclasses.field(repr=False)
+    mean: FloatArray = dataclasses.field(repr=False)
+    half: FloatArray = dataclasses.field(repr=False)
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is done, if it goes on like this."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else float("inf")
+
+
+def run(
+    study: Study,
+    out: Path,
+    *,
+    executor: Executor | None,
+    cluster: str | None,
+    workers: int | None,
+    traces: Path,
+    extend: bool,
+    repair: bool,
+    retry: bool,
+    progress: Callable[[Status], None] | None,
+) -> Status:
+    """See `Study.run`."""
+    if executor is not None and cluster is not None:
+        raise InputError("executor and cluster both say where the work is done: give one of them")
+    plan = study.plan(traces)
+    directory = Directory(out, plan, study.to_toml(), about(study), extend)
+    with contextlib.closing(directory):
+        running = _Running(study, plan, directory, repair, retry)
+        if running.ledger.behind():
+            engine = _engine(plan, executor, cluster, workers)
+            with contextlib.closing(engine):
+                running.work(engine, progress)
+        running.finish()
+        return running.status(0)
+
+
+def _engine(plan: Plan, executor: Executor | None, cluster: str | None, workers: int | None) -> Engine:
+    if cluster is not None:
+        from .cluster import Cluster
+
+        return Cluster(plan, cluster)
+    return Threads(plan, workers) if executor is None else Given(plan, executor, workers)
+
+
+def about(study: Study) -> dict[str, Any]:
+    """What is written into study.json of the run that begins: versions, machine, command."""
+    import pyarrow
+
+    precision = study.precision
+    return {
+        "name": study.name,
+        "description": study.description,
+        "replications": study.replications if precision is None else dataclasses.asdict(precision),
+        "llmsched": version,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "pyarrow": pyarrow.__version__,
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+class _Running:
+    """A study under way in a directory."""
+
+    def __init__(self, study: Study, plan: Plan, directory: Directory, repair: bool, retry: bool) -> None:
+        self.plan, self.directory = plan, directory
+        self.ledger = Ledger(plan, study.replications, study.precision)
+        self.damaged: list[str] = []
+        self.waiting: list[Done] = []  # not yet on disk
+        self.oldest = 0.0
+        self.again: deque[Task] = deque()
+        self.cost: dict[int, float] = {}  # workload -> seconds per simulation
+        self.began = time.monotonic()
+        self.recent: deque[tuple[float, int]] = deque([(self.began, 0)], maxlen=60)
+        self._take_up(repair, retry)
+        self.before = self.done
+
+    # What is there already --------------------------------------------------------------------------------------------
+
+    def _take_up(self, repair: bool, retry: bool) -> None:
+        def damaged(damage: DamagedResultsError) -> None:
+            if not repair:
+                raise damage
+            self.damaged.append(damage.path)
+
+        metric = self.plan.metrics[self.ledger.column]
+        for cells, columns in self.directory.stored("results", ["replication", metric], damaged):
+            self.ledger.record(cells, columns["replication"], columns[metric])
+        if retry:
+            self.directory.failures.clear()
+        for cells, columns in self.directory.stored("failures", ["replication"], damaged):
+            self.ledger.record(cells, columns["replication"], None)
+        self.ledger.look()
+
+    @property
+    def done(self) -> int:
+        return int(self.ledger.recorded.sum()) - sum(map(len, self.waiting))
+
+    # Work -------------------------------------------------------------------------------------------------------------
+
+    def work(self, engine: Engine, progress: Callable[[Status], None] | None) -> None:
+        """Hand out tasks and take in what comes back until nothing is wanted."""
+        finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        under_way: dict[int, Task] = {}
+        told = 0.0
+        try:
+            while True:
+                while len(under_way) < 2 * engine.workers and (task := self._next(engine)) is not None:
+                    future = engine.submit(task)
+                    under_way[id(future)] = task
+                    self._hold(future, finished)
+                if not under_way:
+                    break
+                with contextlib.suppress(queue.Empty):
+                    future = finished.get(timeout=0.25)
+                    self._collect(engine, under_way.pop(id(future)), future)
+                engine.check()
+                now = time.monotonic()
+                if self.waiting and (sum(map(len, self.waiting)) >= _ROWS or now - self.oldest > _AGE):
+                    self._write()
+                if progress is not None and now - told > 0.5:
+                    told = now
+                    progress(self.status(engine.workers))
+        finally:
+            with _at_least_that():
+                self._write()
+        if progress is not None:
+            progress(self.status(engine.workers))
+
+    @staticmethod
+    def _hold(future: Any, finished: queue.SimpleQueue[Any]) -> None:
+        future.add_done_callback(lambda _: finished.put(future))  # the same object, which its id stands for
+
+    def _next(self, engine: Engine) -> Task | None:
+        if self.again:
+            return self.again.popleft()
+        for workload in self.ledger.behind():
+            return self.ledger.hand_out(workload, self._size(workload, engine.workers))
+        return None
+
+    def _size(self, workload: int, workers: int) -> int:
+        """Simulations of a task: about a second's, less towards the end, so that all workers end together."""
+        if workload not in self.cost:
+            return _PILOT
+        most = _TASK / self.cost[workload]
+        return max(1, int(min(most, max(self.ledger.left / (3 * workers), most / 20))))
+
+    def _collect(self, engine: Engine, task: Task, future: Any) -> None:
+        try:
+            done: Done | None = future.result()
+        except BrokenExecutor as error:
+            raise StudyError(f"a worker process died ({error}): start the study again, and it goes on") from None
+        except BaseException as error:
+            if not engine.fatal(task, error):
+                raise
+            self._divide(task, error)
+            return
+        if done is None:
+            return
+        if len(done):
+            taken = done.seconds / len(done)
+            self.cost[task.workload] = (self.cost.get(task.workload, taken) + taken) / 2
+        self._note(done)
+
+    def _divide(self, task: Task, error: BaseException) -> None:
+        """A task that kills its workers is halved, until the one simulation is found that does."""
+        halves = task.halves()
+        self.again.extend(halves)
+        if not halves and len(task):
+            from .plan import replication_seed
+
+            cell, replication = int(task.cells[0]), int(task.replications[0])
+            seed = replication_seed(self.plan.seed, replication)
+            failure = Failure(cell, replication, seed, type(error).__name__, f"it killed its workers: {error}")
+            self._note(Done.of_failures([failure], len(self.plan.metrics)))
+
+    def _note(self, done: Done) -> None:
+        if not self.waiting:
+            self.oldest = time.monotonic()
+        self.waiting.append(done)
+        column = done.values[self.ledger.column]
+        self.ledger.record(done.cell.astype(np.int64), done.replication, column)
+        failed = done.failures
+        self.ledger.record(
+            np.array([f.cell for f in failed], np.int64), np.array([f.replication for f in failed], np.int64), None
+        )
+        self.ledger.look()
+        self.recent.append((time.monotonic(), self.recent[-1][1] + len(done)))
+
+    # Disk -------------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Put what is waiting on disk. If that fails it is lost, and not reported done: the next run does it again."""
+        done, self.waiting = self.waiting, []
+        try:
+            results = [part for part in done if len(part.cell)]
+            if results:
+                self.directory.results.append(self._results(results))
+            failed = [failure for part in done for failure in part.failures]
+            if failed:
+                self.directory.failures.append(self._failures(failed))
+        except OSError as error:
+            raise self._full(error) from None
+
+    def _results(self, done: list[Done]) -> Any:
+        columns = {
+            "replication": np.concatenate([part.replication for part in done]),
+            "seed": np.concatenate([part.seed for part in done]),
+        }
+        values = np.concatenate([part.values for part in done], axis=1)
+        columns |= dict(zip(self.plan.metrics, values, strict=True))
+        return self.directory.rows("results", columns, np.concatenate([part.cell for part in done]))
+
+    def _failures(self, failed: list[Failure]) -> Any:
+        names = ("replication", "seed", "error", "message")
+        columns: Mapping[str, Any] = {name: [getattr(failure, name) for failure in failed] for name in names}
+        return self.directory.rows("failures", columns, [failure.cell for failure in failed])
+
+    def _full(self, error: OSError) -> StudyError:
+        return StudyError(
+            f"cannot write to {self.directory.path}: {error.strerror or error}. What was reported done is on disk; "
+            "make room and run the same command again: it goes on from there",
+            str(self.directory.path),
+        )
+
+    def finish(self) -> None:
+        """Few large parts instead of many small ones."""
+        try:
+            self.directory.results.compact()
+            self.directory.failures.compact()
+        except OSError as error:
+            raise self._full(error) from None
+
+    def status(self, workers: int) -> Status:
+        """How it goes."""
+        count, mean, half = self.ledger.means()
+        (first, none), (last, some) = self.recent[0], self.recent[-1]
+        return Status(
+            directory=self.directory.path,
+            plan=self.plan,
+            done=self.done,
+            failed=int(self.ledger.failed.sum()),
+            total=max(self.ledger.total, self.done),
+            before=self.before,
+            seconds=time.monotonic() - self.began,
+            rate=(some - none) / (last - first) if last > first else 0.0,
+            workers=workers,
+            metric=self.plan.metrics[self.ledger.column],
+            count=count,
+            mean=mean,
+            half=half,
+            damaged=tuple(self.damaged),
+        )
+
+
+@contextlib.contextmanager
+def _at_least_that() -> Any:
+    """An error within does not hide the one that is on its way; alone, it is raised."""
+    coming = sys.exc_info()[1]
+    try:
+        yield
+    except StudyError:
+        if coming is None or isinstance(coming, KeyboardInterrupt):
+            raise
