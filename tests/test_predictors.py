@@ -116,6 +116,8 @@ def test_the_range_of_biases_that_pay():
         ({"coverages": [2]}, "coverage must be from 0 to 1"),
         ({"biases": [-2]}, "bias must be from -1"),
         ({"policies": ["amn"]}, "did you mean 'amin'"),
+        ({"policies": ["amin", "fcfs"]}, "policy fcfs reads no prediction"),
+        ({"policies": ["hsf"]}, "policy hsf reads no prediction"),
         ({"workload": ls.Workload([], [])}, "nothing to draw from: no requests"),
         ({"predicted": {"none": None}}, "cannot be called 'none'"),
     ],
@@ -128,6 +130,22 @@ def test_impossible_studies_are_refused(arguments, message):
         study.break_even("amax")
     with pytest.raises(InputError, match="against='hsf' is unknown"):
         study.break_even("amin", "hsf")
+
+
+def test_a_policy_that_does_not_finish_has_rows_without_numbers():
+    pytest.importorskip("matplotlib")
+    from llmsched.predict import figures
+
+    endless = ls.Policy(reserve="none", evict="all", refine="none")
+    study = predict.worth(**{**SMALL, "memory": 900}, policies=["amin", endless], biases=(0, 1))
+    never = [r for r in study.grid if r.policy == endless.name]
+    assert [r.replications for r in never] == [0] * 4
+    assert np.isnan(study.table(endless.name, "vs_none")).all()
+    assert [(p.width, p.sure) for p in study.break_even(endless.name)] == [(0, 0)] * 2
+    assert np.isfinite(study.table("amin", "vs_none")).all()
+    json.dumps([r.record() for r in study.rows()], allow_nan=False)
+    figures.heatmap(study).draw_without_rendering()
+    figures.curves(study).draw_without_rendering()
 
 
 def test_a_request_that_never_fits_is_named_before_the_first_simulation():

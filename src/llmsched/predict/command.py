@@ -20,6 +20,8 @@ from .study import BIAS_AT, POLICIES, Against, Worth, worth
 
 # Coverages of the grid that the table shows.
 _SHOWN = (0.5, 0.8, 0.9, 0.95, 1.0)
+# With fcfs this near to hsf, no prediction can bring anything.
+_EASY = 1.01
 _AGAINST: tuple[Against, ...] = ("none", "fcfs")
 
 
@@ -146,6 +148,8 @@ def _print(study: Worth, workload: Workload | None, coverage: float | None) -> N
     if study.real:
         console.say(f"\nReal predictors, calibrated to a coverage of {coverage:g}:")
         _table(_real_cells(study))
+    if any(row.policy == "fcfs" and row.vs_perfect < _EASY for row in blind):
+        console.say("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
     short = {row.policy for row in study.rows() if row.replications < study.replications}
     if short:
         console.say(f"note: {' and '.join(sorted(short))}: replications that did not finish are left out")

@@ -76,7 +76,8 @@ def curves(study: Worth) -> Figure:
         ("coverage", [row for row in study.grid if row.width == width], f"width {width:g} of the truth"),
         ("bias", list(study.biased), f"coverage {BIAS_AT[0]}, width {BIAS_AT[1]}, before the bias"),
     ]
-    highest = max((row.vs_perfect for _, rows, _ in parts for row in rows), default=1.0)
+    ratios = [row.vs_perfect for _, rows, _ in parts for row in rows if row.replications]
+    lowest, highest = min(ratios), max(ratios)
     for axes, (across, rows, title) in zip(panels, parts, strict=False):
         for policy in study.policies:
             _curve(axes, [row for row in rows if row.policy == policy], across)
@@ -89,14 +90,17 @@ def curves(study: Worth) -> Figure:
     if study.biased:
         panels[2].set_xlabel("bias / truth")
     panels[0].set_yscale("log")
-    ticks = [t for t in (0.5, 0.7, 1, 1.4, 2, 3, 5, 7, 10, 20, 50) if 0.9 <= t <= highest * 1.2]
+    panels[0].set_ylim(0.93 * lowest, 1.2 * highest)  # the bands of few replications may be wider
+    ticks = [t for t in (0.5, 0.7, 1, 1.2, 1.4, 1.7, 2, 2.5, 3, 5, 7, 10, 20, 50) if 0.9 <= t <= highest * 1.2]
     panels[0].set_yticks(ticks, labels=[f"{t:g}" for t in ticks])
     panels[0].set_xticks(*_labelled(widths))
     for axes in panels:
         axes.minorticks_off()
     panels[0].set_ylabel("mean latency / hsf")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, handlelength=2.6)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, handlelength=2.6
+    )
     return figure
 
 
@@ -137,7 +141,7 @@ def _mesh(axes: Axes, study: Worth, policy: str, column: str, norm: Any, colours
     mesh = axes.pcolormesh(across, coverages, study.table(policy, column), norm=norm, cmap=colours, shading="nearest")
     for against, dash in (("vs_none", "-"), ("vs_fcfs", "--")):
         ratio = study.table(policy, against)
-        if len(across) > 1 and len(coverages) > 1 and np.nanmin(ratio) < 1 < np.nanmax(ratio):
+        if len(across) > 1 and len(coverages) > 1 and (ratio < 1).any() and (ratio > 1).any():
             axes.contour(across, coverages, ratio, levels=[1.0], colors="black", linestyles=dash, linewidths=1.4)
     ticks, labels = _labelled(widths)
     axes.set_xticks(np.log10(ticks), labels=labels)
@@ -147,7 +151,7 @@ def _mesh(axes: Axes, study: Worth, policy: str, column: str, norm: Any, colours
 def _norm(tables: Sequence[FloatArray], around_one: bool) -> Any:
     from matplotlib.colors import LogNorm
 
-    low, high = (float(f([f(table) for table in tables])) for f in (np.nanmin, np.nanmax))
+    low, high = (float(f(np.concatenate(tables))) for f in (np.nanmin, np.nanmax))
     if around_one:
         most = max(1 / low, high, 1.05)
         return LogNorm(1 / most, most)

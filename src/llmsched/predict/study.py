@@ -64,7 +64,7 @@ class Row:
     policy
         Its name.
     replications
-        Those in which the policy finished.
+        Those in which the policy finished; the rest of the row is about them, NaN if there are none.
     mean_latency, mean_latency_ci95
         In rounds.
     vs_perfect, vs_perfect_ci95
@@ -239,12 +239,17 @@ def worth(
         A number is out of range, or there is nothing to draw from.
     MemoryTooSmallError
         A request can never fit (names it, and the memory that would do).
+
+    A policy that does not finish in a replication is left out of it: see `Row.replications`.
     """
     seed, requests = whole("seed", seed, 0, LARGEST_SEED), whole("requests", requests, 1)
     replications = whole("replications", replications, 2)
     chosen = [named(policy) for policy in policies]
     if not chosen or not coverages or not widths:
         raise InputError("give at least one policy, one coverage and one width")
+    for policy in chosen:
+        if not policy.needs:
+            raise InputError(f"policy {policy.name} reads no prediction: a predictor cannot be worth anything to it")
     sources: dict[str, Workload | None] = {"": workload, **(predicted or {})}
     for name, source in sources.items():
         _check_source(name, source, memory, seed)
@@ -331,20 +336,20 @@ class _Study:
         )
 
     def rows(self, key: Any, predictor: str, names: Sequence[str]) -> Iterator[Row]:
-        """A row per policy that finished at least once."""
+        """A row per policy, NaN where it never finished; none for policies that need what a real predictor lacks."""
         seen = self.measured[key]
         c, w, bias = map(decimal_fraction, key) if isinstance(key, tuple) else (math.nan,) * 3
-        setting = (float(c), float(w), float(bias))
         covered, width = (float(np.mean([getattr(m, name) for m in seen])) for name in ("covered", "mean_width"))
+        setting = (float(c), float(w), float(bias), covered, width)
         for p, name in enumerate(names):
             finished = [m for m in seen if not math.isnan(m.latency[p])]
-            if finished:
-                latency, none = (np.array([getattr(m, name)[p] for m in finished]) for name in ("latency", "none"))
-                perfect, fcfs = (np.array([getattr(m, name) for m in finished]) for name in ("perfect", "fcfs"))
-                mean, vs_perfect, vs_none, vs_fcfs = (_mean(latency / base) for base in (1.0, perfect, none, fcfs))
-                blind, _ = _mean(none / perfect)
-                ratios = (*mean, *vs_perfect, *vs_none, *vs_fcfs, blind)
-                yield Row(predictor, *setting, covered, width, name, len(finished), *ratios)
+            if not finished and not isinstance(key, tuple):
+                continue
+            latency, none = (np.array([getattr(m, column)[p] for m in finished]) for column in ("latency", "none"))
+            perfect, fcfs = (np.array([getattr(m, column) for m in finished]) for column in ("perfect", "fcfs"))
+            mean, vs_perfect, vs_none, vs_fcfs = (_mean(latency / base) for base in (1.0, perfect, none, fcfs))
+            blind, _ = _mean(none / perfect)
+            yield Row(predictor, *setting, name, len(finished), *mean, *vs_perfect, *vs_none, *vs_fcfs, blind)
 
 
 def _inside(version: Workload) -> tuple[float, float]:
@@ -383,6 +388,8 @@ def _distinct(values: Sequence[Number]) -> list[Number]:
 def _mean(values: FloatArray) -> tuple[float, float]:
     """Mean, and half the width of its 95 % confidence interval."""
     n = len(values)
+    if not n:
+        return math.nan, math.nan
     return float(values.mean()), t_quantile(n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
