@@ -139,6 +139,16 @@ def test_any_piece_of_the_work_gives_the_rows_of_the_whole(data):
     assert all(known[key] == value for key, value in found.items())
 
 
+def test_all_options_of_simulate_reach_the_simulation():
+    options = {"max_batch": 7, "block": 16, "prefill_budget": 64}
+    study = Study(workloads=["lmsys"], policies=["vllm"], intervals=["noisy:0.9,0.5,3,0.2"], replications=1, **options)
+    result = study.simulate(0)
+    assert {name: getattr(result, name) for name in options} == options
+    done = work(Task(study.plan(), 0, np.arange(1), np.arange(1), np.ones((1, 1), bool)))
+    assert done.values[study.metrics.index("mean_latency"), 0] == result.mean_latency
+    assert done.values[study.metrics.index("peak_share"), 0] == result.peak_share
+
+
 def test_service_metrics_and_clocks():
     study = Study(
         workloads=[{"generator": "lmsys", "requests": 30, "rate": 2}],

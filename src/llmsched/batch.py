@@ -164,13 +164,15 @@ def simulate_here(
     clock: Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,
+    prefill_budget: int | None = None,
     max_rounds: int | None = None,
 ) -> Batch | None:
     """`simulate_batch` for workers: in the calling thread, and None if another one called ``stop.set()``.
 
     Its errors do not name the row.
     """
-    options = {"max_rounds": max_rounds, "clock": clock, "max_batch": max_batch, "block": block}
+    options: dict[str, Any] = {"max_rounds": max_rounds, "clock": clock, "max_batch": max_batch, "block": block}
+    options["prefill_budget"] = prefill_budget
     run = _Run(workloads, policies, jobs, False, list(percentiles), options, name_rows=False)
     return run.batch() if run.here(stop) else None
 

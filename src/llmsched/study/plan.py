@@ -57,7 +57,7 @@ class Plan:
     metrics
         Names of what is measured.
     options
-        max_batch, block and max_rounds, as for `llmsched.simulate`.
+        max_batch, block, prefill_budget and max_rounds, as for `llmsched.simulate`.
     service
         slo, warmup and drain, as for `llmsched.service.metrics`.
     traces
@@ -162,7 +162,7 @@ def make(study: Study, folder: Path) -> Plan:
         clocks=chosen or {"": None},
         cells=cells,
         metrics=study.metrics,
-        options={"max_batch": study.max_batch, "block": study.block, "max_rounds": study.max_rounds},
+        options={key: getattr(study, key) for key in ("max_batch", "block", "prefill_budget", "max_rounds")},
         service=dataclasses.asdict(study.service),
         traces={name: {of: _digest(workload) for of, workload in trace.items()} for name, trace in read.items()},
         read=read,
@@ -273,9 +273,9 @@ def predict(workload: Workload, rule: IntervalRule | None, seed: int) -> Workloa
     if rule is None:
         return workload
     if rule.name == "noisy":
-        coverage, width, own = rule.arguments
+        coverage, width, own, *more = rule.arguments
         mixed = np.random.SeedSequence([seed, int(own)]).generate_state(1, np.uint64)[0]
-        rule = IntervalRule("noisy", (coverage, width, int(mixed)))
+        rule = IntervalRule("noisy", (coverage, width, int(mixed), *more))
     if workload.point is not None:
         workload = workload.replace(point=None)
     return workload.with_intervals(rule)

@@ -84,6 +84,8 @@ class Study:
     """Most requests that run at once."""
     block: Annotated[int, count_of("block")] = 1
     """Tokens in a block of cache (16 in vLLM)."""
+    prefill_budget: Annotated[int | None, count_of("prefill_budget")] = None
+    """Most tokens that a round processes: long prompts then take several rounds (chunked prefill)."""
     max_rounds: Annotated[int | None, count_of("max_rounds")] = None
     """Rounds after which a simulation is given up."""
     metrics: Annotated[tuple[Annotated[str, METRIC], ...], LIST] = metrics.DEFAULT
