@@ -28,9 +28,8 @@ _UNITS = {
     "evicted_requests": "per simulation",
     "wasted_tokens": "tokens per simulation",
     "peak_memory": "tokens",
-    "evictions_per_request": "per request",
 }
-_UNITLESS = frozenset({"jain", "above_capacity"})
+_UNITLESS = frozenset({"evictions_per_request", "jain", "above_capacity"})
 _RATES = frozenset({"goodput_rate", "requests_rate", "tokens_rate", "stable_rate"})
 _VERDICTS = ("best", "among the best", "worse", "no data")
 
@@ -180,9 +179,12 @@ def _columns(
     name = metric.name
     means = summary.means(cells, [name], confidence=confidence, precision=rule, resamples=0)
     columns = {key: means[key].to_numpy().astype(np.float64) for key in ("n", "mean", "low", "high")}
-    for key, q in (("p10", 0.1), ("p50", 0.5), ("p90", 0.9)):
-        samples = (cells.values(cell, name)[1] for cell in range(len(cells)))
-        columns[key] = np.array([np.quantile(x, q) if len(x) else np.nan for x in samples])
+    tails = np.full((len(cells), 3), np.nan)
+    for cell in range(len(cells)):
+        x = cells.values(cell, name)[1]
+        if len(x):
+            tails[cell] = np.quantile(x, (0.1, 0.5, 0.9))
+    columns |= dict(zip(("p10", "p50", "p90"), tails.T, strict=True))
     paired = summary.compared(cells, against, [name], confidence=confidence)
     best = summary.best(cells, name, largest=metric.largest, leave_out=clairvoyant, confidence=confidence)
     for table, wanted in (

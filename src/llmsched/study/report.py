@@ -111,7 +111,7 @@ def _vega() -> str:
         import vl_convert
     except ImportError:
         raise MissingExtraError("vl-convert-python", "study", "the report of a study") from None
-    return str(vl_convert.javascript_bundle())
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _data(contents: Contents) -> dict[str, Any]:
