@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import theory
-from .plots import STYLES, light_grid, new_figure
+from .plots import STYLES, _figure, _grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def figure() -> Figure:
 
     Raises MissingExtraError without matplotlib.
     """
-    drawn = new_figure(10, 7)
+    drawn = _figure(10, 7)
     panels = drawn.subplots(2, 2)
     _amax(panels[0, 0])
     _two_point(panels[0, 1])
@@ -81,7 +81,7 @@ def figure() -> Figure:
     _geometric(panels[1, 1])
     for axes in panels.ravel():
         axes.set_ylabel("ratio to hsf")
-        light_grid(axes)
+        _grid(axes)
         axes.legend(frameon=False, fontsize=9)
     return drawn
 

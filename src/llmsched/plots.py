@@ -33,8 +33,6 @@ __all__ = [
     "STYLES",
     "check_path",
     "comparison",
-    "light_grid",
-    "new_figure",
     "paper",
     "require_matplotlib",
     "save",
@@ -116,7 +114,7 @@ def comparison(compared: Comparison) -> Figure:
     Raises MissingExtraError without matplotlib.
     """
     rows = compared.ranked()
-    figure = new_figure(10, max(3.6, 1.6 + 0.3 * len(rows)))
+    figure = _figure(10, max(3.6, 1.6 + 0.3 * len(rows)))
     bars, curves = figure.subplots(1, 2, width_ratios=[1, 1.25])
     styles = _styles([row.policy for row in rows])
     _bars(bars, rows, styles, compared.baseline)
@@ -135,7 +133,7 @@ def paper(rows: Sequence[PaperRow]) -> Figure:
 
     Lines are means over subsets, bands their 95 % confidence intervals. Raises MissingExtraError without matplotlib.
     """
-    figure = new_figure(10, 5.8)
+    figure = _figure(10, 5.8)
     grid = figure.subplots(2, 3, sharex=True, sharey="row")
     panels = [*grid[0, :2], *grid[1]]
     for panel, experiment in zip(panels, EXPERIMENTS, strict=True):
@@ -143,7 +141,7 @@ def paper(rows: Sequence[PaperRow]) -> Figure:
         for policy in ("amax", "amin", "hsf"):  # hsf last: its dashes lie on amin, which is often the same line
             _line(panel, [row for row in rows if (row.intervals, row.policy) == (spelling, policy)])
         panel.set_title(f"{experiment.number}. {experiment.title}", fontsize=10, loc="left")
-        light_grid(panel)
+        _grid(panel)
     most = max((row.requests for row in rows), default=1)
     for panel in grid[:, 0]:  # after all lines are there: the other panels of a row share this one's limits
         panel.set_ylabel("average latency (rounds)")
@@ -176,7 +174,7 @@ def timeline(result: Result) -> Figure:
     heights = {"memory": 2.2, "batch": 1.3, "waiting": 1.3}
     heights |= {"evictions": 1.0} if result.total_evictions else {}
     heights |= {"gantt": 0.4 + 0.16 * len(result)} if chart else {}
-    figure = new_figure(10, 1.0 + sum(heights.values()))
+    figure = _figure(10, 1.0 + sum(heights.values()))
     rows = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights.values()))
     panels: dict[str, Axes] = dict(zip(heights, rows[:, 0], strict=True))
     rounds = _rounds(result)
@@ -198,7 +196,7 @@ def timeline(result: Result) -> Figure:
     if chart:
         _gantt(panels["gantt"], result)
     for axes in panels.values():
-        light_grid(axes)
+        _grid(axes)
         axes.locator_params(axis="y", integer=True)
     lowest = rows[-1, 0]
     lowest.set_xlabel("seconds" if result.clock is not None else "rounds")
@@ -226,7 +224,7 @@ def tradeoff(
 
     Raises what `llmsched.energy.metrics` and `llmsched.service.metrics` raise; MissingExtraError without matplotlib.
     """
-    figure = new_figure(7.5, 4.8)
+    figure = _figure(7.5, 4.8)
     axes = figure.subplots()
     styles = _styles(list(runs))
     what, marks = "", []
@@ -243,7 +241,7 @@ def tradeoff(
     axes.set_xlabel("joules per output token")
     axes.set_ylabel(f"p{q:g} {metric} ({'ratio' if metric == 'slowdown' else 'seconds'})")
     axes.margins(0.1)
-    light_grid(axes)
+    _grid(axes)
     if runs:
         axes.legend(frameon=False, handlelength=2.6)
     model = f"power model {power}" if isinstance(power, str) else "a power model of one's own"
@@ -340,8 +338,7 @@ def _gantt(axes: Axes, result: Result) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=4, fontsize=8)
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size (inches) that arranges what is in it. Raises MissingExtraError without matplotlib."""
+def _figure(width: float, height: float) -> Figure:
     require_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -354,7 +351,7 @@ def _styles(policies: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {**STYLES, **{policy: (_OTHERS[k % len(_OTHERS)], "-.") for k, policy in enumerate(sorted(others))}}
 
 
-def light_grid(axes: Axes) -> None:
+def _grid(axes: Axes) -> None:
     """A light grid, no box, and thousands separators (not on an axis of names)."""
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
@@ -376,7 +373,7 @@ def _bars(
     axes.set_xlabel(f"mean latency ({_unit(rows)})")
     if baseline and not all(math.isnan(row.ratio) for row in rows):
         axes.set_title(f"mean latency and its ratio to {baseline}", fontsize=10, loc="left")
-    light_grid(axes)
+    _grid(axes)
     axes.grid(visible=False, axis="y")
     axes.set_yticks(places, [row.policy for row in rows])
     axes.invert_yaxis()
@@ -405,7 +402,7 @@ def _ecdf(axes: Axes, rows: Sequence[ComparisonRow], styles: Mapping[str, tuple[
     axes.set_ylim(0, 1.01)
     axes.set_xscale("log")
     axes.set_title("distribution of latency", fontsize=10, loc="left")
-    light_grid(axes)
+    _grid(axes)
 
 
 def _line(axes: Axes, rows: Sequence[PaperRow]) -> None:

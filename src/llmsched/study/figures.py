@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["draw", "save"]
 
 _PANELS = 12  # on one figure; more go on the next
+_LETTERS = 9  # of tick labels in an inch
 _MEANS = ("mean", "low", "high")
 _RATIOS = ("ratio", "ratio_low", "ratio_high")
 _DIFFERENCES = ("difference", "difference_low", "difference_high")
@@ -113,7 +114,7 @@ def _page(
     along: str,
     panels: Mapping[str, Sequence[int]],
 ) -> Figure:
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = plots.new_figure(max(5.5, 3.4 * columns) + 1.6, max(3.6, 2.5 * rows + 0.4))
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -124,7 +125,8 @@ def _page(
     for number, (axes, (name, cells)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _panel(axes, contents, [values[key] for key in keys], cells, along)
         axes.set_title(name, fontsize=10, loc="left")
-        _finish(axes, contents, metric, keys, along, log)
+        _finish(axes, metric, keys, log)
+        _level_ticks(axes, contents.factors[along], _LETTERS * figure.get_figwidth() / columns)
         axes.set_xlabel(_axis_name(along) if number + columns >= len(panels) else "")
     figure.supylabel(title, fontsize=10)
     handles = dict(pair for axes in grid.flat for pair in _legend(axes))
@@ -180,8 +182,8 @@ def _numeric(levels: Sequence[Any]) -> bool:
     return len(levels) > 1 and all(isinstance(level, (int, float)) for level in levels)
 
 
-def _finish(axes: Axes, contents: Contents, metric: Metric, keys: tuple[str, ...], along: str, log: bool) -> None:
-    levels = list(contents.factors[along])
+def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> None:
+    """Scale and limits of the vertical axis."""
     if log:
         axes.set_yscale("log")
     plots.light_grid(axes)
@@ -193,18 +195,20 @@ def _finish(axes: Axes, contents: Contents, metric: Metric, keys: tuple[str, ...
         axes.set_ylim(0, 1.02)
     elif not log and axes.get_ylim()[0] >= 0:
         axes.set_ylim(bottom=0)
+
+
+def _level_ticks(axes: Axes, levels: Sequence[Any], room: float) -> None:
+    """A tick at each level; names lie aslant if they have more letters than there is room for."""
     if _numeric(levels):
         if min(levels) > 0 and max(levels) / min(levels) >= 6:
             axes.set_xscale("log")
             axes.minorticks_off()
         axes.set_xticks(levels, [_short(level) for level in levels])
-    else:
-        axes.set_xticks(range(len(levels)), [_spelled("", level).strip() for level in levels])
-        if sum(len(str(level)) + 2 for level in levels) > 9 * axes.figure.get_figwidth() / axes.get_gridspec().ncols:
-            axes.tick_params(axis="x", labelrotation=30)
-            for label in axes.get_xticklabels():
-                label.set_horizontalalignment("right")
-        axes.grid(visible=False, axis="x")
+        return
+    names = [_spelled("", level).strip() for level in levels]
+    aslant = sum(len(name) + 2 for name in names) > room
+    axes.set_xticks(range(len(levels)), names, rotation=30 if aslant else 0, ha="right" if aslant else "center")
+    axes.grid(visible=False, axis="x")
 
 
 def _short(number: float) -> str:

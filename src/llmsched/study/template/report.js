@@ -159,7 +159,7 @@
     if (!values.length) return nothing(id, "There is nothing to show: choose more above.");
     const smallest = Math.min(...values.map((row) => row.low)), largest = Math.max(...values.map((row) => row.high));
     const width = Math.max($(id).clientWidth, 240);
-    const columns = names.length === 1 ? 1 : Math.min(names.length, width < 560 ? 1 : width < 900 ? 2 : 3);
+    const columns = names.length === 1 ? 1 : Math.min(names.length, width < 560 ? 1 : width < 900 || names.length === 4 ? 2 : 3);
     const digits = metric.share && !options.plain ? 4 : largest >= 1e5 ? 4 : largest >= 1000 ? 6 : 4;
     const size = { width: Math.floor((width - columns * (7 * digits + (names.length === 1 ? 34 : 10)) - (columns - 1) * 22) / columns), height: names.length === 1 ? 300 : 190 };
     const yScale = log ? { type: "log", nice: false } : { zero: options.rule === undefined && smallest >= 0 && smallest < 0.6 * largest, nice: true };
