@@ -103,15 +103,21 @@
 
   const embedded = new Map();
 
-  async function embed(id, spec, label) {
-    const place = $(id);
+  // `make` has the width of a panel; how much the axes take beside them is known once they have been drawn.
+  async function embed(id, make, columns, label) {
+    const place = $(id), room = place.clientWidth;
     place.setAttribute("aria-label", label);
-    const settled = await vegaEmbed(place, { $schema: undefined, config: config(), ...spec }, {
-      mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: "custom", disableDefaultStyle: false },
-    });
-    embedded.get(id)?.finalize();
-    embedded.set(id, settled);
-    place.querySelector("svg")?.setAttribute("aria-hidden", "true"); // the place has the label
+    let width = Math.max(100, Math.floor((room - columns * 50) / columns));
+    for (let again = 0; again < 3; again++) {
+      const settled = await vegaEmbed(place, { config: config(), ...make(width) }, { mode: "vega-lite", renderer: "svg", actions: false });
+      embedded.get(id)?.finalize();
+      embedded.set(id, settled);
+      const svg = place.querySelector("svg");
+      svg.setAttribute("aria-hidden", "true"); // the place has the label
+      const left = room - svg.getBoundingClientRect().width;
+      if ((left >= 0 && left < 4 * columns) || width + left / columns < 60) break;
+      width += Math.floor(left / columns);
+    }
   }
 
   function nothing(id, text) {
@@ -157,11 +163,10 @@
       }
     }
     if (!values.length) return nothing(id, "There is nothing to show: choose more above.");
-    const smallest = Math.min(...values.map((row) => row.low)), largest = Math.max(...values.map((row) => row.high));
+    const smallest = Math.min(options.rule ?? Infinity, ...values.map((row) => row.low)), largest = Math.max(...values.map((row) => row.high));
     const width = Math.max($(id).clientWidth, 240);
     const columns = names.length === 1 ? 1 : Math.min(names.length, width < 560 ? 1 : width < 900 || names.length === 4 ? 2 : 3);
-    const digits = metric.share && !options.plain ? 4 : largest >= 1e5 ? 4 : largest >= 1000 ? 6 : 4;
-    const size = { width: Math.floor((width - columns * (7 * digits + (names.length === 1 ? 34 : 10)) - (columns - 1) * 22) / columns), height: names.length === 1 ? 300 : 190 };
+    const height = names.length === 1 ? 300 : 190;
     const yScale = log ? { type: "log", nice: false } : { zero: options.rule === undefined && smallest >= 0 && smallest < 0.6 * largest, nice: true };
     if (options.domain) yScale.domain = options.domain;
     const yAxis = { title: names.length === 1 ? options.title : null, format: metric.share && !options.plain ? "~%" : ticks(largest), tickCount: 5, domain: false, ticks: false };
@@ -187,7 +192,7 @@
       );
     } else {
       const domain = factor.levels.map((_, k) => level(factor, k)).filter((_, k) => !state.hidden.get(factor.name).has(k));
-      const long = domain.join("").length * 6.5 + domain.length * 12 > size.width;
+      const long = domain.join("").length * 6.5 + domain.length * 12 > width / columns - 50;
       x = { field: "x", type: "nominal", scale: { domain, paddingInner: 0.25 }, axis: { title: factor.name, labelAngle: long ? -32 : 0, labelLimit: 120, grid: false, domain: false, ticks: false } };
       const offset = factor.name === "policy" ? {} : { xOffset: { field: "policy", type: "nominal", scale: { domain: look.color.scale.domain } } };
       layer.push(
@@ -197,11 +202,11 @@
     }
     if (options.rule !== undefined) layer.unshift({ mark: { type: "rule", color: colour("soft"), strokeDash: [4, 3] }, encoding: { y: { datum: options.rule, type: "quantitative", scale: yScale } } });
     const only = names.length === 1 && !names[0];
-    const spec = only
-      ? { data: { values }, ...size, layer }
-      : { data: { values }, columns, facet: { field: "panel", type: "nominal", sort: names, header: {} }, spec: { ...size, layer },
-          resolve: { scale: { y: options.domain || options.shared ? "shared" : "independent" }, axis: { x: "independent", y: "independent" } } };
-    return embed(id, spec, `${options.title} against ${state.along}, ${count(names.length, "panel", "panels")}. The table of all cells has the numbers.`);
+    const make = (inner) => only
+      ? { data: { values }, width: inner, height, layer }
+      : { data: { values }, columns, facet: { field: "panel", type: "nominal", sort: names, header: {} }, spec: { width: inner, height, layer },
+          resolve: { scale: { y: options.domain ? "shared" : "independent" }, axis: { x: "independent", y: "independent" } } };
+    return embed(id, make, columns, `${options.title} against ${state.along}, ${count(names.length, "panel", "panels")}. The table of all cells has the numbers.`);
   }
 
   const ticks = (largest) => (largest >= 1e5 ? ".3~s" : ",.6~r");
@@ -252,21 +257,20 @@
           };
         }).sort((a, b) => a.x - b.x);
       if (!values.length) return nothing("detail", "There is no other policy to compare here.");
-      const side = narrow() ? 70 : 190, labels = 8 * Math.min(18, Math.max(...values.map((row) => row.policy.length)));
-      const y = { field: "policy", type: "nominal", sort: null, scale: { domain: values.map((row) => row.policy) }, axis: { title: null, domain: false, ticks: false, labelColor: colour("ink"), labelFontSize: 12, labelLimit: 150, grid: true } };
-      const x = { field: "x", type: "quantitative", scale: { nice: true, padding: 8 }, axis: { title: `${metric.label}: difference to ${data.against}${metric.unit ? ` (${metric.unit})` : ""}`, format: metric.share ? "~%" : ticks(Math.max(...values.map((row) => row.high))), tickCount: 5, grid: true } };
+      const y = { field: "policy", type: "nominal", sort: null, scale: { domain: values.map((row) => row.policy) }, axis: { title: null, domain: false, ticks: false, labelColor: colour("ink"), labelFontSize: 12, labelLimit: narrow() ? 110 : 170, grid: true } };
+      const x = { field: "x", type: "quantitative", scale: { nice: true, padding: 8 }, axis: { title: (narrow() ? "difference" : `${metric.label}: difference to ${data.against}`) + (metric.unit ? ` (${metric.unit})` : ""), format: metric.share ? "~%" : ticks(Math.max(...values.map((row) => row.high))), tickCount: 5, grid: true } };
       const color = byPolicy().color;
       const tooltip = [["policy", "policy"], ["mean", metric.label], ["what", "difference"], ["interval", percent], ["ratio", "ratio"], ["verdict", "verdict"], ["n", "replications"]]
         .map(([field, name]) => ({ field, title: name }));
-      return embed("detail", {
-        data: { values }, width: Math.max(120, $("detail").clientWidth - side - labels - 24), height: { step: 30 },
+      return embed("detail", (width) => ({
+        data: { values }, width, height: { step: 30 },
         layer: [
           { mark: { type: "rule", color: colour("soft"), strokeDash: [4, 3] }, encoding: { x: { datum: 0, type: "quantitative" } } },
           { mark: { type: "rule", strokeWidth: 3, opacity: 0.8, strokeCap: "round" }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color } },
           { mark: { type: "point", filled: true, size: 80, opacity: 1 }, encoding: { y, x, color, tooltip } },
           { mark: { type: "text", align: "left", dx: 10, fontSize: 12, color: colour("soft") }, encoding: { y, x: { value: "width" }, text: { field: "ratio" } } },
         ],
-      }, `Differences of ${metric.label} to ${data.against} in one setting: ${values.map((row) => `${row.policy} ${row.what}`).join(", ")}.`);
+      }), 1, `Differences of ${metric.label} to ${data.against} in one setting: ${values.map((row) => `${row.policy} ${row.what}`).join(", ")}.`);
     },
   };
 
