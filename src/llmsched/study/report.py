@@ -9,6 +9,7 @@ never markup, and a content security policy in the page forbids it to load anyth
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import json
 import math
@@ -106,7 +107,9 @@ def _script(code: str) -> str:
     return re.sub(r"<(?=/script|!--)", r"\\x3c", code, flags=re.IGNORECASE)
 
 
+@functools.cache
 def _vega() -> str:
+    """Vega-Lite, Vega and vega-embed as one script; making it takes a second."""
     try:
         import vl_convert
     except ImportError:

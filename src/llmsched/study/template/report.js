@@ -340,7 +340,7 @@
     const wise = policies.filter((_, k) => data.clairvoyant[k]);
     $("best-lead").textContent = `${metric.largest ? "Largest" : "Smallest"} ${metric.label} in ${count(compared, "setting", "settings")}` +
       (wise.length ? `, not counting ${wise.join(" and ")}, which know${wise.length > 1 ? "" : "s"} the true lengths` : "") +
-      `. Dark: shown to be the best. Light: may be the best as well as others. All that is said of a setting holds with ${percent} confidence together.`;
+      `. Full colour: shown to be the best. Pale: may be the best, as may others. What is said of one setting holds jointly with ${percent} confidence.`;
     $("best").replaceChildren(...winners.map((row) => element("div", { className: "row" },
       element("span", { className: "policy" }, swatch(row.k), policies[row.k]),
       element("span", { className: "bar", "aria-hidden": "true" },
