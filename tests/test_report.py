@@ -176,15 +176,14 @@ def browser() -> Iterator[Any]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # the sanitizers'
-    limit = resource.getrlimit(resource.RLIMIT_AS)
-    try:  # Chromium reserves more addresses than a careful `ulimit -v` leaves
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    except (ValueError, OSError):
-        pytest.skip("ulimit -v is in force, and chromium needs more addresses than that")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        pytest.skip("chromium reserves more addresses than a hard `ulimit -v` leaves: ulimit -S -v would do")
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     try:
         started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver, env=environment))
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, limit)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     yield started
     started.quit()
 
