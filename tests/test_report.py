@@ -269,6 +269,34 @@ def test_a_filter_changes_pictures_table_and_counts(opened: Callable[..., Any]) 
     assert browser.get_log("browser") == []
 
 
+def test_the_address_tells_what_is_shown(opened: Callable[..., Any]) -> None:
+    browser = opened()
+    uncheck(browser, "policy", "amax")
+    assert browser.current_url.endswith("#without-policy=2")
+    shown = picture(browser, "means")
+    browser.refresh()
+    drawn(browser)
+    assert len(rows(browser)) == 36
+    assert picture(browser, "means") == shown
+    uncheck(browser, "policy", "amax")  # and checked again
+    assert "#" not in browser.current_url
+    assert browser.get_log("browser") == []
+
+
+def test_next_to_nothing_can_be_shown_too(browser: Any, tmp_path: Path) -> None:
+    """One cell, one replication, one metric: no intervals, nothing to compare."""
+    values = {"workloads": ["lmsys"], "policies": ["amin"], "metrics": ["makespan"], "replications": 1}
+    Study.from_dict(values).run(tmp_path / "out")
+    report.write(tmp_path / "out", tmp_path / "report.html")
+    browser.get_log("browser")
+    browser.get((tmp_path / "report.html").as_uri())
+    drawn(browser)
+    assert len(rows(browser)) == 1
+    assert find(browser, "#means svg path")
+    assert not find(browser, "#detail-card")[0].is_displayed()
+    assert browser.get_log("browser") == []
+
+
 def test_metric_axis_and_scale_can_be_chosen(opened: Callable[..., Any]) -> None:
     from selenium.webdriver.support.ui import Select
 

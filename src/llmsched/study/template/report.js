@@ -162,7 +162,7 @@
         });
       }
     }
-    if (!values.length) return nothing(id, "There is nothing to show: choose more above.");
+    if (!values.length) return nothing(id, options.empty ?? "There is nothing to show: choose more above.");
     const smallest = Math.min(options.rule ?? Infinity, ...values.map((row) => row.low)), largest = Math.max(...values.map((row) => row.high));
     const width = Math.max($(id).clientWidth, 240);
     const columns = names.length === 1 ? 1 : Math.min(names.length, width < 560 ? 1 : width < 900 || names.length === 4 ? 2 : 3);
@@ -226,7 +226,8 @@
     ratio() {
       const metric = metrics.get(state.metric);
       return multiples("ratio", metric, ["ratio", "ratio_low", "ratio_high"],
-        { title: `ratio to ${data.against}`, short: "ratio", plain: true, rule: 1, skip: baseline });
+        { title: `ratio to ${data.against}`, short: "ratio", plain: true, rule: 1, skip: baseline,
+          empty: `There is no ratio to show: the mean of ${data.against} is 0 in all that is chosen above, or nothing is.` });
     },
     memory() {
       const metric = metrics.get(data.memoryUse);
@@ -287,7 +288,7 @@
       }
     }
     document.documentElement.dataset.drawn = "no";
-    drawing.then(() => { document.documentElement.dataset.drawn = stale.size === 0 ? "all" : "near"; });
+    drawing.then(() => { document.documentElement.dataset.drawn = [...stale].every((name) => $(name).offsetParent === null) ? "all" : "near"; });
   }
 
   const watcher = new IntersectionObserver((entries) => {
@@ -307,7 +308,7 @@
     $("ratio-title").textContent = `Ratio to ${data.against}`;
     $("ratio-lead").textContent = `${title(metric)} divided by that of ${data.against} in the same replications, with ${percent} confidence intervals (Fieller).` +
       (metric.largest ? " More is better." : "");
-    $("ratio-card").hidden = policies.length < 2;
+    for (const id of ["ratio-card", "detail-card", "best-card"]) $(id).hidden = policies.length < 2;
     const legend = policies.map((name, k) => k).filter((k) => !state.hidden.get("policy").has(k));
     for (const place of document.querySelectorAll(".legend")) {
       place.replaceChildren(...legend.map((k) => element("span", {}, swatch(k), policies[k])));
@@ -440,9 +441,30 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
+  // The address tells what is shown, so that it can be kept, sent and reloaded.
+  function remember() {
+    const kept = new URLSearchParams();
+    if (state.metric !== data.metric) kept.set("metric", state.metric);
+    if (state.along !== data.along) kept.set("along", state.along);
+    if (state.scale) kept.set("scale", state.scale);
+    for (const [name, hidden] of state.hidden) if (hidden.size) kept.set(`without-${name}`, [...hidden].join("."));
+    history.replaceState(null, "", kept.size ? `#${kept}` : location.href.split("#")[0]);
+  }
+
+  function recall() {
+    const kept = new URLSearchParams(location.hash.slice(1));
+    if (metrics.has(kept.get("metric"))) state.metric = kept.get("metric");
+    if (factors.has(kept.get("along"))) state.along = kept.get("along");
+    if (["linear", "log"].includes(kept.get("scale"))) state.scale = kept.get("scale");
+    for (const [name, hidden] of state.hidden) {
+      for (const text of kept.get(`without-${name}`)?.split(".") ?? []) if (factors.get(name).levels[text] !== undefined) hidden.add(+text);
+    }
+  }
+
   // Controls ----------------------------------------------------------------------------------------------------------
 
   function update(what = Object.keys(charts)) {
+    remember();
     heads();
     best();
     table();
@@ -469,7 +491,7 @@
     const changed = (id, act) => $(id).addEventListener(id === "search" ? "input" : "change", (event) => act(event.target.value));
     changed("metric", (value) => { state.metric = value; state.scale = null; update(); });
     changed("along", (value) => { state.along = value; state.panels = PANELS; update(); });
-    changed("scale", (value) => { state.scale = value; draw(["means", "ratio"]); });
+    changed("scale", (value) => { state.scale = value; remember(); draw(["means", "ratio"]); });
     changed("setting", (value) => { state.setting = +value; draw(["detail"]); });
     changed("search", (value) => { state.search = value; table(); });
     $("reset").addEventListener("click", () => {
@@ -525,6 +547,7 @@
     $("footer").textContent = `llmsched ${data.version}`;
   }
 
+  recall();
   fixed();
   controls();
   filters();
