@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmsched import cli, plots
-from llmsched.errors import InputError, StudyError
+from llmsched.errors import InputError, MissingExtraError, StudyError
 from llmsched.study import Study, figures, report, summary
 from llmsched.study import results as read_results
 
@@ -484,3 +485,14 @@ def test_without_a_study_or_results_there_is_no_report(directory: Path, tmp_path
     (empty / "results").mkdir()
     with pytest.raises(InputError, match="no results yet"):
         report.read(empty)
+
+
+def test_a_missing_extra_is_named(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    report._vega.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"vl-convert-python.*llmsched\[study\]"):
+        report.write(directory, tmp_path / "report.html")
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(MissingExtraError, match=r"scipy.*llmsched\[study\]"):
+        report.read(directory)
+    assert list(tmp_path.iterdir()) == []

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["page", "read", "write"]
 
 _DIGITS = 6  # significant ones of the numbers in the page
-_DARK = {"#000000": "#f2f2f2", "#0072B2": "#4aa8e8", "#808080": "#a6a6a6", "#332288": "#9d8cf0", "#882255": "#d1679c"}
+_DARK = {"#000000": "#f2f2f2", "#0072B2": "#4aa8e8", "#808080": "#a6a6a6", "#332288": "#9d8cf0", "#882255": "#e5606e"}
 _LISTED = 100  # runs of the study that the page tells of
 
 
