@@ -496,3 +496,29 @@ def test_a_missing_extra_is_named(directory: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(MissingExtraError, match=r"scipy.*llmsched\[study\]"):
         report.read(directory)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "scale"),
+    [
+        ([{"requests": 40}, {"requests": 10}, {"requests": 20}], ("requests", [40, 10, 20])),
+        ([{"requests": 20, "rate": 0.5}, {"requests": 20, "rate": 2}], ("arrival rate", [0.5, 2])),
+        ([{"requests": 20, "rate": 0.5}, {"requests": 40, "rate": 2}], None),
+        ([{"requests": 20}, {"requests": 20, "rate": 2}], None),
+    ],
+)
+def test_workloads_that_differ_in_one_number_lie_along_it(
+    tmp_path: Path, entries: list[dict[str, Any]], scale: tuple[str, list[float]] | None
+) -> None:
+    workloads = [{"name": f"w{k}", "generator": "lmsys", **entry} for k, entry in enumerate(entries)]
+    values = {"workloads": workloads, "policies": ["amin", "amax"], "memories": [3000], "replications": 3}
+    Study.from_dict(values).run(tmp_path / "out")
+    contents = report.write(tmp_path / "out", tmp_path / "report.html")
+    assert contents.scale("workload") == scale
+    assert contents.scale("policy") is None
+    expected = None if scale is None else {"title": scale[0], "values": scale[1]}
+    assert embedded(tmp_path / "report.html")["factors"][0]["scale"] == expected
+    axes = figures.draw(contents)["mean_latency"].axes[0]
+    assert axes.get_xlabel() == ("workload" if scale is None else scale[0])
+    if scale is not None:
+        assert list(axes.get_lines()[0].get_xdata()) == sorted(scale[1])

@@ -31,6 +31,7 @@ _UNITS = {
 }
 _UNITLESS = frozenset({"evictions_per_request", "jain", "above_capacity"})
 _RATES = frozenset({"goodput_rate", "requests_rate", "tokens_rate", "stable_rate"})
+_SCALES = {"rate": "arrival rate", "cv": "burstiness (cv of the gaps)", "speed": "speed of the trace"}
 _VERDICTS = ("best", "among the best", "worse", "no data")
 
 
@@ -155,6 +156,28 @@ class Contents:
     def eviction_rate(self) -> str | None:
         """The metric that tells how often requests are evicted, if there is one."""
         return next(filter(self.has, ("evictions_per_request", "evictions", "evicted_requests")), None)
+
+    def scale(self, factor: str) -> tuple[str, list[float]] | None:
+        """What a numeric axis for this factor says, and the place of every level on it; None if these are just names.
+
+        Workloads that differ in one number alone, such as the requests or their rate, lie along that number.
+        """
+        levels = self.factors[factor]
+        if len(levels) < 2:
+            return None
+        if all(isinstance(level, (int, float)) for level in levels):
+            return ("memory (tokens)" if factor == "memory" else factor), [float(level) for level in levels]
+        entries = (self.described.get("definitions") or {}).get("workloads") or {}
+        if factor != "workload" or not all(level in entries for level in levels):
+            return None
+        fields = [{key: value for key, value in entries[level].items() if key != "name"} for level in levels]
+        differ = [key for key in fields[0] if any(field[key] != fields[0][key] for field in fields)]
+        if len(differ) != 1:
+            return None
+        numbers = [field[differ[0]] for field in fields]
+        if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+            return None
+        return _SCALES.get(differ[0], differ[0]), [float(number) for number in numbers]
 
     @property
     def varied(self) -> list[str]:

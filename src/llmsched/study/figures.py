@@ -121,13 +121,15 @@ def _page(
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     values = {key: contents.values[metric.name][key] for key in keys}
-    log = _spread(values[keys[0]]) > _LOG.get(keys, math.inf)
+    scale = contents.scale(along) or (along, [])
+    spreads = sorted(_spread(values[keys[0]][cells]) for cells in panels.values())
+    log = spreads[len(spreads) // 2] > _LOG.get(keys, math.inf)
     for number, (axes, (name, cells)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _panel(axes, contents, [values[key] for key in keys], cells, along)
         axes.set_title(name, fontsize=10, loc="left")
         _finish(axes, metric, keys, log)
-        _level_ticks(axes, contents.factors[along], _LETTERS * figure.get_figwidth() / columns)
-        axes.set_xlabel(_axis_name(along) if number + columns >= len(panels) else "")
+        _level_ticks(axes, scale[1] or contents.factors[along], _LETTERS * figure.get_figwidth() / columns)
+        axes.set_xlabel(scale[0] if number + columns >= len(panels) else "")
     figure.supylabel(title, fontsize=10)
     handles = dict(pair for axes in grid.flat for pair in _legend(axes))
     labels = [str(policy) for policy in contents.factors["policy"] if str(policy) in handles]
@@ -143,10 +145,6 @@ def _legend(axes: Axes) -> Iterator[tuple[str, Any]]:
         yield label, handle
 
 
-def _axis_name(factor: str) -> str:
-    return "memory (tokens)" if factor == "memory" else factor
-
-
 def _spread(values: np.ndarray[Any, Any]) -> float:
     """The largest over the smallest; 1 if not all are positive."""
     known = values[np.isfinite(values)]
@@ -159,7 +157,7 @@ def _panel(axes: Axes, contents: Contents, values: Sequence[Any], cells: Sequenc
     levels = list(contents.factors[along])
     policies = list(contents.factors["policy"])
     styles = plots.styles_of([str(name) for name in policies])
-    numeric = _numeric(levels)
+    scale = contents.scale(along)
     for number, name in enumerate(policies):
         mine = [k for k in cells if contents.cells[k][policy] == name and np.isfinite(values[0][k])]
         if not mine:
@@ -167,19 +165,17 @@ def _panel(axes: Axes, contents: Contents, values: Sequence[Any], cells: Sequenc
         colour, dash = styles[str(name)]
         middle, low, high = (np.array([column[k] for k in mine]) for column in values)
         low, high = np.where(np.isfinite(low), low, middle), np.where(np.isfinite(high), high, middle)
-        if numeric:
-            x = [contents.cells[k][factor] for k in mine]
+        if scale is not None:
+            x = np.array([scale[1][levels.index(contents.cells[k][factor])] for k in mine])
+            order = np.argsort(x)
+            x, middle, low, high = x[order], middle[order], low[order], high[order]
             axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
             axes.plot(x, middle, color=colour, linestyle=dash, marker="o", markersize=3, linewidth=1.5, label=str(name))
             continue
         shift = 0.0 if along == "policy" else 0.7 * ((number + 0.5) / len(policies) - 0.5)
-        x = [levels.index(contents.cells[k][factor]) + shift for k in mine]
+        x = np.array([levels.index(contents.cells[k][factor]) + shift for k in mine])
         sides = [middle - low, high - middle]
         axes.errorbar(x, middle, sides, color=colour, fmt="o", markersize=4, elinewidth=1.6, label=str(name))
-
-
-def _numeric(levels: Sequence[Any]) -> bool:
-    return len(levels) > 1 and all(isinstance(level, (int, float)) for level in levels)
 
 
 def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> None:
@@ -187,6 +183,11 @@ def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> Non
     if log:
         axes.set_yscale("log")
     plots.light_grid(axes)
+    if log:
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
     if metric.share and keys != _RATIOS:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     if keys != _MEANS:
@@ -198,17 +199,25 @@ def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> Non
 
 
 def _level_ticks(axes: Axes, levels: Sequence[Any], room: float) -> None:
-    """A tick at each level; names lie aslant if they have more letters than there is room for."""
-    if _numeric(levels):
-        if min(levels) > 0 and max(levels) / min(levels) >= 6:
+    """A tick at each level, or at some of many numbers; names lie aslant where there is no room for them."""
+    if all(isinstance(level, float) for level in levels):
+        if _geometric(sorted(levels)):
             axes.set_xscale("log")
             axes.minorticks_off()
-        axes.set_xticks(levels, [_short(level) for level in levels])
+        step = math.ceil(sum(len(_short(level)) + 2 for level in levels) / room)
+        shown = levels[::step]
+        axes.set_xticks(shown, [_short(level) for level in shown])
         return
     names = [_spelled("", level).strip() for level in levels]
     aslant = sum(len(name) + 2 for name in names) > room
     axes.set_xticks(range(len(levels)), names, rotation=30 if aslant else 0, ha="right" if aslant else "center")
     axes.grid(visible=False, axis="x")
+
+
+def _geometric(levels: Sequence[float]) -> bool:
+    """Whether levels, in ascending order, lie better on a logarithmic axis."""
+    spread = levels[0] > 0 and levels[-1] / levels[0] >= 6
+    return spread and levels[-1] - levels[-2] > 3 * (levels[1] - levels[0])
 
 
 def _short(number: float) -> str:

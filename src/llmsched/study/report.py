@@ -138,9 +138,11 @@ def _data(contents: Contents) -> dict[str, Any]:
                 "name": name,
                 "levels": ["–" if level is None else level for level in levels],
                 "numeric": all(isinstance(level, (int, float)) for level in levels),
+                "scale": scale and {"title": scale[0], "values": _numbers(scale[1])},
                 "cells": [place[name][cell[k]] for cell in contents.cells],
             }
             for k, (name, levels) in enumerate(contents.factors.items())
+            for scale in [contents.scale(name)]
         ],
         "styles": [_style(*styles[str(policy)]) for policy in contents.factors["policy"]],
         "clairvoyant": [policy in contents.clairvoyant for policy in contents.factors["policy"]],

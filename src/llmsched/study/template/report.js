@@ -39,8 +39,8 @@
     return value.toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: Math.min(digits, 3) });
   }
 
-  const range = (low, high, metric) =>
-    low === null && high === null ? "unknown" : `${number(low, metric)} to ${number(high, metric)}`;
+  const ratio = (value) => (value === null ? "–" : value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 }));
+  const range = (low, high, show) => (low === null && high === null ? "unknown" : `${show(low)} to ${show(high)}`);
   const title = (metric) => metric.label[0].toUpperCase() + metric.label.slice(1);
   const withUnit = (metric) => (metric.unit ? `${metric.label} (${metric.unit})` : metric.label);
   const level = (factor, k) => {
@@ -138,9 +138,13 @@
 
   function isLog() {
     if (state.scale) return state.scale === "log";
-    const means = shownCells().map((k) => metrics.get(state.metric).values.mean[k]).filter((value) => value !== null);
-    const [least, most] = [means, means].map((values, k) => values.reduce((a, b) => (k ? Math.max(a, b) : Math.min(a, b)), values[0] ?? 0));
-    return least > 0 && most / least > 30;
+    const { mean } = metrics.get(state.metric).values;
+    const spreads = [...grouped(shownCells(), ["policy", state.along]).values()].map((cells) => {
+      const values = cells.map((k) => mean[k]).filter((value) => value !== null);
+      const least = Math.min(...values);
+      return values.length && least > 0 ? Math.max(...values) / least : 1;
+    }).sort((a, b) => a - b);
+    return (spreads[spreads.length >> 1] ?? 1) > 30;
   }
 
   // Small multiples: a quantity against the factor, a panel per setting of the others, a line per policy.
@@ -148,7 +152,7 @@
     const factor = factors.get(state.along);
     const groups = grouped(shownCells(), ["policy", state.along]);
     const names = [...groups.keys()].slice(0, state.panels);
-    const format = (value) => (options.plain ? number(value) : number(value, metric));
+    const show = options.plain ? ratio : (value) => number(value, metric);
     const log = options.log ?? isLog();
     const values = [];
     for (const name of names) {
@@ -156,9 +160,9 @@
         const [middle, low, high] = keys.map((key) => metric.values[key][k]);
         if (middle === null || (log && middle <= 0) || (options.skip ?? -1) === factors.get("policy").cells[k]) continue;
         values.push({
-          panel: name, policy: policies[factors.get("policy").cells[k]], x: factor.numeric ? factor.levels[factor.cells[k]] : level(factor, factor.cells[k]),
+          panel: name, policy: policies[factors.get("policy").cells[k]], x: factor.scale ? factor.scale.values[factor.cells[k]] : level(factor, factor.cells[k]), level: level(factor, factor.cells[k]),
           y: middle, low: low === null || (log && low <= 0) ? middle : low, high: high ?? middle,
-          what: format(middle), interval: range(low, high, options.plain ? null : metric), n: metric.values.n[k],
+          what: show(middle), interval: range(low, high, show), n: metric.values.n[k],
         });
       }
     }
@@ -170,21 +174,22 @@
     const yScale = log ? { type: "log", nice: false } : { zero: options.rule === undefined && smallest >= 0 && smallest < 0.6 * largest, nice: true };
     if (options.domain) yScale.domain = options.domain;
     const yAxis = { title: names.length === 1 ? options.title : null, format: metric.share && !options.plain ? "~%" : ticks(largest), tickCount: 5, domain: false, ticks: false };
-    if (log) yAxis.values = logTicks(smallest, largest);
+    if (log && leastSpread(values) >= 10) yAxis.values = logTicks(smallest, largest);
+    else if (log) yAxis.labelOverlap = "greedy";
     const layer = [];
     const tooltip = [
-      { field: "policy", title: "policy" }, { field: "x", title: factor.name, ...(factor.numeric ? { format: "," } : {}) },
+      { field: "policy", title: "policy" }, { field: "level", title: factor.name },
       { field: "what", title: options.short ?? metric.label }, { field: "interval", title: percent }, { field: "n", title: "replications", format: "," },
     ];
     const look = byPolicy();
     const y = { field: "y", type: "quantitative", scale: yScale, axis: yAxis };
-    const numeric = factor.numeric && factor.levels.length > 1;
     let x;
-    if (numeric) {
-      const levels = factor.levels.filter((_, k) => !state.hidden.get(factor.name).has(k));
-      const logX = Math.min(...levels) > 0 && Math.max(...levels) / Math.min(...levels) >= 6;
+    if (factor.scale) {
+      const levels = factor.scale.values.filter((_, k) => !state.hidden.get(factor.name).has(k));
+      const sorted = [...levels].sort((a, b) => a - b), last = sorted.length - 1;
+      const logX = sorted[0] > 0 && sorted[last] / sorted[0] >= 6 && sorted[last] - sorted[last - 1] > 3 * (sorted[1] - sorted[0]);
       x = { field: "x", type: "quantitative", scale: { ...(logX ? { type: "log" } : { zero: false }), nice: false, padding: 10 },
-        axis: { title: factor.name === "memory" ? "memory (tokens)" : factor.name, values: levels, format: ".3~s", labelOverlap: "greedy", grid: false } };
+        axis: { title: factor.scale.title, values: levels, format: ".3~s", labelOverlap: "greedy", grid: false } };
       layer.push(
         { mark: { type: "area", opacity: 0.17 }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color: look.color } },
         { mark: { type: "line", strokeWidth: 1.8 }, encoding: { x, y, ...look } },
@@ -210,6 +215,16 @@
   }
 
   const ticks = (largest) => (largest >= 1e5 ? ".3~s" : ",.6~r");
+
+  // Largest over smallest value of the panel in which they are nearest: Vega knows better ticks for less than a decade.
+  function leastSpread(values) {
+    const ends = new Map();
+    for (const { panel, low, high } of values) {
+      const [least, most] = ends.get(panel) ?? [low, high];
+      ends.set(panel, [Math.min(least, low), Math.max(most, high)]);
+    }
+    return Math.min(...[...ends.values()].map(([least, most]) => most / least));
+  }
 
   function logTicks(least, most) {
     const ticks = [], digits = most / least < 100 ? [1, 2, 5] : most / least < 1e4 ? [1, 3] : [1];
@@ -239,21 +254,22 @@
     },
     detail() {
       const metric = metrics.get(state.metric), policy = factors.get("policy");
+      const show = (value) => number(value, metric);
       const groups = grouped(shownCells("policy"), ["policy"]);
       const cells = [...groups.values()][state.setting] ?? [];
       const reference = cells.find((k) => policy.cells[k] === baseline);
       $("detail-lead").textContent = reference === undefined || metric.values.mean[reference] === null
         ? `${data.against} has no value here, so there is nothing to compare with.`
-        : `${title(metric)} minus that of ${data.against}, which is ${number(metric.values.mean[reference], metric)} ` +
-          `(${range(metric.values.low[reference], metric.values.high[reference], metric)}). Replications are paired: each ` +
+        : `${title(metric)} minus that of ${data.against}, which is ${show(metric.values.mean[reference])} ` +
+          `(${range(metric.values.low[reference], metric.values.high[reference], show)}). Replications are paired: each ` +
           `policy saw the same requests, so an interval that leaves out 0 is a difference. On the right: the ratio.`;
       const values = cells.filter((k) => k !== reference && !state.hidden.get("policy").has(policy.cells[k]) && metric.values.difference[k] !== null)
         .map((k) => {
           const v = metric.values;
           return {
             policy: policies[policy.cells[k]], x: v.difference[k], low: v.difference_low[k] ?? v.difference[k], high: v.difference_high[k] ?? v.difference[k],
-            what: number(v.difference[k], metric), interval: range(v.difference_low[k], v.difference_high[k], metric), mean: number(v.mean[k], metric), n: v.n[k],
-            ratio: v.ratio[k] === null ? "" : `× ${number(v.ratio[k])}` + (narrow() ? "" : ` (${range(v.ratio_low[k], v.ratio_high[k])})`),
+            what: show(v.difference[k]), interval: range(v.difference_low[k], v.difference_high[k], show), mean: show(v.mean[k]), n: v.n[k],
+            ratio: v.ratio[k] === null ? "" : `× ${ratio(v.ratio[k])}` + (narrow() ? "" : ` (${range(v.ratio_low[k], v.ratio_high[k], ratio)})`),
             verdict: data.verdicts[v.verdict[k]] ?? "knows the truth",
           };
         }).sort((a, b) => a.x - b.x);
@@ -303,7 +319,7 @@
     const groups = grouped(shownCells(), ["policy", along]).size;
     $("means-title").textContent = `${title(metric)} against ${along}`;
     const unit = metric.unit ? `, in ${metric.unit}` : "";
-    $("means-lead").textContent = `Means over the replications${metric.unit.startsWith("per") ? ` (${metric.unit})` : unit}; ${factors.get(along).numeric ? "bands" : "bars"} are ${percent} confidence intervals.` +
+    $("means-lead").textContent = `Means over the replications${metric.unit.startsWith("per") ? ` (${metric.unit})` : unit}; ${factors.get(along).scale ? "bands" : "bars"} are ${percent} confidence intervals.` +
       (groups > 1 ? " A panel for each setting of the other factors, with its own scale." : "");
     $("ratio-title").textContent = `Ratio to ${data.against}`;
     $("ratio-lead").textContent = `${title(metric)} divided by that of ${data.against} in the same replications, with ${percent} confidence intervals (Fieller).` +
@@ -361,12 +377,13 @@
   function columns() {
     const metric = metrics.get(state.metric);
     const { values } = metric;
-    const of = (name, key, shown = name, plain = false) => ({ name, shown, value: (k) => values[key][k], text: (k) => number(values[key][k], plain ? null : metric) });
-    const between = (name, prefix, plain) => { // sorted by its width
+    const inUnits = (value) => number(value, metric);
+    const of = (name, key, shown = name, show = inUnits) => ({ name, shown, value: (k) => values[key][k], text: (k) => show(values[key][k]) });
+    const between = (name, prefix, show) => { // sorted by its width
       const low = values[`${prefix}low`], high = values[`${prefix}high`];
       return {
         name, shown: `${percent} interval`, hint: "sorts by width", value: (k) => (low[k] === null || high[k] === null ? null : high[k] - low[k]),
-        text: (k) => (low[k] === null && high[k] === null ? "–" : range(low[k], high[k], plain ? null : metric)), parts: { [`${name} from`]: low, [`${name} to`]: high },
+        text: (k) => (low[k] === null && high[k] === null ? "–" : range(low[k], high[k], show)), parts: { [`${name} from`]: low, [`${name} to`]: high },
       };
     };
     const also = [data.memoryUse, data.evictionRate].filter((name) => metrics.has(name) && name !== state.metric).map((name) => {
@@ -376,9 +393,9 @@
     const verdict = (k) => data.verdicts[metric.values.verdict[k]] ?? "knows the truth";
     return [
       ...[factors.get("policy"), ...varied.filter((factor) => factor.name !== "policy")].map((factor) => ({ name: factor.name, factor, shown: factor.name, left: !factor.numeric, value: (k) => (factor.numeric ? factor.levels[factor.cells[k]] : factor.cells[k]), text: (k) => level(factor, factor.cells[k]) })),
-      of("n", "n", "n", true),
-      of(metric.name, "mean", "mean"), between(`interval of ${metric.name}`, "", false), of("p10", "p10"), of("p90", "p90"),
-      of(`ratio to ${data.against}`, "ratio", undefined, true), between("interval of the ratio", "ratio_", true),
+      of("n", "n", "n", (value) => number(value)),
+      of(metric.name, "mean", "mean"), between(`interval of ${metric.name}`, "", inUnits), of("p10", "p10"), of("p90", "p90"),
+      of(`ratio to ${data.against}`, "ratio", undefined, ratio), between("interval of the ratio", "ratio_", ratio),
       of(`difference to ${data.against}`, "difference"),
       ...also,
       { name: "verdict", shown: "verdict", left: true, value: (k) => { const v = metric.values.verdict[k]; return v < 0 ? 9 : v; }, text: verdict, badge: (k) => ["best", "among"][metric.values.verdict[k]] },
