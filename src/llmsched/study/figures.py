@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["draw", "save"]
 
 _PANELS = 12  # on one figure; more go on the next
+_MARKERS = {"-": "o", "--": "s", ":": "^", "-.": "D"}  # relatives share a colour
 _LETTERS = 9  # of tick labels in an inch
 _MEANS = ("mean", "low", "high")
 _RATIOS = ("ratio", "ratio_low", "ratio_high")
@@ -116,7 +117,7 @@ def _page(
 ) -> Figure:
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    figure = plots.new_figure(max(5.5, 3.4 * columns) + 1.6, max(3.6, 2.5 * rows + 0.4))
+    figure = plots._figure(max(5.5, 3.4 * columns) + 1.6, max(3.6, 2.5 * rows + 0.4))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
@@ -156,7 +157,7 @@ def _panel(axes: Axes, contents: Contents, values: Sequence[Any], cells: Sequenc
     factor, policy = (list(contents.factors).index(name) for name in (along, "policy"))
     levels = list(contents.factors[along])
     policies = list(contents.factors["policy"])
-    styles = plots.styles_of([str(name) for name in policies])
+    styles = plots._styles([str(name) for name in policies])
     scale = contents.scale(along)
     for number, name in enumerate(policies):
         mine = [k for k in cells if contents.cells[k][policy] == name and np.isfinite(values[0][k])]
@@ -170,19 +171,20 @@ def _panel(axes: Axes, contents: Contents, values: Sequence[Any], cells: Sequenc
             order = np.argsort(x)
             x, middle, low, high = x[order], middle[order], low[order], high[order]
             axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-            axes.plot(x, middle, color=colour, linestyle=dash, marker="o", markersize=3, linewidth=1.5, label=str(name))
+            look: dict[str, Any] = {"linestyle": dash, "marker": _MARKERS[dash], "markersize": 3, "linewidth": 1.5}
+            axes.plot(x, middle, color=colour, label=str(name), **look)
             continue
         shift = 0.0 if along == "policy" else 0.7 * ((number + 0.5) / len(policies) - 0.5)
         x = np.array([levels.index(contents.cells[k][factor]) + shift for k in mine])
         sides = [middle - low, high - middle]
-        axes.errorbar(x, middle, sides, color=colour, fmt="o", markersize=4, elinewidth=1.6, label=str(name))
+        axes.errorbar(x, middle, sides, color=colour, fmt=_MARKERS[dash], markersize=4, elinewidth=1.6, label=str(name))
 
 
 def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> None:
     """Scale and limits of the vertical axis."""
     if log:
         axes.set_yscale("log")
-    plots.light_grid(axes)
+    plots._grid(axes)
     if log:
         from matplotlib.ticker import LogLocator, NullLocator
 

@@ -120,7 +120,7 @@ def _vega() -> str:
 def _data(contents: Contents) -> dict[str, Any]:
     """What the page's script reads: columns, not rows, which keeps the file small."""
     place = {name: {level: k for k, level in enumerate(levels)} for name, levels in contents.factors.items()}
-    styles = plots.styles_of([str(policy) for policy in contents.factors["policy"]])
+    styles = plots._styles([str(policy) for policy in contents.factors["policy"]])
     return {
         "name": contents.name,
         "description": str(contents.described.get("description") or ""),
@@ -163,8 +163,10 @@ def _data(contents: Contents) -> dict[str, Any]:
 
 
 def _style(colour: str, dash: str) -> dict[str, Any]:
+    """How the page draws a policy: relatives share a colour, and differ in dashes of lines and shapes of points."""
     dashes: dict[str, list[int]] = {"-": [1, 0], "--": [7, 4], ":": [2, 3], "-.": [7, 3, 2, 3]}
-    return {"light": colour, "dark": _DARK.get(colour, colour), "dash": dashes[dash]}
+    shapes = {"-": "circle", "--": "square", ":": "triangle-up", "-.": "diamond"}
+    return {"light": colour, "dark": _DARK.get(colour, colour), "dash": dashes[dash], "shape": shapes[dash]}
 
 
 def _numbers(values: Sequence[float] | np.ndarray[Any, Any]) -> list[float | int | None]:

@@ -95,7 +95,10 @@
     line.setAttribute("stroke", policyColours()[k]);
     line.setAttribute("stroke-width", "3");
     line.setAttribute("stroke-dasharray", data.styles[k].dash.join(" "));
-    made.append(line);
+    const mark = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    mark.setAttribute("d", { circle: "M9 5a4 4 0 1 0 8 0a4 4 0 1 0-8 0", square: "M9.5 1.5h7v7h-7Z", "triangle-up": "M13 .5l4.5 8h-9Z", diamond: "M13 0l4.5 5-4.5 5-4.5-5Z" }[data.styles[k].shape]);
+    mark.setAttribute("fill", policyColours()[k]);
+    made.append(line, mark);
     return made;
   }
 
@@ -132,6 +135,7 @@
     const names = shown.map((k) => policies[k]);
     return {
       color: { field: "policy", type: "nominal", legend: null, scale: { domain: names, range: shown.map((k) => policyColours()[k]) } },
+      shape: { field: "policy", type: "nominal", legend: null, scale: { domain: names, range: shown.map((k) => data.styles[k].shape) } },
       strokeDash: { field: "policy", type: "nominal", legend: null, scale: { domain: names, range: shown.map((k) => data.styles[k].dash) } },
     };
   };
@@ -192,8 +196,8 @@
         axis: { title: factor.scale.title, values: levels, format: ".3~s", labelOverlap: "greedy", grid: false } };
       layer.push(
         { mark: { type: "area", opacity: 0.17 }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color: look.color } },
-        { mark: { type: "line", strokeWidth: 1.8 }, encoding: { x, y, ...look } },
-        { mark: { type: "point", filled: true, size: 34, opacity: 1 }, encoding: { x, y, color: look.color, tooltip } },
+        { mark: { type: "line", strokeWidth: 1.8 }, encoding: { x, y, color: look.color, strokeDash: look.strokeDash } },
+        { mark: { type: "point", filled: true, size: 34, opacity: 1 }, encoding: { x, y, color: look.color, shape: look.shape, tooltip } },
       );
     } else {
       const domain = factor.levels.map((_, k) => level(factor, k)).filter((_, k) => !state.hidden.get(factor.name).has(k));
@@ -202,7 +206,7 @@
       const offset = factor.name === "policy" ? {} : { xOffset: { field: "policy", type: "nominal", scale: { domain: look.color.scale.domain } } };
       layer.push(
         { mark: { type: "rule", strokeWidth: 2, opacity: 0.75 }, encoding: { x, ...offset, y: { ...y, field: "low" }, y2: { field: "high" }, color: look.color } },
-        { mark: { type: "point", filled: true, size: 42, opacity: 1 }, encoding: { x, ...offset, y, color: look.color, tooltip } },
+        { mark: { type: "point", filled: true, size: 42, opacity: 1 }, encoding: { x, ...offset, y, color: look.color, shape: look.shape, tooltip } },
       );
     }
     if (options.rule !== undefined) layer.unshift({ mark: { type: "rule", color: colour("soft"), strokeDash: [4, 3] }, encoding: { y: { datum: options.rule, type: "quantitative", scale: yScale } } });
@@ -276,7 +280,7 @@
       if (!values.length) return nothing("detail", "There is no other policy to compare here.");
       const y = { field: "policy", type: "nominal", sort: null, scale: { domain: values.map((row) => row.policy) }, axis: { title: null, domain: false, ticks: false, labelColor: colour("ink"), labelFontSize: 12, labelLimit: narrow() ? 110 : 170, grid: true } };
       const x = { field: "x", type: "quantitative", scale: { nice: true, padding: 8 }, axis: { title: (narrow() ? "difference" : `${metric.label}: difference to ${data.against}`) + (metric.unit ? ` (${metric.unit})` : ""), format: metric.share ? "~%" : ticks(Math.max(...values.map((row) => row.high))), tickCount: 5, grid: true } };
-      const color = byPolicy().color;
+      const { color, shape } = byPolicy();
       const tooltip = [["policy", "policy"], ["mean", metric.label], ["what", "difference"], ["interval", percent], ["ratio", "ratio"], ["verdict", "verdict"], ["n", "replications"]]
         .map(([field, name]) => ({ field, title: name }));
       return embed("detail", (width) => ({
@@ -284,7 +288,7 @@
         layer: [
           { mark: { type: "rule", color: colour("soft"), strokeDash: [4, 3] }, encoding: { x: { datum: 0, type: "quantitative" } } },
           { mark: { type: "rule", strokeWidth: 3, opacity: 0.8, strokeCap: "round" }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color } },
-          { mark: { type: "point", filled: true, size: 80, opacity: 1 }, encoding: { y, x, color, tooltip } },
+          { mark: { type: "point", filled: true, size: 80, opacity: 1 }, encoding: { y, x, color, shape, tooltip } },
           { mark: { type: "text", align: "left", dx: 10, fontSize: 12, color: colour("soft") }, encoding: { y, x: { value: "width" }, text: { field: "ratio" } } },
         ],
       }), 1, `Differences of ${metric.label} to ${data.against} in one setting: ${values.map((row) => `${row.policy} ${row.what}`).join(", ")}.`);
