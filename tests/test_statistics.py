@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -314,3 +315,20 @@ def test_what_cannot_be_used_is_said() -> None:
     ):
         assert all(map(math.isnan, empty))
     assert math.isnan(statistics.mean_interval([3.0]).low)
+
+
+def test_the_table_of_coverage_can_be_made_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from verification import coverage
+
+    monkeypatch.setattr(coverage, "RUNS", 80)
+    monkeypatch.setattr(coverage, "SIMULATIONS", 60)
+    assert coverage.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "statistics.md").read_text("utf-8")
+    for line in lines:
+        values, interval, _ = (cell.strip() for cell in line.strip("|").split("|"))
+        shown = f"| {values} | {interval.split(' values on')[0].rsplit(',', 1)[0]}"  # without the average, which varies
+        assert shown in page
+    assert len(lines) == 2 + 3 * 8 + 2 * 3

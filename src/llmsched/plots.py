@@ -348,7 +348,9 @@ def _figure(width: float, height: float) -> Figure:
 
 def _styles(policies: Sequence[str]) -> dict[str, tuple[str, str]]:
     others = [policy for policy in policies if policy not in STYLES]
-    return {**STYLES, **{policy: (_OTHERS[k % len(_OTHERS)], "-.") for k, policy in enumerate(sorted(others))}}
+    colours, dashes = len(_OTHERS), ("-.", "-", ":", "--")  # so that 24 can be told apart
+    looks = {policy: (_OTHERS[k % colours], dashes[k // colours % 4]) for k, policy in enumerate(sorted(others))}
+    return {**STYLES, **looks}
 
 
 def _grid(axes: Axes) -> None:

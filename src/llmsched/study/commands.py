@@ -14,12 +14,15 @@ import typer
 
 from .. import console
 from ..errors import InputError, nearest
+from . import report_command
 
 app = typer.Typer(
     help="Monte Carlo studies: one file says what is run; interrupted, they go on; results are Parquet.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+
+app.command("report")(report_command.report)
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.", show_default=False)]
 _Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the results.", show_default=False)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +131,7 @@ def best(
     *,
     along: str = "policy",
     largest: bool = False,
+    leave_out: Collection[Any] = (),
     confidence: float = 0.95,
 ) -> pyarrow.Table:
     """Which policies may be the best in each setting of the other factors: a row per cell.
@@ -139,11 +140,12 @@ def best(
     ``regret`` (how much worse than the best), ``regret_low``, ``regret_high`` (simultaneous within the setting) and
     ``verdict``: ``best``, ``among the best`` (more than one may be it), ``worse`` or ``no data``. With probability
     `confidence`, all that is said of one setting is true: see `statistics.best`. A policy without a single value is
-    left out of the comparison.
+    left out of the comparison, as are those of `leave_out`, which have no row: one that knows the truth, say.
     """
     cells = Cells.of(results, [metric])
     rows = []
-    for setting in cells.settings(along):
+    for found_there in cells.settings(along):
+        setting = {level: cell for level, cell in found_there.items() if level not in leave_out}
         members = [cell for cell in setting.values() if len(cells.values(cell, metric)[1])]
         x = cells.paired(members, metric)
         found = statistics.best(x, confidence, largest=largest)

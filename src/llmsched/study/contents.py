@@ -1,0 +1,292 @@
+"""What a report of a study says, as numbers: computed once, for the page, the figures and the table alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, nearest
+from ..policy import Policy, policies
+from . import statistics, summary
+from .statistics import FloatArray, Precision
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["Contents", "Metric"]
+
+#: Metrics of which more is better.
+_LARGEST = frozenset({"goodput", "goodput_rate", "requests_rate", "tokens_rate", "busy", "cache_use", "jain"})
+_SHARES = frozenset({"wasted_share", "peak_share", "goodput", "busy", "cache_use"})
+_UNITS = {
+    "evictions": "per simulation",
+    "evicted_requests": "per simulation",
+    "wasted_tokens": "tokens per simulation",
+    "peak_memory": "tokens",
+}
+_UNITLESS = frozenset({"evictions_per_request", "jain", "above_capacity"})
+_RATES = frozenset({"goodput_rate", "requests_rate", "tokens_rate", "stable_rate"})
+_SCALES = {"rate": "arrival rate", "cv": "burstiness (cv of the gaps)", "speed": "speed of the trace"}
+_VERDICTS = ("best", "among the best", "worse", "no data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric and its looks: `share` if it is from 0 to 1 and shown in per cent, `largest` if more is better."""
+
+    name: str
+    unit: str
+    share: bool
+    largest: bool
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        text = self.name.replace("_", " ")
+        text = re.sub(r"^(ttft|tpot|e2e)\b", lambda found: found[0].upper(), text)
+        return re.sub(r"^(p\d[\d.]*) (.*)$", r"\2 \1", text)  # "latency p99"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contents:
+    """The numbers of a report.
+
+    `described` is what study.json says, `text` the study file. `factors` maps each factor to its levels, in the study's
+    order; `cells` has a tuple of levels per cell. `values` has for each metric columns over the cells: ``n``, ``mean``,
+    ``low``, ``high``, ``p10``, ``p50``, ``p90``, the paired ``difference`` and ``ratio`` to the policy `against` with
+    their limits (NaN for itself), ``regret`` with its limits, and ``verdict`` (an index of `Contents.verdicts`, -1 for
+    policies that know the truth: these are no candidates).
+    """
+
+    described: Mapping[str, Any]
+    text: str
+    factors: Mapping[str, Sequence[Any]]
+    cells: Sequence[tuple[Any, ...]]
+    metrics: Sequence[Metric]
+    metric: str
+    against: str
+    clairvoyant: frozenset[str]
+    confidence: float
+    simulations: int
+    failures: int
+    values: Mapping[str, Mapping[str, FloatArray]]
+
+    verdicts = _VERDICTS
+
+    @classmethod
+    def of(
+        cls,
+        results: pyarrow.Table,
+        described: Mapping[str, Any],
+        text: str = "",
+        *,
+        metric: str | None = None,
+        against: str | None = None,
+        failures: int = 0,
+    ) -> Contents:
+        """The contents of a report on `results`, as `llmsched.study.results` reads them.
+
+        `metric` is what is looked at first (by default what the study's precision is about, or the mean latency),
+        `against` the policy that others are compared with (by default hsf, or the first).
+
+        Raises InputError if one of them does not exist, or there are no results yet.
+        """
+        if not len(results):
+            raise InputError("the study has no results yet: run it first")
+        cells = summary.Cells.of(_with_eviction_rate(results))
+        cells = dataclasses.replace(cells, metrics=_constant_left_out(cells))
+        rule = _precision(described)
+        confidence = 0.95 if rule is None else next(iter(rule.values())).confidence
+        first = metric or next(iter(rule or {}), "mean_latency" if "mean_latency" in cells.metrics else None)
+        first = first or (cells.metrics[0] if cells.metrics else "")
+        if first not in cells.metrics:
+            raise InputError(f"the results have no metric {first!r}: {nearest(first, cells.metrics)}")
+        factors = _factors(cells, described)
+        known = factors["policy"]
+        baseline = against or ("hsf" if "hsf" in known else known[0])
+        if baseline not in known:
+            raise InputError(f"the study has no policy {baseline!r}: {nearest(str(baseline), known)}")
+        order = sorted(range(len(cells)), key=lambda k: _place(cells.keys[k], factors))
+        clairvoyant = frozenset(name for name in known if _knows_the_truth(name, described))
+        timed = any((described.get("definitions") or {}).get("clocks", {}).values()) or "clock" in factors
+        metrics = [_metric(name, "seconds" if timed else "rounds") for name in cells.metrics]
+        values = {
+            m.name: {k: v[order] for k, v in _columns(cells, m, baseline, clairvoyant, confidence, rule).items()}
+            for m in metrics
+        }
+        return cls(
+            described=described,
+            text=text,
+            factors=factors,
+            cells=[cells.keys[k] for k in order],
+            metrics=metrics,
+            metric=first,
+            against=baseline,
+            clairvoyant=clairvoyant,
+            confidence=confidence,
+            simulations=len(results),
+            failures=failures,
+            values=values,
+        )
+
+    @cached_property
+    def name(self) -> str:
+        """What the study is called."""
+        return str(self.described.get("name") or "study")
+
+    def has(self, metric: str) -> bool:
+        """Whether there is a metric of this name."""
+        return metric in self.values
+
+    def about(self, metric: str) -> Metric:
+        """The metric of this name."""
+        return next(m for m in self.metrics if m.name == metric)
+
+    @property
+    def memory_use(self) -> str | None:
+        """The metric that tells the use of the cache, if there is one."""
+        return next(filter(self.has, ("peak_share", "cache_use", "peak_memory")), None)
+
+    @property
+    def eviction_rate(self) -> str | None:
+        """The metric that tells how often requests are evicted, if there is one."""
+        return next(filter(self.has, ("evictions_per_request", "evictions", "evicted_requests")), None)
+
+    def scale(self, factor: str) -> tuple[str, list[float]] | None:
+        """What a numeric axis for this factor says, and the place of every level on it; None if these are just names.
+
+        Workloads that differ in one number alone, such as the requests or their rate, lie along that number.
+        """
+        levels = self.factors[factor]
+        if len(levels) < 2:
+            return None
+        if all(isinstance(level, (int, float)) for level in levels):
+            return ("memory (tokens)" if factor == "memory" else factor), [float(level) for level in levels]
+        entries = (self.described.get("definitions") or {}).get("workloads") or {}
+        if factor != "workload" or not all(level in entries for level in levels):
+            return None
+        fields = [{key: value for key, value in entries[level].items() if key != "name"} for level in levels]
+        differ = [key for key in fields[0] if any(field[key] != fields[0][key] for field in fields)]
+        if len(differ) != 1:
+            return None
+        numbers = [field[differ[0]] for field in fields]
+        if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+            return None
+        return _SCALES.get(differ[0], differ[0]), [float(number) for number in numbers]
+
+    @property
+    def varied(self) -> list[str]:
+        """The factors with more than one level."""
+        return [name for name, levels in self.factors.items() if len(levels) > 1]
+
+    @property
+    def along(self) -> str:
+        """The factor that pictures begin with: numbers before names, policies last."""
+        others = [name for name in self.varied if name != "policy"]
+        return next((name for name in others if name == "memory"), next(iter(others), "policy"))
+
+
+def _columns(
+    cells: summary.Cells,
+    metric: Metric,
+    against: str,
+    clairvoyant: frozenset[str],
+    confidence: float,
+    rule: Mapping[str, Precision] | None,
+) -> dict[str, FloatArray]:
+    name = metric.name
+    means = summary.means(cells, [name], confidence=confidence, precision=rule, resamples=0)
+    columns = {key: means[key].to_numpy().astype(np.float64) for key in ("n", "mean", "low", "high")}
+    tails = np.full((len(cells), 3), np.nan)
+    for cell in range(len(cells)):
+        x = cells.values(cell, name)[1]
+        if len(x):
+            tails[cell] = np.quantile(x, (0.1, 0.5, 0.9))
+    columns |= dict(zip(("p10", "p50", "p90"), tails.T, strict=True))
+    paired = summary.compared(cells, against, [name], confidence=confidence)
+    best = summary.best(cells, name, largest=metric.largest, leave_out=clairvoyant, confidence=confidence)
+    for table, wanted in (
+        (paired, ("difference", "difference_low", "difference_high", "ratio", "ratio_low", "ratio_high")),
+        (best, ("regret", "regret_low", "regret_high")),
+    ):
+        at = _positions(cells, table)
+        for key in wanted:
+            columns[key] = np.full(len(cells), np.nan)
+            columns[key][at] = table[key].to_numpy()
+    columns["verdict"] = np.full(len(cells), -1.0)
+    columns["verdict"][_positions(cells, best)] = [_VERDICTS.index(verdict) for verdict in best["verdict"].to_pylist()]
+    return columns
+
+
+def _positions(cells: summary.Cells, table: pyarrow.Table) -> list[int]:
+    """Which cell each row of a table of `summary` is about."""
+    place = {key: k for k, key in enumerate(cells.keys)}
+    return [place[key] for key in zip(*(table[factor].to_pylist() for factor in cells.factors), strict=True)]
+
+
+def _with_eviction_rate(results: pyarrow.Table) -> pyarrow.Table:
+    """The results with evictions per request; how many requests there were is a total over a mean."""
+    needed = {"evictions", "mean_latency", "total_latency"}
+    if not needed <= set(results.column_names) or "evictions_per_request" in results.column_names:
+        return results
+    evictions, mean, total = (np.asarray(results[name].to_numpy(), np.float64) for name in sorted(needed))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = evictions / np.rint(total / mean)
+    import pyarrow
+
+    return results.append_column("evictions_per_request", pyarrow.array(rate))
+
+
+def _constant_left_out(cells: summary.Cells) -> tuple[str, ...]:
+    """The metrics that have a value anywhere."""
+    return tuple(name for name in cells.metrics if np.isfinite(cells.columns[name]).any())
+
+
+def _precision(described: Mapping[str, Any]) -> dict[str, Precision] | None:
+    """The rule by which replications were added, by the metric it looks at."""
+    found = described.get("replications")
+    if not isinstance(found, Mapping):
+        return None
+    fields = {field.name for field in dataclasses.fields(statistics.Precision)}
+    return {found["metric"]: Precision(**{key: value for key, value in found.items() if key in fields})}
+
+
+_KEYS = dict(zip(summary.FACTORS, ("workloads", "intervals", "policies", "memories", "clocks"), strict=True))
+
+
+def _factors(cells: summary.Cells, described: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The levels of each factor that are among the results: in the study's order, numbers in ascending order."""
+    factors = {}
+    for name in cells.factors:
+        there = cells.levels(name)
+        told = list((described.get("definitions") or {}).get(_KEYS.get(name, ""), ()))
+        if all(isinstance(level, str) for level in there):
+            there.sort(key=lambda level, told=told: told.index(level) if level in told else len(told))  # type: ignore[misc]
+        factors[name] = there
+    if "policy" not in factors:
+        raise InputError(f"the results have no column 'policy': {', '.join(cells.factors)}")
+    return factors
+
+
+def _place(key: tuple[Any, ...], factors: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
+    return tuple(levels.index(level) for level, levels in zip(key, factors.values(), strict=True))
+
+
+def _knows_the_truth(name: str, described: Mapping[str, Any]) -> bool:
+    fields = ((described.get("definitions") or {}).get("policies") or {}).get(name)
+    policy = Policy(**fields) if fields is not None else policies.get(name)
+    return policy is not None and policy.clairvoyant
+
+
+def _metric(name: str, time: str) -> Metric:
+    unit = _UNITS.get(name, "")
+    if name in _RATES:
+        unit = f"per {time.removesuffix('s')}"
+    elif name not in _SHARES | _UNITLESS | _UNITS.keys():
+        unit = "rounds" if name == "rounds" else time
+    return Metric(name, unit, name in _SHARES, name in _LARGEST)
