@@ -176,6 +176,20 @@ def test_service_metrics_and_clocks():
         assert done.values[:, k].tolist() == expected
 
 
+@pytest.mark.parametrize("metric", ["mean_latency", "ttft_p99"])  # in batches, and one by one for service metrics
+def test_chunked_prefill_and_priorities_from_a_trace(tmp_path, metric):
+    w = ls.generate.lmsys(40, 1)
+    ls.traces.write(w.replace(priority=w.prompt % 2), tmp_path / "w.csv")
+    axes = {"workloads": [{"name": "w", "trace": str(tmp_path / "w.csv")}], "memories": [3000]}
+    study = Study(**axes, policies=["vllm-priority"], prefill_budget=32, metrics=[metric], replications=1)
+    plan = study.plan()
+    done = work(Task(plan, 0, np.arange(1), np.arange(1), np.ones((1, 1), bool)))
+    result = study.simulate(0, **plan.labels(plan.cells[0]))
+    assert result.prefill_budget == 32
+    alone = ls.service.metrics(result).percentile("ttft", 99) if metric == "ttft_p99" else result.mean_latency
+    assert done.values.tolist() == [[alone]]
+
+
 def test_traces_are_resampled_cut_into_windows_or_taken_whole(tmp_path):
     trace = ls.generate.gamma(ls.generate.lmsys(200, 5), 0.5, 2, 5).with_intervals(ls.intervals.relative("0.5"))
     ls.traces.write(trace, tmp_path / "t.csv")
@@ -503,6 +517,7 @@ def test_a_larger_study_is_refused_unless_it_may_extend(plain, tmp_path):
         ({"seed": 12}, "seed was 11 and is 12"),
         ({"metrics": ("mean_latency",)}, "metrics was"),
         ({"max_batch": 9}, "max_batch was null and is 9"),
+        ({"prefill_budget": 64}, "prefill_budget was null and is 64"),
         ({"policies": ("hsf",)}, "policies lost 'amin'"),
         ({"replications": 3}, "replications were 8 and are 3"),
         (
