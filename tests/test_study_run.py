@@ -183,7 +183,7 @@ def test_chunked_prefill_and_priorities_from_a_trace(tmp_path, metric):
     axes = {"workloads": [{"name": "w", "trace": str(tmp_path / "w.csv")}], "memories": [3000]}
     study = Study(**axes, policies=["vllm-priority"], prefill_budget=32, metrics=[metric], replications=1)
     plan = study.plan()
-    done = work(Task(plan, 0, np.arange(1), np.arange(1), np.ones((1, 1), bool)))
+    done = work(Task(plan, 0, np.arange(1), np.arange(1), np.ones((1, 1), bool)), plan.read["w"])
     result = study.simulate(0, **plan.labels(plan.cells[0]))
     assert result.prefill_budget == 32
     alone = ls.service.metrics(result).percentile("ttft", 99) if metric == "ttft_p99" else result.mean_latency
