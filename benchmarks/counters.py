@@ -51,6 +51,10 @@ def _arriving(n: int) -> ls.Workload:
     return ls.generate.poisson(_buckets(n), rate=1.1, seed=1)
 
 
+def _calibrated(workload: ls.Workload) -> ls.Workload:
+    return workload.with_lengths(ls.LengthTable.from_outputs(ls.generate.lmsys(5000, seed=9).output))
+
+
 def _renamed(case: Case, name: str) -> Case:
     return dataclasses.replace(case, name=name)
 
@@ -84,6 +88,9 @@ CASES: Mapping[str, Callable[[], Case]] = {
         "amin arriving 5000": lambda: Case("", _arriving(5000), "amin"),
         "fcfs chunked 5000": lambda: Case("", _arriving(5000), "fcfs", prefill_budget=128),
         "mcsf chunked 1000": lambda: Case("", _noisy(1000), "mcsf", prefill_budget=128),
+        "conditional 1000": lambda: Case("", _calibrated(_lmsys(1000)), "conditional"),
+        "sglang arriving 5000": lambda: Case("", _arriving(5000).replace(upper=1000), "sglang"),
+        "past-future arriving 5000": lambda: Case("", _arriving(5000).replace(upper=1000), "past-future"),
         "fcfs tight 2000": lambda: Case("", _arriving(2000), "fcfs", MEMORY // 8),
         "s3 noisy 5000": lambda: Case("", _noisy(5000), "s3"),
         "trtllm arriving 5000": lambda: Case("", _arriving(5000), "trtllm"),

@@ -76,6 +76,8 @@ def _key(w: ls.Workload, policy: ls.Policy, i: int) -> object:
     if policy.order == "volume":
         s, o = int(w.prompt[i]), int(w.output[i])
         return s * o + o * (o + 1) // 2
+    if policy.order == "table":
+        return int(w.lengths.quantile(policy.quantile)[w.classes[i], 0])
     if policy.order in ("bound", "area"):
         bound = _first_bound(w, policy, i)
         return bound if policy.order == "bound" else (int(w.prompt[i]) + bound) * bound
@@ -88,7 +90,11 @@ def _first_bound(w: ls.Workload, policy: ls.Policy, i: int) -> int:
 
 def _feasible(w: ls.Workload, policy: ls.Policy, generated: dict[int, int], memory: int, capacity: int) -> bool:
     def believed(i: int, g: int) -> int:
-        b = _first_bound(w, policy, i) if policy.reserve == "bound" else int(getattr(w, policy.reserve)[i])
+        if policy.reserve == "conditional":
+            row = w.lengths.quantile(policy.quantile)[w.classes[i]].tolist()
+            b = row[min(g, len(row) - 1)]
+        else:
+            b = _first_bound(w, policy, i) if policy.reserve == "bound" else int(getattr(w, policy.reserve)[i])
         return min(max(b, g + 1), memory - int(w.prompt[i]))
 
     coming = sum(int(w.prompt[i]) + g + 1 for i, g in generated.items())

@@ -57,7 +57,18 @@ def problems(draw: st.DrawFn, most: int = 12) -> tuple[ls.Workload, int]:
         grain = draw(st.sampled_from([1.0, 0.25, 0.1, 7.0]))
         arrival = [grain * draw(st.integers(0, 40)) for _ in range(n)]
     priority = draw(st.lists(st.integers(-2, 2), min_size=n, max_size=n))
-    return ls.Workload(prompts, outputs, lower, upper, point, arrival, priority), memory
+    workload = ls.Workload(prompts, outputs, lower, upper, point, arrival, priority)
+    return draw(with_lengths(workload)), memory
+
+
+@st.composite
+def with_lengths(draw: st.DrawFn, workload: ls.Workload) -> ls.Workload:
+    """The workload with a table of lengths of up to three classes, longer and shorter than the truth."""
+    kinds = draw(st.integers(1, 3))
+    seen = draw(st.lists(st.integers(1, 40), min_size=kinds, max_size=20))
+    labels = [*range(kinds), *(draw(st.integers(0, kinds - 1)) for _ in seen[kinds:])]
+    table = ls.LengthTable.from_outputs(seen, labels)
+    return workload.with_lengths(table, [draw(st.integers(0, kinds - 1)) for _ in range(len(workload))])
 
 
 @st.composite
@@ -70,6 +81,13 @@ def compositions(draw: st.DrawFn, n: int) -> ls.Policy:
         fields["order"] = draw(st.lists(st.sampled_from([-1.5, -0.0, 0.0, 1.0, 2.5, 1e300]), min_size=n, max_size=n))
     fields["margin"] = draw(st.sampled_from([0.0, 0.0, 0.1, 0.25, 0.9]))
     fields["beta"] = draw(st.sampled_from([0.1, 0.5, 1.0]))
+    fields["headroom"] = draw(st.sampled_from([1, 1, 2, 5, 20]))
+    fields["quantile"] = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
+    fields["ratio"] = draw(st.sampled_from([0.01, 0.3, 0.7, 1.0]))
+    fields["ratio_floor"] = draw(st.sampled_from([0.0, 0.14, 1.0]))
+    fields["ratio_rounds"] = draw(st.sampled_from([1, 3, 20, 600]))
+    fields["clip"] = draw(st.sampled_from([1, 4, 4096]))
+    fields["window"] = draw(st.sampled_from([1, 3, 1000]))
     return ls.Policy(**fields)
 
 

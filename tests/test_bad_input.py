@@ -155,7 +155,7 @@ def test_a_priority_is_a_whole_number(priority):
 
 @pytest.mark.parametrize("policy", sorted(ls.policies))
 def test_a_cache_too_small_names_the_request_and_what_would_do(policy):
-    w = ls.Workload([1, 5, 90], [3, 6, 10], 1, 9, 2, priority=0)
+    w = ls.Workload([1, 5, 90], [3, 6, 10], 1, 9, 2, priority=0).with_lengths(ls.LengthTable.from_outputs([4]))
     error = said(errors.MemoryTooSmallError, workload=w, policy=policy, memory=10)
     assert error.request == 1  # the first that does not fit
     assert error.needed == 100

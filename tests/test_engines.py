@@ -82,6 +82,7 @@ def test_engines_agree_when_the_cache_is_under_pressure(name, resume, fill):
         np.maximum(1, output + rng.integers(-8, 8, n)), np.sort(rng.exponential(3, n).cumsum()),
         rng.integers(0, 3, n),
     )  # fmt: skip
+    w = w.with_lengths(ls.LengthTable.from_outputs(rng.integers(1, 20, 50)))
     policy = dataclasses.replace(ls.policies[name], resume=resume, fill=fill)
     for memory, seed in ((40, 0), (150, 1), (400, None)):
         for workload in (w, w.replace(arrival=None)):

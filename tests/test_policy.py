@@ -162,6 +162,17 @@ def test_fields_that_nothing_reads_do_not_count():
     assert dataclasses.replace(ls.policies["fcfs"], bound="upper", hold="peak") == ls.policies["fcfs"]
     assert dataclasses.replace(AMIN, bound="upper") != AMIN
     assert dataclasses.replace(ls.policies["amax"], hold="peak") != ls.policies["amax"]
+    assert dataclasses.replace(AMIN, quantile=0.1, ratio=1, ratio_floor=0, ratio_rounds=9, clip=1, window=7) == AMIN
+    assert dataclasses.replace(ls.policies["fcfs"], tie="prompt") == ls.policies["fcfs"]
+    for name, fields in {
+        "amin": {"tie": "prompt"},
+        "fcfs": {"headroom": 2},
+        "conditional": {"quantile": 0.4},
+        "past-future": {"window": 200},
+    }.items():
+        assert dataclasses.replace(ls.policies[name], **fields) != ls.policies[name]
+    for fields in ({"ratio": 1}, {"ratio_floor": 0}, {"ratio_rounds": 9}, {"clip": 1}, {"headroom": 1}):
+        assert dataclasses.replace(ls.policies["sglang"], **fields) != ls.policies["sglang"]
     assert dataclasses.replace(ls.policies["clearing"], beta=0.7) != ls.policies["clearing"]
     assert dataclasses.replace(ls.policies["aell"], cap_refine="double") != ls.policies["aell"]
 
@@ -237,6 +248,9 @@ def test_a_margin_of_any_numeric_type_is_the_same_policy_and_travels_as_json(mar
         ("trtllm", ("upper",), False),
         ("s3", ("upper",), False),
         ("rect", (), False),
+        ("conditional", ("lengths",), False),
+        ("sglang", ("upper",), False),
+        ("past-future", ("upper",), False),
     ],
 )
 def test_needs_and_clairvoyance_of_the_named(name, needs, clairvoyant):
@@ -253,6 +267,10 @@ def test_needs_and_clairvoyance_of_the_named(name, needs, clairvoyant):
         ({"order": "volume", "reserve": "none", "evict": "newest"}, (), True),
         ({"order": [1, 2], "reserve": "output", "evict": "newest"}, (), True),
         ({"order": [1, 2], "reserve": "none", "evict": "newest"}, (), False),
+        ({"order": "table", "reserve": "none", "evict": "newest"}, ("lengths",), False),
+        ({"order": "arrival", "reserve": "conditional"}, ("lower", "lengths"), False),
+        ({"order": "arrival", "reserve": "ratio", "evict": "all"}, ("upper",), False),
+        ({"order": "bound", "reserve": "history", "evict": "all"}, ("lower", "upper"), False),
         ({"cap": "bound", "cap_refine": "double"}, ("lower",), False),
         ({"bound": "upper"}, ("upper",), False),
         ({"bound": "point", "cap": "bound"}, ("upper", "point"), False),
@@ -275,7 +293,7 @@ def test_needs_of_compositions(fields, needs, clairvoyant):
 def test_what_a_policy_does_not_need_it_does_not_read(policy):
     """Without the columns it does not need, or with nonsense in them, it does the same."""
     w = ls.generate.lmsys(60, seed=3).with_intervals(ls.intervals.buckets(50))
-    w = w.replace(point=w.output + 3, priority=w.prompt % 3)
+    w = w.replace(point=w.output + 3, priority=w.prompt % 3).with_lengths(ls.LengthTable.from_outputs([20, 100, 300]))
     optional = ("lower", "upper", "point", "priority")
     bare = w.replace(**{column: None for column in optional if column not in policy.needs})
     full, less = (ls.simulate(x, policy, memory=3000) for x in (w, bare))
@@ -286,7 +304,7 @@ def test_what_a_policy_does_not_need_it_does_not_read(policy):
 def test_no_policy_but_the_clairvoyant_sees_the_truth_before_it_happens(policy):
     """Two workloads that differ only in an output not reached yet: until then they are the same."""
     w = ls.Workload(3, [20, 9, 30, 4, 12], lower=[4, 4, 4, 4, 8], upper=40, point=[18, 10, 25, 5, 12])
-    w = w.replace(priority=[1, 0, 1, 2, 0])
+    w = w.replace(priority=[1, 0, 1, 2, 0]).with_lengths(ls.LengthTable.from_outputs([5, 10, 15, 20, 25]))
     longer = w.replace(output=[20, 9, 31, 4, 12])  # differs after 30 tokens of request 2
     both = [ls.simulate(x, policy, memory=60, record="timeline", seed=None) for x in (w, longer)]
     rows = [r.timeline.expand() for r in both]

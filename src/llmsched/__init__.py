@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .batch import Batch, simulate_batch
     from .bounds import LowerBound, lower_bound
     from .clock import Clock, clocks
+    from .lengths import LengthTable
     from .optimum import optimal
     from .planner import best_known
     from .policy import Policy, policies
@@ -27,6 +28,7 @@ __all__ = [
     "Adversary",
     "Batch",
     "Clock",
+    "LengthTable",
     "LowerBound",
     "Policy",
     "Result",
@@ -62,6 +64,7 @@ _HOME = {
     "Adversary": "adversarial",
     "Batch": "batch",
     "Clock": "clock",
+    "LengthTable": "lengths",
     "LowerBound": "bounds",
     "Policy": "policy",
     "Result": "result",

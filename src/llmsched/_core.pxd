@@ -3,6 +3,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from llmsched._belief cimport Belief, BeliefRules
 from llmsched._heap cimport Entry, Heap
 from llmsched._line cimport Line
 from llmsched._profile cimport Profile
@@ -16,11 +17,13 @@ cdef enum Order:
     ORDER_QUEUE
     ORDER_BOUND
     ORDER_AREA      # by (s + õ)·õ, as a double
+    ORDER_TABLE     # by the believed length of the table
 
 cdef enum Reserve:
     RESERVE_NONE
     RESERVE_BOUND
     RESERVE_BELIEVED
+    RESERVE_MOVING      # see `beliefs`
 
 cdef enum Evict:
     EVICT_BOUND
@@ -68,6 +71,7 @@ cdef struct Task:
     const int64_t* bound        # õ at the start; NULL where the policy never reads it
     const int64_t* upper        # for REFINE_UPPER on caps, else NULL
     const int64_t* believed     # for RESERVE_BELIEVED, else NULL
+    BeliefRules beliefs         # for RESERVE_MOVING; the table for ORDER_TABLE too
     const int64_t* keys         # for ORDER_KEYS: these, or
     const double* real_keys     # these (finite)
     const int64_t* levels       # for EVICT_PRIORITY: the largest leaves first; else NULL
@@ -82,6 +86,8 @@ cdef struct Task:
     bint skip                   # fill="skip"
     Resume resume
     bint pause                  # pause="overflow"
+    bint longest_prompt         # tie="prompt"
+    int64_t headroom            # tokens to be free for each that remains after an overflow
     int64_t max_batch
     int64_t block               # tokens in a block of cache; memory is a multiple of it
     int64_t prefill_budget      # most tokens that a round processes; 0: no limit
@@ -182,6 +188,9 @@ cdef struct Engine:
     # what is believed
     bint profiled           # the policy looks ahead round by round, so that the profile is kept
     Profile profile
+    bint believes           # beliefs move, or a table orders: so `belief` is kept
+    bint redrawn            # what is believed of waiting requests differs from round to round
+    Belief belief
     int64_t lone_end        # nobody is admitted up to this round, as those that run are believed to outgrow C
     int32_t tested          # the request whose earliest start is known, or NONE
     int64_t earliest

@@ -10,25 +10,28 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
+from llmsched._belief cimport (
+    BELIEF_HISTORY, belief_add, belief_earliest, belief_free, belief_init, belief_length, belief_make, belief_remove,
+    length_of_class, ratio_learn, ratio_restart,
+)
 from llmsched._check cimport check
 from llmsched._eviction cimport line_up, step_out
 from llmsched._heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
 from llmsched._line cimport Node, line_add, line_free, line_init, line_join, line_refresh
-from llmsched._memory cimport allocate
+from llmsched._orders cimport area_key, order_arrivals, order_requests
 from llmsched._prefill cimport note_crowd, postpone, prefill_begin, prefill_enter
 from llmsched._profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
-from llmsched._rank cimport permutation
 from llmsched._random cimport splitmix64_below, splitmix64_unit
 from llmsched._request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._records cimport new_segment, record_attempt, reserve_round_ends
 from llmsched._rounds cimport (
     arrival_of, due, earliest_due, grow, in_blocks, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
-    run_rounds,
+    run_rounds, too_full,
 )
-from llmsched._sort cimport double_key, sort_places
-from llmsched._ties cimport Peers, ties_first, ties_free, ties_init
+from llmsched._sort cimport double_key
+from llmsched._ties cimport Peers, ties_count_longest, ties_find_longest, ties_first, ties_free, ties_init
 from llmsched._wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 
 cdef extern from * nogil:
@@ -60,13 +63,17 @@ cdef int engine_start(Engine* engine, const Task* task) noexcept nogil:
     engine.budget = task.prefill_budget if task.prefill_budget > 0 else INT64_MAX
     line_init(&engine.line)
     engine.stream = task.seed if task.seeded else 0
-    engine.profiled = task.reserve != RESERVE_NONE and not task.peak
+    engine.profiled = (task.reserve == RESERVE_BOUND or task.reserve == RESERVE_BELIEVED) and not task.peak
+    engine.believes = task.reserve == RESERVE_MOVING or task.order == ORDER_TABLE
+    engine.redrawn = task.reserve == RESERVE_MOVING and task.beliefs.kind == BELIEF_HISTORY
     for i in range(n):
         if task.output[i] > longest:
             longest = task.output[i]
     if order_requests(engine) < 0 or order_arrivals(engine) < 0 or wheel_init(&engine.wheel, longest) < 0:
         return NO_MEMORY
     if engine.profiled and profile_init(&engine.profile, task.block) < 0:
+        return NO_MEMORY
+    if engine.believes and belief_init(&engine.belief, &task.beliefs, task.memory, task.block, engine.stream) < 0:
         return NO_MEMORY
     if task.block > 1:
         engine.residues = <int64_t*>calloc(task.block, sizeof(int64_t))
@@ -94,79 +101,18 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     line_free(&engine.line)
     wheel_free(&engine.wheel)
     profile_free(&engine.profile)
+    belief_free(&engine.belief)
     ties_free(&engine.ties)
     memset(engine, 0, sizeof(Engine))
-
-
-cdef int order_requests(Engine* engine) noexcept nogil:
-    # Fills order[]: the initial admission order, by key, ties by rank.
-    cdef const Task* task = engine.task
-    cdef int64_t i, n = task.n
-    cdef int status = 0
-    cdef int64_t* converted = NULL
-    cdef const int64_t* keys = task.bound if task.order == ORDER_BOUND else task.keys
-    cdef const double* reals = task.real_keys if task.order == ORDER_KEYS else task.arrival
-    engine.order = <int32_t*>allocate(n * sizeof(int32_t))
-    engine.rank = <int32_t*>allocate(n * sizeof(int32_t))
-    if engine.order == NULL or engine.rank == NULL:
-        return -1
-    if task.seeded:
-        permutation(task.seed, engine.rank, n)
-    else:
-        for i in range(n):
-            engine.rank[i] = <int32_t>i
-    if keys == NULL and (reals != NULL or task.order == ORDER_AREA):
-        converted = <int64_t*>allocate(n * sizeof(int64_t))
-        if converted == NULL:
-            return -1
-        for i in range(n):
-            converted[i] = area_key(task.prompt[i], task.bound[i]) if task.order == ORDER_AREA else double_key(reals[i])
-        keys = converted
-    if keys != NULL:
-        status = sort_places(keys, engine.rank, engine.order, n)
-    else:
-        for i in range(n):
-            engine.order[engine.rank[i]] = <int32_t>i
-    free(converted)
-    if task.order == ORDER_KEYS or task.order == ORDER_ARRIVAL:  # a place never changes and says it all
-        free(engine.rank)
-        engine.rank = NULL
-    return status
-
-
-cdef int order_arrivals(Engine* engine) noexcept nogil:
-    # Decides where waiting requests are kept. Where they arrive in the order of their places (all at once, or admission
-    # is by arrival) those that never left need no heap: they are a range of places.
-    cdef const Task* task = engine.task
-    cdef int64_t p, n = task.n
-    cdef bint together = True
-    cdef int64_t* keys
-    cdef int status
-    if task.arrival != NULL:
-        for p in range(1, n):
-            if task.arrival[p] != task.arrival[0]:
-                together = False
-                break
-    engine.in_place = not task.skip and (together or task.order == ORDER_ARRIVAL or task.order == ORDER_QUEUE)
-    if together or task.order == ORDER_ARRIVAL or task.order == ORDER_QUEUE:
-        return 0
-    keys = <int64_t*>allocate(n * sizeof(int64_t))
-    engine.by_arrival = <int32_t*>allocate(n * sizeof(int32_t))
-    if keys == NULL or engine.by_arrival == NULL:
-        free(keys)
-        return -1
-    for p in range(n):
-        keys[p] = double_key(task.arrival[engine.order[p]])
-    status = sort_places(keys, NULL, engine.by_arrival, n)
-    free(keys)
-    return status
 
 
 cdef bint can_overflow(const Task* task) noexcept nogil:
     # Whether some request may outgrow what is believed of it. If none can, no round ever needs more than M.
     cdef int64_t i
     cdef const int64_t* belief = task.bound if task.reserve == RESERVE_BOUND else task.believed
-    if task.reserve == RESERVE_NONE or task.prefill_budget > 0:  # prefill may take longer than is believed
+    if task.reserve == RESERVE_NONE or task.reserve == RESERVE_MOVING:
+        return True
+    if task.prefill_budget > 0:  # prefill may take longer than is believed
         return True
     for i in range(task.n):
         if belief[i] < task.output[i]:
@@ -232,7 +178,8 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
 cdef inline int64_t spent(const Engine* engine) noexcept nogil:
     # Steps so far, some 100 ns each.
     cdef const Work* work = &engine.work
-    return work.rounds_stepped + work.admissions + work.feasibility_tests + (engine.profile.scanned >> 4) + engine.ticks
+    cdef int64_t scanned = engine.profile.scanned + engine.belief.scanned
+    return work.rounds_stepped + work.admissions + work.feasibility_tests + (scanned >> 4) + engine.ticks
 
 
 cdef inline void changed(Engine* engine) noexcept nogil:
@@ -253,6 +200,7 @@ cdef int arrivals(Engine* engine) noexcept nogil:
     if engine.running == 0 and engine.waiting == 0 and next_arrival(engine) > time:
         engine.epoch = engine.time = time = next_arrival(engine)
         engine.epoch_round = engine.round
+        ratio_restart(&engine.belief, engine.round)
     while engine.arrived < engine.task.n and next_arrival(engine) <= time:
         if not engine.in_place and join(engine, next_place(engine), NONE) < 0:
             return -1
@@ -384,6 +332,7 @@ cdef int32_t admission_skipping(Engine* engine, int32_t root, int64_t* wake, int
     # what stays. Where one that held the least and had the least to come would not fit, nobody does.
     cdef Node* node
     cdef int32_t left
+    cdef int64_t length
     if root == NONE or status[0] < 0:
         return root
     node = &engine.line.nodes[root]
@@ -391,7 +340,8 @@ cdef int32_t admission_skipping(Engine* engine, int32_t root, int64_t* wake, int
     if not somebody_fits(engine, node.least_held, node.least_length, wake):
         return root
     left = admission_skipping(engine, node.left, wake, status)
-    if status[0] == 0 and somebody_fits(engine, node.held, node.length, wake):
+    length = node.length if not engine.redrawn else in_line(engine, root, believed_length(engine, root))
+    if status[0] == 0 and somebody_fits(engine, node.held, length, wake):
         engine.waiting -= 1
         status[0] = admit(engine, root)
         return line_join(&engine.line, left, admission_skipping(engine, node.right, wake, status))
@@ -456,6 +406,8 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
     r.place = <int32_t>place
     r.next = r.peers = r.peer_at = NONE
     r.previous = NEVER_RAN
+    if engine.believes and belief_make(&engine.belief, p) < 0:
+        return NONE
     if place + LOOK_AHEAD < task.n:
         fetch(engine, engine.order[place + LOOK_AHEAD])
     return p
@@ -476,10 +428,6 @@ cdef inline void fetch(const Engine* engine, int32_t i) noexcept nogil:
     prefetch_to_write(&task.completion[i])
 
 
-cdef inline int64_t area_key(int64_t prompt, int64_t bound) noexcept nogil:
-    return double_key(<double>(prompt + bound) * <double>bound)
-
-
 cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # How a request that joins the waiting set compares; p is its number, or NONE where it has none yet.
     cdef const Task* task = engine.task
@@ -496,6 +444,8 @@ cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexc
         entry.key = task.bound[i] if p == NONE else engine.requests[p].bound
     elif task.order == ORDER_AREA:
         entry.key = area_key(task.prompt[i], task.bound[i] if p == NONE else engine.requests[p].bound)
+    elif task.order == ORDER_TABLE:
+        entry.key = length_of_class(&engine.belief, i, 0 if p == NONE else engine.belief.known[p])
     else:
         fresh = p == NONE or engine.requests[p].previous == NEVER_RAN
         entry.key = double_key(arrival_of(engine, place) if fresh else now(engine))
@@ -512,19 +462,30 @@ cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:
             if p == NONE:
                 return -1
         r = &engine.requests[p]
-        length = believed_length(engine, r) + (r.prompt if engine.task.peak else -r.mark)
+        length = r.mark + 1 if engine.redrawn else believed_length(engine, p)  # the least, where it is drawn anew
+        length = in_line(engine, p, length)
         return line_add(&engine.line, p, entry_of(engine, place, p), r.prompt + r.mark, length)
     return heap_push(&engine.heap, entry_of(engine, place, p))
 
 
-cdef inline int64_t believed_length(const Engine* engine, const Request* r) noexcept nogil:
+cdef inline int64_t believed_length(Engine* engine, int32_t p) noexcept nogil:
     # L of a waiting request (model.md, section 4).
     cdef const Task* task = engine.task
+    cdef const Request* r = &engine.requests[p]
     cdef int64_t length = r.bound
+    if task.reserve == RESERVE_MOVING:
+        return belief_length(
+            &engine.belief, r.index, task.memory - r.prompt, r.mark, engine.belief.known[p], engine.round
+        )
     if task.reserve == RESERVE_BELIEVED and task.bound != NULL:
         length = task.believed[r.index]
     length = max(length, r.mark + 1)
     return min(length, task.memory - r.prompt)
+
+
+cdef inline int64_t in_line(const Engine* engine, int32_t p, int64_t length) noexcept nogil:
+    # What a line of requests knows of one that is believed to reach `length`: what will come, or, with hold="peak", all.
+    return length + (engine.requests[p].prompt if engine.task.peak else -engine.requests[p].mark)
 
 
 cdef inline bint crowded(const Engine* engine, int64_t held) noexcept nogil:
@@ -541,6 +502,8 @@ cdef inline bint room_for(const Engine* engine, int64_t tokens) noexcept nogil:
 
 cdef inline int64_t earliest_start(Engine* engine, int64_t held, int64_t length) noexcept nogil:
     # The first round in which a request of `held` tokens with `length` to come is feasible, should nothing else happen.
+    if engine.task.reserve == RESERVE_MOVING:
+        return belief_earliest(&engine.belief, engine.round, held, length, engine.task.capacity)
     if held + length > engine.task.capacity:
         return NEVER  # only alone, and then it is feasible anyway
     if engine.lone_end >= engine.round:
@@ -558,12 +521,14 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
     if crowded(engine, held):
         return False
     if engine.task.peak:
-        return room_for(engine, r.prompt + believed_length(engine, r))
-    if not engine.profiled:
+        if engine.redrawn:
+            wake[0] = engine.round + 1
+        return room_for(engine, r.prompt + believed_length(engine, p))
+    if engine.task.reserve == RESERVE_NONE:
         return True
     if engine.tested != p or engine.earliest <= engine.round:
         engine.tested = p
-        engine.earliest = earliest_start(engine, held, believed_length(engine, r) - r.mark)
+        engine.earliest = earliest_start(engine, held, believed_length(engine, p) - r.mark)
     if engine.earliest > engine.round:
         wake[0] = min(wake[0], engine.earliest)
         return False
@@ -580,8 +545,10 @@ cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t length, int
     if crowded(engine, held):
         return False
     if engine.task.peak:
+        if engine.redrawn:
+            wake[0] = engine.round + 1
         return room_for(engine, length)  # that is all it is believed to need: see join()
-    if not engine.profiled:
+    if engine.task.reserve == RESERVE_NONE:
         return True
     if held >= engine.refused_held and length >= engine.refused_length:
         return False
@@ -599,7 +566,7 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     # 0, or -1 without memory.
     cdef const Task* task = engine.task
     cdef Request* r = &engine.requests[p]
-    cdef int64_t length = believed_length(engine, r)
+    cdef int64_t length = believed_length(engine, p)
     cdef int64_t kept = r.mark
     engine.work.admissions += 1
     if r.previous == NEVER_RAN:
@@ -628,6 +595,8 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     if task.record_tokens:
         engine.kept[p] = kept
     engine.tested = NONE
+    if engine.believes and belief_add(&engine.belief, r, p, engine.round, length - kept) < 0:
+        return -1
     if engine.profiled and r.mark > engine.round:
         if profile_add(&engine.profile, r.prompt - r.birth, r.mark) < 0:
             return -1
@@ -650,6 +619,9 @@ cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
         engine.residues[residue(task, r)] -= 1
     if task.record_tokens and record_attempt(engine, p) < 0:
         return -1
+    if engine.believes:
+        belief_remove(&engine.belief, p, engine.round - r.birth, engine.round - r.birth == r.output)
+        engine.tested = NONE
     if engine.profiled and r.mark > engine.round:  # earlier than believed
         profile_expire(&engine.profile, engine.round)
         profile_remove(&engine.profile, r.prompt - r.birth, r.mark)
@@ -736,8 +708,8 @@ cdef int overflow(Engine* engine) noexcept nogil:
     cdef const Task* task = engine.task
     cdef const Peers* equals
     cdef int32_t p, newer
-    cdef uint64_t drawn
-    while engine.need > task.memory:
+    cdef uint64_t drawn, size
+    while too_full(engine):
         if task.evict == EVICT_NEWEST:
             if evict(engine, engine.newest) < 0:
                 return -1
@@ -754,11 +726,15 @@ cdef int overflow(Engine* engine) noexcept nogil:
                 p = newer
         else:
             equals = ties_first(&engine.ties)
+            size = equals.size if not task.longest_prompt else ties_count_longest(equals, engine.requests)
             drawn = 0
-            if task.seeded and equals.size > 1:
-                drawn = splitmix64_below(&engine.stream, equals.size)
+            if task.seeded and size > 1:
+                drawn = splitmix64_below(&engine.stream, size)
+            if task.longest_prompt:
+                drawn = ties_find_longest(equals, engine.requests, drawn)
             if evict(engine, equals.members[drawn]) < 0:
                 return -1
+    ratio_learn(&engine.belief, engine.round, task.headroom)
     return 0
 
 

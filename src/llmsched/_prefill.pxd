@@ -7,6 +7,7 @@
 
 from libc.stdint cimport int32_t, int64_t
 
+from llmsched._belief cimport belief_postpone
 from llmsched._check cimport check
 from llmsched._core cimport EVICT_PROGRESS, RESUME_SWAP, Engine, Task
 from llmsched._eviction cimport line_up, step_out
@@ -73,6 +74,9 @@ cdef inline int postpone(Engine* engine) noexcept nogil:
         if line_up(engine, engine.slow) < 0:
             return -1
     r.mark += 1
+    if engine.believes:
+        belief_postpone(&engine.belief, engine.slow)
+        engine.tested = NONE
     if not engine.profiled:
         return 0
     profile_expire(&engine.profile, engine.round)

@@ -146,3 +146,17 @@ cdef inline int64_t rounds_that_fit(const Engine* engine) noexcept nogil:
         if need > task.memory:
             break
     return periods * task.block + k + 1
+
+
+cdef inline bint too_full(const Engine* engine) noexcept nogil:
+    # Whether less than `headroom` tokens are free for each running request. One alone always has enough.
+    cdef const Task* task = engine.task
+    cdef int64_t tokens, k
+    if task.headroom == 1:
+        return engine.need > task.memory
+    if engine.running <= 1:
+        return False
+    tokens = engine.used + task.headroom * engine.running
+    for k in range(task.block if task.block > 1 else 0):
+        tokens += engine.residues[k] * ((task.block - (k + engine.round + task.headroom - 1) % task.block) % task.block)
+    return tokens > task.memory

@@ -10,11 +10,13 @@ from libc.string cimport memset
 
 import numpy as np
 
+from llmsched._belief cimport BELIEF_HISTORY, BELIEF_RATIO, BELIEF_TABLE
 from llmsched._core cimport (
     EVICT_ALL, EVICT_BOUND, EVICT_NEWEST, EVICT_PRIORITY, EVICT_PROGRESS, EVICT_RANDOM, FINISHED, NO_MEMORY,
-    ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS,
-    REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BELIEVED, RESERVE_BOUND, RESERVE_NONE, RUNNING,
-    Attempt, Chunk, Engine, Segment, Task, engine_advance, engine_free, engine_start, sum_of_differences,
+    ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE, REFINE_NONE,
+    REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BELIEVED, RESERVE_BOUND,
+    RESERVE_MOVING, RESERVE_NONE, RUNNING, Attempt, Chunk, Engine, Segment, Task, engine_advance, engine_free,
+    engine_start, sum_of_differences,
 )
 
 from .outcome import Outcome
@@ -28,8 +30,11 @@ cdef enum:
 
 # A problem as the engine reads it -------------------------------------------------------------------------------------
 
-cdef dict ORDERS = {"arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORDER_BOUND, "area": ORDER_AREA}
+cdef dict ORDERS = {
+    "arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORDER_BOUND, "area": ORDER_AREA, "table": ORDER_TABLE,
+}
 cdef dict RESERVES = {"none": RESERVE_NONE, "bound": RESERVE_BOUND}
+cdef dict MOVING = {"conditional": BELIEF_TABLE, "ratio": BELIEF_RATIO, "history": BELIEF_HISTORY}
 cdef dict EVICTS = {
     "bound": EVICT_BOUND, "progress": EVICT_PROGRESS, "newest": EVICT_NEWEST, "all": EVICT_ALL, "random": EVICT_RANDOM,
     "priority": EVICT_PRIORITY,
@@ -64,7 +69,7 @@ cdef int fill_rules(Task* task, problem) except -1:
     task.order = ORDER_KEYS
     if isinstance(policy.order, str):
         task.order = ORDERS.get(policy.order, ORDER_KEYS)
-    task.reserve = RESERVES.get(policy.reserve, RESERVE_BELIEVED)
+    task.reserve = RESERVE_MOVING if policy.reserve in MOVING else RESERVES.get(policy.reserve, RESERVE_BELIEVED)
     task.evict = EVICTS[policy.evict]
     task.refine = REFINES[policy.refine]
     task.cap = REFINE_NONE if policy.cap == "none" else REFINES[policy.cap_refine]
@@ -72,6 +77,13 @@ cdef int fill_rules(Task* task, problem) except -1:
     task.skip = policy.fill == "skip"
     task.resume = RESUMES[policy.resume]
     task.pause = policy.pause == "overflow"
+    task.longest_prompt = policy.tie == "prompt"
+    task.headroom = policy.headroom
+    task.beliefs.kind = MOVING.get(policy.reserve, BELIEF_TABLE)
+    task.beliefs.clip = policy.clip
+    task.beliefs.window = policy.window
+    if problem.ratio is not None:
+        task.beliefs.ratio, task.beliefs.least, task.beliefs.step = problem.ratio
     task.beta = policy.beta
     task.clocked = problem.clock is not None
     if task.clocked:
@@ -92,10 +104,17 @@ cdef int fill_requests(Task* task, problem) except -1:
     task.arrival = reals(problem.arrival)
     task.bound = integers(problem.bound)
     task.upper = integers(problem.upper)
-    task.believed = integers(problem.believed)
     task.levels = integers(problem.levels)
+    task.believed = NULL if task.reserve == RESERVE_MOVING else integers(problem.believed)
+    task.beliefs.upper = integers(problem.believed)
+    task.beliefs.row = integers(problem.classes)
+    if problem.lengths is not None:
+        task.beliefs.table = integers(problem.lengths.reshape(-1))
+        task.beliefs.width = problem.lengths.shape[1]
     task.keys = NULL
     task.real_keys = NULL
+    if task.order == ORDER_TABLE:
+        task.keys = integers(problem.keys)
     if task.order == ORDER_KEYS:
         if problem.keys.dtype == np.float64:
             task.real_keys = reals(problem.keys)
@@ -194,7 +213,7 @@ cdef dict work(const Engine* engine):
         "rounds_skipped": engine.round - engine.work.rounds_stepped,
         "admissions": engine.work.admissions,
         "feasibility_tests": engine.work.feasibility_tests,
-        "points_scanned": engine.profile.scanned,
+        "points_scanned": engine.profile.scanned + engine.belief.scanned,
         "heap_operations": engine.heap.operations + engine.line.operations + engine.ties.operations,
     }
 

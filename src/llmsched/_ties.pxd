@@ -269,3 +269,32 @@ cdef inline void ties_remove(Ties* ties, Request* requests, int32_t p) noexcept 
 cdef inline const Peers* ties_first(const Ties* ties) noexcept nogil:
     # The list with the smallest key. Needs a running request.
     return &ties.lists[ties.heap[0]]
+
+
+cdef inline int64_t longest_prompt(const Peers* equals, const Request* requests) noexcept nogil:
+    cdef int64_t longest = -1
+    cdef int32_t k
+    for k in range(equals.size):
+        longest = max(longest, requests[equals.members[k]].prompt)
+    return longest
+
+
+cdef inline int32_t ties_count_longest(const Peers* equals, const Request* requests) noexcept nogil:
+    # How many of the members have the longest prompt.
+    cdef int64_t longest = longest_prompt(equals, requests)
+    cdef int32_t k, found = 0
+    for k in range(equals.size):
+        found += requests[equals.members[k]].prompt == longest
+    return found
+
+
+cdef inline int32_t ties_find_longest(const Peers* equals, const Request* requests, int64_t which) noexcept nogil:
+    # The place in the list of the `which`-th (from 0) of these.
+    cdef int64_t longest = longest_prompt(equals, requests)
+    cdef int32_t k
+    for k in range(equals.size):
+        if requests[equals.members[k]].prompt == longest:
+            if which == 0:
+                return k
+            which -= 1
+    return NONE

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -29,6 +29,7 @@ from .errors import (
     MemoryTooSmallError,
     nearest,
 )
+from .lengths import LengthTable
 from .optimum import optimal
 from .planner import best_known, seconds_of
 from .policy import Policy, named, policies
@@ -623,7 +624,7 @@ def _on_error(word: str) -> Any:
 
 
 def _predicted(
-    workload: Workload, rule: intervals.IntervalRule | None, chosen: Iterable[Policy]
+    workload: Workload, rule: intervals.IntervalRule | None, chosen: Collection[Policy]
 ) -> tuple[Workload, str, list[str]]:
     """The workload with every prediction the policies may need, how its intervals are spelled, and notes on that."""
     if rule is None and (workload.lower is not None or workload.upper is not None):
@@ -631,12 +632,21 @@ def _predicted(
     else:
         rule = rule or intervals.parse(_DEFAULT_INTERVALS)
         workload, spelling = workload.replace(point=None).with_intervals(rule), str(rule)
-    readers = [policy.name for policy in chosen if "point" in policy.needs]
-    if not readers or workload.point is not None or workload.lower is None or workload.upper is None:
-        return workload, spelling, []
-    names = " and ".join([", ".join(readers[:-1]), readers[-1]] if len(readers) > 1 else readers)
-    note = f"{names}: no point predictions given, so the middle of each interval, rounded up, is used"
-    return comparing.with_midpoints(workload), spelling, [note]
+    notes = []
+    readers = {needed: [policy.name for policy in chosen if needed in policy.needs] for needed in ("lengths", "point")}
+    if readers["lengths"] and len(workload):
+        workload = workload.with_lengths(LengthTable.from_outputs(workload.output))
+        names = _and(readers["lengths"])
+        notes.append(f"{names}: told how the outputs of this very workload are distributed, but not which is whose")
+    if not readers["point"] or workload.point is not None or workload.lower is None or workload.upper is None:
+        return workload, spelling, notes
+    names = _and(readers["point"])
+    notes.append(f"{names}: no point predictions given, so the middle of each interval, rounded up, is used")
+    return comparing.with_midpoints(workload), spelling, notes
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _overload_notes(served: Mapping[str, service.Service]) -> list[str]:

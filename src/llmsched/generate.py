@@ -23,7 +23,7 @@ import numpy as np
 from .arguments import LARGEST_SEED, decimal_fraction, split_spelling, whole
 from .errors import InputError
 from .streams import raw_stream, uniforms
-from .workload import FloatArray, IntArray, Workload
+from .workload import FloatArray, IntArray, Workload, knowing
 
 __all__ = [
     "FORMS",
@@ -174,8 +174,10 @@ def resample(workload: Workload, n: int, seed: int = 0, *, keep_arrivals: bool =
     # Below len(workload) even for the largest double below 1, as the product is rounded to nearest.
     rows = (uniforms(seed, "rows", n) * len(workload)).astype(np.int64)
     source = {"generator": "resample", "n": n, "keep_arrivals": keep_arrivals, "seed": seed}
-    drawn = workload.take(rows).columns() | ({} if keep_arrivals else {"arrival": np.zeros(n)})
-    return Workload(**drawn, source={**source, "of": dict(workload.source)})
+    taken = workload.take(rows)
+    drawn = taken.columns() | ({} if keep_arrivals else {"arrival": np.zeros(n)})
+    fresh = Workload(**drawn, source={**source, "of": dict(workload.source)})
+    return knowing(fresh, taken.lengths, taken.classes)
 
 
 def at_once(workload: Workload) -> Workload:
@@ -361,4 +363,5 @@ def _times(gaps: FloatArray, rate: float) -> FloatArray:
 
 def _arriving(workload: Workload, times: FloatArray, how: Mapping[str, Any]) -> Workload:
     columns = workload.columns() | {"arrival": times}
-    return Workload(**columns, source={**workload.source, "arrivals": dict(how)})
+    fresh = Workload(**columns, source={**workload.source, "arrivals": dict(how)})
+    return knowing(fresh, workload.lengths, workload.classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,16 @@ _HOW_TO_ADD = {
     "upper": "workload.with_intervals(intervals.buckets(100)) or Workload(..., upper=...)",
     "point": "workload.replace(point=...)",
     "priority": "workload.replace(priority=...)",
+    "lengths": "workload.with_lengths(LengthTable.from_outputs(outputs that were served))",
 }
+
+
+class Ratio(NamedTuple):
+    """r of `reserve="ratio"`: starts here, falls to `least`, by `step` each round."""
+
+    start: float
+    least: float
+    step: float
 
 
 @dataclasses.dataclass(eq=False, slots=True)  # frozen would triple the time to make one
@@ -37,8 +47,10 @@ class Problem:
     arrival: FloatArray  # a
     bound: IntArray | None  # õ at the start; None where the policy never reads it
     upper: IntArray | None  # u; only where a cap refines to it
-    believed: IntArray | None  # the `reserve` field's values; None for "bound" and "none"
-    keys: IntArray | FloatArray | None  # the admission order's keys; None for those that change
+    believed: IntArray | None  # the `reserve` field's values, u for "ratio" and "history"; else None
+    keys: (
+        IntArray | FloatArray | None
+    )  # the admission order's keys, "table"'s at the start; None for others that change
     levels: IntArray | None  # place by priority, then arrival, the same for equals; only where it decides an eviction
     memory: int  # M
     capacity: int  # C while anything runs: floor((1 - margin) M)
@@ -50,6 +62,9 @@ class Problem:
     max_rounds: int
     stall_limit: int  # so many rounds in which nothing changes for good mean that it never ends,
     may_cycle: bool  # and so many admissions, where requests can evict each other in turns: see `admission_limit`
+    lengths: IntArray | None = None  # class, tokens seen -> believed length; where the policy reads a table of lengths
+    classes: IntArray | None = None  # the row of it that each request has
+    ratio: Ratio | None = None  # for reserve="ratio"
 
     @property
     def chunked(self) -> bool:
@@ -97,7 +112,9 @@ def lower(
         _check_time(workload, clock)
     memory -= memory % block  # what is left of the last block is of no use
     caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
-    believed: IntArray | None = None if policy.reserve in ("bound", "none") else getattr(workload, policy.reserve)
+    column = {"ratio": "upper", "history": "upper"}.get(policy.reserve, policy.reserve)
+    believed: IntArray | None = getattr(workload, column) if column in ("upper", "point", "output") else None
+    table = workload.lengths.quantile(policy.quantile) if workload.lengths and "lengths" in policy.needs else None
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
     finishes = policy.resume != "restart" or n == 0
     chunked = prefill_budget is not None
@@ -122,6 +139,9 @@ def lower(
         max_rounds=limit,
         may_cycle=not finishes and _may_cycle(policy, chunked),
         stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * longest,
+        lengths=table,
+        classes=None if table is None else workload.classes,
+        ratio=_ratio(policy) if policy.reserve == "ratio" else None,
     )
 
 
@@ -133,6 +153,11 @@ def _bound(workload: Workload, policy: Policy) -> IntArray | None:
         return np.ones(len(workload), np.int64)
     column: IntArray = getattr(workload, policy.bound)
     return column
+
+
+def _ratio(policy: Policy) -> Ratio:
+    least = policy.ratio * policy.ratio_floor
+    return Ratio(policy.ratio, least, (policy.ratio - least) / policy.ratio_rounds)
 
 
 def _may_cycle(policy: Policy, chunked: bool) -> bool:
@@ -174,9 +199,10 @@ def _capacity(memory: int, margin: float, block: int) -> int:
 def _check_predictions(workload: Workload, policy: Policy) -> None:
     for column in policy.needs:
         if getattr(workload, column) is None:
+            kind = "column" if column == "priority" else "prediction column"
+            what = "a table of lengths" if column == "lengths" else f"the {kind} {column!r}"
             raise MissingPredictionError(
-                f"policy {policy.name} needs the {'' if column == 'priority' else 'prediction '}column {column!r}, "
-                f"which the workload does not have: "
+                f"policy {policy.name} needs {what}, which the workload does not have: "
                 f"add it with {_HOW_TO_ADD[column]}",
                 column,
             )
@@ -228,6 +254,9 @@ def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
         return _levels(workload)
     if order in ("bound", "area", "queue"):
         return None
+    if order == "table":
+        assert workload.lengths is not None  # `_check_predictions`
+        return np.ascontiguousarray(workload.lengths.quantile(policy.quantile)[workload.classes, 0])
     keys: IntArray | FloatArray = getattr(workload, str(order))  # the other orders are columns
     return keys
 

@@ -68,6 +68,9 @@ STYLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "trtllm": (_RED, "--"),
         "s3": (_SKY, "-"),
         "rect": (_GREEN, "--"),
+        "conditional": (_BLUE, ":"),
+        "sglang": (_RED, ":"),
+        "past-future": (_PURPLE, ":"),
     }
 )
 _OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733")  # compositions of one's own

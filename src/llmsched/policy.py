@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import PolicyError, nearest
 
-Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority"]
+Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority", "table"]
 Bound = Literal["lower", "upper", "point", "one"]
-Reserve = Literal["bound", "upper", "point", "output", "none"]
+Reserve = Literal["bound", "upper", "point", "output", "none", "conditional", "ratio", "history"]
 Hold = Literal["growth", "peak"]
 Fill = Literal["break", "skip"]
 Evict = Literal["bound", "progress", "newest", "all", "random", "priority"]
@@ -24,8 +24,9 @@ Cap = Literal["none", "bound"]
 CapRefine = Literal["upper", "double"]
 Resume = Literal["restart", "recompute", "swap"]
 Pause = Literal["none", "overflow"]
+Tie = Literal["drawn", "prompt"]
 
-#: Field -> the words it may hold. `order` may also be an array, `margin` and `beta` are numbers.
+#: Field -> the words it may hold. `order` may also be an array; the fields that are not here are numbers.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "order": get_args(Order),
@@ -39,6 +40,57 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "pause": get_args(Pause),
         "bound": get_args(Bound),
         "hold": get_args(Hold),
+        "tie": get_args(Tie),
+    }
+)
+
+
+class _Limits(NamedTuple):
+    """Between what a number field must lie."""
+
+    least: float
+    most: float
+    below: str = "<="  # how `least` compares with the value
+    above: str = "<="  # how the value compares with `most`
+    whole: bool = False
+
+    def hold(self, value: float) -> bool:
+        above_least = self.least < value or (self.below == "<=" and self.least == value)
+        below_most = value < self.most or (self.above == "<=" and value == self.most)
+        return above_least and below_most and not (self.whole and value != int(value))
+
+    def spelled(self, name: str) -> str:
+        what = f"{self.least:g} {self.below} {name} {self.above} {self.most:.7g}"
+        return f"a whole number, {what}" if self.whole else what
+
+
+_COUNT = _Limits(1, 2**20, whole=True)
+#: Number field -> its limits.
+_NUMBERS: Mapping[str, _Limits] = MappingProxyType(
+    {
+        "margin": _Limits(0, 1, above="<"),
+        "beta": _Limits(0, 1, below="<"),
+        "headroom": _COUNT,
+        "quantile": _Limits(0, 1),
+        "ratio": _Limits(0, 1, below="<"),
+        "ratio_floor": _Limits(0, 1),
+        "ratio_rounds": _COUNT,
+        "clip": _Limits(1, 2**30, whole=True),
+        "window": _COUNT,
+    }
+)
+
+#: Field -> what reads it, as (another field, the words of it); a field that is not here is always read.
+_READERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "beta": ("evict", ("random",)),
+        "cap_refine": ("cap", ("bound",)),
+        "tie": ("evict", ("bound", "progress", "priority")),
+        "ratio": ("reserve", ("ratio",)),
+        "ratio_floor": ("reserve", ("ratio",)),
+        "ratio_rounds": ("reserve", ("ratio",)),
+        "clip": ("reserve", ("ratio",)),
+        "window": ("reserve", ("history",)),
     }
 )
 
@@ -52,9 +104,11 @@ class Policy:
     order
         Admission order, smallest first: ``"arrival"``, ``"queue"`` (when it last joined the waiting set), ``"bound"``
         (õ), ``"area"`` ((s + õ)·õ), ``"upper"``, ``"point"``, ``"output"`` and ``"volume"`` (clairvoyant),
-        ``"priority"`` (the smaller the number, the more urgent; then by arrival), or one number per request.
+        ``"priority"`` (the smaller the number, the more urgent; then by arrival), ``"table"`` (the length that the
+        workload's table gives for the tokens seen so far, as ``reserve="conditional"``), or one number per request.
     reserve
         What a request is believed to reach when an admission is tested, or ``"none"``: only the coming round counts.
+        Three beliefs move while it runs: ``"conditional"``, ``"ratio"`` and ``"history"``, see the fields below.
     margin
         Share of the cache kept free while anything runs, 0 <= margin < 1.
     fill
@@ -78,6 +132,25 @@ class Policy:
     hold
         How much of the cache the belief takes: ``"growth"``, in every round what it will have grown to (the paper's
         Eq. 3), or ``"peak"``, from its admission on all that it may come to, as systems do that allocate ahead.
+    tie
+        Of those with the smallest bound, the least progress or the last priority, the victim is ``"drawn"``, or one
+        with the longest ``"prompt"`` (drawn if there are several).
+    headroom
+        Once the cache overflows, evict until so many tokens are free for each request that remains, or one is left
+        (1: until the coming round fits; 1 <= headroom <= 2**20).
+    quantile
+        ``reserve="conditional"`` believes this quantile of the output given that it exceeds the most tokens the
+        request ever generated, from `Workload.lengths` (0 <= quantile <= 1).
+    ratio, ratio_floor, ratio_rounds, clip
+        ``reserve="ratio"`` (SGLang) keeps r·min(upper - generated, `clip`) tokens for each running request, and all of
+        that for those admitted in the same round. r starts at `ratio`, falls by equal steps to `ratio_floor` of it in
+        `ratio_rounds` rounds, starts again when nothing ran, and after an overflow is what the remaining n requests
+        show: min(1, (tokens generated + headroom·n) / (upper bounds + 1)), each summed over them; from there it falls
+        by the same steps. 0 < ratio <= 1, 0 <= ratio_floor <= 1, ratio_rounds and clip whole and at least 1.
+    window
+        ``reserve="history"`` (LightLLM's past-future) believes a length drawn anew, for each request in each round,
+        from those of the last `window` completed requests that exceed the most tokens it ever generated; the upper
+        bound where there is none (1 <= window <= 2**20).
 
     Raises
     ------
@@ -98,6 +171,14 @@ class Policy:
     pause: Pause = "none"
     bound: Bound = "lower"
     hold: Hold = "growth"
+    tie: Tie = "drawn"
+    headroom: int = 1
+    quantile: float = 0.1
+    ratio: float = 0.7
+    ratio_floor: float = 0.14
+    ratio_rounds: int = 600
+    clip: int = 4096
+    window: int = 1000
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
@@ -108,11 +189,12 @@ class Policy:
                 continue
             if not isinstance(value, str) or value not in words:
                 raise PolicyError(f"policy field {name}={value!r} is unknown; {nearest(str(value), words)}")
-        margin, beta = _number(self.margin), _number(self.beta)
-        _check_share("margin", self.margin, 0 <= margin < 1, "0 <= margin < 1")
-        _check_share("beta", self.beta, 0 < beta <= 1, "0 < beta <= 1")
-        object.__setattr__(self, "margin", margin)
-        object.__setattr__(self, "beta", beta)
+        for name, limits in _NUMBERS.items():
+            given = getattr(self, name)
+            value = _number(given)
+            if not limits.hold(value):
+                raise PolicyError(f"policy field {name}={given!r} is out of range, expected {limits.spelled(name)}")
+            object.__setattr__(self, name, int(value) if limits.whole else value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Made again rather than copied: an array would come out of a pickle writable.
@@ -133,15 +215,17 @@ class Policy:
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
-        """The optional columns it reads: ``lower``, ``upper``, ``point``, ``priority``."""
+        """What it reads if it is there: ``lower``, ``upper``, ``point``, ``priority``, ``lengths`` (the table)."""
         read = {self.order if isinstance(self.order, str) else "custom", self.reserve}
         if self.tracks_bound:
             read.add(self.bound)
-        if self.cap == "bound" and self.cap_refine == "upper":
+        if read & {"ratio", "history"} or (self.cap == "bound" and self.cap_refine == "upper"):
             read.add("upper")
         if self.evict == "priority":
             read.add("priority")
-        return tuple(column for column in ("lower", "upper", "point", "priority") if column in read)
+        if read & {"table", "conditional"}:
+            read.add("lengths")
+        return tuple(column for column in ("lower", "upper", "point", "priority", "lengths") if column in read)
 
     @property
     def tracks_bound(self) -> bool:
@@ -156,18 +240,19 @@ class Policy:
 
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
-        """What equality compares: a field that nothing reads (beta, cap_refine, bound, hold) does not count."""
+        """What equality compares: a field that nothing reads (beta, say) does not count."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if isinstance(self.order, np.ndarray):
             values["order"] = self.order.tobytes()
-        if self.evict != "random":
-            del values["beta"]
-        if self.cap == "none":
-            del values["cap_refine"]
+        for name, (reader, words) in _READERS.items():
+            if getattr(self, reader) not in words:
+                del values[name]
         if not self.tracks_bound:
             del values["bound"]
         if self.reserve == "none":
             del values["hold"]
+        if "lengths" not in self.needs:
+            del values["quantile"]
         return tuple(values.items())
 
     def __eq__(self, other: object) -> bool:
@@ -196,11 +281,6 @@ def _number(value: object) -> float:
         return float("nan")
 
 
-def _check_share(name: str, value: object, ok: bool, expected: str) -> None:
-    if not ok:
-        raise PolicyError(f"policy field {name}={value!r} is out of range, expected {expected}")
-
-
 def _custom_order(order: npt.ArrayLike) -> npt.NDArray[np.float64]:
     try:
         given = np.asarray(order)
@@ -222,6 +302,7 @@ _LOOKAHEAD: dict[str, Any] = {"evict": "progress", "refine": "none"}
 _GREEDY: dict[str, Any] = {"order": "arrival", "reserve": "none", "refine": "none"}
 _ALLOCATED: dict[str, Any] = {"hold": "peak", "evict": "newest", "refine": "none"}  # ahead, for the whole attempt
 _DOUBLING: dict[str, Any] = {"cap": "bound", "cap_refine": "double", "fill": "skip"}
+_RETRACT: dict[str, Any] = {"evict": "progress", "tie": "prompt", "headroom": 20, "refine": "none"}
 
 #: The named policies (docs/reference/policies.md): name -> Policy.
 #: Make another with `dataclasses.replace(policies["amin"], ...)`.
@@ -253,6 +334,11 @@ policies: Mapping[str, Policy] = MappingProxyType(
         "trtllm": Policy(order="arrival", reserve="upper", **_ALLOCATED, resume="recompute"),
         "s3": Policy(order="arrival", bound="upper", **_ALLOCATED, **_DOUBLING, resume="recompute"),
         "rect": Policy(order="area", bound="one", **_ALLOCATED, **_DOUBLING),
+        "conditional": Policy(order="table", reserve="conditional", **_LOOKAHEAD),
+        "sglang": Policy(order="queue", reserve="ratio", **_RETRACT, resume="recompute", pause="overflow"),
+        "past-future": Policy(
+            order="arrival", reserve="history", margin=0.05, evict="newest", refine="none", resume="recompute"
+        ),
     }
 )
 
@@ -277,6 +363,9 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "trtllm": "TensorRT-LLM, guaranteed no evict: first come, the largest length allocated from the start",
         "s3": "S3: allocate the predicted bucket, stop who outgrows it, allocate twice as much (arXiv 2306.06000)",
         "rect": "attempts of 1, 2, 4, ... tokens in rectangles of cache, the smallest first (arXiv 2607.09248)",
+        "conditional": "lengths asked again while a request runs: the 10th percentile given its tokens so far",
+        "sglang": "SGLang: keep a falling share of the largest lengths; on overflow retract the least progress",
+        "past-future": "LightLLM: lengths drawn from those of the last 1,000 completed requests (past-future)",
     }
 )
 

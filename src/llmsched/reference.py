@@ -6,7 +6,8 @@ the same double. Nothing here is clever; everything here is checked.
 
 from __future__ import annotations
 
-import itertools
+import bisect
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
@@ -17,6 +18,7 @@ from .timeline import Piece, merged
 from .tokens import Tokens
 
 _MASK = 2**64 - 1
+_STEP = 0x9E3779B97F4A7C15
 
 
 def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int, int], None] | None = None) -> Outcome:
@@ -39,8 +41,8 @@ class _Request:
 
     __slots__ = (
         "admission", "arrival", "believed", "bound", "completion", "evictions", "first_round", "generated", "index",
-        "joined", "kept", "key", "level", "output", "prompt", "rank", "reserved", "start", "tie_key", "unfilled",
-        "upper",
+        "joined", "kept", "key", "known", "level", "output", "prompt", "rank", "reserved", "start", "tie_key",
+        "unfilled", "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -50,11 +52,11 @@ class _Request:
         self.arrival = float(problem.arrival[i])  # a
         self.bound = 1 if problem.bound is None else int(problem.bound[i])  # õ
         self.upper = 0 if problem.upper is None else int(problem.upper[i])  # u
-        self.believed = 0 if problem.believed is None else int(problem.believed[i])  # `reserve`, unless that is õ
+        self.believed = 0 if problem.believed is None else int(problem.believed[i])  # a column that `reserve` reads
         self.key = None if problem.keys is None else problem.keys[i].item()  # `order`, unless that changes
         self.level = 0 if problem.levels is None else int(problem.levels[i])  # place by priority, then arrival
         self.rank = rank  # breaks admission ties
-        self.generated = 0  # g
+        self.generated = self.known = 0  # g, and the most it ever was: the output exceeds that
         self.unfilled = 0  # tokens of the prompt, and of those it kept, that are still to be prefilled
         self.first_round = self.kept = 0  # round of the last admission, and the tokens it had then
         self.joined = self.arrival  # when it last joined the waiting set
@@ -84,6 +86,8 @@ class _Engine:
         self.peak_memory = self.wasted_tokens = 0
         self.left_this_round = 0
         self.draws = _splitmix64(problem.seed or 0)
+        self.ratio_start, self.ratio_round = problem.ratio.start if problem.ratio else 0.0, 0
+        self.completed: deque[int] = deque(maxlen=self.policy.window)  # lengths of the last completed requests
         self.pieces: list[Piece] | None = [] if "timeline" in record else None
         self.attempts: list[tuple[int, int, int, int, int]] | None = [] if "tokens" in record else None
         self.chunks: list[tuple[int, int, int]] = []
@@ -120,6 +124,7 @@ class _Engine:
         if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:
             self.time = self.epoch = self.to_arrive[-1].arrival
             self.epoch_rounds = self.rounds
+            self.restart_ratio(None)
         while self.to_arrive and self.to_arrive[-1].arrival <= self.now:
             self.waiting.append(self.to_arrive.pop())
             self.changed()
@@ -136,6 +141,8 @@ class _Engine:
         for r in self.victims():
             self.leave(r, self.policy.refine)
             evicted.append(r)
+        if evicted:
+            self.restart_ratio(self.running)
         return evicted
 
     def admission(self, candidates: list[_Request]) -> None:
@@ -174,8 +181,10 @@ class _Engine:
                 self.line_up(r)
         for r in [r for r in self.running if not r.unfilled]:
             r.generated += 1
+            r.known = max(r.known, r.generated)
             if r.generated == r.output:
                 r.completion = self.now
+                self.completed.append(r.output)
                 self.stop_running(r)
                 self.left -= 1
                 self.changed()
@@ -267,8 +276,16 @@ class _Engine:
         return sum(self.occupied(r.prompt + r.generated + 1) for r in self.running)
 
     def believed_length(self, r: _Request) -> int:
-        b = r.bound if self.policy.reserve == "bound" else r.believed
-        return min(max(b, r.generated + 1), self.problem.memory - r.prompt)
+        known, rule = r.generated, self.policy.reserve
+        if rule == "bound":
+            b = r.bound
+        elif rule == "conditional":
+            b, known = self.length_of_its_class(r), r.known
+        elif rule == "history":
+            b, known = self.drawn_length(r), r.known
+        else:
+            b = r.believed
+        return min(max(b, known + 1), self.problem.memory - r.prompt)
 
     def feasible(self, candidate: _Request) -> bool:
         capacity = self.problem.capacity if self.running else self.problem.memory
@@ -278,11 +295,13 @@ class _Engine:
         if sum(max(r.unfilled, 1) for r in self.running) >= self.problem.prefill_budget:
             return False
         coming = sum(self.occupied(r.prompt + r.generated + 1) for r in batch)
-        if self.policy.reserve == "none":
+        if self.policy.reserve == "none" or coming > capacity:
             return coming <= capacity
         if self.policy.hold == "peak":
             peak = self.occupied(candidate.prompt + self.believed_length(candidate))
-            return max(coming, sum(r.reserved for r in self.running) + peak) <= capacity
+            return sum(r.reserved for r in self.running) + peak <= capacity
+        if self.policy.reserve == "ratio":
+            return self.ratio_fits(candidate, capacity)
         length = np.array([self.believed_length(r) for r in batch])
         generated = np.array([r.generated for r in batch])
         held = np.array([r.prompt for r in batch]) + generated
@@ -290,20 +309,68 @@ class _Engine:
         occupied = held + d + -(held + d) % self.problem.block
         return bool((occupied * (generated + d <= length)).sum(axis=1).max() <= capacity)
 
+    # Section 8: beliefs that move while a request runs -------------------------------------------------------------
+
+    def length_of_its_class(self, r: _Request) -> int:
+        """The quantile of the output given that it exceeds what is known; beyond the table's end, its last number."""
+        assert self.problem.lengths is not None
+        assert self.problem.classes is not None
+        row = self.problem.lengths[self.problem.classes[r.index]]
+        return max(int(row[min(r.known, len(row) - 1)]), r.known + 1)
+
+    def drawn_length(self, r: _Request) -> int:
+        """One of the last completed lengths that exceed what is known of r: one draw per request and round."""
+        lengths = sorted(self.completed)
+        longer = lengths[bisect.bisect_right(lengths, r.known) :]
+        if not longer:
+            return r.believed
+        of_this_round = _mixed((self.problem.seed or 0) + (self.rounds + 1) * _STEP)
+        return longer[(_mixed(of_this_round + (r.index + 1) * _STEP) >> 32) * len(longer) >> 32]
+
+    def ratio_fits(self, candidate: _Request, capacity: int) -> bool:
+        now = [r for r in self.running if r.first_round == self.rounds] + [candidate]
+        before = [r for r in self.running if r.first_round < self.rounds]
+        tokens = sum(self.occupied(r.prompt + r.generated) for r in before)
+        tokens += sum(self.occupied(r.prompt + r.generated + self.clipped_rest(r)) for r in now)
+        return float(tokens) + self.ratio() * float(sum(self.clipped_rest(r) for r in before)) <= capacity
+
+    def clipped_rest(self, r: _Request) -> int:
+        return min(self.believed_length(r) - r.generated, self.policy.clip)
+
+    def ratio(self) -> float:
+        assert self.problem.ratio is not None
+        return max(
+            self.ratio_start - self.problem.ratio.step * (self.rounds - self.ratio_round), self.problem.ratio.least
+        )
+
+    def restart_ratio(self, remaining: list[_Request] | None) -> None:
+        """After an overflow, r is what those that remain show; after an idle time (None) it starts anew."""
+        if self.problem.ratio is None:
+            return
+        self.ratio_start, self.ratio_round = self.problem.ratio.start, self.rounds
+        if remaining is not None:
+            generated = sum(r.generated for r in remaining) + self.policy.headroom * len(remaining)
+            self.ratio_start = min(1.0, float(generated) / float(sum(map(self.believed_length, remaining)) + 1))
+
     # Section 5: orders and ties ------------------------------------------------------------------------------------
 
     def admission_key(self, r: _Request) -> tuple[float, int]:
+        order = self.policy.order
+        if isinstance(order, str) and order == "table":
+            return self.length_of_its_class(r), r.rank
         if r.key is None:
             area = float(r.prompt + r.bound) * r.bound  # rounded in the same way by both engines
-            return {"bound": r.bound, "area": area, "queue": r.joined}[str(self.policy.order)], r.rank
+            return {"bound": r.bound, "area": area, "queue": r.joined}[str(order)], r.rank
         return r.key, r.rank
 
     def victims(self) -> Iterator[_Request]:
         """Who leaves while the cache overflows; each has left before the next is chosen."""
+        if self.need() <= self.problem.memory:
+            return
         rule = self.policy.evict
-        if rule == "all" and self.need() > self.problem.memory:
+        if rule == "all":
             yield from list(self.running)
-        while self.need() > self.problem.memory:
+        while self.crowded():
             if rule == "random":
                 leavers = [r for r in self.running if (next(self.draws) >> 11) * 2.0**-53 < self.policy.beta]
                 yield from leavers
@@ -311,7 +378,15 @@ class _Engine:
                 yield self.running[-1]
             else:  # fewest generated tokens, which is the largest (rounds - tokens); smallest bound; last level
                 equals = self.ties[max(self.ties) if rule == "progress" else min(self.ties)]
+                if self.policy.tie == "prompt":
+                    longest = max(r.prompt for r in equals)
+                    equals = [r for r in equals if r.prompt == longest]
                 yield equals[self.drawn_member(len(equals))]
+
+    def crowded(self) -> bool:
+        """Whether there is less room than `headroom` for each; with one request left there is always enough."""
+        tokens = sum(self.occupied(r.prompt + r.generated + self.policy.headroom) for r in self.running)
+        return len(self.running) > 1 and tokens > self.problem.memory
 
     def drawn_member(self, k: int) -> int:
         if k == 1 or self.problem.seed is None:
@@ -352,9 +427,14 @@ def _ranks(n: int, seed: int | None) -> list[int]:
 
 def _splitmix64(state: int) -> Iterator[int]:
     """Vigna's splitmix64: 64-bit outputs, for ever."""
-    for _ in itertools.count():
-        state = (state + 0x9E3779B97F4A7C15) & _MASK
-        z = state
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-        yield z ^ (z >> 31)
+    while True:
+        state += _STEP
+        yield _mixed(state)
+
+
+def _mixed(state: int) -> int:
+    """What splitmix64 gives out in this state."""
+    z = state & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)

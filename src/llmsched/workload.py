@@ -5,12 +5,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import WorkloadError
+
+if TYPE_CHECKING:
+    from .lengths import LengthTable
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -56,7 +59,9 @@ class Workload:
         Where the workload comes from (free-form, travels with results); not part of equality.
 
     Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
-    read-only: int64, `arrival` float64; an absent prediction or priority is None.
+    read-only: int64, `arrival` float64; an absent prediction or priority is None. `with_lengths` adds `lengths`, a
+    table that policies may ask while a request runs, and `classes`, the row of it that each request has; before, both
+    are None.
 
     Raises
     ------
@@ -64,7 +69,9 @@ class Workload:
         A value is negative, not whole, NaN, too small, or lower > upper (names the request); lengths differ.
     """
 
-    __slots__ = ("_extent", "arrival", "lower", "output", "point", "priority", "prompt", "source", "upper")
+    __slots__ = (
+        "_extent", "arrival", "classes", "lengths", "lower", "output", "point", "priority", "prompt", "source", "upper"
+    )  # fmt: skip
 
     prompt: IntArray
     output: IntArray
@@ -73,6 +80,8 @@ class Workload:
     point: IntArray | None
     arrival: FloatArray
     priority: IntArray | None
+    lengths: LengthTable | None
+    classes: IntArray | None
     source: Mapping[str, Any]
     _extent: Extent | None
 
@@ -103,6 +112,8 @@ class Workload:
         for name in COLUMNS:
             object.__setattr__(self, name, columns.get(name))
         object.__setattr__(self, "_extent", None)
+        object.__setattr__(self, "lengths", None)
+        object.__setattr__(self, "classes", None)
         object.__setattr__(self, "source", MappingProxyType(dict(source)))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -118,14 +129,15 @@ class Workload:
         if not isinstance(other, Workload):
             return NotImplemented
         mine, theirs = self.columns(), other.columns()
-        return mine.keys() == theirs.keys() and all(np.array_equal(mine[k], theirs[k]) for k in mine)
+        same = mine.keys() == theirs.keys() and all(np.array_equal(mine[k], theirs[k]) for k in mine)
+        return same and self.lengths == other.lengths and _same_rows(self.classes, other.classes)
 
     __hash__ = None  # type: ignore[assignment]  # compared by content, arrays have no cheap hash
 
     def __repr__(self) -> str:
         if not len(self):
             return "Workload(0 requests)"
-        predicted = [name for name in ("lower", "upper", "point") if getattr(self, name) is not None]
+        predicted = [name for name in ("lower", "upper", "point", "lengths") if getattr(self, name) is not None]
         return (
             f"Workload({len(self)} requests, prompt {self.prompt.min()}-{self.prompt.max()}, "
             f"output {self.output.min()}-{self.output.max()}, arrival {self.arrival.min():g}-{self.arrival.max():g}, "
@@ -133,7 +145,7 @@ class Workload:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.columns(), dict(self.source))
+        return _rebuild, (self.columns(), dict(self.source), self.lengths, self.classes)
 
     @property
     def extent(self) -> Extent:
@@ -152,7 +164,8 @@ class Workload:
         if unknown:
             raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")
         if not {"prompt", "output"}.isdisjoint(columns):
-            return Workload(**{**self.columns(), **columns}, source=self.source)  # type: ignore[arg-type]
+            changed = Workload(**{**self.columns(), **columns}, source=self.source)  # type: ignore[arg-type]
+            return knowing(changed, self.lengths, self.classes)
         if columns.get("arrival", 0.0) is None:
             columns["arrival"] = 0.0
         given = {name: _numbers(name, values) for name, values in columns.items() if values is not None}
@@ -163,7 +176,7 @@ class Workload:
         new._fill({**kept, **checked}, self.source)
         object.__setattr__(new, "_extent", self._extent)  # it is about prompts and outputs
         _check_interval(new.lower, new.upper)
-        return new
+        return knowing(new, self.lengths, self.classes)
 
     def with_intervals(self, rule: MakesIntervals) -> Workload:
         """The same workload with prediction intervals made by `rule`, e.g. ``intervals.buckets(100)``."""
@@ -200,12 +213,31 @@ class Workload:
             columns["point"] = _whole_points(predictor.predict(features))
         return self.replace(**columns)
 
+    def with_lengths(self, table: LengthTable, classes: npt.ArrayLike | None = None) -> Workload:
+        """The same workload with a table of lengths, for policies that ask it again while a request runs.
+
+        Parameters
+        ----------
+        table
+            What calibration outputs say (`LengthTable.from_outputs`).
+        classes
+            The predicted class of each request, one of the table's; None where the table has but one.
+
+        Raises
+        ------
+        WorkloadError
+            A request is of a class that the table does not know (names the request), or has none.
+        """
+        rows = table.rows(classes, len(self))
+        return knowing(Workload(**self.columns(), source=self.source), table, rows)
+
     def take(self, index: npt.ArrayLike | slice) -> Workload:
         """The requests at `index` (integers, booleans or a slice), in that order."""
         at = index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))
         if not isinstance(at, slice) and at.size == 0:
             at = at.astype(np.intp)
-        return Workload(**{name: column[at] for name, column in self.columns().items()}, source=self.source)
+        taken = Workload(**{name: column[at] for name, column in self.columns().items()}, source=self.source)
+        return knowing(taken, self.lengths, None if self.classes is None else self.classes[at])
 
     def head(self, n: int) -> Workload:
         """The first `n` requests (all of them if there are fewer)."""
@@ -236,8 +268,28 @@ def _whole_points(points: npt.ArrayLike) -> IntArray:
     return np.asarray(np.clip(np.ceil(given), 1, LARGEST), dtype=np.int64)
 
 
-def _rebuild(columns: dict[str, Any], source: dict[str, Any]) -> Workload:
-    return Workload(**columns, source=source)
+def knowing(fresh: Workload, table: LengthTable | None, rows: IntArray | None) -> Workload:
+    """A workload just made, given the table of lengths and the row of each request that it does not have yet."""
+    if rows is not None:
+        if len(rows) != len(fresh):
+            raise WorkloadError(
+                f"{len(rows)} requests have a class in the table of lengths, not {len(fresh)}: with_lengths"
+            )
+        rows = rows.copy()
+        rows.flags.writeable = False
+    object.__setattr__(fresh, "lengths", table)
+    object.__setattr__(fresh, "classes", rows)
+    return fresh
+
+
+def _same_rows(mine: IntArray | None, theirs: IntArray | None) -> bool:
+    return mine is theirs if mine is None or theirs is None else np.array_equal(mine, theirs)
+
+
+def _rebuild(
+    columns: dict[str, Any], source: dict[str, Any], table: LengthTable | None = None, rows: IntArray | None = None
+) -> Workload:
+    return knowing(Workload(**columns, source=source), table, rows)
 
 
 def _numbers(name: str, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
