@@ -484,7 +484,7 @@ cdef inline int64_t believed_length(Engine* engine, int32_t p) noexcept nogil:
 
 
 cdef inline int64_t in_line(const Engine* engine, int32_t p, int64_t length) noexcept nogil:
-    # What a line of requests knows of one that is believed to reach `length`: what will come, or, with hold="peak", all.
+    # What a line of requests knows of one believed to reach `length`: what will come, or, with hold="peak", all.
     return length + (engine.requests[p].prompt if engine.task.peak else -engine.requests[p].mark)
 
 
