@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +14,7 @@ from ..errors import InputError, MissingExtraError, nearest
 from . import metrics
 
 try:
-    from pydantic import BeforeValidator, ConfigDict, ValidationInfo, field_validator
+    from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
     from pydantic.dataclasses import dataclass
 except ImportError:
     raise MissingExtraError("pydantic", "study", "a study") from None
@@ -21,7 +22,7 @@ except ImportError:
 from .. import clock as clocks
 from .. import generate, service, traces
 from .. import intervals as rules
-from ..policy import Policy, named, policies
+from ..policy import CHOICES, Policy, named, policies
 
 if TYPE_CHECKING:
     from .statistics import Precision
@@ -198,7 +199,28 @@ class IntervalsEntry:
         _default_name(self, self.rule or Path(str(self.predictions)).stem)
 
 
+def _with_fields_of_policies(entry: type) -> type:
+    """The class with a key for each field of a policy, described as there; None leaves the base's."""
+    about = _attributes(str(Policy.__doc__))
+    for field in dataclasses.fields(Policy):
+        entry.__annotations__[field.name] = (str if field.name in CHOICES else float) | None
+        setattr(entry, field.name, Field(default=None, description=about.get(field.name)))
+    return entry
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """What the section of attributes of a docstring says about each; of several together, about the first."""
+    section = re.search(r"Attributes\n +-+\n(.*?)(\n\n|$)", docstring, re.DOTALL)
+    about: dict[str, str] = {}
+    for names, text in re.findall(r"^    (\w.*)\n((?: {8}.*\n?)+)", section[1] if section else "", re.MULTILINE):
+        first, *others = names.split(", ")
+        about[first] = re.sub(r'``"(\w+)"``', r"`\1`", " ".join(text.split())).replace("``", "`")
+        about |= dict.fromkeys(others, f"See `{first}`.")
+    return about
+
+
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
+@_with_fields_of_policies
 class PolicyEntry:
     """One entry of `policies`: a named policy, or one composed of the fields of `llmsched.Policy`.
 
@@ -209,34 +231,8 @@ class PolicyEntry:
     """What it is called in the results; by default the base, if no field is changed."""
     base: Annotated[str, word_of("policy", policies)] = "amin"
     """The named policy that has the fields not given here."""
-    order: str | None = None
-    """Admission order."""
-    reserve: str | None = None
-    """What a request is believed to reach when its admission is tested."""
-    margin: float | None = None
-    """Share of the cache kept free while anything runs."""
-    fill: str | None = None
-    """What happens at the first request that does not fit."""
-    evict: str | None = None
-    """Who leaves when the cache overflows."""
-    beta: float | None = None
-    """Probability with which each leaves if `evict` is `random`."""
-    refine: str | None = None
-    """What becomes of the bound on an eviction."""
-    cap: str | None = None
-    """Whether requests are stopped at their bound."""
-    cap_refine: str | None = None
-    """What becomes of the bound then."""
-    resume: str | None = None
-    """What a request that left has lost."""
-    pause: str | None = None
-    """Whether admission pauses in a round that evicted."""
-    bound: str | None = None
-    """Where the bound starts."""
-    hold: str | None = None
-    """How much of the cache a belief takes: what it grows to round by round, or all of it from its admission on."""
 
-    @field_validator(*(f.name for f in dataclasses.fields(Policy)), mode="before")
+    @field_validator(*(f.name for f in dataclasses.fields(Policy)), mode="before", check_fields=False)
     @classmethod
     def _known(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:

@@ -149,6 +149,9 @@ def _blocks(task: Task, trace: Trace | None) -> Iterator[slice]:
         yield slice(first, first + step)
 
 
+_PREDICTED = frozenset({"lower", "upper", "point"})
+
+
 @dataclasses.dataclass(frozen=True)
 class _Shape:
     """What there is to do for a set of cells in every replication: found once, as replications are alike.
@@ -166,7 +169,7 @@ class _Shape:
     @classmethod
     def of(cls, plan: Plan, cells: IntArray) -> _Shape:
         """That of these cells."""
-        needs = [policy.needs for policy in plan.policies.values()]
+        needs = [_PREDICTED.intersection(policy.needs) for policy in plan.policies.values()]
         variants: dict[tuple[int | None, bool], int] = {}
         jobs: dict[tuple[int, int, int, int], int] = {}
         number = []
