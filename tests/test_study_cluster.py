@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from distributed import Client
 from test_study_run import wait_for, written
 
 import llmsched as ls
@@ -96,6 +97,8 @@ def test_a_cluster_of_which_a_worker_dies_gives_the_table_of_a_local_run(schedul
                 second.kill()
                 killed.append(status.count.sum())
 
+        with Client(scheduler, set_as_default=False) as client:  # the run may be over before a slow one is there
+            client.wait_for_workers(2, timeout=60)
         status = STUDY.run(tmp_path / "out", cluster=scheduler, traces=folder, progress=kill)
     assert killed
     assert killed[0] < status.done == 2 * 3 * 2 * 2 * 700
