@@ -57,7 +57,7 @@ def test_no_policy_beats_its_bound_at_fractional_arrivals_either(instance, shift
     workload, memory = instance
     workload = workload.replace(
         arrival=workload.arrival * (0.5 + shift), lower=1, upper=workload.output, point=workload.output, priority=0
-    )
+    ).with_lengths(ls.LengthTable.from_outputs(workload.output))
     policy = ls.policies[name]
     if policy.evict in ("all", "random"):  # these can run for ever
         policy = dataclasses.replace(policy, evict="newest")
