@@ -149,7 +149,7 @@ def test_copies(result, duplicate):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("policy", sorted(ls.policies))
 def test_no_requests_give_an_empty_result(engine, policy):
-    w = ls.Workload([], [], [], [], [], priority=[])
+    w = ls.Workload([], [], [], [], [], priority=[]).with_lengths(ls.LengthTable.from_outputs([9]))
     r = ls.simulate(w, policy, memory=10, engine=engine, record="timeline", max_rounds=0)
     assert len(r) == r.rounds == r.peak_memory == r.wasted_tokens == r.total_evictions == 0
     assert r.total_latency == r.makespan == r.wasted_share == r.peak_share == 0
@@ -172,6 +172,7 @@ def test_no_requests_give_an_empty_result(engine, policy):
 @pytest.mark.parametrize("seed", [None, 3])
 def test_provenance_is_json_and_repeats_the_run(policy, seed):
     w = ls.Workload(**MIXED.columns(), priority=MIXED.prompt % 3, source={"generator": "lmsys", "n": 80})
+    w = w.with_lengths(ls.LengthTable.from_outputs([20, 100, 300]))
     r = ls.simulate(w, policy, memory=3000, seed=seed)
     told = json.loads(json.dumps(r.provenance))
     assert told["llmsched"] == ls.__version__
@@ -370,6 +371,7 @@ def test_numpys_global_generator_is_neither_used_nor_changed():
 
 def test_threads_give_what_each_run_gives_alone():
     w = CHURN.replace(point=CHURN.output, priority=CHURN.prompt % 3)
+    w = w.with_lengths(ls.LengthTable.from_outputs(CHURN.output))
     finishing = [name for name in ls.policies if name not in ("protection", "clearing")]
     jobs = [(name, memory, seed) for name in finishing for memory in (200, 500) for seed in (0, 1, 2)]
 

@@ -190,6 +190,19 @@ def test_chunked_prefill_and_priorities_from_a_trace(tmp_path, metric):
     assert done.values.tolist() == [[alone]]
 
 
+def test_a_policy_that_reads_a_table_of_lengths_gets_that_of_the_requests():
+    axes = {"workloads": [{"name": "w", "generator": "lmsys", "requests": 60}], "memories": [3000]}
+    study = Study(**axes, policies=["conditional", "past-future"], metrics=["mean_latency"], replications=1)
+    plan = study.plan()
+    done = work(Task(plan, 0, np.arange(2), np.arange(1), np.ones((1, 2), bool)))
+    for k, cell in enumerate(plan.cells):
+        result = study.simulate(0, **plan.labels(cell))
+        assert done.values[0][k] == result.mean_latency
+        if result.workload.lengths is not None:
+            assert result.policy.name == "conditional"
+            assert result.workload.lengths == ls.LengthTable.from_outputs(result.workload.output)
+
+
 def test_traces_are_resampled_cut_into_windows_or_taken_whole(tmp_path):
     trace = ls.generate.gamma(ls.generate.lmsys(200, 5), 0.5, 2, 5).with_intervals(ls.intervals.relative("0.5"))
     ls.traces.write(trace, tmp_path / "t.csv")

@@ -17,6 +17,7 @@ from ..batch import Job, simulate_here
 from ..clock import Clock
 from ..compare import with_midpoints
 from ..errors import LlmschedError, StudyError
+from ..lengths import LengthTable
 from ..result import Result
 from ..service import metrics as service_metrics
 from ..simulation import simulate
@@ -157,11 +158,12 @@ class _Shape:
     """What there is to do for a set of cells in every replication: found once, as replications are alike.
 
     `variants` are what policies see of the requests: an interval setting (None for those that read no prediction), and
-    whether they want point predictions. `jobs` are (variant, policy, memory), `clocks` theirs; `number` says which one
-    each cell is. Cells that differ in a setting that the policy does not read share a job.
+    whether they want point predictions and a table of lengths, which is then that of these requests. `jobs` are
+    (variant, policy, memory), `clocks` theirs; `number` says which one each cell is. Cells that differ in a setting
+    that the policy does not read share a job.
     """
 
-    variants: list[tuple[int | None, bool]]
+    variants: list[tuple[int | None, bool, bool]]
     jobs: list[tuple[int, int, int]]
     clocks: list[int]
     number: IntArray
@@ -169,13 +171,14 @@ class _Shape:
     @classmethod
     def of(cls, plan: Plan, cells: IntArray) -> _Shape:
         """That of these cells."""
-        needs = [_PREDICTED.intersection(policy.needs) for policy in plan.policies.values()]
-        variants: dict[tuple[int | None, bool], int] = {}
+        needs = [policy.needs for policy in plan.policies.values()]
+        variants: dict[tuple[int | None, bool, bool], int] = {}
         jobs: dict[tuple[int, int, int, int], int] = {}
         number = []
         for cell in (plan.cells[k] for k in cells.tolist()):
             need = needs[cell.policy]
-            seen = (cell.intervals if need else None, "point" in need)
+            setting = None if _PREDICTED.isdisjoint(need) else cell.intervals
+            seen = (setting, "point" in need, "lengths" in need)
             variant = variants.setdefault(seen, len(variants))
             job = (cell.clock, variant, cell.policy, plan.memories[cell.memory])
             number.append(jobs.setdefault(job, len(jobs)))
@@ -191,19 +194,25 @@ class _Shape:
         except LlmschedError as error:
             return [error] * len(self.variants)
         _ = blind.extent  # found once: it is the same with any predictions
-        for setting, point in self.variants:
-            if setting is None:
-                made.append(blind)
-                continue
+        for setting, point, lengths in self.variants:
             try:
+                if setting is None:
+                    made.append(_with_lengths(blind) if lengths else blind)
+                    continue
                 if setting not in predicted:
                     name, rule = rules[setting]
                     own = trace.get(name) if trace else None  # the same requests are drawn: the seed is the same
                     predicted[setting] = predict(blind, rule, seed) if own is None else draw(entry, own, seed)
-                made.append(_with_points(predicted[setting]) if point else predicted[setting])
+                workload = _with_points(predicted[setting]) if point else predicted[setting]
+                made.append(_with_lengths(workload) if lengths else workload)
             except LlmschedError as error:
                 made.append(error)
         return made
+
+
+def _with_lengths(workload: Workload) -> Workload:
+    """Policies that ask again are told how the outputs of these requests are distributed, but not which is whose."""
+    return workload.with_lengths(LengthTable.from_outputs(workload.output))
 
 
 _NOTHING = Workload(prompt=[], output=[])
