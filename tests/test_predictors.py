@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,8 +118,9 @@ def test_the_range_of_biases_that_pay():
         ({"coverages": [2]}, "coverage must be from 0 to 1"),
         ({"biases": [-2]}, "bias must be from -1"),
         ({"policies": ["amn"]}, "did you mean 'amin'"),
-        ({"policies": ["amin", "fcfs"]}, "policy fcfs reads no prediction"),
-        ({"policies": ["hsf"]}, "policy hsf reads no prediction"),
+        ({"policies": ["amin", "fcfs"]}, "policy fcfs reads no interval"),
+        ({"policies": ["hsf"]}, "policy hsf reads no interval"),
+        ({"policies": ["conditional"]}, "policy conditional reads no interval"),
         ({"workload": ls.Workload([], [])}, "nothing to draw from: no requests"),
         ({"predicted": {"none": None}}, "cannot be called 'none'"),
     ],
@@ -217,6 +220,16 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, text, error, message):
     (tmp_path / "f.csv").write_text(text)
     with pytest.raises(error, match=message):
         real.from_classes(tmp_path / "f.csv", ls.Workload(1, [1]), 0.9, 0)
+
+
+def test_the_example_that_asks_again_runs(data_file, monkeypatch, capsys):
+    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "asked_again.py"))
+    monkeypatch.setitem(example["main"].__globals__, "REPLICATIONS", 2)
+    monkeypatch.setitem(example["main"].__globals__, "REQUESTS", 50)
+    example["main"](str(data_file("lmsys_predicted_classes.csv")))
+    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == ["class_of_5"] * 3 + [
+        "class_of_2"
+    ] * 3
 
 
 # The command ----------------------------------------------------------------------------------------------------------

@@ -248,8 +248,8 @@ def worth(
     if not chosen or not coverages or not widths:
         raise InputError("give at least one policy, one coverage and one width")
     for policy in chosen:
-        if not policy.needs:
-            raise InputError(f"policy {policy.name} reads no prediction: a predictor cannot be worth anything to it")
+        if not {"lower", "upper", "point"} & set(policy.needs):
+            raise InputError(f"policy {policy.name} reads no interval and no point: noise in them is nothing to it")
     sources: dict[str, Workload | None] = {"": workload, **(predicted or {})}
     for name, source in sources.items():
         _check_source(name, source, memory, seed)
