@@ -285,7 +285,7 @@ def test_engines_agree_where_prefill_takes_many_rounds(seed):
             prompt, output, lower, np.maximum(lower, output + rng.integers(-8, 16, n)),
             np.maximum(1, output + rng.integers(-8, 8, n)), rng.exponential(rng.choice([1e-9, 1, 5]), n).cumsum(),
             rng.integers(-1, 2, n),
-        )  # fmt: skip
+        ).with_lengths(ls.LengthTable.from_outputs(rng.integers(1, 25, 12), np.arange(12) % 3), np.arange(n) % 3)  # fmt: skip
         memory = int((prompt + output).max() * rng.choice([1, 1.3, 2, 4])) + 16
         options = {"prefill_budget": int(rng.choice([1, 2, 3, 5, 8, 13, 40])), "block": int(rng.choice([1, 1, 4, 16]))}
         policy = ls.policies[str(rng.choice(sorted(ls.policies)))]
