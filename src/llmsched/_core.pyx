@@ -19,7 +19,7 @@ from llmsched._eviction cimport line_up, step_out
 from llmsched._heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
 from llmsched._line cimport Node, line_add, line_free, line_init, line_join, line_refresh
 from llmsched._orders cimport area_key, order_arrivals, order_requests
-from llmsched._prefill cimport note_crowd, postpone, prefill_begin, prefill_enter
+from llmsched._prefill cimport note_crowd, postpone, prefill_begin, prefill_enter, unlikely
 from llmsched._profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
@@ -142,7 +142,7 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         if engine.overflows and engine.need > task.memory:
             if overflow(engine) < 0:
                 return NO_MEMORY
-        if engine.prefills != NULL and prefill_begin(engine) < 0:
+        if unlikely(engine.prefills != NULL) and prefill_begin(engine) < 0:
             return NO_MEMORY
         wake = NEVER
         if not (task.pause and engine.evicted != NONE) and admission(engine, &wake) < 0:
@@ -168,7 +168,7 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         engine.round += rounds
         engine.used += rounds * engine.running
         grow(engine, rounds)
-        if engine.slow != NONE and postpone(engine) < 0:
+        if unlikely(engine.slow != NONE) and postpone(engine) < 0:
             return NO_MEMORY
         if departures(engine) < 0:
             return NO_MEMORY
@@ -239,7 +239,7 @@ cdef inline int64_t quiet_rounds(const Engine* engine, int64_t wake) noexcept no
     # How many rounds run before the engine must look again; at least one.
     cdef const Task* task = engine.task
     cdef int64_t upto, limit
-    if engine.prefills != NULL and engine.prefilled > 0:
+    if unlikely(engine.prefills != NULL) and engine.prefilled > 0:
         return 1  # the next one has more to spare for prompts
     upto = wheel_next(&engine.wheel, engine.round) + 1
     upto = min(upto, wake)
@@ -581,7 +581,7 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     engine.prompts += r.prompt
     if task.peak:
         engine.reserved += in_blocks(task, r.prompt + length)
-    if engine.prefills != NULL:
+    if unlikely(engine.prefills != NULL):
         if prefill_enter(engine, p, kept) < 0:
             return -1
     else:
@@ -626,7 +626,7 @@ cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
         profile_expire(&engine.profile, engine.round)
         profile_remove(&engine.profile, r.prompt - r.birth, r.mark)
         engine.tested = NONE
-        if engine.prefills != NULL:
+        if unlikely(engine.prefills != NULL):
             note_crowd(engine)
     if engine.running == 0:
         engine.lone_end = NONE

@@ -18,6 +18,10 @@ from llmsched._rounds cimport due, in_blocks, residue
 from llmsched._wheel cimport wheel_add
 
 
+cdef extern from *:
+    bint unlikely(bint condition) noexcept nogil  # Cython's own: keeps what it guards out of the way of the plain model
+
+
 cdef inline int prefill_begin(Engine* engine) noexcept nogil:
     # What the coming round does for those that run already. 0, or -1 without memory.
     engine.spent = engine.running
