@@ -256,15 +256,12 @@ def _precision(described: Mapping[str, Any]) -> dict[str, Precision] | None:
     return {found["metric"]: Precision(**{key: value for key, value in found.items() if key in fields})}
 
 
-_KEYS = dict(zip(summary.FACTORS, ("workloads", "intervals", "policies", "memories", "clocks"), strict=True))
-
-
 def _factors(cells: summary.Cells, described: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The levels of each factor that are among the results: in the study's order, numbers in ascending order."""
     factors = {}
     for name in cells.factors:
         there = cells.levels(name)
-        told = list((described.get("definitions") or {}).get(_KEYS.get(name, ""), ()))
+        told = list((described.get("definitions") or {}).get(summary.AXES.get(name, ""), ()))
         if all(isinstance(level, str) for level in there):
             there.sort(key=lambda level, told=told: told.index(level) if level in told else len(told))  # type: ignore[misc]
         factors[name] = there

@@ -20,15 +20,13 @@ from ..intervals import IntervalRule
 from ..policy import Policy
 from ..workload import Workload
 from .entries import CellsEntry, WorkloadEntry
+from .summary import FACTORS
 
 if TYPE_CHECKING:
     from .schema import Study
 
 #: A trace under the name "", and under that of an interval setting the same requests with a predictor's predictions.
 Trace = Mapping[str, Workload]
-
-#: The columns that tell cells apart, in the order of the axes of a plan.
-FACTORS = ("workload", "intervals", "policy", "memory", "clock")
 
 
 class Cell(NamedTuple):

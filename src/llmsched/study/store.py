@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DamagedResultsError, MissingExtraError, StudyError
-from .plan import FACTORS, Plan, fingerprint
+from .plan import Plan, fingerprint
+from .summary import AXES
 
 try:
     import pyarrow as pa
@@ -93,7 +94,7 @@ def _read_all(directory: Path, kind: str) -> pa.Table:
 
 def _sorted(table: pa.Table, described: Mapping[str, Any]) -> pa.Table:
     """The rows in the order of the cells in the study, then of replications."""
-    keys = [_codes(table[f], described["definitions"][axis]) for f, axis in _AXES.items() if f in table.column_names]
+    keys = [_codes(table[f], described["definitions"][axis]) for f, axis in AXES.items() if f in table.column_names]
     return table.take(np.lexsort([table["replication"].to_numpy(), *reversed(keys)])) if len(table) else table
 
 
@@ -107,8 +108,6 @@ def _codes(column: pa.ChunkedArray, levels: Any) -> Any:
 
 #: Types whose name is not that of the function that makes them.
 _MAKER = {"double": "float64"}
-#: Factor column -> its key among the definitions.
-_AXES = dict(zip(FACTORS, ("workloads", "intervals", "policies", "memories", "clocks"), strict=True))
 
 
 class _Part(NamedTuple):
@@ -347,7 +346,7 @@ class Directory:
         plan = self.plan
         index = {tuple(plan.labels(cell).values()): k for k, cell in enumerate(plan.cells)}
         definitions = plan.definitions()
-        levels = {f: list(definitions[_AXES[f]]) for f in plan.factors}
+        levels = {f: list(definitions[AXES[f]]) for f in plan.factors}
         sizes = [len(levels[f]) for f in plan.factors]
         number = np.full(sizes, -1)
         for key, k in index.items():

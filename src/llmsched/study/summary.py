@@ -26,10 +26,18 @@ from .statistics import FloatArray, Precision
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["FACTORS", "Cells", "best", "compared", "means", "quantiles"]
+__all__ = ["AXES", "FACTORS", "Cells", "best", "compared", "means", "quantiles"]
 
-#: The columns that tell cells apart, those of them that the table has.
-FACTORS = ("workload", "intervals", "policy", "memory", "clock")
+#: The columns that tell cells apart -> the keys of their levels in a study.
+AXES = {
+    "workload": "workloads",
+    "intervals": "intervals",
+    "policy": "policies",
+    "memory": "memories",
+    "clock": "clocks",
+}
+#: These columns; a table of results has those that the study has.
+FACTORS = tuple(AXES)
 
 
 def means(

@@ -161,12 +161,13 @@
     const values = [];
     for (const name of names) {
       for (const k of groups.get(name)) {
-        const [middle, low, high] = keys.map((key) => metric.values[key][k]);
+        let [middle, low, high] = keys.map((key) => metric.values[key][k]);
+        if (options.domain) [low, high] = [low, high].map((limit) => limit === null ? null : Math.min(Math.max(limit, options.domain[0]), options.domain[1]));
         if (middle === null || (log && middle <= 0) || (options.skip ?? -1) === factors.get("policy").cells[k]) continue;
         values.push({
           panel: name, policy: policies[factors.get("policy").cells[k]], x: factor.scale ? factor.scale.values[factor.cells[k]] : level(factor, factor.cells[k]), level: level(factor, factor.cells[k]),
           y: middle, low: low === null || (log && low <= 0) ? middle : low, high: high ?? middle,
-          what: show(middle), interval: range(low, high, show), n: metric.values.n[k],
+          what: show(middle), interval: range(metric.values[keys[1]][k], metric.values[keys[2]][k], show), n: metric.values.n[k],
         });
       }
     }
@@ -176,7 +177,7 @@
     const columns = names.length === 1 ? 1 : Math.min(names.length, width < 560 ? 1 : width < 900 || names.length === 4 ? 2 : 3);
     const height = names.length === 1 ? 300 : 190;
     const yScale = log ? { type: "log", nice: false } : { zero: options.rule === undefined && smallest >= 0 && smallest < 0.6 * largest, nice: true };
-    if (options.domain) yScale.domain = options.domain;
+    if (options.domain || (smallest === 0 && largest === 0)) yScale.domain = options.domain ?? [0, 1];
     const yAxis = { title: names.length === 1 ? options.title : null, format: metric.share && !options.plain ? "~%" : ticks(largest), tickCount: 5, domain: false, ticks: false };
     if (log && leastSpread(values) >= 10) yAxis.values = logTicks(smallest, largest);
     else if (log) yAxis.labelOverlap = "greedy";
