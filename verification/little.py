@@ -24,6 +24,7 @@ def run(quick: bool) -> Report:
     unfinished = []
     for label, workload in _workloads(150 if quick else 1500):
         workload = workload.replace(priority=np.arange(len(workload)) % 3)
+        workload = workload.with_lengths(ls.LengthTable.from_outputs(workload.output))
         for policy in ls.policies:
             try:
                 result = ls.simulate(workload, policy, memory=_MEMORY, record="timeline")

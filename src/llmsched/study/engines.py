@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from typing import Any, Protocol
 
 from .._runs import Stop
 from ..arguments import whole
+from ..errors import StudyError
 from .plan import Plan, Trace
 from .work import Task, work
 
@@ -85,7 +86,10 @@ class Given:
 
     def submit(self, task: Task) -> Future:
         """Have a task done. Its trace is sent along: an executor promises no more."""
-        future = self._executor.submit(work, task, trace_of(self.plan, task))
+        try:
+            future = self._executor.submit(work, task, trace_of(self.plan, task))
+        except BrokenExecutor as error:  # it broke after the last result was collected
+            raise died(error) from None
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         return future
@@ -101,6 +105,11 @@ class Given:
         """Take back what has not begun."""
         for future in list(self._futures):
             future.cancel()
+
+
+def died(error: BrokenExecutor) -> StudyError:
+    """What to say of an executor that is broken."""
+    return StudyError(f"a worker process died ({error}): start the study again, and it goes on")
 
 
 def processors() -> int:

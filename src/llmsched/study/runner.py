@@ -22,7 +22,7 @@ import numpy as np
 from .._version import version
 from ..errors import DamagedResultsError, InputError, StudyError
 from ..workload import FloatArray, IntArray
-from .engines import Engine, Given, Threads
+from .engines import Engine, Given, Threads, died
 from .ledger import Ledger
 from .plan import Plan
 from .store import Directory
@@ -231,7 +231,7 @@ class _Running:
         try:
             done: Done | None = future.result()
         except BrokenExecutor as error:
-            raise StudyError(f"a worker process died ({error}): start the study again, and it goes on") from None
+            raise died(error) from None
         except BaseException as error:
             if not engine.fatal(task, error):
                 raise
