@@ -467,6 +467,21 @@ def test_ctrl_c_ends_it_with_a_word_and_130(tmp_path: Path) -> None:
             process.kill()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_during_an_import_is_the_end(tmp_path: Path) -> None:
+    """Of modules half made come errors of all kinds, and crashes as the interpreter ends."""
+    interrupt = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "heavy.py").write_text(f"try:\n    {interrupt}except BaseException:\n    print('half made')\n")
+    begin = "import signal; from llmsched.__main__ import _interrupt; signal.signal(signal.SIGINT, _interrupt)\n"
+    for code, status, said in (
+        ("import heavy", 130, "interrupted\n"),
+        (interrupt, -signal.SIGINT, "KeyboardInterrupt"),
+    ):
+        done = subprocess.run([sys.executable, "-c", begin + code], cwd=tmp_path, text=True, capture_output=True)
+        assert (done.returncode, done.stdout) == (status, "")
+        assert said in done.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX pipe")
 @pytest.mark.parametrize(
     ("args", "unbuffered"),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> int:
     """Run the command line, and return the exit code; 2 with one line on stderr when the extra `cli` is missing."""
-    try:  # nothing is imported before: Ctrl-C may come at any time
+    try:  # nothing of ours is imported before: Ctrl-C may come at any time
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
         from .errors import MissingExtraError
 
         try:
@@ -21,6 +26,16 @@ def main() -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return run()
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """What Ctrl-C does: KeyboardInterrupt. But an import that is cut short leaves modules half made: that is the end."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"interrupted\n")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
