@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """What Ctrl-C does: KeyboardInterrupt. But an import that is cut short leaves modules half made: that is the end."""
+    """What Ctrl-C does: KeyboardInterrupt. An import that is cut short leaves modules half made: that is the end."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, b"interrupted\n")
