@@ -163,9 +163,16 @@ def test_a_trace_with_half_an_interval_runs_what_can_run(tmp_path: Path) -> None
     file = tmp_path / "t.csv"
     file.write_text("prompt_tokens,output_tokens,lower\n0,10,2\n0,10,10\n")
     out = run("compare", str(file), "--memory", "20", "--policy", "amin", "--policy", "amax")
-    assert "amax    cannot run: a prediction is missing" in out
+    assert "amax    cannot run: a column is missing" in out
     assert "amax needs 'upper'" in out
     assert "--intervals" in out
+
+
+def test_no_interval_replaces_a_priority(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("prompt_tokens,output_tokens\n0,10\n")
+    out = run("compare", str(file), "--memory", "20", "--policy", "vllm-priority", "--policy", "amax")
+    assert "vllm-priority needs 'priority', which the trace lacks: add it\n" in out
 
 
 def test_a_policy_that_does_not_finish_says_so_and_the_others_stand(tmp_path: Path) -> None:

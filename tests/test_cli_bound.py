@@ -83,6 +83,15 @@ def test_arrivals_are_those_of_the_trace_or_as_asked(tmp_path: Path) -> None:
     assert faster["bound"]["total_latency"] == 14
 
 
+def test_an_optimum_in_whole_rounds_is_not_called_the_optimum(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text("arrival_s,prompt_tokens,output_tokens\n0,2,3\n0.5,1,6\n1,3,2\n")
+    printed = run("bound", str(file), "--memory", "8", "--exact")
+    assert "optimal in whole rounds 15.50 5.17 12.2%" in printed
+    assert "note: requests arrive between rounds" in printed
+    assert "no less, by price       13.81" in printed
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -90,6 +99,8 @@ def test_arrivals_are_those_of_the_trace_or_as_asked(tmp_path: Path) -> None:
         (["--search", "-1"], "--search must be a number of seconds"),
         (["--at-once", "--rate", "1"], "give one of them"),
         (["--search", "0", "--csv", "x.csv"], "--search 0 looks for none"),
+        (["--search", "0", "--exact"], "--search 0 looks for none"),
+        (["trace.csv"], "TRACE and --generate both"),
         (["--json", "--csv", "-"], "give the CSV a file name"),
         (["--csv", "no/such/place.csv"], "there is no directory"),
         (["--exact", "--limit", "51"], "at most 50 requests, not 51"),

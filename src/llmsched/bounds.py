@@ -76,7 +76,7 @@ class LowerBound:
 
     def improved_by(self, schedule: Schedule) -> LowerBound:
         """With the bound that `optimal` proved, if that is better and arrivals are whole (else it compares fewer)."""
-        if schedule.lower_bound <= self.value or not _on_grid(schedule.workload):
+        if schedule.lower_bound <= self.value or not on_grid(schedule.workload):
             return self
         each = {**self.each, schedule.method: schedule.lower_bound}
         return dataclasses.replace(self, value=schedule.lower_bound, each=each, method=schedule.method)
@@ -210,10 +210,11 @@ def busy_offsets(workload: Workload) -> FloatArray:
 def _rounded_up(workload: Workload, bound: float) -> float:
     """The bound less what rounding errors could have added; up to a whole number where total latency is one."""
     safe = bound - _ROUNDING * max(1.0, abs(bound))
-    return float(math.ceil(safe)) if _on_grid(workload) else max(safe, trivial_bound(workload))
+    return float(math.ceil(safe)) if on_grid(workload) else max(safe, trivial_bound(workload))
 
 
-def _on_grid(workload: Workload) -> bool:
+def on_grid(workload: Workload) -> bool:
+    """Whether all arrivals are whole rounds, so that every schedule starts requests at whole rounds."""
     return bool((workload.arrival == np.floor(workload.arrival)).all())
 
 

@@ -22,7 +22,7 @@ from . import clock as clocks
 from . import compare as comparing
 from . import console, curves, energy, generate, intervals, paper, perfetto, plots, service, theory, traces
 from ._version import version
-from .bounds import lower_bound
+from .bounds import lower_bound, on_grid
 from .errors import (
     InputError,
     LlmschedError,
@@ -477,8 +477,9 @@ def _bound(
     if at_once and rate is not None:
         raise InputError("--at-once and --rate both say when requests arrive: give one of them")
     seconds = seconds_of(search, "--search")
-    if csv_file is not None and not seconds:
-        raise InputError("--csv writes the best schedule, and --search 0 looks for none")
+    if not seconds and (csv_file is not None or exact):
+        what = "--exact proves" if exact else "--csv writes"
+        raise InputError(f"{what} the best schedule, and --search 0 looks for none")
     workload = _workload(trace, generator, seed, limit, format_, on_error, round_seconds)
     workload = workload.replace(arrival=0) if at_once else _arrive(workload, rate, seed)
     found = lower_bound(workload, memory)
@@ -491,7 +492,8 @@ def _bound(
         found = found.improved_by(best)
     schedules = {name: simulate(workload, name, memory=memory, seed=seed).total_latency for name in ("svf", "hsf")}
     if best is not None:
-        schedules = {"optimal" if best.proven else "best_known": best.total_latency, **schedules}
+        name = "best_known" if not best.proven else "optimal" if on_grid(workload) else "optimal in whole rounds"
+        schedules = {name: best.total_latency, **schedules}
         if csv_file is not None:
             columns = best.columns()
             rows = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -609,6 +611,8 @@ def _workload(
         raise InputError(f"--round-seconds is {round_seconds}, expected a number greater than 0")
     if trace is None:
         return generate.parse(generator, 2000 if limit is None else limit, seed)
+    if generator != "lmsys":
+        raise InputError("TRACE and --generate both say what the requests are: give one of them")
     workload = traces.load(trace, format=format_, on_error=_on_error(on_error))
     if limit is not None:
         workload = workload.head(limit)

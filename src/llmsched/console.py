@@ -22,7 +22,7 @@ from . import capacity as capacities
 from . import compare as comparing
 from . import energy, paper, service, theory
 from ._version import version
-from .bounds import LowerBound
+from .bounds import LowerBound, on_grid
 from .clock import Clock
 from .errors import (
     MissingPredictionError,
@@ -191,14 +191,15 @@ def print_comparison(
             f"J/token: all joules over all output tokens, power model {settings['power']}; wasted J: share by evictions"
         )
     if clock is None:
-        say(f"gap: mean latency is at most so far above {_BEST}")
+        say("gap: mean latency is at most so far above the best possible (llmsched bound proves better bounds)")
     else:
         say("how far from optimal is not known with a clock: the bound counts rounds of equal length")
     for note in notes:
         say(f"note: {note}")
     for row in ranked:
         if isinstance(row.error, MissingPredictionError):
-            say(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it, or give --intervals")
+            other = ", or give --intervals" if row.error.column in ("lower", "upper") else ""
+            say(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it{other}")
         elif row.error is not None and not was_cut(row, settings["max_rounds"]):
             say(f"note: {row.error}")
 
@@ -285,10 +286,11 @@ def print_bound(
     n = max(len(workload), 1)
     names = [f"no less, by {name}" for name in found.each] + list(schedules)
     floors = {**found.each, found.method: found.value}  # rounded up as far as the proof allows
-    totals = [*map(math.floor, floors.values()), *(total for total, _ in schedules.values())]
+    fine = 1 if on_grid(workload) else 100  # between rounds there is more to a bound than whole ones
+    totals = [*(math.floor(floor * fine) / fine for floor in floors.values()), *(t for t, _ in schedules.values())]
     cells = {
         "latency": names,
-        "total": aligned(totals, decimals=0),
+        "total": aligned(totals),
         "mean": aligned([total / n for total in totals]),
         "gap": ["" for _ in found.each] + at_most([gap for _, gap in schedules.values()], decimals=1),
         "": [*(_BOUNDS[name] for name in found.each), *("" for _ in schedules)],
@@ -296,6 +298,9 @@ def print_bound(
     print_table(list(cells), list(zip(*cells.values(), strict=True)), left=(0, 4))
     say()
     say(f"gap: latency is at most so far above {_BEST}")
+    if "optimal in whole rounds" in schedules:
+        say("note: requests arrive between rounds. The optimum is that of schedules whose rounds start a whole number")
+        say("      after the first arrival; the bounds hold for all schedules")
     if found.preemptive < found.value:
         say(f"note: policies that keep the tokens of what they evict (fcfs) have no less than {found.preemptive:,.0f}")
 
@@ -376,7 +381,7 @@ def was_cut(row: comparing.Row, max_rounds: int | None) -> bool:
 def why_not(row: comparing.Row, max_rounds: int | None) -> str:
     """What stands in the row of a policy without a result; the note below has the rest."""
     if not isinstance(row.error, NotFinishedError):
-        return "cannot run: a prediction is missing"
+        return "cannot run: a column is missing"
     why = "stopped by --max-rounds" if was_cut(row, max_rounds) else "does not finish"
     return f"{why}: {row.completed:,} of {row.requests:,} completed in {row.error.round:,} rounds"
 
