@@ -344,7 +344,7 @@ def _sequence(axis: Any) -> Sequence[Any]:
 def _jobs(axes: list[Sequence[Any]], pair: str) -> list[Job]:
     indexed = [range(len(axes[0])), range(len(axes[1])), axes[2], axes[3]]
     if pair == "cross":
-        return [Job(*combination) for combination in itertools.product(*indexed)]
+        return list(map(Job._make, itertools.product(*indexed)))
     if pair != "zip":
         raise InputError(f"pair={pair!r} is unknown; {nearest(str(pair), ['cross', 'zip'])}")
     lengths = {len(axis) for axis in axes if len(axis) != 1} or {1}

@@ -20,6 +20,9 @@ LARGEST_BOUND = 2**62
 #: Tokens in a block of cache; real ones have 16 or so, and the engine counts requests by their place in the block.
 LARGEST_BLOCK = 1024
 
+#: `reserve` -> the column in which an engine finds what is believed, or the largest that can be.
+_BELIEVED = {"upper": "upper", "point": "point", "output": "output", "ratio": "upper", "history": "upper"}
+
 _HOW_TO_ADD = {
     "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
     "upper": "workload.with_intervals(intervals.buckets(100)) or Workload(..., upper=...)",
@@ -112,8 +115,8 @@ def lower(
         _check_time(workload, clock)
     memory -= memory % block  # what is left of the last block is of no use
     caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
-    column = {"ratio": "upper", "history": "upper"}.get(policy.reserve, policy.reserve)
-    believed: IntArray | None = getattr(workload, column) if column in ("upper", "point", "output") else None
+    column = _BELIEVED.get(policy.reserve)
+    believed: IntArray | None = None if column is None else getattr(workload, column)
     table = workload.lengths.quantile(policy.quantile) if workload.lengths and "lengths" in policy.needs else None
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
     finishes = policy.resume != "restart" or n == 0

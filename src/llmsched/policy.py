@@ -227,7 +227,7 @@ class Policy:
             read.add("lengths")
         return tuple(column for column in ("lower", "upper", "point", "priority", "lengths") if column in read)
 
-    @property
+    @cached_property
     def tracks_bound(self) -> bool:
         """Whether it reads õ."""
         by_bound = isinstance(self.order, str) and self.order in ("bound", "area")
