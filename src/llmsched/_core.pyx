@@ -332,7 +332,7 @@ cdef int32_t admission_skipping(Engine* engine, int32_t root, int64_t* wake, int
     # what stays. Where one that held the least and had the least to come would not fit, nobody does.
     cdef Node* node
     cdef int32_t left
-    cdef int64_t length
+    cdef int64_t length, admitted = engine.work.admissions
     if root == NONE or status[0] < 0:
         return root
     node = &engine.line.nodes[root]
@@ -347,7 +347,8 @@ cdef int32_t admission_skipping(Engine* engine, int32_t root, int64_t* wake, int
         return line_join(&engine.line, left, admission_skipping(engine, node.right, wake, status))
     node.left = left
     node.right = admission_skipping(engine, node.right, wake, status)
-    line_refresh(&engine.line, node)
+    if engine.work.admissions > admitted:
+        line_refresh(&engine.line, node)
     return root
 
 

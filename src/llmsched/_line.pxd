@@ -93,7 +93,8 @@ cdef inline int32_t line_insert(Line* line, int32_t root, int32_t p) noexcept no
         node.left = line_insert(line, node.left, p)
     else:
         node.right = line_insert(line, node.right, p)
-    line_refresh(line, node)
+    node.least_held = min(node.least_held, new.held)  # its children need not be looked at
+    node.least_length = min(node.least_length, new.length)
     return root
 
 
