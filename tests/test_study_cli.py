@@ -161,6 +161,12 @@ def test_mistakes_are_told_in_a_line_each(fails, tmp_path):
     assert "there is no file t.csv. Traces are looked for" in fails("study", "check", "trace.toml")
     Study.load("study.toml").run("out")
     assert "did you mean 'evictions'" in fails("study", "results", "out", "--metric", "eviction")
+    assert fails("study", "report", "nope") == fails("study", "results", "nope")
+    assert "workers must be" in fails("study", "run", "study.toml", "--out", "out", "--workers", "0")
+    Path("names.toml").write_text(SMALL.replace('"amin"', '"amin", {name = "amin, margin 5 %", base = "amin"}'))
+    Study.load("names.toml").run("named")
+    said = fails("study", "report", "named", "--against", "amni")
+    assert "did you mean 'amin'? known: 'hsf', 'amin', 'amin, margin 5 %'\n" in said
 
 
 def test_on_a_terminal_it_shows_how_far_it_is(tmp_path):

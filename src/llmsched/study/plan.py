@@ -196,9 +196,14 @@ def _joined(trace: Workload, predicted: Workload, name: str) -> Workload:
     """The trace with the predictions of the same requests."""
     n = min(len(trace), len(predicted))
     differ = np.flatnonzero((trace.prompt[:n] != predicted.prompt[:n]) | (trace.output[:n] != predicted.output[:n]))
-    if len(differ) or len(trace) != len(predicted):
-        where = f"from request {differ[0]} on" if len(differ) else f"{len(trace):,} and {len(predicted):,}"
-        raise StudyError(f"the predictions in {name} are not for the requests of the trace ({where} they differ)")
+    how = [f"they differ from request {differ[0]:,} on"] if len(differ) else []
+    if len(trace) != len(predicted):
+        how.append(f"it has {len(trace):,} requests, they are for {len(predicted):,}")
+    if how:
+        raise StudyError(
+            f"the predictions in {name} are not for the requests of the trace: {'; '.join(how)}. Give a file with the "
+            "same requests in the same order"
+        )
     return trace.replace(lower=predicted.lower, upper=predicted.upper, point=predicted.point)
 
 

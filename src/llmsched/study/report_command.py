@@ -51,7 +51,9 @@ def report(
     memory use and evictions, a table that sorts and filters, and what it takes to do the study again.
     """
     from . import report as reports
+    from . import store
 
+    store.describe(directory)  # before anything else: a wrong directory is not a matter of what is written to it
     page = directory / "report.html" if out is None else out
     for file in (page, *([Path(csv_file)] if csv_file not in (None, "-") else [])):
         if not file.parent.is_dir():
