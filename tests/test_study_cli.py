@@ -158,7 +158,15 @@ def test_mistakes_are_told_in_a_line_each(fails, tmp_path):
     )
     assert "holds no study" in fails("study", "results", str(tmp_path))
     Path("trace.toml").write_text(SMALL.replace('generator = "lmsys"', 'trace = "t.csv"'))
-    assert "there is no file t.csv. Traces are looked for" in fails("study", "check", "trace.toml")
+    said = fails("study", "check", "trace.toml")
+    assert said.startswith(
+        "error: trace.toml, line 7: workloads[0].trace: there is no file t.csv. Traces are looked for"
+    )
+    assert "error: workloads[0].trace: there is no file" in fails("study", "check", "trace.toml", "--set", "seed=1")
+    ls.traces.write(ls.generate.lmsys(60, 1), "t.csv")
+    Path("trace.toml").write_text('intervals = [{predictions = "p.csv"}]\n' + Path("trace.toml").read_text())
+    said = fails("study", "check", "trace.toml")
+    assert said.startswith("error: trace.toml, line 1: intervals[0].predictions: there is no file p.csv")
     Study.load("study.toml").run("out")
     assert "did you mean 'evictions'" in fails("study", "results", "out", "--metric", "eviction")
     assert fails("study", "report", "nope") == fails("study", "results", "nope")
