@@ -14,13 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 import llmsched as ls
 from llmsched.cli import app, main
-from llmsched.study import Study, display, results, runner
+from llmsched.study import Study, display, failures, results, runner
 from llmsched.study.pilot import estimate
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +139,34 @@ def test_failures_are_told_with_what_repeats_them(llmsched, fails):
     again = re.search(r"again: llmsched (.*)\n", said)[1]
     assert "it can never finish" in fails(*again.split())
     assert said.split("failed:\n")[1] == llmsched("study", "results", "out", "--failures")
+    for command in ("results", "report"):
+        assert fails("study", command, "out") == (
+            "error: all 12 simulations failed: to see why, llmsched study results out --failures\n"
+        )
+
+
+@pytest.mark.parametrize("precise", [False, True])
+def test_what_is_missing_of_a_study_is_said(llmsched, precise):
+    rule = "precision = {relative = 0.2, first = 16, most = 40}"
+    text = SMALL.replace("replications = 6", rule) if precise else SMALL
+    text = text.replace("[1500, 3000]", "[250, 1500]")  # the smaller one fails now and then
+    Path("study.toml").write_text(text)
+    llmsched("study", "run", "study.toml", "--out", "out")
+    rows, lost = results("out"), failures("out")
+    total = len(rows) + len(lost)
+    assert "not finished" not in llmsched("study", "results", "out") + llmsched("study", "report", "out")
+    assert len(lost) > 0
+    part = next(Path("out/results").glob("*.parquet"))
+    pq.write_table(rows.slice(0, len(rows) - 3), part)  # as if it had been interrupted before the last three
+    least = total - 3 + 1 if precise else total
+    for command in ("results", "report"):
+        said = re.search(
+            rf"note: {total - 3} of (\d+) simulations: the study is not finished; run it again to go on\n",
+            llmsched("study", command, "out"),
+        )
+        assert least <= int(said[1]) <= total
+    assert f"{total - 3} of {said[1]} simulations: the study is not finished" in Path("out/report.html").read_text()
+    assert json.loads(llmsched("study", "results", "out", "--json"))  # the note is not among the data
 
 
 def test_mistakes_are_told_in_a_line_each(fails, tmp_path):

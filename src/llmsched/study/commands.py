@@ -143,13 +143,17 @@ def _results(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the mean of each cell with its 95 % interval, or write all rows as CSV."""
-    from . import store, summary
+    from . import progress, store, summary
     from .statistics import Precision
 
     if failed:
         _print_failures(directory)
         return
-    described, table = store.describe(directory), store.results(directory)
+    described, table, lost = store.describe(directory), store.results(directory), store.failures(directory)
+    progress.check_any(table, lost, directory)
+    missing = progress.unfinished(described, table, lost)
+    if missing and (as_json or csv_file is not None):
+        console.complain(f"note: {missing}")  # not into the data
     if csv_file is not None:
         console.write_csv(csv_file, table.column_names, table.to_pylist())
         return
@@ -171,6 +175,8 @@ def _results(
     half = [(row["high"] - row["low"]) / 2 for row in found]
     cells["± 95 %"] = console.aligned(half, decimals=_decimals(found))
     console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left=[0, 1, 2])
+    if missing:
+        console.say(f"note: {missing}")
 
 
 def _metrics(described: dict[str, Any]) -> list[str]:

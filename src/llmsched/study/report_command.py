@@ -80,4 +80,6 @@ def report(
         said += [csv_file] if csv_file != "-" else []
     if csv_file != "-":
         console.say(f"{len(contents.cells):,} cells, {contents.simulations:,} simulations")
+        if contents.unfinished:
+            console.say(f"note: {contents.unfinished}")
         console.say(f"Wrote {', '.join(said)}.")
