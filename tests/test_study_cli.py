@@ -132,8 +132,12 @@ def test_set_quick_extend_and_precision(llmsched):
 
 def test_failures_are_told_with_what_repeats_them(llmsched, fails):
     Path("study.toml").write_text(SMALL.replace("[1500, 3000]", "[100]"))
-    said = llmsched("study", "check", "study.toml")
-    assert "note: replication 0 of workload lmsys" in said
+    said = llmsched("study", "check", "study.toml", code=1).splitlines()
+    assert said[1] == "note: all 12 simulations that were tried fail, such as"
+    assert said[2].startswith("   replication 0 of workload lmsys, intervals buckets:100, policy hsf, memory 100: ")
+    assert said[3].startswith("1 workload ×")  # the other policy fails for the same reason
+    said = llmsched("study", "check", "study.toml", "--set", "memories=[100, 9000]")
+    assert re.search(r"\nnote: \d+ of the \d+ simulations that were tried fail, such as\n   replication 0 of", said)
     said = llmsched("study", "run", "study.toml", "--out", "out", code=1)
     assert "12 failed:\n6 × workload lmsys, intervals buckets:100, policy hsf, memory 100: request" in said
     again = re.search(r"again: llmsched (.*)\n", said)[1]
