@@ -288,11 +288,14 @@ def test_next_to_nothing_can_be_shown_too(browser: Any, tmp_path: Path) -> None:
     """One cell, one replication, one metric: no intervals, nothing to compare."""
     values = {"workloads": ["lmsys"], "policies": ["amin"], "metrics": ["makespan"], "replications": 1}
     Study.from_dict(values).run(tmp_path / "out")
+    described = tmp_path / "out" / "study.json"
+    described.write_text(re.sub(r'"replications": 1\b', '"replications": 1200', described.read_text()))
     report.write(tmp_path / "out", tmp_path / "report.html")
     browser.get_log("browser")
     browser.get((tmp_path / "report.html").as_uri())
     drawn(browser)
     assert len(rows(browser)) == 1
+    assert "1 of 1,200 simulations: the study is not finished" in find(browser, "#facts")[0].text
     assert find(browser, "#means svg path")
     assert not find(browser, "#detail-card")[0].is_displayed()
     assert browser.get_log("browser") == []

@@ -14,13 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 import llmsched as ls
 from llmsched.cli import app, main
-from llmsched.study import Study, display, results, runner
+from llmsched.study import Study, display, failures, results, runner
 from llmsched.study.pilot import estimate
 
 ROOT = Path(__file__).parents[1]
@@ -131,13 +132,45 @@ def test_set_quick_extend_and_precision(llmsched):
 
 def test_failures_are_told_with_what_repeats_them(llmsched, fails):
     Path("study.toml").write_text(SMALL.replace("[1500, 3000]", "[100]"))
-    said = llmsched("study", "check", "study.toml")
-    assert "note: replication 0 of workload lmsys" in said
+    said = llmsched("study", "check", "study.toml", code=1).splitlines()
+    assert said[1] == "note: all 12 simulations that were tried fail, such as"
+    assert said[2].startswith("   replication 0 of workload lmsys, intervals buckets:100, policy hsf, memory 100: ")
+    assert said[3].startswith("1 workload ×")  # the other policy fails for the same reason
+    said = llmsched("study", "check", "study.toml", "--set", "memories=[100, 9000]")
+    assert re.search(r"\nnote: \d+ of the \d+ simulations that were tried fail, such as\n   replication 0 of", said)
     said = llmsched("study", "run", "study.toml", "--out", "out", code=1)
     assert "12 failed:\n6 × workload lmsys, intervals buckets:100, policy hsf, memory 100: request" in said
     again = re.search(r"again: llmsched (.*)\n", said)[1]
     assert "it can never finish" in fails(*again.split())
     assert said.split("failed:\n")[1] == llmsched("study", "results", "out", "--failures")
+    for command in ("results", "report"):
+        assert fails("study", command, "out") == (
+            "error: all 12 simulations failed: to see why, llmsched study results out --failures\n"
+        )
+
+
+@pytest.mark.parametrize("precise", [False, True])
+def test_what_is_missing_of_a_study_is_said(llmsched, precise):
+    rule = "precision = {relative = 0.2, first = 16, most = 40}"
+    text = SMALL.replace("replications = 6", rule) if precise else SMALL
+    text = text.replace("[1500, 3000]", "[250, 1500]")  # the smaller one fails now and then
+    Path("study.toml").write_text(text)
+    llmsched("study", "run", "study.toml", "--out", "out")
+    rows, lost = results("out"), failures("out")
+    total = len(rows) + len(lost)
+    assert "not finished" not in llmsched("study", "results", "out") + llmsched("study", "report", "out")
+    assert len(lost) > 0
+    part = next(Path("out/results").glob("*.parquet"))
+    pq.write_table(rows.slice(0, len(rows) - 3), part)  # as if it had been interrupted before the last three
+    least = total - 3 + 1 if precise else total
+    for command in ("results", "report"):
+        said = re.search(
+            rf"note: {total - 3} of (\d+) simulations: the study is not finished; run it again to go on\n",
+            llmsched("study", command, "out"),
+        )
+        assert least <= int(said[1]) <= total
+    assert f"{total - 3} of {said[1]} simulations: the study is not finished" in Path("out/report.html").read_text()
+    assert json.loads(llmsched("study", "results", "out", "--json"))  # the note is not among the data
 
 
 def test_mistakes_are_told_in_a_line_each(fails, tmp_path):
@@ -158,9 +191,23 @@ def test_mistakes_are_told_in_a_line_each(fails, tmp_path):
     )
     assert "holds no study" in fails("study", "results", str(tmp_path))
     Path("trace.toml").write_text(SMALL.replace('generator = "lmsys"', 'trace = "t.csv"'))
-    assert "there is no file t.csv. Traces are looked for" in fails("study", "check", "trace.toml")
+    said = fails("study", "check", "trace.toml")
+    assert said.startswith(
+        "error: trace.toml, line 7: workloads[0].trace: there is no file t.csv. Traces are looked for"
+    )
+    assert "error: workloads[0].trace: there is no file" in fails("study", "check", "trace.toml", "--set", "seed=1")
+    ls.traces.write(ls.generate.lmsys(60, 1), "t.csv")
+    Path("trace.toml").write_text('intervals = [{predictions = "p.csv"}]\n' + Path("trace.toml").read_text())
+    said = fails("study", "check", "trace.toml")
+    assert said.startswith("error: trace.toml, line 1: intervals[0].predictions: there is no file p.csv")
     Study.load("study.toml").run("out")
     assert "did you mean 'evictions'" in fails("study", "results", "out", "--metric", "eviction")
+    assert fails("study", "report", "nope") == fails("study", "results", "nope")
+    assert "workers must be" in fails("study", "run", "study.toml", "--out", "out", "--workers", "0")
+    Path("names.toml").write_text(SMALL.replace('"amin"', '"amin", {name = "amin, margin 5 %", base = "amin"}'))
+    Study.load("names.toml").run("named")
+    said = fails("study", "report", "named", "--against", "amni")
+    assert "did you mean 'amin'? known: 'hsf', 'amin', 'amin, margin 5 %'\n" in said
 
 
 def test_on_a_terminal_it_shows_how_far_it_is(tmp_path):

@@ -266,7 +266,10 @@ def test_predictors_are_compared_on_the_same_requests(tmp_path):
         }
         assert set(zip(seen[1].output.tolist(), seen[1].lower.tolist(), seen[1].upper.tolist(), strict=True)) <= rows
     ls.traces.write(bad.head(149), tmp_path / "bad.csv")
-    with pytest.raises(StudyError, match=r"bad\.csv are not for the requests of the trace \(150 and 149 they differ\)"):
+    with pytest.raises(StudyError, match=r"bad\.csv are not .* trace: it has 150 requests, they are for 149\. Give"):
+        study.plan(tmp_path)
+    ls.traces.write(bad.take(np.r_[0:7, 8:150]), tmp_path / "bad.csv")
+    with pytest.raises(StudyError, match=r"trace: they differ from request \d+ on; it has 150 requests, they"):
         study.plan(tmp_path)
     ls.traces.write(good.with_intervals(ls.intervals.exact()), tmp_path / "bad.csv")
     with pytest.raises(StudyError, match="'worse' means something else"):

@@ -113,4 +113,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
+    if any(mark in str(one) for one in names for mark in ", "):  # where one ends could not be seen
+        names = [repr(one) for one in names]
     return f"{hint}known: {', '.join(names)}"

@@ -63,6 +63,7 @@ def _check(file: _File, traces: _Traces = None, settings: _Set = None) -> None:
     counts = [_several(len(axis), name) for axis, name in (*axes, (plan.memories, "memory"))]
     counts += [_several(len(plan.clocks), "clock")] if len(plan.clocks) > 1 else []
     console.say(f"{file}: {study.name}")
+    _tell_what_fails(plan, found)
     console.say(f"{' × '.join(counts)}: {_several(found.cells, 'cell')}")
     each = f"{study.replications:,} replications" if study.precision is None else f"at first {study.precision.first:,}"
     until = "" if study.precision is None else f", up to {study.precision.most:,}, until {_target(study.precision)}"
@@ -72,11 +73,25 @@ def _check(file: _File, traces: _Traces = None, settings: _Set = None) -> None:
         f"On the {_several(processors, 'processor')} here: {duration(found.seconds / processors)}; on one: "
         f"{duration(found.seconds)} (from timing {found.tried:,} simulations)"
     )
-    for failure in found.failures[:3]:
-        labels = ", ".join(f"{k} {v}" for k, v in plan.labels(plan.cells[failure.cell]).items())
-        console.say(f"note: replication {failure.replication} of {labels} fails: {failure.message}")
-    if len(found.failures) > 3:
-        console.say(f"note: {len(found.failures):,} of the {found.tried:,} fail")
+    if len(found.failures) == found.tried > 0:
+        raise typer.Exit(1)
+
+
+def _tell_what_fails(plan: Any, found: Any) -> None:
+    """How many of the simulations that were tried fail, and why: an example of each kind, whatever the policy."""
+    if not found.failures:
+        return
+    kinds: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]] = {}
+    for failure in found.failures:
+        labels = plan.labels(plan.cells[failure.cell])
+        kinds.setdefault((failure.error, *(v for k, v in labels.items() if k != "policy")), (failure, labels))
+    many = "all" if len(found.failures) == found.tried else f"{len(found.failures):,} of the"
+    console.say(f"note: {many} {_several(found.tried, 'simulation')} that were tried fail, such as")
+    for failure, labels in list(kinds.values())[:3]:
+        where = ", ".join(f"{k} {v}" for k, v in labels.items())
+        console.say(f"   replication {failure.replication} of {where}: {failure.message}")
+    if len(kinds) > 3:
+        console.say(f"   and others in {_several(len(kinds) - 3, 'more setting')}")
 
 
 @app.command("run")
@@ -143,13 +158,17 @@ def _results(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the mean of each cell with its 95 % interval, or write all rows as CSV."""
-    from . import store, summary
+    from . import progress, store, summary
     from .statistics import Precision
 
     if failed:
         _print_failures(directory)
         return
-    described, table = store.describe(directory), store.results(directory)
+    described, table, lost = store.describe(directory), store.results(directory), store.failures(directory)
+    progress.check_any(table, lost, directory)
+    missing = progress.unfinished(described, table, lost)
+    if missing and (as_json or csv_file is not None):
+        console.complain(f"note: {missing}")  # not into the data
     if csv_file is not None:
         console.write_csv(csv_file, table.column_names, table.to_pylist())
         return
@@ -171,6 +190,8 @@ def _results(
     half = [(row["high"] - row["low"]) / 2 for row in found]
     cells["± 95 %"] = console.aligned(half, decimals=_decimals(found))
     console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left=[0, 1, 2])
+    if missing:
+        console.say(f"note: {missing}")
 
 
 def _metrics(described: dict[str, Any]) -> list[str]:

@@ -60,7 +60,7 @@ class Contents:
     order; `cells` has a tuple of levels per cell. `values` has for each metric columns over the cells: ``n``, ``mean``,
     ``low``, ``high``, ``p10``, ``p50``, ``p90``, the paired ``difference`` and ``ratio`` to the policy `against` with
     their limits (NaN for itself), ``regret`` with its limits, and ``verdict`` (an index of `Contents.verdicts`, -1 for
-    policies that know the truth: these are no candidates).
+    policies that know the truth: these are no candidates). `unfinished` says what is missing of the study, if it is.
     """
 
     described: Mapping[str, Any]
@@ -74,6 +74,7 @@ class Contents:
     confidence: float
     simulations: int
     failures: int
+    unfinished: str
     values: Mapping[str, Mapping[str, FloatArray]]
 
     verdicts = _VERDICTS
@@ -88,6 +89,7 @@ class Contents:
         metric: str | None = None,
         against: str | None = None,
         failures: int = 0,
+        unfinished: str = "",
     ) -> Contents:
         """The contents of a report on `results`, as `llmsched.study.results` reads them.
 
@@ -131,6 +133,7 @@ class Contents:
             confidence=confidence,
             simulations=len(results),
             failures=failures,
+            unfinished=unfinished,
             values=values,
         )
 

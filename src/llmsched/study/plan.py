@@ -169,7 +169,11 @@ def make(study: Study, folder: Path) -> Plan:
 
 def _read_all(study: Study, cells: Iterable[Cell], folder: Path) -> dict[str, Trace]:
     """The traces, and the predictions for them, that cells need."""
-    files = {entry.name: _load(folder, entry.trace, entry.format) for entry in study.workloads if entry.trace}
+    files = {
+        entry.name: _load(folder, entry.trace, entry.format, study.where("workloads", w, "trace"))
+        for w, entry in enumerate(study.workloads)
+        if entry.trace
+    }
     read: dict[str, dict[str, Workload]] = {name: {"": trace} for name, trace in files.items()}
     for w, i in sorted({(cell.workload, cell.intervals) for cell in cells}):
         workload, setting = study.workloads[w], study.intervals[i]
@@ -180,25 +184,33 @@ def _read_all(study: Study, cells: Iterable[Cell], folder: Path) -> dict[str, Tr
                 f"intervals {setting.name!r} are predictions for the requests of a trace, but workload "
                 f"{workload.name!r} is drawn by a generator: leave out that combination with [[cells]]"
             )
-        predicted = _load(folder, setting.predictions, None)
-        read[workload.name][setting.name] = _joined(files[workload.name], predicted, setting.predictions)
+        where = study.where("intervals", i, "predictions")
+        predicted = _load(folder, setting.predictions, None, where)
+        read[workload.name][setting.name] = _joined(files[workload.name], predicted, setting.predictions, where)
     return dict(read)
 
 
-def _load(folder: Path, name: str | None, format_: str | None) -> Workload:
+def _load(folder: Path, name: str | None, format_: str | None, where: str) -> Workload:
     path = folder / str(name)
     if not path.exists():
-        raise StudyError(f"there is no file {path}. Traces are looked for where the study file is, or in --traces DIR")
+        raise StudyError(
+            f"{where}: there is no file {path}. Traces are looked for where the study file is, or in --traces DIR"
+        )
     return traces.load(path, format=format_)
 
 
-def _joined(trace: Workload, predicted: Workload, name: str) -> Workload:
+def _joined(trace: Workload, predicted: Workload, name: str, where: str) -> Workload:
     """The trace with the predictions of the same requests."""
     n = min(len(trace), len(predicted))
     differ = np.flatnonzero((trace.prompt[:n] != predicted.prompt[:n]) | (trace.output[:n] != predicted.output[:n]))
-    if len(differ) or len(trace) != len(predicted):
-        where = f"from request {differ[0]} on" if len(differ) else f"{len(trace):,} and {len(predicted):,}"
-        raise StudyError(f"the predictions in {name} are not for the requests of the trace ({where} they differ)")
+    how = [f"they differ from request {differ[0]:,} on"] if len(differ) else []
+    if len(trace) != len(predicted):
+        how.append(f"it has {len(trace):,} requests, they are for {len(predicted):,}")
+    if how:
+        raise StudyError(
+            f"{where}: the predictions in {name} are not for the requests of the trace: {'; '.join(how)}. Give a file "
+            "with the same requests in the same order"
+        )
     return trace.replace(lower=predicted.lower, upper=predicted.upper, point=predicted.point)
 
 

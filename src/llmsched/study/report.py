@@ -41,13 +41,16 @@ def read(directory: str | os.PathLike[str], *, metric: str | None = None, agains
 
     Raises StudyError if the directory holds no study, InputError if it has no results yet, or no such metric or policy.
     """
-    from . import store
+    from . import progress, store
 
     folder = Path(directory)
-    described, table = store.describe(folder), store.results(folder)
+    described, table, failures = store.describe(folder), store.results(folder), store.failures(folder)
+    progress.check_any(table, failures, folder)
     text = (folder / "study.toml").read_text(encoding="utf-8")
-    failures = store.failures(folder).num_rows
-    return Contents.of(table, described, text, metric=metric, against=against, failures=failures)
+    missing = progress.unfinished(described, table, failures)
+    return Contents.of(
+        table, described, text, metric=metric, against=against, failures=failures.num_rows, unfinished=missing
+    )
 
 
 def write(
@@ -131,6 +134,7 @@ def _data(contents: Contents) -> dict[str, Any]:
         "along": contents.along,
         "simulations": contents.simulations,
         "failures": contents.failures,
+        "unfinished": contents.unfinished,
         "memoryUse": contents.memory_use,
         "evictionRate": contents.eviction_rate,
         "factors": [

@@ -51,7 +51,9 @@ def report(
     memory use and evictions, a table that sorts and filters, and what it takes to do the study again.
     """
     from . import report as reports
+    from . import store
 
+    store.describe(directory)  # before anything else: a wrong directory is not a matter of what is written to it
     page = directory / "report.html" if out is None else out
     for file in (page, *([Path(csv_file)] if csv_file not in (None, "-") else [])):
         if not file.parent.is_dir():
@@ -78,4 +80,6 @@ def report(
         said += [csv_file] if csv_file != "-" else []
     if csv_file != "-":
         console.say(f"{len(contents.cells):,} cells, {contents.simulations:,} simulations")
+        if contents.unfinished:
+            console.say(f"note: {contents.unfinished}")
         console.say(f"Wrote {', '.join(said)}.")

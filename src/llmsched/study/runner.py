@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._version import version
+from ..arguments import whole
 from ..errors import DamagedResultsError, InputError, StudyError
 from ..workload import FloatArray, IntArray
 from .engines import Engine, Given, Threads, died
@@ -100,6 +101,8 @@ def run(
     """See `Study.run`."""
     if executor is not None and cluster is not None:
         raise InputError("executor and cluster both say where the work is done: give one of them")
+    if workers is not None:
+        whole("workers", workers, 1, 1024)  # also if there turns out to be nothing to do
     plan = study.plan(traces)
     directory = Directory(out, plan, study.to_toml(), about(study), extend)
     with contextlib.closing(directory):

@@ -153,7 +153,15 @@ class Study:
             raise StudyError(f"{path}: not TOML: {error}") from None
         study = _read(values, path, lines.lines(text))
         object.__setattr__(study, "_text", text)
+        object.__setattr__(study, "_path", path)
         return study
+
+    def where(self, *place: str | int) -> str:
+        """How a message about the value at `place` begins: file, line and key; the key alone if there is no file."""
+        text: str | None = getattr(self, "_text", None)
+        if text is None:
+            return lines.spelled(place)
+        return _where(getattr(self, "_path", ""), lines.line_of(lines.lines(text), place)[1], lines.spelled(place))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Study:
@@ -321,10 +329,12 @@ def _mistake(detail: Any, path: str, found: Mapping[lines.Path, int]) -> tuple[i
     start, line = lines.line_of(found, place)
     missing = detail["type"] in ("missing", "missing_argument")
     key = lines.spelled(place if missing or not found else start)
-    where = [path] if path else []
-    where += [f"line {line}"] if line is not None else []
-    text = _what(detail, place)
-    return line or 0, ": ".join(part for part in (", ".join(where), key, text) if part)
+    return line or 0, ": ".join(filter(None, (_where(path, line, key), _what(detail, place))))
+
+
+def _where(path: str, line: int | None, key: str) -> str:
+    file = ", ".join(filter(None, (path, f"line {line}" if line is not None else "")))
+    return ": ".join(filter(None, (file, key)))
 
 
 def _what(detail: Any, place: lines.Path) -> str:

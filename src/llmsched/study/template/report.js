@@ -549,6 +549,7 @@
     $("facts").append(...varied.map((factor) => fact(factor.levels.length, { policy: "policies", memory: "memories", intervals: "interval settings" }[factor.name] ?? `${factor.name}s`)),
       fact(all.length, all.length === 1 ? "cell" : "cells"), fact(data.simulations, "simulations"));
     if (data.failures) $("facts").append(element("li", { className: "note" }, `${count(data.failures, "simulation", "simulations")} without a result`));
+    if (data.unfinished) $("facts").append(element("li", { className: "note" }, data.unfinished));
     const repeat = data.repeat;
     $("commands").append(...repeat.commands.map((command) => {
       const button = element("button", { type: "button" }, "Copy the command");
