@@ -514,3 +514,15 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
 def test_the_library_does_not_import_the_command_line() -> None:
     code = "import sys, llmsched; assert not {'typer', 'rich', 'matplotlib', 'llmsched.cli'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_one_is_singular(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    trace = tmp_path / "one.csv"
+    trace.write_text(f"{PLAIN}5,3\n")
+    out = run("timeline", str(trace), "--policy", "fcfs", "--memory", "100", "--out", str(tmp_path / "t.png"))
+    assert out.startswith(f"1 request from {trace}: 5 prompt + 3 output tokens, all arriving at 0\n")
+    trace.write_text(f"{PLAIN}5,3\n5,10\n7,4\n")
+    again = run("timeline", str(trace), "--policy", "fcfs", "--memory", "100", "--out", str(tmp_path / "t.png"))
+    assert "fcfs: mean latency 5.67, makespan 10, 0 evictions\n" in again
+    assert [console.number_of(n, "query") for n in (0, 1, 2000)] == ["0 queries", "1 query", "2,000 queries"]

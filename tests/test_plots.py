@@ -132,3 +132,11 @@ def test_without_matplotlib_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(errors.MissingExtraError, match=r"llmsched\[plot\]"):
         plots.paper(rows)
+
+
+def test_a_run_without_a_queue_has_an_axis_of_whole_requests() -> None:
+    figure = plots.timeline(ls.simulate(ls.Workload(5, [3]), "fcfs", memory=100, record=("timeline", "tokens")))
+    bounds = {axes.get_ylabel(): axes.get_ylim() for axes in figure.axes}
+    assert bounds["waiting"] == (0, 1)
+    assert bounds["running"][0] == 0 < 1 <= bounds["running"][1]
+    assert "1 request, " in figure.get_suptitle()

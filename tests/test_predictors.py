@@ -199,7 +199,9 @@ def test_features_train_predictors(tmp_path):
     lines = [f"{s},{o},{tasks[s % 2]},{k}" for k, (s, o) in enumerate(zip(sizes, outputs, strict=True))]
     path.write_text("\n".join(["prompt_tokens,output_tokens,prompt,arrival_s", *lines]))
     found = real.from_features(path, ls.Workload(1, [1]), 0.8, seed=3)
-    assert len(found) == 4
+    assert list(found) == [
+        "quantile regression", "lower bound alone", "bucket classifier, not calibrated", "calibrated classifier",
+    ]  # fmt: skip
     w = found["quantile regression"]
     assert w.prompt.tolist() == sizes[150:].tolist()
     assert np.corrcoef(w.point, w.output)[0, 1] > 0.8
@@ -290,3 +292,13 @@ def test_the_command_refuses_what_cannot_be(tmp_path, arguments, message, capsys
     told = capsys.readouterr()
     assert message in told.err
     assert "Traceback" not in told.err
+
+
+def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
+    taken = tmp_path / "ex4.csv"
+    taken.write_text("")
+    result = run(*QUICK, "--out", taken)
+    assert isinstance(result.exception, InputError)
+    assert "ex4.csv': there is a file of that name" in str(result.exception)
+    deeper = run(*QUICK, "--out", taken / "o")
+    assert "Not a directory" in str(deeper.exception)

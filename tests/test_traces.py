@@ -785,3 +785,11 @@ def test_the_readers_agree_on_real_traces(name: str) -> None:
 def test_predicted_classes_are_no_trace() -> None:
     with pytest.raises(TraceError, match=r"output_tokens,class_of_5,class_of_2.*no format known"):
         traces.load(real("lmsys_predicted_classes.csv"))
+
+
+def test_a_whole_number_is_told_as_it_was_written() -> None:
+    for row, told in (("-1,3,1,2", "prompt_tokens is -1, "), ("1,-2.5,1,2", "output_tokens is -2.5, ")):
+        with pytest.raises(TraceError, match=told):
+            load(f"prompt_tokens,output_tokens,lower,upper\n{row}\n".encode())
+    with pytest.raises(TraceError, match="lower is 4 and upper is 2, "):
+        load(b"prompt_tokens,output_tokens,lower,upper\n1,3,4.0,2\n")

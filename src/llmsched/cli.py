@@ -344,8 +344,8 @@ def _timeline(
     cache += "" if clock is None else f"clock {clock_name}; "
     console.say(f"{cache}intervals {spelling}; seed {seed}; times in {unit}")
     console.say(
-        f"{policy}: mean latency {result.mean_latency:,.6g}, makespan {result.makespan:,.6g}, "
-        f"{result.total_evictions:,} evictions"
+        f"{policy}: mean latency {console.aligned([result.mean_latency])[0]}, "
+        f"makespan {console.aligned([result.makespan])[0]}, {console.number_of(result.total_evictions, 'eviction')}"
     )
     for note in notes + console.reading_notes(workload) + _overload_notes({policy: service.metrics(result)}):
         console.say(f"note: {note}")

@@ -124,6 +124,12 @@ def aligned(values: Sequence[float | None], suffix: str = "", decimals: int | No
 _BEST = "that of the best possible schedule (a proven bound)"
 
 
+def number_of(count: int, thing: str) -> str:
+    """1 request, 2 requests, 1,000 queries."""
+    plural = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    return f"{count:,} {thing if count == 1 else plural}"
+
+
 def at_most(shares: Sequence[float | None], decimals: int | None = None) -> list[str]:
     """Shares as percentages, rounded up: what is at most 1.01 % is not at most 1 %."""
     if decimals is None:
@@ -351,7 +357,7 @@ def print_capacity(
 ) -> None:
     answers = list(found.values())
     one = answers[0]
-    drawn = f"{one.replications} replications of {one.requests:,} requests"
+    drawn = f"{number_of(one.replications, 'replication')} of {number_of(one.requests, 'request')}"
     arriving = "" if one.quantity == "rate" else ", as they arrive" if one.rate is None else f", {one.rate:g}/s"
     cache = machine_text(one.memory, *(settings[name] for name in ("block", "max_batch", "prefill_budget")))
     say(f"{counted(workload)}; {drawn}{arriving}")
@@ -390,7 +396,9 @@ def counted(workload: Workload) -> str:
     source = workload.source
     origin = str(source["path"]) if "path" in source else f"the {source.get('generator', 'given')} generator"
     prompt, output = int(workload.prompt.sum()), int(workload.output.sum())
-    return f"{len(workload):,} requests from {origin}: {prompt:,} prompt + {output:,} output tokens"
+    return (
+        f"{number_of(len(workload), 'request')} from {origin}: {prompt:,} prompt + {number_of(output, 'output token')}"
+    )
 
 
 def when_they_arrive(workload: Workload, round_seconds: float, clock: object = None) -> str:
@@ -399,8 +407,10 @@ def when_they_arrive(workload: Workload, round_seconds: float, clock: object = N
     if isinstance(how, Mapping) and how.get("process") == "poisson" and last:
         return f", Poisson arrivals, {how['rate']:g} per {'round' if clock is None else 'second'}"
     if clock is not None and last:
-        return f", arriving over {last:,.0f} seconds"
-    return f", arriving over {last:,.0f} rounds of {round_seconds:g} s" if last else ", all arriving at 0"
+        return f", arriving over {number_of(round(last), 'second')}"
+    return (
+        f", arriving over {number_of(round(last), 'round')} of {round_seconds:g} s" if last else ", all arriving at 0"
+    )
 
 
 def comparison_json(
@@ -423,11 +433,13 @@ def comparison_json(
 def print_paper(rows: Sequence[paper.Row], workload: Workload | None, memory: int, seed: int) -> None:
     most, subsets = max(row.requests for row in rows), rows[0].subsets
     origin = (
-        "the lmsys generator" if workload is None else f"the {len(workload):,} requests of {workload.source['path']}"
+        "the lmsys generator"
+        if workload is None
+        else f"the {number_of(len(workload), 'request')} of {workload.source['path']}"
     )
-    say(f"{subsets} random subsets of each size from {origin}")
+    say(f"{number_of(subsets, 'random subset')} of each size from {origin}")
     say(f"KV cache {memory:,} tokens; seed {seed}; all requests arrive at 0")
-    say(f"Average latency in rounds of {most:,} requests, and ratios ± 95 % confidence:\n")
+    say(f"Average latency in rounds of {number_of(most, 'request')}, and ratios ± 95 % confidence:\n")
     at = {(row.intervals, row.policy): row for row in rows if row.requests == most}
     lines = [[at[str(experiment.rule), policy] for policy in paper.POLICIES] for experiment in paper.EXPERIMENTS]
     cells = {

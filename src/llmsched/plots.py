@@ -188,14 +188,14 @@ def timeline(result: Result) -> Figure:
     ):
         _level(panels[name], rounds, name, colour, 100 / result.memory if name == "memory" else 1.0)
         panels[name].set_ylabel(label)
-        panels[name].set_ylim(bottom=0)
+        panels[name].set_ylim(0, max(1.0, panels[name].get_ylim()[1]))
     panels["memory"].set_ylim(0, 104)
     panels["memory"].axhline(100, color=_BLACK, linewidth=0.8, linestyle=":")
     if "evictions" in panels:
         gone = rounds["evictions"] > 0
         panels["evictions"].vlines(rounds["begin"][gone], 0, rounds["evictions"][gone], color=_RED, linewidth=1.2)
         panels["evictions"].set_ylabel("evictions")
-        panels["evictions"].set_ylim(bottom=0)
+        panels["evictions"].set_ylim(0, max(1.0, panels["evictions"].get_ylim()[1]))
     if chart:
         _gantt(panels["gantt"], result)
     for axes in panels.values():
@@ -205,7 +205,8 @@ def timeline(result: Result) -> Figure:
     lowest.set_xlabel("seconds" if result.clock is not None else "rounds")
     lowest.set_xlim(0, max(result.makespan, 1e-9))
     figure.suptitle(
-        f"{result.policy.name}: {len(result):,} requests, {result.memory:,} tokens of KV cache, "
+        f"{result.policy.name}: {len(result):,} request{'' if len(result) == 1 else 's'}, "
+        f"{result.memory:,} tokens of KV cache, "
         f"{result.total_evictions:,} eviction{'' if result.total_evictions == 1 else 's'}",
         x=0.01, ha="left", fontsize=11,
     )  # fmt: skip

@@ -628,7 +628,8 @@ def _values(form: _Format, names: Mapping[str, str], cells: Mapping[str, object]
     """The values of a row in the order of `names`, or _BadRow."""
     values = {meaning: _value(form, meaning, name, cells) for meaning, name in names.items()}
     if "lower" in values and "upper" in values and values["lower"] > values["upper"]:
-        raise _BadRow(f"lower is {values['lower']} and upper is {values['upper']}, expected lower <= upper")
+        lower, upper = (_shown(values[name]) for name in ("lower", "upper"))
+        raise _BadRow(f"lower is {lower} and upper is {upper}, expected lower <= upper")
     return list(values.values())
 
 
@@ -639,8 +640,14 @@ def _value(form: _Format, meaning: str, name: str, cells: Mapping[str, object]) 
     is_date, is_time = form.is_date(meaning), _is_time(meaning)
     number = _instant(value) if is_date else _number(value, form.least(meaning), _most(meaning), whole=not is_time)
     if number is None:
-        raise _BadRow(f"{name} is {_brief(repr(value))}, expected {form.expected(meaning)}")
+        raise _BadRow(f"{name} is {_shown(value)}, expected {form.expected(meaning)}")
     return number
+
+
+def _shown(value: object) -> str:
+    """A value for messages: what was written as -1 has been read as -1.0."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return _brief(repr(int(value) if whole else value))  # type: ignore[call-overload]  # a float, if whole
 
 
 def _most(meaning: str) -> int:

@@ -111,7 +111,9 @@ def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the directory {str(directory)!r}: {error.strerror}") from None
+        taken = directory.exists() and not directory.is_dir()
+        why = "there is a file of that name" if taken else error.strerror
+        raise InputError(f"cannot make the directory {str(directory)!r}: {why}") from None
 
 
 def _write(study: Worth, out: Path) -> list[Path]:
@@ -127,8 +129,9 @@ def _write(study: Worth, out: Path) -> list[Path]:
 
 
 def _print(study: Worth, workload: Workload | None, coverage: float | None) -> None:
-    origin = "the lmsys generator" if workload is None else f"the {len(workload):,} requests of {_origin(workload)}"
-    console.say(f"{study.replications} replications of {study.requests:,} requests from {origin}, all arriving at 0")
+    drawn = f"{study.replications} replications of {console.number_of(study.requests, 'request')}"
+    given = None if workload is None else f"the {console.number_of(len(workload), 'request')} of {_origin(workload)}"
+    console.say(f"{drawn} from {given or 'the lmsys generator'}, all arriving at 0")
     console.say(
         f"KV cache {study.memory:,} tokens; seed {study.seed}; latencies relative to hsf on the same requests\n"
     )

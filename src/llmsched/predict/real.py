@@ -69,7 +69,7 @@ def from_features(path: str | os.PathLike[str], prompts: Workload, coverage: Num
     models: dict[str, Any] = {
         "quantile regression": IntervalRegressor(share, features=reader),
         "lower bound alone": IntervalRegressor(share, side="lower", features=reader),
-        "bucket classifier": IntervalClassifier(probability=share, features=reader),
+        "bucket classifier, not calibrated": IntervalClassifier(probability=share, features=reader),
         "calibrated classifier": IntervalClassifier(probability=share, coverage=share, features=reader),
     }
     try:

@@ -60,17 +60,18 @@ def _check(file: _File, traces: _Traces = None, settings: _Set = None) -> None:
     plan = study.plan(folder)
     found = estimate(study, plan)
     axes = ((plan.workloads, "workload"), (plan.intervals, "interval setting"), (plan.policies, "policy"))
-    counts = [_several(len(axis), name) for axis, name in (*axes, (plan.memories, "memory"))]
-    counts += [_several(len(plan.clocks), "clock")] if len(plan.clocks) > 1 else []
+    counts = [console.number_of(len(axis), name) for axis, name in (*axes, (plan.memories, "memory"))]
+    counts += [console.number_of(len(plan.clocks), "clock")] if len(plan.clocks) > 1 else []
     console.say(f"{file}: {study.name}")
     _tell_what_fails(plan, found)
-    console.say(f"{' × '.join(counts)}: {_several(found.cells, 'cell')}")
-    each = f"{study.replications:,} replications" if study.precision is None else f"at first {study.precision.first:,}"
+    console.say(f"{' × '.join(counts)}: {console.number_of(found.cells, 'cell')}")
+    replications = console.number_of(study.replications, "replication")
+    each = replications if study.precision is None else f"at first {study.precision.first:,}"
     until = "" if study.precision is None else f", up to {study.precision.most:,}, until {_target(study.precision)}"
-    console.say(f"{each}{until}: {found.simulations:,} simulations{' at first' if until else ''}")
+    console.say(f"{each}{until}: {console.number_of(found.simulations, 'simulation')}{' at first' if until else ''}")
     processors = engines.processors()
     console.say(
-        f"On the {_several(processors, 'processor')} here: {duration(found.seconds / processors)}; on one: "
+        f"On the {console.number_of(processors, 'processor')} here: {duration(found.seconds / processors)}; on one: "
         f"{duration(found.seconds)} (from timing {found.tried:,} simulations)"
     )
     if len(found.failures) == found.tried > 0:
@@ -86,12 +87,12 @@ def _tell_what_fails(plan: Any, found: Any) -> None:
         labels = plan.labels(plan.cells[failure.cell])
         kinds.setdefault((failure.error, *(v for k, v in labels.items() if k != "policy")), (failure, labels))
     many = "all" if len(found.failures) == found.tried else f"{len(found.failures):,} of the"
-    console.say(f"note: {many} {_several(found.tried, 'simulation')} that were tried fail, such as")
+    console.say(f"note: {many} {console.number_of(found.tried, 'simulation')} that were tried fail, such as")
     for failure, labels in list(kinds.values())[:3]:
         where = ", ".join(f"{k} {v}" for k, v in labels.items())
         console.say(f"   replication {failure.replication} of {where}: {failure.message}")
     if len(kinds) > 3:
-        console.say(f"   and others in {_several(len(kinds) - 3, 'more setting')}")
+        console.say(f"   and others in {console.number_of(len(kinds) - 3, 'more setting')}")
 
 
 @app.command("run")
@@ -275,11 +276,6 @@ def _setting(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except ValueError:
         raise InputError(f"--set {text!r}: expected a key and a TOML value, such as --set 'memories=[8000]'") from None
-
-
-def _several(count: int, name: str) -> str:
-    plural = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
-    return f"{count:,} {name if count == 1 else plural}"
 
 
 def _target(precision: Any) -> str:
