@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import itertools
 import json
 import math
 import runpy
@@ -224,6 +226,41 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, text, error, message):
         real.from_classes(tmp_path / "f.csv", ls.Workload(1, [1]), 0.9, 0)
 
 
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(lambda k: f"{k / 64}", "looks like a number and not a class: 40 different"),
+     (lambda k: f"story {k}", "looks like text and not a class: 40 different"),
+     (lambda k: f"{k}", "class 1: .* at least 9, and there is 1"),  # whole numbers may be classes
+     (lambda k: f"{k % 4 / 4}", "class 0.0: .* at least 9, and there are 5")],
+)  # fmt: skip
+def test_a_column_that_is_no_class_is_told_as_that(tmp_path, value, what):
+    rows = "".join(f"{k % 7 + 1},{value(k % 40)}\n" for k in range(1, 41))
+    (tmp_path / "f.csv").write_text(f"output_tokens,temperature\n{rows}")
+    with pytest.raises(InputError, match=f"column 'temperature'.{{,6}}{what}"):
+        real.from_classes(tmp_path / "f.csv", ls.Workload(1, [1]), 0.9, 0)
+
+
+def test_wide_intervals_stay_inside_the_figure_and_ticks_apart():
+    pytest.importorskip("matplotlib")
+    from llmsched.predict import figures
+
+    nan = math.nan
+    found = [Row(name, nan, nan, nan, nan, nan, "amin", 2, 1.0, nan, ratio, half, 1.0, nan, 1.2, nan, nan)
+             for name, ratio, half in (("good", 1.5, 1.34), ("bad", 10.2, 22.1))]  # fmt: skip
+    found = [dataclasses.replace(r, none_vs_perfect=1.2) for r in found]
+    figure = figures.real(Worth([], [], found, [], ["amin"], 10, 2, 100, 0))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    assert 0.8 < low < 1
+    assert high > 10.2 + 22.1
+    (bars,) = (c for c in axes.containers)
+    assert min(point[0] for segment in bars[2][0].get_segments() for point in segment) == pytest.approx(low)
+    boxes = [tick.label1.get_window_extent() for tick in axes.xaxis.get_major_ticks()]
+    assert len(boxes) > 3
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
 def test_the_example_that_asks_again_runs(data_file, monkeypatch, capsys):
     example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "asked_again.py"))
     monkeypatch.setitem(example["main"].__globals__, "REPLICATIONS", 2)
@@ -292,6 +329,26 @@ def test_the_command_refuses_what_cannot_be(tmp_path, arguments, message, capsys
     told = capsys.readouterr()
     assert message in told.err
     assert "Traceback" not in told.err
+
+
+@pytest.fixture
+def features_file(tmp_path):
+    path = tmp_path / "features.csv"
+    g = np.random.default_rng(1)
+    path.write_text("prompt_tokens,output_tokens\n" + "".join(f"{s},{s + 5}\n" for s in g.integers(1, 200, 300)))
+    return path
+
+
+def test_the_grid_is_of_the_lengths_in_the_file_of_features(tmp_path, features_file):
+    def source(*arguments):
+        result = run(*QUICK, "--json", "--out", tmp_path / "o", "--features", features_file, *arguments)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)["source"]
+
+    assert source()["path"] == str(features_file)
+    assert source("--generate", "lmsys") == {"generator": "lmsys"}
+    features_file.write_text(features_file.read_text().replace("prompt_tokens", "size"))
+    assert source() == {"generator": "lmsys"}
 
 
 def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):

@@ -793,3 +793,22 @@ def test_a_whole_number_is_told_as_it_was_written() -> None:
             load(f"prompt_tokens,output_tokens,lower,upper\n{row}\n".encode())
     with pytest.raises(TraceError, match="lower is 4 and upper is 2, "):
         load(b"prompt_tokens,output_tokens,lower,upper\n1,3,4.0,2\n")
+
+
+@pytest.mark.parametrize(
+    ("header", "misspelt"),
+    [
+        ("loower,Upper,temperature", {"loower": "lower", "Upper": "upper"}),
+        ("lower,lowers,id", None),  # the column itself is there
+        ("arrival_s,arrivals,prompt", None),
+        ("arival_s,model,class", {"arival_s": "arrival_s"}),
+    ],
+)
+def test_columns_that_look_misspelt_are_noted(header: str, misspelt: dict[str, str] | None) -> None:
+    workload = load(f"prompt_tokens,output_tokens,{header}\n1,3,1,2,3\n")
+    assert workload.source.get("misspelt") == misspelt
+    pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
+    from llmsched import console
+
+    notes = console.reading_notes(workload)
+    assert notes == [f"column {a!r} is not read; did you mean {b!r}?" for a, b in (misspelt or {}).items()]

@@ -541,4 +541,6 @@ def reading_notes(workload: Workload) -> list[str]:
         notes.append(f"bad rows skipped: {source['skipped']:,}, the first: {source.get('first_skipped')}")
     if source.get("dropped"):
         notes.append(f"failed requests left out (no output): {source['dropped']:,}")
+    for name, meant in source.get("misspelt", {}).items():
+        notes.append(f"column {name!r} is not read; did you mean {meant!r}?")
     return notes

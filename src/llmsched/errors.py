@@ -108,11 +108,16 @@ def _rebuild(kind: type[LlmschedError], args: tuple[Any, ...], attributes: dict[
     return error
 
 
+def closest(name: str, known: Iterable[str], likeness: float) -> str | None:
+    """The known name most like `name`, if it is as much like it as that (from 0 to 1, as `difflib` measures it)."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=likeness)), None)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that suggests the known name nearest to `name` and lists them all."""
     names = list(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = closest(name, names, 0.5)
+    hint = f"did you mean {close!r}? " if close else ""
     if any(mark in str(one) for one in names for mark in ", "):  # where one ends could not be seen
         names = [repr(one) for one in names]
     return f"{hint}known: {', '.join(names)}"

@@ -27,7 +27,7 @@ from typing import IO, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError, LlmschedError, MissingExtraError, TraceError, nearest
+from .errors import InputError, LlmschedError, MissingExtraError, TraceError, closest, nearest
 from .workload import COLUMNS, LARGEST, LATEST, Workload
 
 __all__ = ["FORMATS", "load", "write"]
@@ -38,6 +38,7 @@ _Row = tuple[int, Mapping[str, object] | str]
 
 _BLOCK = 1 << 20  # bytes of text that are parsed at once: large enough to be fast, small enough to bound the memory
 _BATCH = 1 << 16  # rows that are held as Python objects at once
+_LIKE = 0.8  # how much alike the names of columns are of which one is the other misspelt: "prompt" is no prompt_tokens
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -170,7 +171,8 @@ def load(
         all 0 if the file has none. (Only a column named ``arrival``, which `write` makes, is taken as it is.)
         An empty file makes an empty workload. ``workload.source`` has ``path``, ``format``, ``rows`` (kept),
         ``dropped`` (requests that failed, which `burstgpt` records), ``skipped`` (bad rows) and ``first_skipped``
-        (what was wrong with the first of them, or None).
+        (what was wrong with the first of them, or None). If names of columns look misspelt, it has ``misspelt`` too:
+        name in the file, which is not read -> the format's.
 
     Raises
     ------
@@ -203,6 +205,7 @@ class _Reading:
     form: _Format
     skip: bool
     names: dict[str, str] = field(default_factory=dict)  # meaning -> name, of the columns that are there
+    misspelt: dict[str, str] = field(default_factory=dict)  # name of a column that is not read -> what it may mean
     pieces: list[_Columns] = field(default_factory=list)
     dropped: int = 0
     skipped: int = 0
@@ -223,6 +226,11 @@ class _Reading:
         if "clock" in self.names and "arrival" in self.names:
             both = f"{columns['clock']!r} and {columns['arrival']!r}"
             raise TraceError(f"columns {both} both say when a request arrives: keep one", self.path, line)
+        timed = any(map(_is_time, self.names))
+        absent = [name for meaning, name in columns.items() if meaning not in self.names]
+        absent = [name for name in absent if not (timed and name in (columns.get("clock"), columns.get("arrival")))]
+        close = {name: closest(name.lower(), absent, _LIKE) for name in header if name not in self.names.values()}
+        self.misspelt = {name: meant for name, meant in close.items() if meant is not None}
 
     def keep(self, columns: _Columns) -> None:
         """Add rows that are known to be good."""
@@ -278,7 +286,7 @@ class _Reading:
             "skipped": self.skipped,
             "first_skipped": self.first_skipped,
         }
-        return Workload(**columns, source=source)
+        return Workload(**columns, source=source | ({"misspelt": self.misspelt} if self.misspelt else {}))
 
 
 # --- where the bytes come from ---------------------------------------------------------------------------------------

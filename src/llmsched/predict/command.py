@@ -17,6 +17,7 @@ from ..policy import named
 from ..workload import Workload
 from . import figures, real
 from .study import BIAS_AT, POLICIES, Against, Worth, worth
+from .tables import read_csv
 
 # Coverages of the grid that the table shows.
 _SHOWN = (0.5, 0.8, 0.9, 0.95, 1.0)
@@ -28,7 +29,11 @@ _AGAINST: tuple[Against, ...] = ("none", "fcfs")
 def predictors(
     trace: Annotated[
         str | None,
-        typer.Argument(metavar="TRACE", show_default=False, help="A trace file to draw requests from, or -."),
+        typer.Argument(
+            metavar="TRACE",
+            show_default=False,
+            help="A trace file to draw requests from, or -. By default that of --features, if it has prompt_tokens.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures and numbers go; made if missing.")] = Path(
         "predictors"
@@ -51,8 +56,14 @@ def predictors(
     replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests, at least 2.")] = 30,
     seed: Annotated[int, typer.Option(metavar="K", help="Governs everything that is random.")] = 0,
     generator: Annotated[
-        str, typer.Option("--generate", metavar="SPEC", help="Workload without TRACE, such as two_point:10,40,0.8.")
-    ] = "lmsys",
+        str | None,
+        typer.Option(
+            "--generate",
+            metavar="SPEC",
+            show_default=False,
+            help="Workload without TRACE, such as two_point:10,40,0.8. By default lmsys.",
+        ),
+    ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", metavar="NAME", help="Format of TRACE. By default found.")
     ] = None,
@@ -65,7 +76,8 @@ def predictors(
     is measured against perfect knowledge (hsf), against itself with no predictor (every request between 1 token and the
     longest) and against fcfs, which needs none. All requests of a replication arrive at 0.
 
-    With --classes or --features, the first half of that file is learned from and the second half scheduled.
+    With --classes or --features, the first half of that file is learned from and the second half scheduled. The grid is
+    of the requests in the file of --features too, if it has prompt_tokens and neither TRACE nor --generate is given.
 
     Writes heatmap, curves and, for real predictors, real (.png and .svg) and worth.csv into the --out directory.
     """
@@ -73,6 +85,8 @@ def predictors(
     coverage_of(coverage)
     for name in policy or ():
         named(name)
+    if trace is None and generator is None and features is not None and _has_requests(features):
+        trace = features
     workload = _workload(trace, generator, seed, format_, on_error)
     prompts = generate.lmsys(1000, seed) if workload is None else workload
     predicted: dict[str, Workload] = {}
@@ -100,11 +114,18 @@ def predictors(
         console.say(f"\nWrote {', '.join(map(str, files[:-1]))} and {files[-1]}.")
 
 
-def _workload(trace: str | None, generator: str, seed: int, format_: str | None, on_error: str) -> Workload | None:
+def _has_requests(features: str) -> bool:
+    """Whether a file of features is a trace as well."""
+    return {"prompt_tokens", "output_tokens"} <= read_csv(features).keys()
+
+
+def _workload(
+    trace: str | None, generator: str | None, seed: int, format_: str | None, on_error: str
+) -> Workload | None:
     """Requests to draw from; None for fresh ones of the lmsys generator in every replication."""
     if trace is not None:
         return traces.load(trace, format=format_, on_error=on_error)  # type: ignore[arg-type]  # says what it expects
-    return None if generator == "lmsys" else generate.parse(generator, 20_000, seed)
+    return None if generator in (None, "lmsys") else generate.parse(generator, 20_000, seed)
 
 
 def _make(directory: Path) -> None:
@@ -153,6 +174,8 @@ def _print(study: Worth, workload: Workload | None, coverage: float | None) -> N
         _table(_real_cells(study))
     if any(row.policy == "fcfs" and row.vs_perfect < _EASY for row in blind):
         console.say("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
+    for note in [] if workload is None else console.reading_notes(workload):
+        console.say(f"note: {note}")
     short = {row.policy for row in study.rows() if row.replications < study.replications}
     if short:
         console.say(f"note: {' and '.join(sorted(short))}: replications that did not finish are left out")

@@ -107,26 +107,31 @@ def curves(study: Worth) -> Figure:
 def real(study: Worth) -> Figure:
     """Real predictors: mean latency relative to perfect knowledge, by policy, and hollow what it is without them.
 
-    Bars are 95 % confidence intervals. Raises MissingExtraError without matplotlib.
+    Bars are 95 % confidence intervals; one that reaches below every ratio (few replications) ends in an arrow at the
+    edge. Raises MissingExtraError without matplotlib.
     """
     names = list(dict.fromkeys(row.predictor for row in study.real))
     figure = _figure(8.5, 1.3 + 0.5 * len(names))
     axes = figure.subplots()
     styles = _styles(study.policies)
+    points = [getattr(row, name) for row in study.real for name in ("vs_perfect", "none_vs_perfect")]
+    left = 0.9 * min([1.0, *(value for value in points if value > 0)])
     for k, policy in enumerate(study.policies):
         rows = [row for row in study.real if row.policy == policy]
         places = [names.index(row.predictor) + 0.6 * ((k + 0.5) / len(study.policies) - 0.5) for row in rows]
         ratios, blind = ([getattr(row, name) for row in rows] for name in ("vs_perfect", "none_vs_perfect"))
-        half = [row.vs_perfect_ci95 for row in rows]
+        half = np.array([row.vs_perfect_ci95 for row in rows])
+        below = np.fmin(half, np.array(ratios) - left)
+        cut = [place for place, length, whole in zip(places, below, half, strict=True) if length < whole]
         how: dict[str, Any] = {"color": styles[policy][0], "markersize": 5}
-        axes.errorbar(ratios, places, xerr=half, fmt="o", capsize=2, label=policy, **how)
+        axes.errorbar(ratios, places, xerr=np.array([below, half]), fmt="o", capsize=2, label=policy, **how)
+        axes.plot([left] * len(cut), cut, "<", clip_on=False, zorder=3, **how)
         axes.plot(blind, places, "o", markerfacecolor="none", label=f"{policy}, no predictor", **how)
     axes.set_xscale("log")
     axes.set_xlabel("mean latency / hsf")
     _grid(axes)
-    axes.set_xlim(left=min(0.98, axes.get_xlim()[0]))
-    low, high = axes.get_xlim()
-    ticks = [t for t in (1, 1.2, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100) if low <= t <= high]
+    axes.set_xlim(left=left)
+    ticks = _apart((1, 1.2, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100), *axes.get_xlim())
     axes.set_xticks(ticks, labels=[f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(names)), names)
@@ -177,6 +182,15 @@ def _references(axes: Axes, study: Worth, highest: float) -> None:
             axes.axhline(
                 row.vs_perfect, color=colour, linestyle=":", linewidth=1.3, label=f"{row.policy}, no predictor"
             )
+
+
+def _apart(ticks: Sequence[float], low: float, high: float) -> list[float]:
+    """Those of the ticks that are on a logarithmic axis from low to high and leave room for each other's labels."""
+    chosen: list[float] = []
+    for tick in ticks:
+        if low <= tick <= high and (not chosen or math.log(tick / chosen[-1]) >= 0.055 * math.log(high / low)):
+            chosen.append(tick)
+    return chosen
 
 
 def _labelled(widths: FloatArray) -> tuple[list[float], list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from .tables import read_csv
 
 # Columns that say what was to be predicted or when; all others are features, or classes.
 _OUTPUT = "output_tokens"
+_CLASSES = 20  # more different values than these are no classes, if they are not whole numbers
 _NO_FEATURES = (_OUTPUT, "arrival_s", "lower", "upper", "point")
 
 
@@ -47,8 +48,20 @@ def from_classes(path: str | os.PathLike[str], prompts: Workload, coverage: Numb
                 )
                 found[f"{name}{words}"] = requests.with_predictions(known, classes[late])
             except InputError as error:
-                raise InputError(f"{os.fspath(path)}, column {name!r}: {error}") from None
+                what = _no_class(classes)
+                why = f"{what}. Leave it out, or use --features, which learns from it" if what else error
+                raise InputError(f"{os.fspath(path)}, column {name!r}: {why}") from None
     return found
+
+
+def _no_class(values: Sequence[Any]) -> str:
+    """What the values of a column seem to be, if they are many and not whole numbers; empty for what may be classes."""
+    kinds = {type(value) for value in values} - {type(None)}
+    distinct = len(set(values))
+    if distinct <= _CLASSES or kinds not in ({float}, {str}):
+        return ""
+    what = "a number" if kinds == {float} else "text"
+    return f"looks like {what} and not a class: {distinct:,} different values in {len(values):,} rows"
 
 
 def from_features(path: str | os.PathLike[str], prompts: Workload, coverage: Number, seed: int) -> dict[str, Workload]:
