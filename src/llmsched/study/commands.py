@@ -65,8 +65,8 @@ def _check(file: _File, traces: _Traces = None, settings: _Set = None) -> None:
     console.say(f"{file}: {study.name}")
     _tell_what_fails(plan, found)
     console.say(f"{' × '.join(counts)}: {console.number_of(found.cells, 'cell')}")
-    replications = console.number_of(study.replications, "replication")
-    each = replications if study.precision is None else f"at first {study.precision.first:,}"
+    each = console.number_of(study.replications, "replication") if study.precision is None else "at first "
+    each += "" if study.precision is None else f"{study.precision.first:,}"
     until = "" if study.precision is None else f", up to {study.precision.most:,}, until {_target(study.precision)}"
     console.say(f"{each}{until}: {console.number_of(found.simulations, 'simulation')}{' at first' if until else ''}")
     processors = engines.processors()
