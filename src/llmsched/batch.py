@@ -206,7 +206,7 @@ class _Run:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="llmsched")
         under_way: deque[tuple[_Chunk, Future[Any]]] = deque()
         try:
-            for chunk in self.chunks(max(1, min(_CHUNK_JOBS, len(self.jobs) // (16 * threads)))):
+            for chunk in self.chunks(max(1, min(_CHUNK_JOBS, len(self.jobs) // (4 * threads)))):
                 under_way.append((chunk, pool.submit(run_many, chunk.problems, chunk.seeds, stop, chunk.kept)))
                 if len(under_way) > 2 * threads:  # no more than the threads can be busy with, so that memory is bounded
                     oldest, future = under_way.popleft()
