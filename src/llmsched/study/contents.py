@@ -29,7 +29,7 @@ _UNITS = {
     "wasted_tokens": "tokens per simulation",
     "peak_memory": "tokens",
 }
-_UNITLESS = frozenset({"evictions_per_request", "jain", "above_capacity"})
+_UNITLESS = frozenset({"evictions_per_request", "jain", "above_capacity", "gap"})
 _RATES = frozenset({"goodput_rate", "requests_rate", "tokens_rate", "stable_rate"})
 _SCALES = {"rate": "arrival rate", "cv": "burstiness (cv of the gaps)", "speed": "speed of the trace"}
 _VERDICTS = ("best", "among the best", "worse", "no data")

@@ -28,6 +28,11 @@ TOTALS = MappingProxyType(
 #: Those that `simulate_batch` does not return: computed from the totals, the workload and the memory.
 DERIVED = ("wasted_share", "peak_share")
 
+#: What else can be said of a simulation in rounds; it takes about as long as the simulation.
+CERTIFIED = MappingProxyType(
+    {"gap": "total latency is at most this share above that of any schedule (`llmsched.lower_bound`); NaN with a clock"}
+)
+
 #: What is taken of a metric of requests.
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 _RATES = MappingProxyType(
@@ -70,7 +75,7 @@ def percentiles(metrics: Sequence[str]) -> list[tuple[str, float]]:
 
 def check(name: str) -> str:
     """The name itself if there is such a metric; else InputError that suggests the nearest."""
-    if name in TOTALS or name in SERVICE or percentile(name) is not None:
+    if name in TOTALS or name in CERTIFIED or name in SERVICE or percentile(name) is not None:
         return name
-    close = nearest(name, [*TOTALS, "p50_latency", "p90_latency", "p99_latency", *SERVICE])
+    close = nearest(name, [*TOTALS, *CERTIFIED, "p50_latency", "p90_latency", "p99_latency", *SERVICE])
     raise InputError(f"there is no metric {name!r}; {close.split('known:')[0]}see docs/reference/study-file.md")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from .._runs import Stop
 from .._version import version
 from ..arguments import whole
 from ..batch import Job, simulate_here
+from ..bounds import LowerBound, lower_bound
 from ..clock import Clock
 from ..compare import with_midpoints
 from ..errors import LlmschedError, StudyError
@@ -309,6 +311,8 @@ def _totals(
         return None
     columns = {**batch.totals, **_derived(plan, workloads, jobs, batch.totals)}
     columns |= {name: batch.totals[f"p{q:g}_latency"] for name, q in spread}
+    if "gap" in plan.metrics:
+        columns["gap"] = _gaps(plan, workloads, jobs, clock, batch.totals["total_latency"])
     return np.array([columns[name] for name in plan.metrics], np.float64), batch.errors
 
 
@@ -323,6 +327,25 @@ def _derived(plan: Plan, workloads: list[Workload], jobs: list[Job], totals: Any
     return {"wasted_share": wasted, "peak_share": totals["peak_memory"] / memory}
 
 
+def _gaps(
+    plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, latency: FloatArray
+) -> FloatArray:
+    """How far each job's total latency is above the best possible, at most; the bound counts rounds, not seconds."""
+    if clock is not None:
+        return np.full(len(jobs), np.nan)
+    policies = list(plan.policies.values())
+    bounds: dict[tuple[int, ...], LowerBound] = {}  # of requests (what is predicted does not matter) and memory
+    gaps = []
+    for job, total in zip(jobs, latency.tolist(), strict=True):
+        workload = workloads[job.workload]
+        columns = (workload.prompt, workload.output, workload.arrival)  # variants of the same requests share them
+        key = (*map(id, columns), job.memory)
+        if key not in bounds and not math.isnan(total):
+            bounds[key] = lower_bound(workload, job.memory, iterations=0)
+        gaps.append(math.nan if math.isnan(total) else bounds[key].gap(total, policies[job.policy]))
+    return np.array(gaps)
+
+
 def _served(plan: Plan, workload: Workload, job: Job, clock: Clock | None) -> list[float]:
     policy = list(plan.policies.values())[job.policy]
     result = simulate(
@@ -330,4 +353,7 @@ def _served(plan: Plan, workload: Workload, job: Job, clock: Clock | None) -> li
     )
     found = {**result.summary(), **service_metrics(result, **plan.service).summary()}
     found |= {name: float(result.percentile(q)) for name, q in percentiles(plan.metrics)}
+    if "gap" in plan.metrics:
+        alone, latency = job._replace(workload=0), np.array([result.total_latency])
+        found["gap"] = float(_gaps(plan, [workload], [alone], clock, latency)[0])
     return [float(found[name]) for name in plan.metrics]
