@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched import bounds
+from llmsched import bounds, clocked
 from llmsched.bounds import area_bound, busy_bound, lower_bound, price_bound, trivial_bound
+from llmsched.errors import InputError
 
 
 def with_prices(at_most: int = 12):
@@ -74,6 +75,55 @@ def test_bounds_hold_with_a_cap_on_the_batch_and_with_blocks(instance, name, mos
     result = ls.simulate(workload, name, memory=memory, max_batch=most, block=block)
     assert lower_bound(workload, memory).gap(result.total_latency, name) >= 0
     assert lower_bound(workload, memory).of(name) <= result.total_latency + 1e-9
+
+
+@st.composite
+def clocks(draw):
+    some = st.sampled_from([0, 0.01, 0.3, 1])
+    base, request = draw(st.tuples(some, some).filter(any))
+    context = draw(st.sampled_from(["all", "generated"]))
+    return ls.Clock(base, request, draw(some), draw(some), per_swapped_token=draw(some), context=context)
+
+
+@settings(max_examples=100, deadline=None)
+@given(tiny(), clocks())
+def test_what_a_request_costs_by_a_clock_is_the_sum_over_its_rounds(instance, clock):
+    workload, memory = instance
+    found = clocked.costs(workload, memory, clock)
+    for i, (s, o) in enumerate(zip(workload.prompt.tolist(), workload.output.tolist(), strict=True)):
+        held = np.arange(o) + (s if clock.context == "all" else 0)
+        lasts = clock.base + clock.per_request + clock.per_context_token * held
+        takes = lasts - clock.base + clock.base * (s + 1 + np.arange(o)) / memory
+        takes[0] += clock.per_prompt_token * s
+        tail = np.cumsum(lasts[::-1])[::-1] - lasts / 2
+        assert found.work[i] == pytest.approx(takes.sum())
+        assert found.offset[i] == pytest.approx((takes * tail).sum() / takes.sum())
+        assert found.alone[i] == pytest.approx(lasts.sum() + clock.per_prompt_token * s)
+    one = lower_bound(workload, memory, clock=ls.Clock(1))
+    assert one.each["busy"] == pytest.approx(busy_bound(workload, memory))
+    assert one.each["trivial"] == trivial_bound(workload)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tiny(), clocks(), st.sampled_from(["svf", "hsf", "amin", "vllm", "s3"]), st.data())
+def test_no_policy_beats_its_bound_in_seconds(instance, clock, name, data):
+    workload, memory = instance
+    workload = workload.replace(
+        arrival=workload.arrival * data.draw(st.floats(0, 2)), lower=1, upper=workload.output, point=workload.output
+    )
+    resume = data.draw(st.sampled_from(["restart", "recompute", "swap"]))
+    policy = dataclasses.replace(ls.policies[name], resume=resume, margin=0)
+    budget = data.draw(st.none() | st.integers(2, 8))
+    result = ls.simulate(workload, policy, memory=memory, clock=clock, prefill_budget=budget)
+    found = lower_bound(workload, memory, clock=clock)
+    assert found.of(policy) <= result.total_latency + 1e-9
+    assert found.preemptive == found.value == max(found.each.values()) * (1 - 1e-9)
+
+
+def test_a_clock_must_be_one():
+    for requests in ([], [3]):
+        with pytest.raises(InputError, match="there is no clock 'llama'"):
+            lower_bound(ls.Workload(requests, requests), 50, clock="llama")
 
 
 def test_what_swaps_or_pauses_is_bounded_too():

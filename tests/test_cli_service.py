@@ -52,9 +52,10 @@ def test_with_a_clock_the_table_says_what_users_feel() -> None:
     for policy in ("fcfs", "hsf"):
         result = ls.simulate(served(5), policy, memory=4000, clock=PRESET, record="tokens")
         seen = service.metrics(result, {"ttft": 1, "tpot": 0.1})
-        _, mean, p99, _, first50, first99, per50, per99, good, rate, tokens, evicted, _ = rows[policy]
+        _, mean, p99, _, gap, first50, first99, per50, per99, good, rate, tokens, evicted, _ = rows[policy]
         assert float(mean) == pytest.approx(result.mean_latency, abs=0.06)
         assert float(p99) == pytest.approx(seen.percentile("e2e", 99), abs=0.06)
+        assert float(gap.rstrip("%")) >= 100 * ls.lower_bound(served(5), 4000, clock=PRESET).gap(result.total_latency)
         assert float(first50) == pytest.approx(seen.percentile("ttft", 50), abs=0.06)
         assert float(first99) == pytest.approx(seen.percentile("ttft", 99), abs=0.06)
         assert float(per50) == pytest.approx(seen.percentile("tpot", 50), abs=6e-4)

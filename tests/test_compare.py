@@ -55,12 +55,14 @@ def test_no_policy_is_further_from_optimal_than_its_gap_says(workload: ls.Worklo
         assert row.record()["gap"] == row.gap
 
 
-def test_gaps_hold_with_a_cap_on_the_batch_and_blocks_and_are_left_out_with_a_clock(workload: ls.Workload) -> None:
+def test_gaps_hold_with_a_cap_on_the_batch_and_blocks_and_in_seconds_with_a_clock(workload: ls.Workload) -> None:
     plain = compare(workload, ["hsf"], memory=MEMORY)["hsf"]
     capped = compare(workload, ["hsf"], memory=MEMORY, max_batch=5, block=16)["hsf"]
     assert capped.gap > plain.gap  # the same bound, and less room
     timed = compare(workload, ["hsf"], memory=MEMORY, clock="llama2-70b-2xa100")["hsf"]
-    assert timed.record()["gap"] is None
+    assert timed.result is not None
+    bound = ls.lower_bound(workload, MEMORY, clock="llama2-70b-2xa100")
+    assert timed.gap == bound.gap(timed.result.total_latency) > 0
     nobody = compare(ls.Workload([], []), ["hsf"], memory=MEMORY)["hsf"]
     assert nobody.record()["gap"] is None
 

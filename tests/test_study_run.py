@@ -150,28 +150,23 @@ def test_all_options_of_simulate_reach_the_simulation():
 
 
 @pytest.mark.parametrize("more", [[], ["goodput"]])
-def test_the_gap_is_that_of_compare(tmp_path, more):
+@pytest.mark.parametrize(("clock", "rate"), [(None, 0.5), ("llama2-70b-2xa100", 10)])
+def test_the_gap_is_that_of_compare(tmp_path, more, clock, rate):
     """Of a trace taken whole, replications share their lengths and differ in when they arrive: so do their bounds."""
     ls.traces.write(ls.generate.lmsys(40, seed=2), tmp_path / "t.csv")
-    axes: dict = {"workloads": [{"trace": "t.csv", "sample": "whole", "rate": 0.5}], "memories": [1500]}
+    axes: dict = {"workloads": [{"trace": "t.csv", "sample": "whole", "rate": rate}], "memories": [1500]}
     service = {"service": {"slo": {"ttft": 5}}} if more else {}
-    study = Study(**axes, **service, policies=["hsf", "amin", "fcfs"], metrics=["gap", *more], replications=3)
+    axes |= {"clocks": [clock] if clock else [], "metrics": ["gap", *more], "replications": 3}
+    study = Study(**axes, **service, policies=["hsf", "amin", "fcfs"])
     study.run(tmp_path / "out", traces=tmp_path)
     rows = results(tmp_path / "out").to_pylist()
     assert len(rows) == 9
     for row in rows:
         cell = {factor: row[factor] for factor in ("workload", "intervals", "policy", "memory")}
         result = study.simulate(row["replication"], traces=tmp_path, **cell)
-        bound = ls.lower_bound(result.workload, 1500, iterations=0)
+        bound = ls.lower_bound(result.workload, 1500, iterations=0, clock=clock)
         assert row["gap"] == bound.gap(result.total_latency, result.policy)
     assert len({row["gap"] for row in rows}) == 9
-
-
-def test_there_is_no_gap_in_seconds():
-    axes: dict = {"workloads": [{"generator": "lmsys", "requests": 30}], "memories": [3000]}
-    study = Study(**axes, policies=["hsf"], clocks=["llama2-70b-2xa100"], metrics=["gap"], replications=1)
-    done = work(Task(study.plan(), 0, np.arange(1), np.arange(1), np.ones((1, 1), bool)))
-    assert np.isnan(done.values).all()
 
 
 def test_service_metrics_and_clocks():

@@ -1,6 +1,7 @@
 """lower_bound(): certificates. No schedule of the given requests has a smaller total latency, whatever its policy.
 
-What is bounded is the sum of latencies (completion − arrival) in the plain model, where a round lasts 1 (model.md).
+What is bounded is the sum of latencies (completion − arrival), in the plain model, where a round lasts 1 (model.md), or
+in seconds by a clock (`busy_seconds`).
 Every bound below is a relaxation, so it holds for each kind of schedule that the relaxation contains:
 
 *Non-preemptive*
@@ -28,6 +29,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from . import clock as clocks
+from . import clocked
 from .arguments import whole
 from .errors import InputError
 from .lowering import lower
@@ -86,7 +89,9 @@ class LowerBound:
         return optimality_gap(total_latency, self.of(policy))
 
 
-def lower_bound(workload: Workload, memory: int, *, iterations: int | None = None) -> LowerBound:
+def lower_bound(
+    workload: Workload, memory: int, *, iterations: int | None = None, clock: str | clocks.Clock | None = None
+) -> LowerBound:
     """The best of several proven lower bounds on the total latency of any schedule.
 
     The bounds are `trivial`, `area` (arXiv 2606.22327), `busy` (mean busy times, over time too) and `price` (the linear
@@ -112,11 +117,17 @@ def lower_bound(workload: Workload, memory: int, *, iterations: int | None = Non
     """
     if not isinstance(workload, Workload):
         raise InputError(f"lower_bound needs a llmsched.Workload, not {type(workload).__name__}")
-    memory = lower(workload, policies["hsf"], memory, None).memory
+    memory, timed = lower(workload, policies["hsf"], memory, None).memory, clocks.named(clock)
     if iterations is not None:
         iterations = whole("iterations", iterations, 0)
     if not len(workload):
         return LowerBound(0.0, 0.0, {"trivial": 0.0}, "trivial")
+    if timed is not None:
+        alone = float(clocked.costs(workload, memory, timed).alone.sum())
+        each = {"trivial": alone, "busy": busy_seconds(workload, memory, timed)}
+        method = max(each, key=lambda name: each[name])
+        least = each[method] * (1 - _ROUNDING)
+        return LowerBound(least, least, each, method)
     fluid = _fluid(workload, memory)
     each = {"trivial": trivial_bound(workload), "area": area_bound(workload, memory), "busy": fluid.bound(workload)}
     anyone = dict(each)
@@ -171,6 +182,26 @@ def busy_bound(workload: Workload, memory: int) -> float:
     which keeps it valid and costs a few per cent.
     """
     return _fluid(workload, memory).bound(workload) if len(workload) else 0.0
+
+
+def busy_seconds(workload: Workload, memory: int, clock: clocks.Clock) -> float:
+    """`busy_bound` by a clock, in seconds: Σ_j (B_j + offset_j − a_j).
+
+    Proof. That of `busy_bound`, with the seconds that a request takes of a single machine (`clocked.costs`) for its
+    volume over M, and its offset for o − m. Nothing was assumed about the order of rounds or what an eviction loses,
+    and caps on the batch, blocks and chunked prefill only rule schedules out: it holds for every policy.
+    """
+    if not len(workload):
+        return 0.0
+    cost, since = clocked.costs(workload, memory, clock), workload.arrival - workload.arrival.min()
+    if not since.any():
+        work = np.sort(cost.work)
+        waiting = float((np.cumsum(work) - work / 2).sum())
+    elif len(workload) > _EXACT_FLUID:
+        waiting = _waiting_by_levels(cost.work, since)
+    else:
+        waiting = _fluid_over_time(cost.work, since).waiting
+    return waiting + float(cost.offset.sum())
 
 
 def price_bound(workload: Workload, memory: int, prices: FloatArray) -> float:

@@ -72,9 +72,8 @@ class Row:
     ratio
         Mean latency over that of the baseline; NaN where either is missing.
     gap
-        Total latency is at most this share above that of any schedule (`llmsched.lower_bound`); NaN without a result,
-        and with a clock, since the bound counts rounds of equal length. A cap on the batch and blocks of cache only
-        rule schedules out: the bound holds with them too.
+        Total latency is at most this share above that of any schedule (`llmsched.lower_bound`); NaN without a result.
+        A cap on the batch, blocks of cache and chunked prefill only rule schedules out: the bound holds with them too.
     """
 
     policy: str
@@ -202,8 +201,7 @@ def compare(
         if report is not None:
             report(len(workload), len(workload))
     latency = _mean_latency(rows[label]) if label is not None else math.nan
-    bound = None if clock is not None else lower_bound(workload, memory, iterations=0)
-
+    bound = lower_bound(workload, memory, iterations=0, clock=clock)
     compared = tuple(
         dataclasses.replace(row, ratio=_mean_latency(row) / latency, gap=_gap(row, bound))
         for row in (rows[name] for name in wanted)
@@ -234,8 +232,8 @@ def _shifted(progress: Progress, label: str, before: int, total: int) -> Callabl
     return lambda completed, _: progress(label, before + completed, total)
 
 
-def _gap(row: Row, bound: LowerBound | None) -> float:
-    if bound is None or row.result is None or not row.requests:
+def _gap(row: Row, bound: LowerBound) -> float:
+    if row.result is None or not row.requests:
         return math.nan
     return bound.gap(row.result.total_latency, row.result.policy)
 

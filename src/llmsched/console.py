@@ -167,7 +167,7 @@ def print_comparison(
         "p50": column("p50_latency", decimals=0),
         "p99": column("p99_latency", decimals=0),
         f"vs {compared.baseline}": column("ratio", decimals=2),
-        **({"gap": at_most([record["gap"] for record in records])} if clock is None else {}),
+        "gap": at_most([record["gap"] for record in records]),
         "makespan": column("makespan", decimals=0),
         "evicted": column("evictions"),
         "wasted": percent("wasted_share", 1),
@@ -196,10 +196,8 @@ def print_comparison(
         say(
             f"J/token: all joules over all output tokens, power model {settings['power']}; wasted J: share by evictions"
         )
-    if clock is None:
-        say("gap: mean latency is at most so far above the best possible (llmsched bound proves better bounds)")
-    else:
-        say("how far from optimal is not known with a clock: the bound counts rounds of equal length")
+    better = "llmsched bound proves better bounds" if clock is None else "proven, and far off where few requests wait"
+    say(f"gap: mean latency is at most so far above the best possible ({better})")
     for note in notes:
         say(f"note: {note}")
     for row in ranked:

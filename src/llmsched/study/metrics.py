@@ -30,7 +30,7 @@ DERIVED = ("wasted_share", "peak_share")
 
 #: What else can be said of a simulation in rounds; it takes about as long as the simulation.
 CERTIFIED = MappingProxyType(
-    {"gap": "total latency is at most this share above that of any schedule (`llmsched.lower_bound`); NaN with a clock"}
+    {"gap": "total latency is at most this share above that of any schedule (`llmsched.lower_bound`)"}
 )
 
 #: What is taken of a metric of requests.

@@ -330,9 +330,7 @@ def _derived(plan: Plan, workloads: list[Workload], jobs: list[Job], totals: Any
 def _gaps(
     plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, latency: FloatArray
 ) -> FloatArray:
-    """How far each job's total latency is above the best possible, at most; the bound counts rounds, not seconds."""
-    if clock is not None:
-        return np.full(len(jobs), np.nan)
+    """How far each job's total latency is above the best possible, at most."""
     policies = list(plan.policies.values())
     bounds: dict[tuple[int, ...], LowerBound] = {}  # of requests (what is predicted does not matter) and memory
     gaps = []
@@ -341,7 +339,7 @@ def _gaps(
         columns = (workload.prompt, workload.output, workload.arrival)  # variants of the same requests share them
         key = (*map(id, columns), job.memory)
         if key not in bounds and not math.isnan(total):
-            bounds[key] = lower_bound(workload, job.memory, iterations=0)
+            bounds[key] = lower_bound(workload, job.memory, iterations=0, clock=clock)
         gaps.append(math.nan if math.isnan(total) else bounds[key].gap(total, policies[job.policy]))
     return np.array(gaps)
 
