@@ -140,3 +140,14 @@ def test_a_run_without_a_queue_has_an_axis_of_whole_requests() -> None:
     assert bounds["waiting"] == (0, 1)
     assert bounds["running"][0] == 0 < 1 <= bounds["running"][1]
     assert "1 request, " in figure.get_suptitle()
+
+
+def test_the_largest_value_of_a_piece_of_time_counts_rounds_that_began_before_it() -> None:
+    """Prefill of a long prompt makes a round longer than several of the pieces that a long run is drawn in."""
+    outputs = [1, *[4000] * 3]
+    long = ls.Workload([40_000, 1, 1, 1], outputs, arrival=[60, 0, 0, 0])
+    run = ls.simulate(long, "fcfs", memory=90_000, clock="llama2-70b-2xa100", record="timeline")
+    drawn = plots._rounds(run)
+    assert len(drawn["begin"]) < run.rounds
+    for name in ("memory", "batch", "waiting"):
+        assert (drawn[f"{name} at most"] >= drawn[name] - 1e-6).all()

@@ -42,7 +42,7 @@ def made_up(ratios):
 def test_a_row_is_what_a_simulation_of_its_own_gives(study):
     """Everything again with `simulate`, one at a time."""
     seeds = [int(np.random.SeedSequence(0, spawn_key=(k,)).generate_state(1, np.uint64)[0]) for k in range(3)]
-    ratios = {"vs_perfect": [], "vs_none": [], "vs_fcfs": [], "covered": []}
+    ratios = {"vs_perfect": [], "vs_none": [], "vs_fcfs": [], "covered": [], "gap": []}
     for seed in seeds:
         w = ls.generate.lmsys(60, seed)
         predicted = with_midpoints(w.with_intervals(intervals.noisy("0.5", 2, seed)))
@@ -50,6 +50,9 @@ def test_a_row_is_what_a_simulation_of_its_own_gives(study):
         own = ls.simulate(predicted, "mcsf", memory=2000, seed=seed).mean_latency
         for name, version, policy in (("perfect", w, "hsf"), ("none", blind, "mcsf"), ("fcfs", w, "fcfs")):
             ratios[f"vs_{name}"].append(own / ls.simulate(version, policy, memory=2000, seed=seed).mean_latency)
+        bound = ls.lower_bound(w, 2000, iterations=0)
+        assert bound.gap(own * 60) > bound.gap(bound.value) == 0
+        ratios["gap"].append(bound.gap(own * 60))
         ratios["covered"].append(((predicted.lower <= w.output) & (w.output <= predicted.upper)).mean())
     (found,) = (r for r in study.grid if (r.policy, r.coverage, r.width) == ("mcsf", 0.5, 2))
     for name, values in ratios.items():

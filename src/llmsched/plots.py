@@ -294,7 +294,9 @@ def _rounds(result: Result) -> dict[str, np.ndarray[Any, Any]]:
         spent = np.repeat(np.cumsum(rounds[name] * rows["duration"]), 2)
         time = np.column_stack([rounds["begin"], rounds["end"]]).ravel()
         up_to = np.interp(edges, time, np.concatenate([[0.0], spent[:-1]]))
-        most = np.zeros(_BINS)
+        lasting = np.searchsorted(rounds["begin"], edges[:-1], side="right") - 1  # what runs at an edge
+        goes_on = (lasting >= 0) & (rounds["end"][lasting] > edges[:-1])
+        most = np.where(goes_on, rounds[name][lasting], 0).astype(np.float64)
         np.maximum.at(most, place, rounds[name])
         binned |= {name: np.diff(up_to) / edges[1], f"{name} at most": most}
     return binned

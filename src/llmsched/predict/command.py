@@ -159,8 +159,15 @@ def _print(study: Worth, workload: Workload | None, coverage: float | None) -> N
     console.say("With no predictor, each request between 1 token and the longest; fcfs reads no prediction:")
     blind = [row for row in study.references if row.predictor == "none"]
     _table(
-        {"policy": [r.policy for r in blind], "latency / hsf": [_pm(r.vs_perfect, r.vs_perfect_ci95) for r in blind]}
+        {
+            "policy": [r.policy for r in blind],
+            "latency / hsf": [_pm(r.vs_perfect, r.vs_perfect_ci95) for r in blind],
+            "gap": console.at_most([r.gap for r in blind]),
+        }
     )
+    (perfect,) = (row for row in study.references if row.predictor == "perfect")
+    console.say("gap: latency is at most so far above the best possible (a proven bound); "
+                f"hsf itself: {console.at_most([perfect.gap])[0]}")  # fmt: skip
     console.say("\nIntervals as wide as so many times the truth are better than no predictor, at a coverage of:")
     _table(_break_even_cells(study))
     console.say("\nA bias of so much of the truth is still better than no predictor, at a coverage of "
@@ -205,6 +212,7 @@ def _real_cells(study: Worth) -> dict[str, list[str]]:
             cells[f"{policy} / {heading}"] = [
                 "-" if row is None else _pm(getattr(row, column), getattr(row, f"{column}_ci95")) for row in rows
             ]
+        cells[f"{policy} gap"] = console.at_most([getattr(at.get((name, policy)), "gap", None) for name in names])
     return cells
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from .. import generate, intervals
 from ..arguments import LARGEST_SEED, decimal_fraction, whole
 from ..batch import simulate_batch
+from ..bounds import LowerBound, lower_bound
 from ..compare import with_midpoints
 from ..conformal import Number
 from ..errors import InputError, nearest
@@ -75,6 +76,8 @@ class Row:
         Mean latency over that of `fcfs` on the same requests.
     none_vs_perfect
         Mean latency of the same policy with no predictor over that of perfect knowledge, on the same requests.
+    gap
+        The share by which mean latency is at most above the best possible (`llmsched.lower_bound`), a mean as well.
     """
 
     predictor: str
@@ -94,6 +97,7 @@ class Row:
     vs_fcfs: float
     vs_fcfs_ci95: float
     none_vs_perfect: float
+    gap: float = math.nan
 
     def record(self) -> dict[str, Any]:
         """The row as plain values; None instead of NaN."""
@@ -279,6 +283,7 @@ class _Measured(NamedTuple):
     fcfs: float
     covered: float
     mean_width: float
+    bound: LowerBound
 
 
 class _Study:
@@ -300,13 +305,15 @@ class _Study:
         versions |= {setting: drawn.with_intervals(rule) for setting, rule in rules.items()}
         ready = {key: _pointed(version) for key, version in versions.items()}
         latency = self.run(list(ready.values()), self.policies, seed)
+        bound = lower_bound(drawn, self.memory, iterations=0)
         (perfect, fcfs), none = self.run([drawn], [policies["hsf"], policies["fcfs"]], seed)[0], latency[0]
         for key, row in zip(ready, latency, strict=True):
             if key != "none" or not name:
-                self.note(key, _Measured(row, perfect, none, fcfs, *_inside(ready[key])))
+                self.note(key, _Measured(row, perfect, none, fcfs, *_inside(ready[key]), bound))
         if not name:
             for key, alone in (("perfect", perfect), ("fcfs", fcfs)):
-                self.note(key, _Measured(np.array([alone]), perfect, np.full(1, np.nan), fcfs, math.nan, math.nan))
+                nothing = np.full(1, np.nan)
+                self.note(key, _Measured(np.array([alone]), perfect, nothing, fcfs, math.nan, math.nan, bound))
         return latency.size + 2
 
     def run(self, versions: Sequence[Workload], chosen: Sequence[Policy], seed: int) -> FloatArray:
@@ -341,6 +348,7 @@ class _Study:
         c, w, bias = map(decimal_fraction, key) if isinstance(key, tuple) else (math.nan,) * 3
         covered, width = (float(np.mean([getattr(m, name) for m in seen])) for name in ("covered", "mean_width"))
         setting = (float(c), float(w), float(bias), covered, width)
+        chosen = {**policies, **{policy.name: policy for policy in self.policies}}
         for p, name in enumerate(names):
             finished = [m for m in seen if not math.isnan(m.latency[p])]
             if not finished and not isinstance(key, tuple):
@@ -349,7 +357,8 @@ class _Study:
             perfect, fcfs = (np.array([getattr(m, column) for m in finished]) for column in ("perfect", "fcfs"))
             mean, vs_perfect, vs_none, vs_fcfs = (_mean(latency / base) for base in (1.0, perfect, none, fcfs))
             blind, _ = _mean(none / perfect)
-            yield Row(predictor, *setting, name, len(finished), *mean, *vs_perfect, *vs_none, *vs_fcfs, blind)
+            gap, _ = _mean(np.array([m.bound.gap(m.latency[p] * self.requests, chosen[name]) for m in finished]))
+            yield Row(predictor, *setting, name, len(finished), *mean, *vs_perfect, *vs_none, *vs_fcfs, blind, gap)
 
 
 def _inside(version: Workload) -> tuple[float, float]:
