@@ -122,7 +122,10 @@ def test_without_a_clock_times_are_in_rounds_and_targets_too() -> None:
     assert "good/r: such requests per round" in out
     machine = ["--max-batch", "4", "--block", "16", "--prefill-budget", "2048"]
     plain = run("compare", "--limit", "50", *machine, "--policy", "fcfs")
-    assert "KV cache 16,492 tokens in blocks of 16; at most 4 at once; at most 2,048 tokens a round;" in plain
+    assert (
+        "KV cache 16,492 tokens in blocks of 16 (12 tokens left over); at most 4 at once; at most 2,048 tokens a round;"
+        in plain
+    )
     assert "wasted: share of generated tokens" in plain
 
 

@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -282,10 +283,10 @@ class _Search:
             find: Callable[[Callable[[float], bool]], float]
             if memory is not None:
                 guess = self.first_guess(memory)
-                find = lambda enough: _largest(enough, guess, self.tolerance)  # noqa: E731
+                find = partial(_largest, guess=guess, tolerance=self.tolerance)
             else:
                 most = self.everything(rate)
-                find = lambda enough: _smallest(enough, self.least, most, self.tolerance)  # noqa: E731
+                find = partial(_smallest, least=self.least, most=most, tolerance=self.tolerance)
             value = find(holds(0))
             ends = [math.nan, math.nan]
             if self.replications > 1:

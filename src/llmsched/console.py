@@ -344,7 +344,9 @@ def clock_json(name: str | None, clock: Clock | None) -> dict[str, Any] | None:
 def machine_text(memory: int | None, block: int, max_batch: int | None, prefill_budget: int | None) -> str:
     """Cache, blocks and limits of the batch, each if there is one and followed by a semicolon."""
     cache = "" if memory is None else f"KV cache {memory:,} tokens"
+    over = 0 if memory is None else memory % block
     blocks = "" if block == 1 else f"{' in ' if cache else ''}blocks of {block}"
+    blocks += f" ({number_of(over, 'token')} left over)" if over else ""
     parts = [cache + blocks, "" if max_batch is None else f"at most {max_batch} at once"]
     parts.append("" if prefill_budget is None else f"at most {prefill_budget:,} tokens a round")
     return "".join(f"{part}; " for part in parts if part)

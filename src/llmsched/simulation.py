@@ -62,7 +62,8 @@ def simulate(
     max_batch
         Most requests that run at once; None: as many as fit.
     block
-        Tokens in a block of cache (16 in vLLM): a request occupies whole blocks. 1: single tokens.
+        Tokens in a block of cache (16 in vLLM): a request occupies whole blocks, and what `memory` has beyond
+        whole blocks is of no use. 1: single tokens.
     prefill_budget
         Most tokens that a round processes, as vLLM's max_num_batched_tokens: one for each request that generates, the
         rest for prompts, which then take several rounds (chunked prefill). None: every prompt takes one round.

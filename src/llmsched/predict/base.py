@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -29,7 +30,7 @@ _LARGEST_CORRECTION = 30.0
 _SLACK = 1e-9
 
 
-class IntervalPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """Base of the learned predictors. A subclass learns `_fit_model`, and says `_raw` bounds and `_point`.
 
     Calibration is conformalized quantile regression (Romano, Patterson, Candès, 2019) on the logarithm of the output:
@@ -117,14 +118,17 @@ class IntervalPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         tags.regressor_tags.poor_score = True  # `score` is a loss in tokens, not an R²
         return tags
 
+    @abstractmethod
     def _fit_model(self, X: FloatArray, y: FloatArray) -> None:
-        raise NotImplementedError
+        """Learn from rows of numbers (NaN where missing) and outputs in tokens."""
 
+    @abstractmethod
     def _raw(self, X: FloatArray) -> Raw:
-        raise NotImplementedError
+        """The bounds of each row in tokens, not yet calibrated."""
 
+    @abstractmethod
     def _point(self, X: FloatArray) -> FloatArray:
-        raise NotImplementedError
+        """The point prediction of each row in tokens."""
 
     def _level(self) -> float:
         """The coverage that the bounds are meant to have."""
