@@ -28,7 +28,7 @@ TOTALS = MappingProxyType(
 #: Those that `simulate_batch` does not return: computed from the totals, the workload and the memory.
 DERIVED = ("wasted_share", "peak_share")
 
-#: What else can be said of a simulation in rounds; it takes about as long as the simulation.
+#: What else can be said of a simulation; it takes about as long as the simulation.
 CERTIFIED = MappingProxyType(
     {"gap": "total latency is at most this share above that of any schedule (`llmsched.lower_bound`)"}
 )
