@@ -344,6 +344,9 @@ def test_paper_writes_figures_and_numbers_and_says_what_it_found(
     with (tmp_path / "paper" / "average_latency.csv").open(newline="") as lines:
         written = list(csv.DictReader(lines))
     assert [float(row["mean_latency"]) for row in written] == [row.mean_latency for row in rows]
+    shown = out.partition("(a proven bound):")[2].splitlines()[4:9]
+    last = [row.gap for row in rows if row.requests == max(row.requests for row in rows)]
+    assert [cell for line in shown for cell in line.split()[-3:]] == [f"{math.ceil(100 * gap):,}%" for gap in last]
     assert f"Wrote {Path('paper') / 'average_latency.png'}" in out
     assert max(len(line) for line in out.splitlines() if not line.startswith(("note", "Wrote"))) <= 80
 
