@@ -2,6 +2,7 @@
 
     python examples/hindsight_optimum.py solver              # 25 random instances of 12, 16 and 20 requests: an hour
     python examples/hindsight_optimum.py solver -n 10 --method cpsat       # the same by another solver
+    python examples/hindsight_optimum.py cuts                # what knapsack cuts do to the linear relaxation
     python examples/hindsight_optimum.py study               # the companion paper's synthetic study: half an hour
     python examples/hindsight_optimum.py traces FILE...      # bound and best schedule of traces, all arriving at 0
 
@@ -111,6 +112,71 @@ def by_cpsat(workload: ls.Workload, memory: int, seconds: float) -> tuple[float,
     return program.objective_value + tokens, np.ceil(program.best_objective_bound - 1e-6) + tokens
 
 
+# What cuts would do --------------------------------------------------------------------------------------------------
+
+
+def cuts(sizes: Iterable[int], count: int) -> None:
+    """The linear relaxation over starts by itself, and with rounding cuts for the knapsack of each round.
+
+    A cut for round τ: Σ ⌊u·size⌋·x <= the most that sizes within M can reach, u = p/q. The most violated are added
+    until none is violated.
+    """
+    print("n   seed    M   best found   relaxation   with cuts   cuts")
+    for n in sizes:
+        for seed in range(count):
+            workload, memory = random_instance(n, seed)
+            plan = ls.best_known(workload, memory, time_limit=None, iterations=300)
+            plain, cut, rows = relaxed(workload, memory, int(plan.makespan) + 2)
+            print(f"{n:<3} {seed:4} {memory:4} {plan.total_latency:12,.0f} {plain:12,.1f} {cut:11,.1f} {rows:6}")
+
+
+def relaxed(workload: ls.Workload, memory: int, horizon: int) -> tuple[float, float, int]:
+    """Total latency by the relaxation, the same with cuts, and how many of these."""
+    import highspy
+
+    from llmsched.search import Instance, time_indexed
+
+    s, o, n = workload.prompt, workload.output, len(workload)
+    request = np.repeat(np.arange(n), horizon - o + 1)
+    at = np.concatenate([np.arange(horizon - x + 1) for x in o])
+    program = highspy.Highs()
+    program.setOptionValue("output_flag", False)
+    instance = Instance(s, o, np.zeros(n, np.int64), memory)
+    program.passModel(time_indexed(highspy, instance, request, at, horizon))
+    column = np.repeat(np.arange(len(at)), o[request])
+    k = np.concatenate([np.arange(x) for x in o[request]])
+    when, size = at[column] + k, s[request[column]] + 1 + k
+    rounding = np.array(list(roundings(memory)))
+    totals, rows = [], 0
+    while True:
+        program.run()
+        totals.append(program.getInfo().objective_function_value + float(o.sum()))
+        used = np.zeros((memory + 1, horizon))
+        np.add.at(used, (size, when), np.array(program.getSolution().col_value)[column])
+        reached = rounding @ used
+        worst = reached.argmax(axis=0)
+        violated = np.flatnonzero(reached.max(axis=0) > 1.005)
+        for t in violated:
+            here = (when == t) & (rounding[worst[t]][size] > 0)
+            value = rounding[worst[t]][size[here]]
+            program.addRow(-highspy.kHighsInf, 1.0, len(value), column[here].astype(np.int32), value)
+        rows += len(violated)
+        if not len(violated):
+            return totals[0], totals[-1], rows
+
+
+def roundings(memory: int) -> Iterable[np.ndarray]:
+    """⌊u·size⌋ for sizes 0..M over the most that sizes which add up to M can reach."""
+    sizes = np.arange(memory + 1)
+    for u in sorted({p / q for q in range(1, memory + 2) for p in range(1, q + 1) if p == 1 or q <= 24}):
+        value = np.floor(u * sizes + 1e-9)
+        most = np.zeros(memory + 1)
+        for room in range(1, memory + 1):
+            most[room] = (most[room - sizes[1 : room + 1]] + value[1 : room + 1]).max()
+        if most[-1] > 0:
+            yield value / most[-1]
+
+
 # How far -------------------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +241,7 @@ def traces(files: Iterable[Path], memory: int, requests: int, seconds: float) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("solver", "study", "traces"))
+    parser.add_argument("what", choices=("solver", "cuts", "study", "traces"))
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="of `traces`")
     parser.add_argument("-n", type=int, action="append", help="requests; 0 in `study` for 40 to 60")
     parser.add_argument("--instances", type=int, help="of each size")
@@ -193,6 +259,8 @@ def main() -> None:
     if given.what == "solver":
         sizes = given.n or ([6, 8] if quick else [12, 16, 20])
         solver(sizes, given.instances or (5 if quick else 25), given.seconds, given.method, given.log)
+    elif given.what == "cuts":
+        cuts(given.n or [20], given.instances or 5)
     elif given.what == "study":
         study(given.n or ([6] if quick else [8, 10, 0]), given.instances or (10 if quick else 200), given.seconds)
     else:

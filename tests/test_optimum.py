@@ -12,7 +12,6 @@ from exhaustive import least_total, tiny
 from hypothesis import given, settings
 
 import llmsched as ls
-from llmsched import search
 from llmsched.bounds import lower_bound
 from llmsched.optimum import optimal
 from llmsched.planner import best_known
@@ -34,29 +33,6 @@ def test_the_optimum_is_that_of_trying_everything(instance):
     assert found.proven
     assert found.gap == 0
     assert found.total_latency == found.lower_bound == least_total(workload, memory)
-
-
-@settings(max_examples=60, deadline=None)
-@given(tiny(requests=5))
-def test_the_search_itself_finds_and_proves_the_optimum(instance):
-    """Without the planner and the bounds, which solve most tiny instances before the search begins."""
-    workload, memory = instance
-    order = np.lexsort((workload.arrival, workload.output, workload.prompt))
-    columns = workload.prompt[order], workload.output[order], workload.arrival[order].astype(np.int64)
-    instance = search.Instance(*columns, memory)
-    passes = search.Search(instance, instance.horizon, float("inf"))
-    target = least_total(workload, memory) - int(workload.output.sum() - workload.arrival.sum())
-    assert passes.root_bound <= target
-    for limit in (target + 3, target):
-        answer = passes.run(limit, 10_000, beam=False)
-        assert answer.complete
-        assert int(answer.start.sum()) == answer.bound == target
-    answer = passes.run(target - 1, 10_000, beam=False)
-    assert answer.start is None
-    assert answer.bound == target
-    beam = passes.run(target + 3, 1, beam=True)
-    assert beam.bound <= target
-    assert beam.start is None or int(beam.start.sum()) >= target
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -134,6 +110,12 @@ def test_too_long_instances_are_refused_with_an_alternative():
         optimal(ls.Workload([0] * 2, 1, arrival=[0, 1e6]), 10)
 
 
+def test_more_cache_than_anybody_can_fill_is_refused_only_if_it_can_be_filled():
+    assert optimal(ls.Workload([3, 4], [2, 1]), 2**52).total_latency == 3
+    with pytest.raises(ls.errors.InputError, match=r"caches of up to 1,073,741,824 tokens, not 2,000,000,002.*lower"):
+        optimal(ls.Workload([10**9] * 2, [1, 1]), 2**52)
+
+
 def test_instances_that_can_never_finish_are_refused():
     with pytest.raises(ls.errors.MemoryTooSmallError, match="request 1"):
         optimal(ls.Workload([1, 4], [1, 5]), 8)
@@ -161,6 +143,7 @@ def test_a_missing_solver_is_named_with_its_extra(monkeypatch):
     [
         (["solver", "-n", "6", "--instances", "2"], "2 of 2 proven"),
         (["solver", "-n", "6", "--instances", "2", "--method", "highs", "--cpu"], "2 of 2 proven"),
+        (["cuts", "-n", "6", "--instances", "1"], "with cuts"),
         (["study", "-n", "5", "-n", "0", "--instances", "1"], "over time 40-60"),
     ],
 )

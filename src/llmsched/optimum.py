@@ -1,13 +1,14 @@
 """optimal(): the schedule of least total latency of a small instance, proven, or with a proven gap when time is up.
 
-How (see `search`): decisions round by round; states that can no longer win are pruned by dual prices of linear
-relaxations that HiGHS solves. The time-indexed integer program, given to HiGHS or to CP-SAT as it is, proves far fewer
-(docs/background/optimum.md has the measurements). CP-SAT is not offered besides: it has no dual prices to give, and
-highspy 1.15 and ortools 9.15 cannot be imported into one process (google/or-tools issue 5246).
+How (see `search`): decisions round by round, compiled; states that can no longer win are pruned by dual prices of
+linear relaxations that HiGHS solves. The time-indexed integer program, given to HiGHS or to CP-SAT as it is, proves
+far fewer (docs/background/optimum.md has the measurements). CP-SAT is not offered besides: it has no dual prices to
+give, and highspy 1.15 and ortools 9.15 cannot be imported into one process (google/or-tools issue 5246).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import Literal
@@ -21,7 +22,7 @@ from .lowering import lower
 from .planner import planned, seconds_of
 from .policy import policies
 from .schedule import Schedule, total_latency
-from .search import MOST_REQUESTS, Instance, Search, highs, time_indexed
+from .search import MOST_MEMORY, MOST_REQUESTS, Instance, Search, highs, time_indexed
 from .workload import FloatArray, IntArray, Workload
 
 Solver = Literal["search", "highs"]
@@ -30,10 +31,13 @@ SOLVERS: tuple[Solver, ...] = ("search", "highs")
 _MOST_ENTRIES = 2_000_000  # of the relaxation's matrix: about Σ output × makespan
 _MOST_ROUNDS = 100_000
 _INSTEAD = (
-    "(It proves an optimum for about 16 requests of up to 20 tokens within a minute.) "
+    "(Within a minute it proves an optimum for about 16 requests of up to 20 tokens, and nearly one for 20.) "
     "lower_bound() and best_known() bracket the optimum for any number, as does llmsched bound without --exact"
 )
-_FIRST_WIDTH = 500
+_WIDTHS = ((500, True), (4_000, False), (32_000, False), (4_000, True), (256_000, False), (32_000, True))
+_GROWTH = 1.4  # of the time from one B to the next, at first...
+_LEAST_GROWTH, _MOST_GROWTH = 1.15, 3.0  # ...and as it may be measured
+_SHARES = (0.25, 0.5, 0.8)  # of the time that is left, for the first such questions; the last also for those after them
 _PLANS = 300  # iterations of the planner for the first schedule
 
 
@@ -47,10 +51,10 @@ def optimal(
 ) -> Schedule:
     """The schedule of least total latency among all that never interrupt a request.
 
-    If time runs out first, the best schedule found with the bound proven until then. Schedules are compared on one grid
-    of rounds, which begins at the first arrival: a request may start at the beginning of any round from its arrival on.
-    With whole arrivals nothing better exists between the rounds. With fractional ones a policy may do better by less
-    than a round per request, since after an idle time its rounds begin with the next arrival.
+    If time or memory (a gigabyte) runs out first, the best schedule found with the bound proven until then. Schedules are
+    compared on one grid of rounds, which begins at the first arrival: a request may start at the beginning of any round
+    from its arrival on. With whole arrivals nothing better exists between the rounds. With fractional ones a policy may
+    do better by less than a round per request, since after an idle time its rounds begin with the next arrival.
 
     Parameters
     ----------
@@ -83,7 +87,7 @@ def optimal(
         raise InputError(f"there is no solver {solver!r}; {nearest(str(solver), SOLVERS)}")
     memory = lower(workload, policies["hsf"], memory, None).memory
     limit, seed = seconds_of(time_limit), whole("seed", seed, 0, LARGEST_SEED)
-    _check_size(workload)
+    _check_size(workload, memory)
     highs("the exact optimum")
     if not len(workload):
         return Schedule(workload, memory, np.empty(0), 0.0, True, solver, time.perf_counter() - began)
@@ -98,12 +102,19 @@ def optimal(
     return Schedule(workload, memory, found, bound, proven, solver, seconds, effort).verified()
 
 
-def _check_size(workload: Workload) -> None:
+def _check_size(workload: Workload, memory: int) -> None:
     n = len(workload)
     if n > MOST_REQUESTS:
         raise InputError(f"optimal handles at most {MOST_REQUESTS} requests, not {n}. {_INSTEAD}")
     if n and (span := float(workload.arrival.max() - workload.arrival.min())) > _MOST_ROUNDS:
         raise InputError(f"optimal handles arrivals within {_MOST_ROUNDS} rounds, not {span:g}. {_INSTEAD}")
+    if (most := min(memory, _all_at_once(workload.prompt, workload.output))) > MOST_MEMORY:
+        raise InputError(f"optimal handles caches of up to {MOST_MEMORY:,} tokens, not {most:,}. {_INSTEAD}")
+
+
+def _all_at_once(prompt: IntArray, output: IntArray) -> int:
+    """More memory than everybody takes together at the end is of no use."""
+    return int(prompt.sum() + output.sum())
 
 
 class _Problem:
@@ -117,7 +128,7 @@ class _Problem:
         # Of equal requests the first to arrive comes first; the small ones first find good schedules first.
         self.order = np.lexsort((release, workload.output, volume))
         columns = (workload.prompt[self.order], workload.output[self.order], release[self.order])
-        self.instance = Instance(*columns, memory)
+        self.instance = Instance(*columns, min(memory, _all_at_once(*columns[:2])))
         on_grid = workload.take(self.order).replace(arrival=columns[2])
         self.bound = int(lower_bound(on_grid, memory).value) - int((columns[1] - columns[2]).sum())
         goal = float(self.bound + (columns[1] - columns[2]).sum())
@@ -151,35 +162,61 @@ class _Problem:
         return start
 
 
+class _Passes:
+    """The passes of the search over one problem, and what is proven so far: Σ starts >= `least`."""
+
+    def __init__(self, problem: _Problem, deadline: float) -> None:
+        self.problem, self.search, self.count = problem, Search(problem.instance, problem.makespan + 2, deadline), 0
+        self.least = max(problem.bound, self.search.root_bound)
+
+    @property
+    def over(self) -> bool:
+        return self.least >= self.problem.total or self.search.late
+
+    @property
+    def effort(self) -> dict[str, int]:
+        return {"passes": self.count, "states": self.search.states, "programs": self.search.relaxation.solved}
+
+    def run(self, limit: int, width: int | None = None, *, beam: bool) -> float:
+        """One more pass; returns the seconds it took."""
+        before = self.search.left
+        answer = self.search.run(limit, min(width or self.search.most, self.search.most), beam=beam)
+        self.count += 1
+        self.problem.offer(answer.start)
+        self.least = max(self.least, min(answer.bound, self.problem.total))
+        return before - self.search.left if math.isfinite(before) else 0.0
+
+
 def _searched(problem: _Problem, deadline: float) -> tuple[int, dict[str, int]]:
     """Improve the problem's starts; returns a bound on Σ starts, and the work done.
 
-    First a narrow beam, for a good schedule. Then questions "Σ starts <= B?", about halfway between what is proven and
-    what is known, since each takes much longer than one for a smaller B, and its prices serve the next.
+    First passes of a few sizes: beams find good schedules, those between prove what they can with so many states. Then
+    questions "Σ starts <= B?", for as many B above what is proven as there is likely to be time for.
     """
-    least = problem.bound
-    if least >= problem.total:
-        return least, {}
-    search = Search(problem.instance, problem.makespan + 2, deadline)
-    least = max(least, search.root_bound)
-    width, passes = _FIRST_WIDTH, 0
-    beam, step = True, 1.0
-    while least < problem.total and not search.late:
-        above = problem.total - 1 - least
-        limit = problem.total - 1 if beam else least + math.ceil(step * above)
-        answer = search.run(limit, width if beam else search.most // 4, beam=beam)
-        passes += 1
-        problem.offer(answer.start)
-        least = max(least, min(answer.bound, problem.total))
-        if beam:
-            beam, step = False, 0.5
-        elif not answer.complete and step * above <= 1:
-            beam, width = True, 8 * width  # not even the next value can be settled: look for better schedules
-            if width > search.most:
-                break
-        elif not answer.complete:
-            step /= 2
-    return least, {"passes": passes, "states": search.states, "programs": search.relaxation.solved}
+    if problem.bound >= problem.total:
+        return problem.bound, {}
+    passes = _Passes(problem, deadline)
+    seconds = 0.0  # of the last pass that is no beam
+    for width, beam in _WIDTHS:
+        if not passes.over:
+            took = passes.run(problem.total - 1, width, beam=beam)
+            seconds = seconds if beam else took
+    growth, gained = _GROWTH, 1
+    for share in itertools.chain(_SHARES, itertools.repeat(_SHARES[-1])):
+        if passes.over:
+            break
+        step = 1
+        if gained:
+            factor = share * passes.search.left / max(seconds, 0.01) if math.isfinite(deadline) else growth**2
+            step = max(1, int(math.log(max(1.0, factor), growth)))
+        before, took = passes.least, passes.run(min(problem.total, passes.least + step) - 1, beam=False)
+        if step == 1 and passes.least == before:
+            break  # with all the states there is room for
+        gained = passes.least - before
+        if gained and math.isfinite(deadline) and share != _SHARES[0]:
+            growth = min(_MOST_GROWTH, max(_LEAST_GROWTH, (took / max(seconds, 0.01)) ** (1 / gained)))
+        seconds = took
+    return passes.least, passes.effort
 
 
 def _integer_program(problem: _Problem, deadline: float) -> tuple[int, dict[str, int]]:

@@ -14,7 +14,10 @@ changes much: with the first rounds fixed, the relaxation of what remains is far
    Any prices give a valid bound (see `bounds.price_bound`), so the prices found for one state, by solving its linear
    relaxation with HiGHS, are tried on all others, and a few solutions per round prune nearly everything. Prices are
    multiples of 2⁻¹⁶, so that sums of doubles are exact and no tolerance is needed.
-4. asks "is there a schedule with Σ starts <= B?" If nothing had to be left out for want of room, a "no" proves B + 1.
+4. asks "is there a schedule with Σ starts <= B?" and takes a "no" for B + 1. Where there are more states than it has
+   room for, B falls below the bounds of those it leaves out.
+
+The states themselves are compiled (`_states.pyx`); here are the rounds, the prices and what is left out.
 """
 
 from __future__ import annotations
@@ -26,20 +29,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ._states import Rules, States
 from .errors import MissingExtraError
 from .workload import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
+Trail = tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]  # of a round: the states' waiting sets and parents
 
-MOST_REQUESTS = 50  # a set of requests is a number that a double holds
+MOST_REQUESTS = 50  # a state holds the waiting ones as bits of one word...
+MOST_MEMORY = 2**30  # ...and tokens of cache as numbers of 32 bits
 _UNIT = 2.0**-16
 _ACTIVE = 24  # prices that every state of a round is tried with
 _FEWEST_PROGRAMS, _MOST_PROGRAMS = 6, 100  # linear programs per round...
-_STATES_PER_PROGRAM = 60  # ...one for so many states: about the time that each of them costs otherwise
-_CHAIN = 64  # states of the same set that one is compared with
+_STATES_PER_PROGRAM = 1000  # ...one for so many states: about the time that each of them costs otherwise
 _TOGETHER = 8  # known prices tried at a time
-_CROWD = 50_000  # states of a half-decided round before more prices are looked for
+_CROWD = 50_000  # so many states more than can stay, and more prices are looked for in the middle of a round
 _KEPT_PRICES = 48  # of a round, from one pass to the next
+_NODES_PER_LOOK = 1 << 20  # sets of starts, about a tenth of a second: how often to look at the time
 
 
 class Instance(NamedTuple):
@@ -69,8 +75,7 @@ class Answer(NamedTuple):
     """What one pass found out about schedules with Σ starts <= limit."""
 
     start: IntArray | None  # the best schedule found
-    bound: int  # Σ starts of any schedule is at least that, or the limit + 1 if that is less
-    complete: bool  # whether nothing was left out
+    bound: int  # Σ starts of any schedule is at least that, as far as it is at most limit + 1
 
 
 def highs(purpose: str) -> Any:
@@ -163,82 +168,24 @@ def priced(instance: Instance, rate: FloatArray) -> Price:
     return Price(fine, tail, cost, least)
 
 
-class _States:
-    """The states of one round, one per row of each column; the columns grow together."""
-
-    def __init__(self, requests: int, span: int) -> None:
-        self.requests = requests
-        first = np.zeros((1, requests + span))
-        first[:, :requests] = 1
-        self.columns: list[npt.NDArray[Any]] = [first, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((1, 0))]
-        self.size = 1
-
-    @property
-    def seen(self) -> FloatArray:
-        """What the future sees: for each request 1 if it has yet to start, then the memory taken by those that run."""
-        return self.columns[0][: self.size]
-
-    @property
-    def waiting(self) -> FloatArray:
-        """(states, requests) 1 where it has yet to start."""
-        return self.columns[0][: self.size, : self.requests]
-
-    @property
-    def taken(self) -> FloatArray:
-        """(states, rounds) memory that those that run occupy in this round and the next ones."""
-        return self.columns[0][: self.size, self.requests :]
-
-    @property
-    def total(self) -> IntArray:
-        """Σ of the starts so far."""
-        return self.columns[1][: self.size]
-
-    @property
-    def parent(self) -> IntArray:
-        """The state at the beginning of the round that it comes from."""
-        return self.columns[2][: self.size]
-
-    @property
-    def bounds(self) -> FloatArray:
-        """(states, active prices) what each price says that Σ starts cannot get below."""
-        return self.columns[3][: self.size]
-
-    def begin_round(self, bounds: FloatArray) -> None:
-        """From here on the parents are the states that there are now."""
-        self.columns = [column[: self.size] for column in self.columns[:2]] + [np.arange(self.size), bounds]
-
-    def append(self, *rows: npt.NDArray[Any]) -> None:
-        size = self.size + len(rows[0])
-        if size > len(self.columns[0]):
-            for k, column in enumerate(self.columns):
-                grown = np.empty((max(size, 2 * len(column)), *column.shape[1:]), column.dtype)
-                grown[: self.size] = column[: self.size]
-                self.columns[k] = grown
-        for column, row in zip(self.columns, rows, strict=True):
-            column[self.size : size] = row
-        self.size = size
-
-    def keep(self, which: npt.NDArray[Any]) -> None:
-        self.columns = [column[: self.size][which] for column in self.columns]
-        self.size = len(self.columns[0])
-
-
 class Search:
     """Passes over the rounds of one instance. Prices found in one pass help the next."""
 
-    def __init__(self, instance: Instance, horizon: int, deadline: float, most_bytes: int = 2**29) -> None:
+    def __init__(self, instance: Instance, horizon: int, deadline: float, most_bytes: int = 2**27) -> None:
         self.instance, self.deadline = instance, deadline
         self.relaxation = Relaxation(instance, horizon)
         n, self.span = len(instance.output), int(instance.output.max())
-        self.most = max(1000, most_bytes // (24 * (n + self.span + _ACTIVE + 2)))
-        self.twin = _twins(instance)
-        self.grows = [instance.prompt[j] + 1.0 + np.arange(instance.output[j]) for j in range(n)]
-        self.known: dict[tuple[int, int], list[Price]] = {}
+        self.most = max(1000, most_bytes // (64 + 4 * self.span))
+        self.rules = Rules(instance.prompt, instance.output, instance.release, _twins(instance), instance.memory)
+        self.bit = np.uint64(1) << np.arange(n, dtype=np.uint64)
+        self.known: dict[int, list[Price]] = {}
         self.states = 0
-        everyone = np.ones(n, bool)
-        rate = self.relaxation.prices(everyone, np.zeros(self.span), 0, self.left)
+        rate = self.relaxation.prices(np.ones(n, bool), np.zeros(self.span), 0, self.left)
         self.root = priced(instance, np.zeros(1) if rate is None else rate)
-        self.root_bound = math.ceil(self._bounds([self.root], _States(n, self.span), 0)[0, 0])
+        first = States(self.rules)
+        first.begin()
+        first.raise_bounds(*self._worth([self.root], 0), 0)
+        self.root_bound = math.ceil(first.bounds()[0])
 
     @property
     def left(self) -> float:
@@ -252,116 +199,72 @@ class Search:
     def run(self, limit: int, width: int, *, beam: bool) -> Answer:
         """Look for schedules with Σ starts <= limit, with at most `width` states in a round.
 
-        When there are more, a beam drops those with the largest bounds and goes on; otherwise the pass ends there.
+        Of more, those with the largest bounds go. A beam goes on looking for schedules up to the limit all the same;
+        otherwise the limit falls below what was left out, so that no more is looked at than the answer needs.
         """
-        n = len(self.instance.output)
-        states = _States(n, self.span)
-        active = [self.root]
+        states, active = States(self.rules), [self.root]
+        states.begin()
+        states.raise_bounds(*self._worth(active, 0), 0)
         best: IntArray | None = None
         lost = limit + 1  # least bound of what was left out
-        history: list[tuple[BoolArray, IntArray]] = []
+        history: list[Trail] = []
+        room = 2 * width + _CROWD
         for now in range(self.instance.horizon + 1):
+            history.append(states.trail())
             self.states += states.size
-            history.append((states.waiting > 0, states.parent))
-            states.begin_round(self._bounds(active, states, now))
-            here = math.ceil(states.bounds.max(axis=1).min())
-            if not self._expand(states, active, now, limit):
-                return Answer(best, min(lost, here, limit + 1), False)
-            done = np.flatnonzero(~states.waiting.any(axis=1))
-            if len(done):
-                k = done[states.total[done].argmin()]
-                if states.total[k] <= limit:
-                    limit = int(states.total[k]) - 1
-                    best = _starts(history, int(states.parent[k]))
-            if states.size:
-                self._advance(states, active, now, limit)
-            active, bound = self._improve(states, active, now + 1, limit, (now + 1, -1))
-            if states.size > width:
-                order = np.argsort(bound, kind="stable")
-                if not beam:
-                    return Answer(best, min(lost, math.ceil(bound[order[0]]), limit + 1), False)
-                lost = min(lost, math.ceil(bound[order[width]]))
-                states.keep(order[:width])
+            before, states, at = states, States(self.rules), 0
+            nodes, highest = _NODES_PER_LOOK, float(limit)  # `highest` bound of the states of this round that can stay
+            while at < before.size:
+                first, columns = at, self._columns(active, now)
+                at = states.follow(before, first, now, min(limit, highest), limit, room, nodes, *columns)
+                nodes *= 2 if at == first else 1
+                if states.best is not None:
+                    limit, best = states.best[0] - 1, self._starts(history, states.best[1])
+                if self.late:
+                    return Answer(best, min(lost, math.ceil(before.bounds().min()), limit + 1))
+                if states.size > room or at == before.size:
+                    active = self._improve(states, active, now + 1, min(limit, highest))
+                    most = width if at == before.size else room // 2
+                    if states.size > most:
+                        highest = self._cut(states, most, whole=not beam)
+                        lost = min(lost, math.floor(highest) + 1)
+                        limit = limit if beam else min(limit, lost - 1)
             if not states.size:
                 break
-        return Answer(best, min(lost, limit + 1), lost > limit)
+        return Answer(best, min(lost, limit + 1))
 
-    def _bounds(self, prices: list[Price], states: _States, now: int) -> FloatArray:
-        """(states, prices) what each price says that Σ starts cannot get below."""
-        n = len(self.grows)
-        worth = np.zeros((n + self.span, len(prices)))
-        for k, price in enumerate(prices):
-            worth[:n, k] = price.least[:, now]
-            rate = price.rate[now : now + self.span]
-            worth[n : n + len(rate), k] = rate
-        # One column is a common case, and numpy's product of a matrix and a vector is several times as fast.
-        bounds: FloatArray = (states.seen @ worth[:, 0])[:, None] if len(prices) == 1 else states.seen @ worth
-        bounds += states.total[:, None] - np.array([price.tail[now] for price in prices])
-        return bounds
+    def _cut(self, states: States, most: int, *, whole: bool) -> float:
+        """Keep the `most` states of least bound. Returns the highest bound of states that may be added now.
 
-    def _expand(self, states: _States, active: list[Price], now: int, limit: int) -> bool:
-        """Add all states that follow by starting requests in this round. False if there are too many, or no time."""
-        memory, n = self.instance.memory, len(self.grows)
-        room = max(_CROWD, 2 * states.size)
-        for j in range(n):
-            if now < self.instance.release[j]:
-                continue
-            can = states.waiting[:, j] > 0
-            if self.twin[j] >= 0:
-                can &= states.waiting[:, self.twin[j]] == 0
-            dearer = np.array([price.cost[j, now] - price.least[j, now] for price in active])
-            rows = np.flatnonzero(can)
-            rows = rows[(states.bounds[rows] + dearer).max(axis=1) <= limit]
-            o = len(self.grows[j])
-            rows = rows[(states.taken[rows, :o] + self.grows[j]).max(axis=1) <= memory] if len(rows) else rows
-            if not len(rows):
-                continue
-            if states.size + len(rows) > self.most or self.late:
-                return False
-            seen = states.seen[rows]
-            seen[:, j] = 0
-            seen[:, n : n + o] += self.grows[j]
-            states.append(seen, states.total[rows] + now, states.parent[rows], states.bounds[rows] + dearer)
-            if states.size > room:
-                # Half-decided rounds multiply. What they are bounded by may still start anything left in this round.
-                states.keep(_undominated(states))
-                active[:], _ = self._improve(states, active, now, limit, (now, j))
-                if not states.size:
-                    return True
-                states.columns[3] = self._bounds(active, states, now)
-                room = max(_CROWD, 2 * states.size)
-        return True
-
-    def _advance(self, states: _States, active: list[Price], now: int, limit: int) -> None:
-        """To the next round. Finished, too dear and dominated states go, and those that idle for nothing.
-
-        Idling can be right when more requests are still to come, never when all are there: then everything could
-        happen a round earlier.
+        `whole`: bounds count as whole numbers, and of equal ones none stays unless all can.
         """
-        rate = np.array([price.rate[now] for price in active])
-        later = np.stack([price.least[:, now + 1] - price.least[:, now] for price in active], axis=1)
-        idle_memory = self.instance.memory - states.taken[:, 0]
-        bounds = states.bounds
-        bounds += idle_memory[:, None] * rate + states.waiting @ later
-        to_come = states.waiting[:, self.instance.release > now].any(axis=1)
-        useful = (states.taken[:, 0] > 0) | to_come
-        states.keep(useful & states.waiting.any(axis=1) & (bounds.max(axis=1) <= limit))
-        states.taken[:, :-1] = states.taken[:, 1:]
-        states.taken[:, -1] = 0
-        if states.size > 1:
-            states.keep(_undominated(states))
+        bounds = np.ceil(states.bounds()) if whole else states.bounds()
+        highest = float(np.partition(bounds, most)[most])
+        states.prune(highest - whole, states.size if whole else most - int((bounds < highest).sum()))
+        return highest - 1 if whole else float(np.nextafter(highest, -math.inf))
 
-    def _improve(
-        self, states: _States, active: list[Price], now: int, limit: int, stage: tuple[int, int]
-    ) -> tuple[list[Price], FloatArray]:
-        """Prune by more prices: those known of this stage, and new ones from the relaxations of the lowest states.
+    def _worth(self, prices: list[Price], now: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What a waiting request, a token taken in a coming round and all memory are worth: columns of `States`."""
+        least = np.stack([price.least[:, now] for price in prices], axis=1)
+        rate = np.stack([price.rate[now : now + self.span] for price in prices], axis=1)
+        return least, rate, np.array([price.tail[now] for price in prices])
 
-        Returns the prices that matter most in this round, and the bound of each state left.
+    def _columns(self, prices: list[Price], now: int) -> tuple[FloatArray, ...]:
+        """What `States.follow` needs of the prices."""
+        least, rate, tail = self._worth(prices, now)
+        later, _, tail_next = self._worth(prices, now + 1)
+        cost = np.stack([price.cost[:, now] for price in prices], axis=1)
+        delta = cost - (self.instance.prompt[:, None] + 1) * rate[0] - later
+        return least, cost - least, later, delta, rate, tail, tail_next
+
+    def _improve(self, states: States, active: list[Price], now: int, limit: float) -> list[Price]:
+        """Prune by more prices: those known of this round, and new ones from the relaxations of the lowest states.
+
+        Returns the prices that matter most in this round.
         """
+        states.prune(limit, states.size)
         prices = list(active)
-        bound, who = states.bounds.max(axis=1), states.bounds.argmax(axis=1)
-        solved = np.zeros(states.size, bool)
-        untried = self.known.get(stage, [])
+        untried = self.known.get(now, [])
         programs = 0
         while states.size and not self.late:
             if untried:
@@ -369,66 +272,45 @@ class Search:
             elif programs >= min(_MOST_PROGRAMS, max(_FEWEST_PROGRAMS, states.size // _STATES_PER_PROGRAM)):
                 break
             else:
-                k = int(np.where(solved, np.inf, bound).argmin())
-                if solved[k]:
+                lowest = states.lowest()
+                if lowest is None:
                     break
-                solved[k], programs = True, programs + 1
-                rate = self.relaxation.prices(states.waiting[k] > 0, states.taken[k], now, self.left)
+                programs += 1
+                waiting, taken = (self.bit & np.uint64(lowest[0])) > 0, lowest[1].astype(np.float64)
+                rate = self.relaxation.prices(waiting, taken, now, self.left)
                 if rate is None:
                     continue
                 fresh = [priced(self.instance, rate)]
-            raised = self._bounds(fresh, states, now)
-            highest = raised.max(axis=1)
-            who = np.where(highest > bound, len(prices) + raised.argmax(axis=1), who)
-            bound = np.maximum(bound, highest)
+            states.raise_bounds(*self._worth(fresh, now), len(prices))
             prices += fresh
-            left = bound <= limit
-            if not left.all():
-                states.keep(left)
-                bound, who, solved = bound[left], who[left], solved[left]
-        uses = np.bincount(who, minlength=len(prices))
+            states.prune(limit, states.size)
+        uses = states.uses(len(prices))
         # Prices that only served to prune matter in the next pass.
-        order = np.lexsort((-np.arange(len(prices)), -uses)).tolist()
-        self.known[stage] = [prices[k] for k in order[:_KEPT_PRICES]]
-        return [prices[k] for k in order[:_ACTIVE]], bound
+        order = np.lexsort((-np.arange(len(prices)), -uses))
+        number = np.zeros(len(prices), np.int32)
+        number[order[:_ACTIVE]] = np.arange(min(_ACTIVE, len(prices)))
+        states.renumber(number)
+        self.known[now] = [prices[k] for k in order[:_KEPT_PRICES]]
+        return [prices[k] for k in order[:_ACTIVE]]
+
+    def _starts(self, history: list[Trail], row: int) -> IntArray:
+        """Starts of the schedule whose last requests start in the last round of `history`, from its state `row`."""
+        start = np.full(len(self.bit), -1, np.int64)
+        after = np.zeros(len(start), bool)
+        for now in range(len(history) - 1, -1, -1):
+            waiting, parent = history[now]
+            then = (self.bit & waiting[row]) > 0
+            start[then & ~after] = now
+            after = then
+            row = int(parent[row])
+        return start
 
 
-def _twins(instance: Instance) -> list[int]:
+def _twins(instance: Instance) -> IntArray:
     """For each request the one before it with the same prompt and output, or -1: that one starts first."""
     before: dict[tuple[int, int], int] = {}
     twin = []
     for j, kind in enumerate(zip(instance.prompt.tolist(), instance.output.tolist(), strict=True)):
         twin.append(before.get(kind, -1))
         before[kind] = j
-    return twin
-
-
-def _undominated(states: _States) -> IntArray:
-    """Rows to keep: of one set of requests, those not at least as bad as another in Σ starts and in every round.
-
-    Only the best few of a set are compared with each state, so some that could go may stay.
-    """
-    key = states.waiting @ 2.0 ** np.arange(states.requests)
-    order = np.lexsort((states.taken.sum(axis=1), states.total, key))
-    key, taken = key[order], states.taken[order]
-    dominated = np.zeros(len(order), bool)
-    for distance in range(1, min(_CHAIN, len(order) - 1) + 1):
-        pairs = np.flatnonzero(key[distance:] == key[:-distance])
-        if not len(pairs):
-            break
-        pairs = pairs[~dominated[pairs + distance]]
-        worse = (taken[pairs] <= taken[pairs + distance]).all(axis=1)
-        dominated[pairs[worse] + distance] = True
-    return order[~dominated]
-
-
-def _starts(history: list[tuple[BoolArray, IntArray]], row: int) -> IntArray:
-    """Starts of the schedule in which the last request starts in the last round of `history`, from its state `row`."""
-    start = np.full(history[0][0].shape[1], -1, np.int64)
-    after = np.zeros(len(start), bool)
-    for now in range(len(history) - 1, -1, -1):
-        waiting, parent = history[now]
-        start[waiting[row] & ~after] = now
-        after = waiting[row]
-        row = int(parent[row])
-    return start
+    return np.array(twin)

@@ -1,0 +1,61 @@
+"""The exact search by itself, without the planner and the bounds, which solve most tiny instances before it begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from exhaustive import least_total, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import llmsched as ls
+from llmsched import search
+
+pytest.importorskip("highspy", reason="the exact optimum needs highspy (the extra 'optimum')")
+
+
+def sorted_instance(workload, memory):
+    order = np.lexsort((workload.arrival, workload.output, workload.prompt))
+    columns = workload.prompt[order], workload.output[order], workload.arrival[order].astype(np.int64)
+    return order, search.Instance(*columns, memory)
+
+
+def least_starts(workload, memory):
+    return least_total(workload, memory) - int(workload.output.sum() - workload.arrival.sum())
+
+
+@settings(max_examples=60, deadline=None)
+@given(tiny(requests=5))
+def test_the_search_finds_and_proves_the_optimum(instance):
+    workload, memory = instance
+    _, instance = sorted_instance(workload, memory)
+    passes = search.Search(instance, instance.horizon, float("inf"))
+    target = least_starts(workload, memory)
+    assert passes.root_bound <= target
+    for limit in (target + 3, target):
+        answer = passes.run(limit, 10_000, beam=False)
+        assert int(answer.start.sum()) == answer.bound == target
+    answer = passes.run(target - 1, 10_000, beam=False)
+    assert answer.start is None
+    assert answer.bound == target
+
+
+@settings(max_examples=60, deadline=None)
+@given(tiny(requests=6), st.integers(1, 20), st.booleans(), st.integers(0, 5))
+def test_what_is_left_out_for_want_of_room_is_not_called_proven(instance, width, beam, above):
+    """Few states, no crowd before they are looked through, and a state interrupted after every few sets of starts."""
+    workload, memory = instance
+    order, instance = sorted_instance(workload, memory)
+    target = least_starts(workload, memory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_CROWD", 0)
+        patch.setattr(search, "_NODES_PER_LOOK", 1)
+        passes = search.Search(instance, instance.horizon, float("inf"))
+        answer = passes.run(target + above, width, beam=beam)
+        assert answer.bound <= target
+        if answer.start is None:
+            return
+        assert int(answer.start.sum()) >= target
+        start = np.empty(len(order))
+        start[order] = answer.start
+        ls.schedule.Schedule(workload, memory, start, 0.0, False, "search", 0.0).check()
