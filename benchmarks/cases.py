@@ -18,8 +18,7 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MEMORY = 16_492  # tokens of KV cache, as in the paper's experiments
 HUGE = 10_000_000
 CLOCK = "llama2-70b-2xa100"
-#: What is run with a clock: every way to order, to believe and to evict, with and without caps.
-CLOCKED = ("hsf", "amax", "amin", "aell", "mcsf", "mc-benchmark", "fcfs", "vllm", "trtllm", "s3", "clearing")
+CLOCKED = tuple(ls.policies)  # what is run with a clock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +65,16 @@ def lmsys_buckets(n: int) -> ls.Workload:
 
 @functools.cache
 def azure(rounds_per_second: float) -> ls.Workload | None:
-    """The Azure conversations as they arrived, predicted in buckets of 100 and their middles; None without the file."""
+    """The Azure conversations as they arrived, with all that a policy may ask for; None without the file.
+
+    Predicted in buckets of 100 and their middles, or by all lengths of the trace; every fourth request is urgent.
+    """
     path = DATA / "AzureLLMInferenceTrace_conv.csv"
     if not path.exists():
         return None
     trace = ls.generate.speed_up(ls.traces.load(path), 1 / rounds_per_second)
+    urgent = np.where(np.arange(len(trace)) % 4 == 0, 0, 1)
+    trace = trace.replace(priority=urgent).with_lengths(ls.LengthTable.from_outputs(trace.output))
     return with_midpoints(trace.with_intervals(ls.intervals.buckets(100)))
 
 
