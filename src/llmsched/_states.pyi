@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,7 +30,7 @@ class States:
         limit: float,
         goal: int,
         room: int,
-        nodes: int,
+        late: Callable[[], bool],
         least: FloatArray,
         dearer: FloatArray,
         later: FloatArray,

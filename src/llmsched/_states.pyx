@@ -16,6 +16,8 @@ cdef enum:
     MOST_REQUESTS = 50
     MOST_PRICES = 32        # prices that states are tried with at a time
     MARKS = 7               # states in a chunk
+    MOST_COMPARED = 500     # states of its set that a new one is compared with: some that could go may stay
+    NODES_PER_LOOK = 1 << 18    # sets of starts, some hundredths of a second: how often to ask whether it is late
 
 cdef extern from * nogil:
     """
@@ -87,9 +89,9 @@ cdef struct Step:
     const double* tail_next     # [p] and after now
     uint64_t released           # requests that can start now
     int32_t parent
-    int64_t nodes               # sets of starts looked at...
-    int64_t most_nodes          # ...and how many may be
+    int64_t nodes               # sets of starts looked at
     Py_ssize_t room             # how many states there may be
+    bint late
 
 
 cdef struct Best:
@@ -111,6 +113,8 @@ cdef class States:
     cdef int32_t* heads             # first chunk of each hash, or -1
     cdef int64_t slots              # a power of two
     cdef bint linked                # whether the chunks are those of the states as they are
+    cdef object late                # asked now and then whether it is
+    cdef object error               # what it raised
     cdef int32_t* scratch           # a row of `taken` for each request that a set of starts can hold
 
     def __cinit__(self, Rules rules):
@@ -234,12 +238,12 @@ cdef class States:
     # What follows
 
     def follow(self, States before, Py_ssize_t first, int64_t now, double limit, int64_t goal, Py_ssize_t room,
-               int64_t nodes, least, dearer, later, delta, rate, tail, tail_next):
+               late, least, dearer, later, delta, rate, tail, tail_next):
         """Add what follows from `before`, from its state `first` on, by starting requests in round `now`.
 
         Only states with bounds up to the limit, and complete schedules with sums of starts up to the goal. The columns
-        are as in `Step`. Stops when there are more than `room` states, or after so many `nodes`; returns the state to
-        go on with: the same again where not all that follows from it was added.
+        are as in `Step`. Stops when there are more than `room` states, or when `late()` says so; returns the state to go
+        on with: the same again where not all that follows from it was added.
         """
         cdef Step step
         cdef Best best
@@ -248,7 +252,8 @@ cdef class States:
         cdef Py_ssize_t i = first, end = before.size
         cdef int j, failed = 0
         step.count, step.now, step.limit, step.goal = tail_.shape[0], now, limit, goal
-        step.room, step.nodes, step.most_nodes = room, 0, nodes
+        step.room, step.nodes, step.late = room, 0, False
+        self.late, self.error = late, None
         check(step.count <= MOST_PRICES)
         step.least, step.dearer, step.later = &least_[0, 0], &dearer_[0, 0], &later_[0, 0]
         step.delta, step.rate, step.tail, step.tail_next = &delta_[0, 0], &rate_[0, 0], &tail_[0], &tail_next_[0]
@@ -267,11 +272,20 @@ cdef class States:
                 i += 1
         if failed:
             raise MemoryError
+        if self.error is not None:
+            raise self.error
         self.best = (best.total, best.parent) if best.total >= 0 else None
         return i
 
     cdef bint full(self, const Step* step) noexcept nogil:
-        return self.size > step.room or step.nodes > step.most_nodes
+        return step.late or self.size > step.room
+
+    cdef bint is_late(self) noexcept with gil:
+        try:
+            return self.late()
+        except BaseException as error:  # also Ctrl-C
+            self.error = error
+            return True
 
     cdef int starts(self, States before, Py_ssize_t i, Step* step, Best* best) noexcept nogil:
         # All sets of requests that can start now from one state. 0, or -1 without memory.
@@ -305,6 +319,8 @@ cdef class States:
         cdef double here_then[MOST_PRICES]
         cdef double after_then[MOST_PRICES]
         step.nodes += 1
+        if step.nodes % NODES_PER_LOOK == 0:
+            step.late = self.is_late()
         if self.add(step, best, waiting, total, taken, after) < 0:
             return -1
         while left:  # who cannot start now cannot when others have started besides
@@ -376,7 +392,7 @@ cdef class States:
         # Count state i, unless a state with the same set is at least as good in the sum of starts and in every round's
         # memory; those that are no better go: their bounds become inf. 0, or -1 without memory.
         cdef const State* new = &self.states[i]
-        cdef int span = self.rules.span, m
+        cdef int span = self.rules.span, m, compared = 0
         cdef const int32_t* row = self.taken + i * span
         cdef uint64_t levels = self.levels(row)
         cdef int32_t* head = &self.heads[self.slot(new.waiting)]
@@ -384,11 +400,12 @@ cdef class States:
         cdef Chunk* chunk
         cdef Chunk* room = NULL
         cdef Mark* mark
-        while at >= 0:
+        while at >= 0 and compared < MOST_COMPARED:
             chunk = &self.chunks[at]
             at = chunk.next
             if chunk.waiting != new.waiting:
                 continue
+            compared += chunk.count
             m = 0
             while m < chunk.count:
                 mark = &chunk.marks[m]

@@ -45,7 +45,6 @@ _STATES_PER_PROGRAM = 1000  # ...one for so many states: about the time that eac
 _TOGETHER = 8  # known prices tried at a time
 _CROWD = 50_000  # so many states more than can stay, and more prices are looked for in the middle of a round
 _KEPT_PRICES = 48  # of a round, from one pass to the next
-_NODES_PER_LOOK = 1 << 20  # sets of starts, about a tenth of a second: how often to look at the time
 
 
 class Instance(NamedTuple):
@@ -171,7 +170,7 @@ def priced(instance: Instance, rate: FloatArray) -> Price:
 class Search:
     """Passes over the rounds of one instance. Prices found in one pass help the next."""
 
-    def __init__(self, instance: Instance, horizon: int, deadline: float, most_bytes: int = 2**27) -> None:
+    def __init__(self, instance: Instance, horizon: int, deadline: float, most_bytes: int = 2**28) -> None:
         self.instance, self.deadline = instance, deadline
         self.relaxation = Relaxation(instance, horizon)
         n, self.span = len(instance.output), int(instance.output.max())
@@ -213,11 +212,10 @@ class Search:
             history.append(states.trail())
             self.states += states.size
             before, states, at = states, States(self.rules), 0
-            nodes, highest = _NODES_PER_LOOK, float(limit)  # `highest` bound of the states of this round that can stay
+            highest = float(limit)  # bound of the states of this round that can stay
             while at < before.size:
-                first, columns = at, self._columns(active, now)
-                at = states.follow(before, first, now, min(limit, highest), limit, room, nodes, *columns)
-                nodes *= 2 if at == first else 1
+                columns = self._columns(active, now)
+                at = states.follow(before, at, now, min(limit, highest), limit, room, lambda: self.late, *columns)
                 if states.best is not None:
                     limit, best = states.best[0] - 1, self._starts(history, states.best[1])
                 if self.late:
