@@ -92,6 +92,23 @@ def test_engines_agree_when_the_cache_is_under_pressure(name, resume, fill):
             assert outcome(workload, policy, memory, seed, "compiled", max_rounds=10_000) == expected
 
 
+@pytest.mark.parametrize("memory", [2000, 20_000])
+@pytest.mark.parametrize("name", ["rect", "s3", "trtllm", "fcfs", "amin"])
+def test_engines_agree_on_a_long_line(name, memory):
+    """With fill="skip" and a thousand who wait the line is a tree of three levels: nodes split, empty and merge."""
+    rng = np.random.default_rng(3)
+    n = 400 if name == "amin" else 1600
+    output = rng.integers(1, 8, n)
+    prompt = rng.choice([1, 5, 40, 300], n) + rng.integers(0, 20, n)
+    lower = np.maximum(1, output - rng.integers(0, 3, n))
+    arrival = rng.choice([0.0, 0.0, 9.0, 25.0], n)
+    w = ls.Workload(prompt, output, lower, output + rng.integers(0, 8, n), arrival=arrival)
+    policy = dataclasses.replace(ls.policies[name], fill="skip")
+    both = [outcome(w, policy, memory, 0, engine) for engine in ("reference", "compiled")]
+    assert both[0] == both[1]
+    assert isinstance(both[0], dict)
+
+
 def test_a_request_that_outlives_the_wheel_completes_on_time():
     """Outputs longer than the timing wheel's 4,096 buckets share buckets with shorter ones."""
     output = [1, 4095, 4096, 4097, 8192, 20_000, 3, 4096]

@@ -19,7 +19,7 @@ cdef enum BeliefKind:
     BELIEF_HISTORY
 
 cdef enum:
-    ENOUGH = 1 << 54        # more tokens than any cache has, and far from what 64 bits hold
+    ENOUGH = 0x40000000000000    # more tokens than any cache has, and far from what 64 bits hold
 
 
 cdef struct BeliefRules:

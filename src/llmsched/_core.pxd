@@ -191,11 +191,14 @@ cdef struct Engine:
     bint believes           # beliefs move, or a table orders: so `belief` is kept
     bint redrawn            # what is believed of waiting requests differs from round to round
     Belief belief
+    bint limited            # with fill="skip": two limits say who is feasible
     int64_t lone_end        # nobody is admitted up to this round, as those that run are believed to outgrow C
     int32_t tested          # the request whose earliest start is known, or NONE
     int64_t earliest
     int64_t refused_held    # with fill="skip": the easiest request that was refused in this round
     int64_t refused_length
+    int64_t accepted_held   # and one that would fit: -1 until there is one since the last admission
+    int64_t accepted_length
     # overflow
     bint overflows          # it can happen: some request may outgrow its belief
     Ties ties

@@ -17,8 +17,12 @@ from llmsched._belief cimport (
 from llmsched._check cimport check
 from llmsched._eviction cimport line_up, step_out
 from llmsched._heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
-from llmsched._line cimport Node, line_add, line_free, line_init, line_join, line_refresh
-from llmsched._orders cimport area_key, order_arrivals, order_requests
+from llmsched._line cimport (
+    line_add, line_choose, line_free, line_init, line_least, line_remove, line_settle, line_shrink, line_update,
+)
+from llmsched._memory cimport enlarge, prefetch, prefetch_to_write
+from llmsched._node cimport Node
+from llmsched._orders cimport area_key, look_ahead, order_arrivals, order_requests
 from llmsched._prefill cimport note_crowd, postpone, prefill_begin, prefill_enter, unlikely
 from llmsched._profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
@@ -34,17 +38,7 @@ from llmsched._sort cimport double_key
 from llmsched._ties cimport Peers, ties_count_longest, ties_find_longest, ties_first, ties_free, ties_init
 from llmsched._wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 
-cdef extern from * nogil:
-    """
-    /* volatile: GCC takes a function that only prefetches for one that does nothing, and drops the call */
-    #define llmsched_prefetch(address) do { __builtin_prefetch(address); __asm__ volatile (""); } while (0)
-    #define llmsched_prefetch_to_write(address) do { __builtin_prefetch(address, 1); __asm__ volatile (""); } while (0)
-    """
-    void prefetch "llmsched_prefetch" (const void* address) noexcept
-    void prefetch_to_write "llmsched_prefetch_to_write" (const void* address) noexcept
-
 cdef enum:
-    LOOK_AHEAD = 16                 # how many places ahead of its turn a request's numbers are fetched
     ROUNDS_PER_EVENT = 65536        # with a clock rounds cost time: the engine comes up for air
 
 
@@ -61,11 +55,12 @@ cdef int engine_start(Engine* engine, const Task* task) noexcept nogil:
     engine.head = engine.free_request = engine.slow = NONE
     engine.lone_end = NONE
     engine.budget = task.prefill_budget if task.prefill_budget > 0 else INT64_MAX
-    line_init(&engine.line)
     engine.stream = task.seed if task.seeded else 0
     engine.profiled = (task.reserve == RESERVE_BOUND or task.reserve == RESERVE_BELIEVED) and not task.peak
     engine.believes = task.reserve == RESERVE_MOVING or task.order == ORDER_TABLE
     engine.redrawn = task.reserve == RESERVE_MOVING and task.beliefs.kind == BELIEF_HISTORY
+    engine.limited = (task.peak or task.reserve == RESERVE_NONE) and not engine.redrawn and task.prefill_budget == 0
+    line_init(&engine.line, not engine.limited, task.block)
     for i in range(n):
         if task.output[i] > longest:
             longest = task.output[i]
@@ -303,13 +298,10 @@ cdef int departures(Engine* engine) noexcept nogil:
 cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
     # Admits what is feasible; lowers `wake` to the round at which the next one may be, if nothing else happens.
     cdef int32_t p
-    cdef int status = 0
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
     if engine.task.skip:
-        engine.refused_held = engine.refused_length = INT64_MAX
-        engine.line.first = admission_skipping(engine, engine.line.first, wake, &status)
-        return status
+        return admission_skipping(engine, wake)
     while engine.waiting > 0:
         p = first_waiting(engine)
         if p == NONE:
@@ -327,29 +319,63 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
     return 0
 
 
-cdef int32_t admission_skipping(Engine* engine, int32_t root, int64_t* wake, int* status) noexcept nogil:
-    # The same with fill="skip", for one part of the line: admits, in order, whoever is feasible. Returns the root of
-    # what stays. Where one that held the least and had the least to come would not fit, nobody does.
-    cdef Node* node
-    cdef int32_t left
-    cdef int64_t length, admitted = engine.work.admissions
-    if root == NONE or status[0] < 0:
-        return root
-    node = &engine.line.nodes[root]
-    engine.line.operations += 1
-    if not somebody_fits(engine, node.least_held, node.least_length, wake):
-        return root
-    left = admission_skipping(engine, node.left, wake, status)
-    length = node.length if not engine.redrawn else in_line(engine, root, believed_length(engine, root))
-    if status[0] == 0 and somebody_fits(engine, node.held, length, wake):
-        engine.waiting -= 1
-        status[0] = admit(engine, root)
-        return line_join(&engine.line, left, admission_skipping(engine, node.right, wake, status))
-    node.left = left
-    node.right = admission_skipping(engine, node.right, wake, status)
-    if engine.work.admissions > admitted:
-        line_refresh(&engine.line, node)
-    return root
+cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
+    # The same with fill="skip": whoever is feasible, in order.
+    cdef int status = 0
+    cdef int64_t room, places, k
+    # Once somebody outgrows what was set aside, the coming round may lack room that seems to be there.
+    if engine.limited and (engine.need <= engine.reserved or not engine.task.peak):
+        room = engine.task.capacity - (engine.reserved if engine.task.peak else engine.need)
+        places = engine.task.max_batch - engine.running
+        if line_choose(&engine.line, engine.requests, room, places, engine.running == 0) < 0:
+            return -1
+        engine.work.feasibility_tests += engine.line.tests
+        engine.waiting -= engine.line.chosen_size
+        for k in range(engine.line.chosen_size):
+            if admit(engine, engine.line.chosen[k]) < 0:
+                return -1
+        return 0
+    if line_settle(&engine.line) < 0:
+        return -1
+    engine.refused_held = engine.refused_length = INT64_MAX
+    engine.accepted_held = -1
+    if engine.line.first != NONE:
+        k = engine.line.nodes[engine.line.first].used
+        admit_tested(engine, engine.line.first, engine.line.height, 0, k, wake, &status)
+        line_shrink(&engine.line)
+    return status
+
+
+cdef int64_t admit_tested(
+    Engine* engine, int32_t which, int32_t level, int64_t start, int64_t end, int64_t* wake, int* status
+) noexcept nogil:
+    # The same where each has to be tested, for these items of a node of the line. Returns how many items are no more.
+    # Where one that held the least and had the least to come would not fit, nobody does.
+    cdef Node* node = &engine.line.nodes[which]
+    cdef int64_t held, length, middle, gone = 0, admitted = engine.work.admissions
+    cdef int32_t p
+    if status[0] < 0 or not line_least(&engine.line, node, start, end, &held, &length):
+        return 0
+    if end - start > 1:
+        engine.line.operations += 1
+        if somebody_fits(engine, held, length, wake):
+            middle = (start + end) // 2
+            gone = admit_tested(engine, which, level, start, middle, wake, status)
+            gone += admit_tested(engine, which, level, middle - gone, end - gone, wake, status)
+    elif level > 0:
+        end = engine.line.nodes[node.child[start]].used
+        admit_tested(engine, node.child[start], level - 1, 0, end, wake, status)
+        if engine.work.admissions > admitted:
+            gone = line_update(&engine.line, node, start)
+    else:
+        p = <int32_t>node.rest[start]
+        if engine.redrawn:
+            length = in_line(engine, p, believed_length(engine, p))
+        if somebody_fits(engine, engine.requests[p].prompt + engine.requests[p].mark, length, wake):
+            line_remove(&engine.line, node, start)
+            engine.waiting -= 1
+            status[0] = admit(engine, p)
+    return gone
 
 
 cdef inline int32_t first_waiting(Engine* engine) noexcept nogil:
@@ -382,7 +408,9 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
     else:
         if engine.requests_made == engine.requests_room:
             engine.requests_room = 2 * engine.requests_room + 64
-            block = <Request*>realloc(engine.requests, engine.requests_room * sizeof(Request))
+            block = <Request*>enlarge(
+                engine.requests, engine.requests_made * sizeof(Request), engine.requests_room * sizeof(Request)
+            )
             if block == NULL:
                 return NONE
             engine.requests = block
@@ -409,42 +437,30 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
     r.previous = NEVER_RAN
     if engine.believes and belief_make(&engine.belief, p) < 0:
         return NONE
-    if place + LOOK_AHEAD < task.n:
-        fetch(engine, engine.order[place + LOOK_AHEAD])
+    look_ahead(engine, place)
     return p
-
-
-cdef inline void fetch(const Engine* engine, int32_t i) noexcept nogil:
-    # Bring a request's numbers near: in the workload's order they are a cache miss each.
-    cdef const Task* task = engine.task
-    prefetch(&task.prompt[i])
-    prefetch(&task.output[i])
-    if task.bound != NULL:
-        prefetch(&task.bound[i])
-    if task.believed != NULL:
-        prefetch(&task.believed[i])
-    if engine.rank != NULL:
-        prefetch(&engine.rank[i])
-    prefetch_to_write(&task.start[i])
-    prefetch_to_write(&task.completion[i])
 
 
 cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # How a request that joins the waiting set compares; p is its number, or NONE where it has none yet.
     cdef const Task* task = engine.task
     cdef Entry entry
-    cdef int32_t i = engine.order[place]
+    cdef int32_t i
     cdef bint fresh
     entry.who = ~<int32_t>place if p == NONE else p
     if engine.rank == NULL:
         entry.key = place
         entry.tie = 0
         return entry
+    i = engine.order[place] if p == NONE else engine.requests[p].index
     entry.tie = engine.rank[i]
     if task.order == ORDER_BOUND:
         entry.key = task.bound[i] if p == NONE else engine.requests[p].bound
     elif task.order == ORDER_AREA:
-        entry.key = area_key(task.prompt[i], task.bound[i] if p == NONE else engine.requests[p].bound)
+        if p == NONE:
+            entry.key = area_key(task.prompt[i], task.bound[i])
+        else:
+            entry.key = area_key(engine.requests[p].prompt, engine.requests[p].bound)
     elif task.order == ORDER_TABLE:
         entry.key = length_of_class(&engine.belief, i, 0 if p == NONE else engine.belief.known[p])
     else:
@@ -464,8 +480,9 @@ cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:
                 return -1
         r = &engine.requests[p]
         length = r.mark + 1 if engine.redrawn else believed_length(engine, p)  # the least, where it is drawn anew
-        length = in_line(engine, p, length)
-        return line_add(&engine.line, p, entry_of(engine, place, p), r.prompt + r.mark, length)
+        # With reserve="none" all that counts is the coming round: what it holds then.
+        length = r.prompt + r.mark + 1 if engine.task.reserve == RESERVE_NONE else in_line(engine, p, length)
+        return line_add(&engine.line, entry_of(engine, place, p), r.prompt + r.mark, length)
     return heap_push(&engine.heap, entry_of(engine, place, p))
 
 
@@ -538,7 +555,8 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
 
 cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t length, int64_t* wake) noexcept nogil:
     # The same of a request, or the best of several, that holds `held` tokens and has `length` to come. Who holds no
-    # less than one refused in this round, and has no less to come, does not fit either, now or before that one.
+    # less than one refused in this round, and has no less to come, does not fit either, now or before that one; who
+    # holds no more than one that would fit since the last admission, and has no more to come, fits too.
     cdef int64_t earliest
     engine.work.feasibility_tests += 1
     if engine.running == 0:
@@ -553,8 +571,12 @@ cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t length, int
         return True
     if held >= engine.refused_held and length >= engine.refused_length:
         return False
+    if held <= engine.accepted_held and length <= engine.accepted_length:
+        return True
     earliest = earliest_start(engine, held, length)
     if earliest <= engine.round:
+        engine.accepted_held = held
+        engine.accepted_length = length
         return True
     wake[0] = min(wake[0], earliest)
     if held <= engine.refused_held and length <= engine.refused_length:
@@ -572,6 +594,10 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     engine.work.admissions += 1
     if r.previous == NEVER_RAN:
         task.start[r.index] = now(engine)
+    if task.cap != REFINE_NONE:  # it may leave soon
+        prefetch_to_write(&task.evictions[r.index])
+        if engine.rank != NULL:
+            prefetch(&engine.rank[r.index])
     r.birth = engine.round - kept
     r.mark = r.birth + length - 1
     if engine.running == 0 and r.prompt + length > task.capacity:
@@ -596,6 +622,7 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     if task.record_tokens:
         engine.kept[p] = kept
     engine.tested = NONE
+    engine.accepted_held = -1
     if engine.believes and belief_add(&engine.belief, r, p, engine.round, length - kept) < 0:
         return -1
     if engine.profiled and r.mark > engine.round:

@@ -4,9 +4,13 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
 
 from llmsched._core cimport ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, Engine, Task
-from llmsched._memory cimport allocate
+from llmsched._memory cimport allocate, prefetch, prefetch_to_write
 from llmsched._rank cimport permutation
 from llmsched._sort cimport double_key, sort_places
+
+
+cdef enum:
+    LOOK_AHEAD = 16     # how many places ahead of its turn a request's numbers are fetched
 
 
 cdef inline int64_t area_key(int64_t prompt, int64_t bound) noexcept nogil:
@@ -75,3 +79,22 @@ cdef inline int order_arrivals(Engine* engine) noexcept nogil:
     status = sort_places(keys, NULL, engine.by_arrival, n)
     free(keys)
     return status
+
+
+cdef inline void look_ahead(const Engine* engine, int64_t place) noexcept nogil:
+    # Bring the numbers of a request near whose turn comes soon: in the workload's order they are a cache miss each.
+    cdef const Task* task = engine.task
+    cdef int32_t i
+    if place + LOOK_AHEAD >= task.n:
+        return
+    i = engine.order[place + LOOK_AHEAD]
+    prefetch(&task.prompt[i])
+    prefetch(&task.output[i])
+    if task.bound != NULL:
+        prefetch(&task.bound[i])
+    if task.believed != NULL:
+        prefetch(&task.believed[i])
+    if engine.rank != NULL:
+        prefetch(&engine.rank[i])
+    prefetch_to_write(&task.start[i])
+    prefetch_to_write(&task.completion[i])

@@ -73,7 +73,7 @@ cdef inline int64_t charged_context(const Engine* engine) noexcept nogil:
 cdef inline int64_t run_rounds(Engine* engine, int64_t rounds) noexcept nogil:
     # Lets time pass: up to `rounds` rounds, or with a clock until somebody arrives. Returns how many.
     cdef const Clock* clock = &engine.task.clock
-    cdef double fixed, duration, arrival
+    cdef double fixed, duration, arrival, time
     cdef int64_t context, k
     if not engine.task.clocked:
         if engine.task.record_tokens:
@@ -83,17 +83,20 @@ cdef inline int64_t run_rounds(Engine* engine, int64_t rounds) noexcept nogil:
     arrival = next_arrival(engine) if engine.arrived < engine.task.n else INFINITY
     fixed = clock.base + clock.per_request * <double>engine.running
     context = charged_context(engine)
+    time = engine.time
     for k in range(rounds):
         duration = fixed + clock.per_context_token * <double>context
         if k == 0:
             duration += clock.per_prompt_token * <double>engine.prefilled
             duration += clock.per_swapped_token * <double>engine.swapped
-        engine.time += duration
+        time += duration
         if engine.task.record_tokens:
-            engine.round_end[engine.round + k] = engine.time
-        if arrival <= engine.time:
-            return k + 1
+            engine.round_end[engine.round + k] = time
+        if arrival <= time:
+            rounds = k + 1
+            break
         context += engine.running
+    engine.time = time
     return rounds
 
 
