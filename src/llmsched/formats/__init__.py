@@ -1,0 +1,1 @@
+"""The formats that `llmsched.traces` reads and writes."""
