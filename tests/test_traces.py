@@ -18,8 +18,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from llmsched import traces
+from llmsched import formats, traces
 from llmsched.errors import InputError, LlmschedError, MissingExtraError, TraceError
+from llmsched.formats import csv_lines, json_lines
+from llmsched.formats.reading import Reading
 from llmsched.workload import LARGEST, LATEST, Workload
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -221,7 +223,7 @@ def test_a_quote_that_never_closes_spoils_only_its_line() -> None:
 
 @text_format
 def test_small_blocks_make_no_difference(name: str) -> None:
-    with mock.patch.object(traces, "_BLOCK", 10), mock.patch.object(traces, "_BATCH", 1):
+    with mock.patch.multiple(formats, BLOCK=10, BATCH=1):
         assert is_good(load(GOOD[name]))
         assert error(GOOD[name] + "x\n").line == (4 if name == "mooncake" else 5)
 
@@ -521,10 +523,10 @@ def outcome(content: bytes, name: str | None, on_error: str) -> object:
 def assert_readers_agree(content: bytes, name: str | None = None) -> None:
     for on_error in ("raise", "skip"):
         fast = outcome(content, name, on_error)
-        nothing = mock.Mock(return_value=None)
-        with mock.patch.multiple(traces, _fast_csv=nothing, _fast_jsonl=nothing):
+        nothing = {"return_value": None}
+        with mock.patch.object(csv_lines, "fast", **nothing), mock.patch.object(json_lines, "fast", **nothing):
             careful = outcome(content, name, on_error)
-        with mock.patch.multiple(traces, _BLOCK=max(40, len(content) // 50), _BATCH=max(2, len(content) // 5000)):
+        with mock.patch.multiple(formats, BLOCK=max(40, len(content) // 50), BATCH=max(2, len(content) // 5000)):
             small = outcome(content, name, on_error)
         assert fast == careful == small
 
@@ -601,7 +603,7 @@ def test_the_fast_reader_agrees_with_the_careful_one(content: bytes, name: str |
 @pytest.mark.parametrize("name", GOOD)
 def test_the_fast_reader_is_used(name: str) -> None:
     """Or the comparison above compares nothing."""
-    with mock.patch.object(traces._Reading, "keep_rows", side_effect=AssertionError):
+    with mock.patch.object(Reading, "keep_rows", side_effect=AssertionError):
         assert is_good(load(GOOD[name].replace("\n", "\r\n")))
 
 
@@ -644,7 +646,7 @@ def test_a_bad_row_of_parquet_is_named(parquet: Any, bad: list[Any]) -> None:
 
 def test_rows_of_parquet_are_counted_over_batches(parquet: Any) -> None:
     content = parquet_file(parquet, {"output_tokens": [1, 1, 1, 1, 0, 1], "prompt_tokens": [1] * 6})
-    with mock.patch.object(traces, "_BATCH", 2):
+    with mock.patch.object(formats, "BATCH", 2):
         assert "row 5: output_tokens is 0" in str(error(content))
 
 
@@ -729,7 +731,7 @@ def test_the_same_workload_makes_the_same_bytes(tmp_path: Path) -> None:
 
 def test_many_rows_are_written_in_pieces(tmp_path: Path) -> None:
     workload = Workload(np.arange(10), 1)
-    with mock.patch.object(traces, "_BATCH", 3):
+    with mock.patch.object(formats, "BATCH", 3):
         traces.write(workload, tmp_path / "w.csv")
     assert traces.load(tmp_path / "w.csv") == workload
 
