@@ -167,7 +167,7 @@ def test_columns_that_look_misspelt_are_noted(header: str, misspelt: dict[str, s
     workload = load(f"prompt_tokens,output_tokens,{header}\n1,3,1,2,3\n")
     assert workload.source.get("misspelt") == misspelt
     pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
-    from llmsched import console
+    from llmsched import answers
 
-    notes = console.reading_notes(workload)
+    notes = answers.reading_notes(workload)
     assert notes == [f"column {a!r} is not read; did you mean {b!r}?" for a, b in (misspelt or {}).items()]

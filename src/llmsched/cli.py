@@ -11,16 +11,16 @@ import math
 import os
 import sys
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
+from . import answers, console, curves, energy, generate, intervals, paper, perfetto, plots, service, theory, traces
 from . import capacity as capacities
 from . import clock as clocks
 from . import compare as comparing
-from . import console, curves, energy, generate, intervals, paper, perfetto, plots, service, theory, traces
 from ._version import version
 from .bounds import lower_bound, on_grid
 from .errors import (
@@ -264,20 +264,20 @@ def _compare(
         for row in compared
         if watts is not None and row.result is not None
     }
-    notes += console.reading_notes(workload) + _overload_notes(served)
+    notes += answers.reading_notes(workload) + answers.overload_notes(served)
     settings: dict[str, Any] = {"intervals": spelling, "max_rounds": max_rounds, "round_seconds": round_seconds}
-    settings |= {"clock": console.clock_json(clock_name, clock), "rate": rate, "slo": targets or None}
+    settings |= {"clock": answers.clock_json(clock_name, clock), "rate": rate, "slo": targets or None}
     settings |= {"warmup": warmup, "drain": drain, "max_batch": max_batch, "block": block, "power": power}
     settings |= {"prefill_budget": prefill_budget}
-    records = console.with_energy(console.with_service(compared.records(), served, timed), spent)
+    records = answers.with_energy(answers.with_service(compared.records(), served, timed), spent)
     if csv_file is not None:
         console.write_csv(csv_file, list(records[0]) if records else comparing.COLUMNS, records)
     if plot_file is not None:
         plots.save(plots.comparison(compared), plot_file)
     if as_json:
-        console.print_json(console.comparison_json(compared, settings, notes) | {"policies": records})
+        console.print_json(answers.comparison_json(compared, settings, notes) | {"policies": records})
     elif csv_file != "-":
-        console.print_comparison(compared, settings, notes, served if timed else None, spent)
+        answers.print_comparison(compared, settings, notes, served if timed else None, spent)
     if not any(row.result is not None for row in compared):
         raise typer.Exit(1)
 
@@ -339,15 +339,15 @@ def _timeline(
                 f"{written.left_out:,} more were left out"
             )
     unit = "rounds" if clock is None else "seconds"
-    console.say(f"{console.counted(workload)}{console.when_they_arrive(workload, 1.0, clock)}")
-    cache = console.machine_text(memory, block, max_batch, prefill_budget)
+    console.say(f"{answers.counted(workload)}{answers.when_they_arrive(workload, 1.0, clock)}")
+    cache = answers.machine_text(memory, block, max_batch, prefill_budget)
     cache += "" if clock is None else f"clock {clock_name}; "
     console.say(f"{cache}intervals {spelling}; seed {seed}; times in {unit}")
     console.say(
         f"{policy}: mean latency {console.aligned([result.mean_latency])[0]}, "
         f"makespan {console.aligned([result.makespan])[0]}, {console.number_of(result.total_evictions, 'eviction')}"
     )
-    for note in notes + console.reading_notes(workload) + _overload_notes({policy: service.metrics(result)}):
+    for note in notes + answers.reading_notes(workload) + answers.overload_notes({policy: service.metrics(result)}):
         console.say(f"note: {note}")
     console.say(f"\nWrote {' and '.join(files)}.")
 
@@ -418,7 +418,7 @@ def _capacity(
     workload, spelling, notes = _predicted(workload, rule, chosen.values())
     if find == "memory" and rate is None and not workload.arrival.any():
         notes.append("all requests arrive at 0: give --rate for a Poisson process")
-    notes += console.reading_notes(workload)
+    notes += answers.reading_notes(workload)
     machine: dict[str, Any] = {"clock": clock, "max_batch": max_batch, "block": block}
     machine |= {"prefill_budget": prefill_budget}
     asked: dict[str, Any] = {"slo": targets, "attainment": attainment, "requests": requests, "seed": seed}
@@ -432,13 +432,13 @@ def _capacity(
                 found[name] = capacities.highest_rate(workload, chosen[name], memory=held, **options)
             else:
                 found[name] = capacities.smallest_memory(workload, chosen[name], rate=rate, **options)
-    notes += _capacity_notes(found)
-    settings = {"intervals": spelling, "seed": seed, **machine, "clock": console.clock_json(clock_name, clock)}
+    notes += answers.capacity_notes(found)
+    settings = {"intervals": spelling, "seed": seed, **machine, "clock": answers.clock_json(clock_name, clock)}
     if as_json:
         records = [{**answer.record(), "policy": name} for name, answer in found.items()]
         console.print_json({"llmsched": version, **settings, "notes": notes, "answers": records})
     else:
-        console.print_capacity(found, workload, settings, notes)
+        answers.print_capacity(found, workload, settings, notes)
 
 
 @app.command("bound")
@@ -500,9 +500,9 @@ def _bound(
             console.write_csv(csv_file, list(columns), (dict(zip(columns, row, strict=True)) for row in rows))
     gaps = {name: (total, found.gap(total)) for name, total in schedules.items()}
     if as_json:
-        console.print_json(console.bound_json(found, gaps, workload, memory))
+        console.print_json(answers.bound_json(found, gaps, workload, memory))
     elif csv_file != "-":
-        console.print_bound(found, gaps, workload, memory)
+        answers.print_bound(found, gaps, workload, memory)
 
 
 @app.command("paper")
@@ -543,7 +543,7 @@ def _paper(
         plots.save(figure, file)
     records = [row.record() for row in rows]
     console.write_csv(str(files[2]), list(records[0]), records)
-    console.print_paper(rows, workload, memory, seed)
+    answers.print_paper(rows, workload, memory, seed)
     console.say(f"\nWrote {', '.join(map(str, files[:2]))} and {files[2]}.")
 
 
@@ -551,14 +551,14 @@ def _paper(
 def _policies(as_json: _Json = False) -> None:
     """List the named policies, and what each decides by."""
     if as_json:
-        console.print_json([console.policy_json(name, policy) for name, policy in policies.items()])
+        console.print_json([answers.policy_json(name, policy) for name, policy in policies.items()])
         return
-    rows = [console.policy_cells(name, policy) for name, policy in policies.items()]
-    console.print_table(console.POLICY_COLUMNS, rows, left=range(len(console.POLICY_COLUMNS)))
+    rows = [answers.policy_cells(name, policy) for name, policy in policies.items()]
+    console.print_table(answers.POLICY_COLUMNS, rows, left=range(len(answers.POLICY_COLUMNS)))
     console.say()
     width = max(map(len, policies)) + 2
     for name, policy in policies.items():
-        lines = textwrap.wrap(console.policy_text(name, policy), max(console.stdout().width, 60) - width)
+        lines = textwrap.wrap(answers.policy_text(name, policy), max(console.stdout().width, 60) - width)
         console.say(f"{name:<{width}}" + f"\n{'':{width}}".join(lines))
 
 
@@ -589,7 +589,7 @@ def _theory(
     if as_json:
         console.print_json({"llmsched": version, "alpha_star": theory.ALPHA_STAR, **tables})
     else:
-        console.print_theory(tables)
+        answers.print_theory(tables)
 
 
 app.command("predictors")(predictors)
@@ -640,48 +640,13 @@ def _predicted(
     readers = {needed: [policy.name for policy in chosen if needed in policy.needs] for needed in ("lengths", "point")}
     if readers["lengths"] and len(workload):
         workload = workload.with_lengths(LengthTable.from_outputs(workload.output))
-        names = _and(readers["lengths"])
+        names = answers.listed(readers["lengths"])
         notes.append(f"{names}: told how the outputs of this very workload are distributed, but not which is whose")
     if not readers["point"] or workload.point is not None or workload.lower is None or workload.upper is None:
         return workload, spelling, notes
-    names = _and(readers["point"])
+    names = answers.listed(readers["point"])
     notes.append(f"{names}: no point predictions given, so the middle of each interval, rounded up, is used")
     return comparing.with_midpoints(workload), spelling, notes
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _overload_notes(served: Mapping[str, service.Service]) -> list[str]:
-    """One note on all policies under which requests pile up."""
-    over = {name: seen.overload for name, seen in served.items() if seen.overload is not None}
-    if not over:
-        return []
-    first = next(iter(over.values()))
-    stable = ", ".join(f"{name} {overload.stable_rate:.3g}" for name, overload in over.items())
-    return [
-        f"load above capacity: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as they do. "
-        f"What could be served for ever, about: {stable}"
-    ]
-
-
-def _capacity_notes(found: Mapping[str, capacities.Capacity]) -> list[str]:
-    notes = []
-    for name, answer in found.items():
-        if answer.above_capacity:
-            notes.append(
-                f"{name}: requests pile up at this rate in {answer.above_capacity} of {answer.replications} "
-                f"replications; for ever, about {answer.stable_rate:.3g} requests/{answer.unit} can be served. Longer "
-                "ones (--requests) hold less"
-            )
-        if answer.value == 0:
-            notes.append(f"{name}: the targets do not hold even if requests come one by one")
-        if math.isinf(answer.value) and answer.quantity == "rate":
-            notes.append(f"{name}: the targets hold even if all requests come at once")
-        if math.isinf(answer.value) and answer.quantity == "memory":
-            notes.append(f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit")
-    return notes
 
 
 def _check_outputs(files: Sequence[str | None], plot: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import console, generate, paper, plots, traces
+from .. import answers, console, generate, paper, plots, traces
 from .._version import version
 from ..conformal import coverage_of
 from ..errors import InputError
@@ -181,7 +181,7 @@ def _print(study: Worth, workload: Workload | None, coverage: float | None) -> N
         _table(_real_cells(study))
     if any(row.policy == "fcfs" and row.vs_perfect < _EASY for row in blind):
         console.say("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
-    for note in [] if workload is None else console.reading_notes(workload):
+    for note in [] if workload is None else answers.reading_notes(workload):
         console.say(f"note: {note}")
     short = {row.policy for row in study.rows() if row.replications < study.replications}
     if short:
