@@ -126,31 +126,19 @@ def places(values: Sequence[float]) -> int | None:
     return 2 if min(known) < 1 else None
 
 
-def with_service(
-    records: Sequence[Mapping[str, Any]], served: Mapping[str, service.Service], timed: bool
+def with_summaries(
+    records: Sequence[Mapping[str, Any]],
+    found: Mapping[str, service.Service | energy.Energy],
+    prefix: str = "",
 ) -> list[dict[str, Any]]:
-    """The records of a comparison, with the service metrics of those that have some."""
-    if not timed:
-        return [dict(record) for record in records]
-    names = list(next(iter(served.values())).summary()) if served else []
+    """The records of a comparison, with the summaries of those policies that have some, under prefixed names."""
+    names = list(next(iter(found.values())).summary()) if found else []
     merged = []
     for record in records:
-        seen = served.get(record["policy"])
-        summary = dict.fromkeys(names) if seen is None else seen.summary()
-        merged.append(
-            {**record, **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}}
-        )
-    return merged
-
-
-def with_energy(records: Sequence[Mapping[str, Any]], spent: Mapping[str, energy.Energy]) -> list[dict[str, Any]]:
-    """The records of a comparison, with the joules of those that have some, under names that begin with energy_."""
-    names = list(next(iter(spent.values())).summary()) if spent else []
-    merged = []
-    for record in records:
-        known = spent[record["policy"]].summary() if record["policy"] in spent else dict.fromkeys(names)
+        policy = record["policy"]
+        known = found[policy].summary() if policy in found else dict.fromkeys(names)
         finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in known.items()}
-        merged.append({**record, **{f"energy_{k}": v for k, v in finite.items()}})
+        merged.append({**record, **{f"{prefix}{k}": v for k, v in finite.items()}})
     return merged
 
 

@@ -269,7 +269,8 @@ def _compare(
     settings |= {"clock": answers.clock_json(clock_name, clock), "rate": rate, "slo": targets or None}
     settings |= {"warmup": warmup, "drain": drain, "max_batch": max_batch, "block": block, "power": power}
     settings |= {"prefill_budget": prefill_budget}
-    records = answers.with_energy(answers.with_service(compared.records(), served, timed), spent)
+    records = answers.with_summaries(compared.records(), served)
+    records = answers.with_summaries(records, spent, prefix="energy_")
     if csv_file is not None:
         console.write_csv(csv_file, list(records[0]) if records else comparing.COLUMNS, records)
     if plot_file is not None:
