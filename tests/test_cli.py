@@ -23,7 +23,7 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched import cli, console, paper
+from llmsched import cli, commands, console, paper
 from llmsched.compare import COLUMNS, DEFAULT_POLICIES, compare, with_midpoints
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -417,7 +417,7 @@ def test_paper_needs_requests_and_a_folder_it_can_make(tmp_path: Path, complaint
 def test_outputs_are_checked_before_the_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaint: Complaint
 ) -> None:
-    monkeypatch.setattr(cli.comparing, "compare", lambda *_, **__: pytest.fail("it simulated first"))
+    monkeypatch.setattr(commands.comparing, "compare", lambda *_, **__: pytest.fail("it simulated first"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "llmsched[plot]" in complaint("compare", "--plot", str(tmp_path / "a.png"))
     assert "llmsched[plot]" in complaint("paper", "--out", str(tmp_path))
@@ -435,7 +435,7 @@ def test_a_full_disk_is_told() -> None:
 
 
 def test_an_error_of_ones_own_making_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.comparing, "compare", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(commands.comparing, "compare", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["compare"])
 
