@@ -22,6 +22,16 @@ from .workload import Workload
 _BEST = "that of the best possible schedule (a proven bound)"
 
 
+def print_what_ran(workload: Workload, memory: int, seed: int | None, settings: Mapping[str, Any]) -> None:
+    """The requests in a line, and what they ran on in another."""
+    clock = settings["clock"]
+    say(f"{counted(workload)}{when_they_arrive(workload, settings['round_seconds'], clock)}")
+    cache = machine_text(memory, *(settings[name] for name in ("block", "max_batch", "prefill_budget")))
+    cache += "" if clock is None else f"clock {clock['name']}; "
+    unit = "rounds" if clock is None else "seconds"
+    say(f"{cache}intervals {settings['intervals']}; seed {seed}; times in {unit}")
+
+
 def print_comparison(
     compared: comparing.Comparison,
     settings: Mapping[str, Any],
@@ -30,12 +40,9 @@ def print_comparison(
     spent: Mapping[str, energy.Energy] = MappingProxyType({}),
 ) -> None:
     workload, ranked, clock = compared.workload, compared.ranked(), settings["clock"]
-    say(f"{counted(workload)}{when_they_arrive(workload, settings['round_seconds'], clock)}")
-    limits = (settings[name] for name in ("block", "max_batch", "prefill_budget"))
-    cache = machine_text(compared.memory, *limits)
-    cache += "" if clock is None else f"clock {clock['name']}; "
     unit = "rounds" if clock is None else "seconds"
-    say(f"{cache}intervals {settings['intervals']}; seed {compared.seed}; times in {unit}\n")
+    print_what_ran(workload, compared.memory, compared.seed, settings)
+    say()
     records = [row.record() for row in ranked if row.result is not None]
 
     def column(name: str, **how: Any) -> list[str]:

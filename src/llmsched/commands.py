@@ -238,11 +238,9 @@ def _timeline(
                 f"{perfetto_file} holds the first {written.stays:,} stays in the batch, up to {written.until:,.6g}; "
                 f"{written.left_out:,} more were left out"
             )
-    unit = "rounds" if clock is None else "seconds"
-    console.say(f"{answers.counted(workload)}{answers.when_they_arrive(workload, 1.0, clock)}")
-    cache = answers.machine_text(memory, block, max_batch, prefill_budget)
-    cache += "" if clock is None else f"clock {clock_name}; "
-    console.say(f"{cache}intervals {spelling}; seed {seed}; times in {unit}")
+    settings = {"intervals": spelling, "round_seconds": 1.0, "clock": answers.clock_json(clock_name, clock)}
+    settings |= {"max_batch": max_batch, "block": block, "prefill_budget": prefill_budget}
+    answers.print_what_ran(workload, memory, seed, settings)
     console.say(
         f"{policy}: mean latency {console.aligned([result.mean_latency])[0]}, "
         f"makespan {console.aligned([result.makespan])[0]}, {console.number_of(result.total_evictions, 'eviction')}"
