@@ -6,7 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from byhand import ENGINES
+from checker import check_conservation, replay
 from hypothesis import settings
+
+import llmsched as ls
 
 settings.register_profile("ci", derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
@@ -25,3 +29,19 @@ def data_file():
         return path
 
     return find
+
+
+@pytest.fixture(params=ENGINES)
+def run(request):
+    """simulate() on each engine in turn, with ties by index and a timeline; every result passes the invariants."""
+
+    def simulate(workload, policy, memory, seed=None, **options):
+        result = ls.simulate(
+            workload, policy, memory=memory, seed=seed, engine=request.param, record="timeline", **options
+        )
+        check_conservation(result)
+        if not result.total_evictions:
+            replay(result)
+        return result
+
+    return simulate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import pickle
 import subprocess
 import sys
@@ -12,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from byhand import ENGINES, splitmix64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched import errors
 
-ENGINES = ("reference", "compiled")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -259,12 +260,8 @@ def test_before_any_completion_the_upper_bound_is_believed(run):
 
 
 def _output(state: int, k: int) -> int:
-    """The k-th output, from 0, of a splitmix64 stream that starts in `state`: written down apart from the engines."""
-    mask = 2**64 - 1
-    z = (state + (k + 1) * 0x9E3779B97F4A7C15) & mask
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
-    z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
-    return z ^ z >> 31
+    """The k-th output, from 0, of the stream that starts in `state`."""
+    return next(itertools.islice(splitmix64(state), k, None))
 
 
 PAST = ls.Policy(order=[0, 1, 2, 3, 4, 5], reserve="history", evict="progress", refine="none")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched import bounds, clocked
+from llmsched import bounds, clocked, fluid
 from llmsched.bounds import area_bound, busy_bound, lower_bound, price_bound, trivial_bound
 from llmsched.errors import InputError
 
@@ -150,12 +150,12 @@ def test_bounds_get_stronger_in_the_order_they_are_documented(instance):
 @given(tiny(requests=8))
 def test_the_fluid_schedule_over_time_agrees_with_the_closed_form_and_with_its_levels(instance):
     workload, memory = instance
-    work, since = bounds.volumes(workload) / memory, workload.arrival - workload.arrival.min()
-    exact = bounds._fluid_over_time(work, since)
+    work, since = fluid.volumes(workload) / memory, workload.arrival - workload.arrival.min()
+    exact = fluid.over_time(work, since)
     # With a level for each volume nothing is rounded.
-    assert bounds._waiting_by_levels(work, since) == pytest.approx(exact.waiting)
-    at_once = bounds._fluid(workload.replace(arrival=0), memory)
-    assert bounds._fluid_over_time(work, 0 * since).waiting == pytest.approx(at_once.waiting)
+    assert fluid.waiting_by_levels(work, since) == pytest.approx(exact.waiting)
+    at_once = fluid.fluid_schedule(workload.replace(arrival=0), memory)
+    assert fluid.over_time(work, 0 * since).waiting == pytest.approx(at_once.waiting)
     assert (np.diff(exact.times) >= -1e-9).all()
     assert exact.left.min() >= -1e-9
 
@@ -164,7 +164,7 @@ def test_levels_are_below_the_exact_bound_and_not_by_much(monkeypatch):
     rng = np.random.default_rng(1)
     w = ls.Workload(rng.integers(0, 300, 3000), rng.integers(1, 300, 3000), arrival=rng.random(3000) * 3000)
     exact = busy_bound(w, 4000)
-    monkeypatch.setattr(bounds, "_EXACT_FLUID", 10)
+    monkeypatch.setattr(fluid, "_EXACT_FLUID", 10)
     assert 0.9 * exact < busy_bound(w, 4000) <= exact
 
 
@@ -174,7 +174,7 @@ def test_busy_offset_is_the_weighted_middle():
         sum((s + k) * (k - 0.5) for k in range(1, o + 1)) / sum(s + k for k in range(1, o + 1))
         for s, o in zip(w.prompt.tolist(), w.output.tolist(), strict=True)
     ]
-    assert bounds.busy_offsets(w) == pytest.approx(expected)
+    assert fluid.busy_offsets(w) == pytest.approx(expected)
 
 
 def test_the_printed_bounds_of_the_lmsys_trace(data_file):

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,9 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched import cli, console, paper
+from llmsched import cli, commands, console, paper
 from llmsched.compare import COLUMNS, DEFAULT_POLICIES, compare, with_midpoints
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 COMMAND = [sys.executable, "-m", "llmsched"]
 PLAIN = "prompt_tokens,output_tokens\n"
 
@@ -47,13 +46,6 @@ def as_json(*args: str) -> dict[str, object]:
 def spawn(*args: str, **how: object) -> subprocess.CompletedProcess[str]:
     how = {"capture_output": True, "text": True, "timeout": 60, **how}
     return subprocess.run([*COMMAND, *args], **how)  # type: ignore[call-overload, no-any-return]
-
-
-def real(name: str) -> str:
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"the real trace {path} is not there")
-    return str(path)
 
 
 @pytest.fixture
@@ -224,8 +216,8 @@ def test_skipped_rows_are_counted(tmp_path: Path, complaint: Complaint) -> None:
         ("mooncake_conversation_head.jsonl", ["--memory", "200000"]),
     ],
 )
-def test_real_traces_give_tables(name: str, args: Sequence[str]) -> None:
-    path = real(name)
+def test_real_traces_give_tables(name: str, args: Sequence[str], data_file: Callable[[str], Path]) -> None:
+    path = str(data_file(name))
     out = as_json(path, *args)
     n = len(ls.traces.load(path))
     rows = out["policies"]
@@ -351,8 +343,8 @@ def test_paper_writes_figures_and_numbers_and_says_what_it_found(
     assert max(len(line) for line in out.splitlines() if not line.startswith(("note", "Wrote"))) <= 80
 
 
-def test_paper_on_a_real_trace(tmp_path: Path) -> None:
-    out = run("paper", real("lmsys_lengths.csv"), "--subsets", "2", "--out", str(tmp_path / "deep" / "er"))
+def test_paper_on_a_real_trace(tmp_path: Path, data_file: Callable[[str], Path]) -> None:
+    out = run("paper", str(data_file("lmsys_lengths.csv")), "--subsets", "2", "--out", str(tmp_path / "deep" / "er"))
     assert "from the 1,024 requests of" in out
     assert (tmp_path / "deep" / "er" / "average_latency.svg").exists()
 
@@ -417,7 +409,7 @@ def test_paper_needs_requests_and_a_folder_it_can_make(tmp_path: Path, complaint
 def test_outputs_are_checked_before_the_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaint: Complaint
 ) -> None:
-    monkeypatch.setattr(cli.comparing, "compare", lambda *_, **__: pytest.fail("it simulated first"))
+    monkeypatch.setattr(commands.comparing, "compare", lambda *_, **__: pytest.fail("it simulated first"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "llmsched[plot]" in complaint("compare", "--plot", str(tmp_path / "a.png"))
     assert "llmsched[plot]" in complaint("paper", "--out", str(tmp_path))
@@ -435,7 +427,7 @@ def test_a_full_disk_is_told() -> None:
 
 
 def test_an_error_of_ones_own_making_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.comparing, "compare", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(commands.comparing, "compare", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["compare"])
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from byhand import ENGINES, GREEDY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import compositions, machines, problems, seeds
@@ -14,9 +15,6 @@ import llmsched as ls
 from llmsched import energy, errors, service
 from llmsched.compare import compare
 
-ENGINES = ("reference", "compiled")
-#: Looks at the coming round only, first come first served: the plainest policy to overflow a cache with.
-GREEDY = ls.Policy(order="arrival", reserve="none", refine="none", evict="newest")
 CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .attempts import Attempts, attempts
 from .clock import Clock
 from .errors import InputError, nearest
 from .frames import Columns
 from .result import Result
-from .service import Attempts, attempts
 from .workload import FloatArray, IntArray
 
 __all__ = ["Energy", "Power", "metrics", "named", "powers"]

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arguments import whole
+from .attempts import Attempts, attempts
 from .errors import InputError
 from .result import Result
-from .service import Attempts, attempts
 
 __all__ = ["MOST", "Written", "write"]
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from .arguments import LARGEST_SEED, whole
-from .bounds import lower_bound, volumes
+from .bounds import lower_bound
 from .errors import InputError, WorkloadError
+from .fluid import volumes
 from .lowering import lower
 from .policy import Policy, policies
 from .schedule import Schedule, peak_memory, total_latency

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from ._core import total_difference
 from ._version import version
 from .clock import Clock
-from .frames import Columns
+from .latency import Latencies
 from .policy import Policy
 from .timeline import Timeline
 from .tokens import Tokens
@@ -22,7 +21,7 @@ from .workload import FloatArray, IntArray, Workload
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Result(Columns):
+class Result(Latencies):
     """What one simulation did. Arrays are over requests, in the workload's order.
 
     Times are in rounds, or in seconds with a clock.
@@ -74,9 +73,6 @@ class Result(Columns):
     tokens: Tokens | None = None
     work: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self.completion)
-
     def __repr__(self) -> str:
         return (
             f"Result({self.policy.name}, {len(self)} requests, memory {self.memory}: "
@@ -100,27 +96,10 @@ class Result(Columns):
             "source": dict(self.workload.source),
         }
 
-    @cached_property
-    def latency(self) -> FloatArray:
-        """Completion minus arrival of each request, queueing included (paper, Section 2)."""
-        latency = self.completion - self.workload.arrival
-        latency.flags.writeable = False
-        return latency
-
     @property
     def total_latency(self) -> float:
         """Sum of all latencies: TEL in the paper."""
         return total_difference(self.completion, self.workload.arrival)
-
-    @property
-    def mean_latency(self) -> float:
-        """Mean latency of a request; NaN when there is none."""
-        return self.total_latency / len(self) if len(self) else float("nan")
-
-    @property
-    def makespan(self) -> float:
-        """Time at which the last request completes; 0 when there is none."""
-        return float(self.completion.max()) if len(self) else 0.0
 
     @property
     def total_evictions(self) -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .bounds import optimality_gap
 from .errors import InputError, WorkloadError
-from .frames import Columns
+from .latency import Latencies
 from .policy import Policy
 from .result import Result
 from .simulation import simulate
@@ -25,7 +25,7 @@ REPLAY = Policy(order="arrival", reserve="output", evict="progress", refine="non
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Schedule(Columns):
+class Schedule(Latencies):
     """A non-preemptive schedule: request i runs from ``start[i]`` to ``start[i] + output[i]`` without a break.
 
     Attributes
@@ -55,9 +55,6 @@ class Schedule(Columns):
     seconds: float
     effort: dict[str, int] = dataclasses.field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self.start)
-
     def __repr__(self) -> str:
         how = "optimal" if self.proven else f"at most {100 * self.gap:.3g} % above optimal"
         return (
@@ -70,25 +67,10 @@ class Schedule(Columns):
         """Completion of each request: start + output."""
         return self.start + self.workload.output
 
-    @cached_property
-    def latency(self) -> FloatArray:
-        """Completion minus arrival of each request."""
-        return self.completion - self.workload.arrival
-
     @property
     def total_latency(self) -> float:
         """Sum of all latencies."""
         return total_latency(self.workload, self.start)
-
-    @property
-    def mean_latency(self) -> float:
-        """Mean latency of a request; NaN when there is none."""
-        return self.total_latency / len(self) if len(self) else float("nan")
-
-    @property
-    def makespan(self) -> float:
-        """Time at which the last request completes; 0 when there is none."""
-        return float(self.completion.max()) if len(self) else 0.0
 
     @property
     def gap(self) -> float:

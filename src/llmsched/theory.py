@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from .arguments import decimal_fraction, whole
 from .errors import InputError
+from .lanczos import largest_eigenvalue
 from .workload import FloatArray, IntArray
 
 __all__ = [
@@ -67,7 +68,6 @@ ALPHA_STAR = (3 - math.sqrt(5)) / 2
 LINEAR_GEOMETRIC_BOUND = 14 / 9
 
 _LARGEST_MATRIX = 5000  # 200 MB each
-_MOST_PRODUCTS, _SETTLED = 300, 1e-13  # of Lanczos' method: when it gives up, and what residual it is content with
 _LARGEST_SUPPORT = 10**7
 _NO_MASS = 1e-18  # what a geometric tail may weigh where it is cut off
 
@@ -233,7 +233,7 @@ def amin_rho(upper: int, lower: int = 1, prompt: int = 0) -> float:
     L_ij = sqrt(f(j) - f(j-1)) for j <= i, f(k) = k(s+k) and f(lower-1) = 0 (Corollary 1: sqrt(2j-1)), so that L^-1
     takes differences of neighbours and divides by that root. A fraction of a second for 2,000 lengths.
     """
-    return _largest(_whitened(upper, lower, prompt)[0])[0]
+    return largest_eigenvalue(_whitened(upper, lower, prompt)[0])[0]
 
 
 def amin_worst(upper: int, lower: int = 1, prompt: int = 0) -> tuple[IntArray, FloatArray]:
@@ -243,7 +243,7 @@ def amin_worst(upper: int, lower: int = 1, prompt: int = 0) -> tuple[IntArray, F
     supremum over distributions would be smaller than `amin_rho`, and this raises InputError rather than guess.
     """
     matrix, root = _whitened(upper, lower, prompt)
-    vector = _largest(matrix)[1] / root
+    vector = largest_eigenvalue(matrix)[1] / root
     x = vector - np.append(vector[1:], 0.0)  # L'^-1, up to the roots
     x = x / x.sum()
     if (x < -1e-9).any():
@@ -475,32 +475,6 @@ def _whitened(upper: Any, lower: Any, prompt: Any) -> tuple[FloatArray, FloatArr
     for axis in (0, 1):
         a = np.diff(a, axis=axis, prepend=0.0)
     return a / root[:, None] / root[None, :], root
-
-
-def _largest(matrix: FloatArray) -> tuple[float, FloatArray]:
-    """The largest eigenvalue of a symmetric matrix and its eigenvector, by Lanczos with full reorthogonalisation.
-
-    All eigenvalues of 2,000 lengths would take seconds. The others are far below the largest here, so some twenty
-    products with the matrix settle it to the last digits; it goes on until they do.
-    """
-    size = len(matrix)
-    basis = np.empty((min(size, _MOST_PRODUCTS), size))
-    basis[0] = 1 / math.sqrt(size)
-    diagonal: list[float] = []
-    beside: list[float] = []
-    while True:
-        k = len(diagonal)
-        product = matrix @ basis[k]
-        diagonal.append(float(basis[k] @ product))
-        for _ in range(2):  # once is not enough when little is left
-            product -= basis[: k + 1].T @ (basis[: k + 1] @ product)
-        left = float(np.linalg.norm(product))
-        values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
-        settled = left * abs(vectors[-1, -1]) <= _SETTLED * abs(values[-1])
-        if settled or k + 1 == len(basis):
-            return float(values[-1]), np.asarray(basis[: k + 1].T @ vectors[:, -1], dtype=np.float64)
-        beside.append(left)
-        basis[k + 1] = product / left
 
 
 def _amin_on_tail(q: Any, prompt: int, weight: Callable[[FloatArray, float], FloatArray]) -> float:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import console, generate, paper, plots, traces
+from .. import answers, console, generate, paper, plots
 from .._version import version
 from ..conformal import coverage_of
-from ..errors import InputError
+from ..options import Memory, OnError, Seed, load, make_directory
 from ..policy import named
 from ..workload import Workload
 from . import figures, real
@@ -51,10 +51,10 @@ def predictors(
         list[str] | None,
         typer.Option(metavar="NAME", help=f"A policy; repeat for several. By default {', '.join(POLICIES)}."),
     ] = None,
-    memory: Annotated[int, typer.Option(metavar="M", help="Tokens of KV cache.")] = paper.MEMORY,
+    memory: Memory = paper.MEMORY,
     requests: Annotated[int, typer.Option(metavar="N", help="Requests in a replication.")] = 1000,
     replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests, at least 2.")] = 30,
-    seed: Annotated[int, typer.Option(metavar="K", help="Governs everything that is random.")] = 0,
+    seed: Seed = 0,
     generator: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +67,7 @@ def predictors(
     format_: Annotated[
         str | None, typer.Option("--format", metavar="NAME", help="Format of TRACE. By default found.")
     ] = None,
-    on_error: Annotated[str, typer.Option(metavar="raise|skip", help="What to do with a bad row of TRACE.")] = "raise",
+    on_error: OnError = "raise",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """What a predictor is worth: latency over coverage, width and bias of the intervals, and with real predictors.
@@ -94,7 +94,7 @@ def predictors(
         predicted |= real.from_classes(classes, prompts, coverage, seed)
     if features is not None:
         predicted |= real.from_features(features, prompts, coverage, seed)
-    _make(out)
+    make_directory(out)
     with console.Bar("simulations") as bar:
         study = worth(
             workload,
@@ -124,17 +124,8 @@ def _workload(
 ) -> Workload | None:
     """Requests to draw from; None for fresh ones of the lmsys generator in every replication."""
     if trace is not None:
-        return traces.load(trace, format=format_, on_error=on_error)  # type: ignore[arg-type]  # says what it expects
+        return load(trace, format_, on_error)
     return None if generator in (None, "lmsys") else generate.parse(generator, 20_000, seed)
-
-
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        taken = directory.exists() and not directory.is_dir()
-        why = "there is a file of that name" if taken else error.strerror
-        raise InputError(f"cannot make the directory {str(directory)!r}: {why}") from None
 
 
 def _write(study: Worth, out: Path) -> list[Path]:
@@ -181,7 +172,7 @@ def _print(study: Worth, workload: Workload | None, coverage: float | None) -> N
         _table(_real_cells(study))
     if any(row.policy == "fcfs" and row.vs_perfect < _EASY for row in blind):
         console.say("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
-    for note in [] if workload is None else console.reading_notes(workload):
+    for note in [] if workload is None else answers.reading_notes(workload):
         console.say(f"note: {note}")
     short = {row.policy for row in study.rows() if row.replications < study.replications}
     if short:
