@@ -242,8 +242,8 @@ cdef class States:
         """Add what follows from `before`, from its state `first` on, by starting requests in round `now`.
 
         Only states with bounds up to the limit, and complete schedules with sums of starts up to the goal. The columns
-        are as in `Step`. Stops when there are more than `room` states, or when `late()` says so; returns the state to go
-        on with: the same again where not all that follows from it was added.
+        are as in `Step`. Stops when there are more than `room` states, or when `late()` says so; returns the state to
+        go on with: the same again where not all that follows from it was added.
         """
         cdef Step step
         cdef Best best

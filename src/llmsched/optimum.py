@@ -52,9 +52,9 @@ def optimal(
     """The schedule of least total latency among all that never interrupt a request.
 
     If time or memory (one or two gigabytes) runs out first, the best schedule found with the bound proven until then.
-    Schedules are compared on one grid of rounds, which begins at the first arrival: a request may start at the beginning
-    of any round from its arrival on. With whole arrivals nothing better exists between the rounds. With fractional ones a
-    policy may do better by less than a round per request, since after an idle time its rounds begin with the next
+    Schedules are compared on one grid of rounds, which begins at the first arrival: a request may start at the start
+    of any round from its arrival on. With whole arrivals nothing better exists between the rounds. With fractional ones
+    a policy may do better by less than a round per request, since after an idle time its rounds begin with the next
     arrival.
 
     Parameters
