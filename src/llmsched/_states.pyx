@@ -446,47 +446,34 @@ cdef class States:
 
     cdef int reserve(self) noexcept nogil:
         # Room for one more state. 0, or -1 without memory.
-        cdef Py_ssize_t room
-        cdef void* grown
+        cdef Py_ssize_t room = max(1024, 2 * self.room)
         if self.size < self.room:
             return 0
-        room = max(1024, 2 * self.room)
-        grown = realloc(self.states, room * sizeof(State))
-        if grown == NULL:
+        if resize(<void**>&self.states, room * sizeof(State)) < 0:
             return -1
-        self.states = <State*>grown
-        grown = realloc(self.taken, room * self.rules.span * sizeof(int32_t))
-        if grown == NULL:
+        if resize(<void**>&self.taken, room * self.rules.span * sizeof(int32_t)) < 0:
             return -1
-        self.taken = <int32_t*>grown
         self.room = room
         return 0
 
     cdef int reserve_chunk(self) noexcept nogil:
         # Room for one more chunk. 0, or -1 without memory.
-        cdef Py_ssize_t room
-        cdef void* grown
+        cdef Py_ssize_t room = max(1024, 2 * self.chunk_room)
         if self.used < self.chunk_room:
             return 0
-        room = max(1024, 2 * self.chunk_room)
-        grown = realloc(self.chunks, room * sizeof(Chunk))
-        if grown == NULL:
+        if resize(<void**>&self.chunks, room * sizeof(Chunk)) < 0:
             return -1
-        self.chunks = <Chunk*>grown
         self.chunk_room = room
         return 0
 
     cdef int link(self) noexcept nogil:
         # The chunks anew, of the states that there are. 0, or -1 without memory.
         cdef Py_ssize_t i
-        cdef void* grown
         self.slots = 1 << 16
         while self.slots < self.size:
             self.slots *= 2
-        grown = realloc(self.heads, self.slots * sizeof(int32_t))
-        if grown == NULL:
+        if resize(<void**>&self.heads, self.slots * sizeof(int32_t)) < 0:
             return -1
-        self.heads = <int32_t*>grown
         memset(self.heads, 0xFF, self.slots * sizeof(int32_t))
         self.used = 0
         self.linked = True
@@ -494,6 +481,15 @@ cdef class States:
             if self.enter(<int32_t>i) < 0:
                 return -1
         return 0
+
+
+cdef int resize(void** memory, size_t size) noexcept nogil:
+    # 0, or -1 without memory; what was there stays.
+    cdef void* grown = realloc(memory[0], size)
+    if grown == NULL:
+        return -1
+    memory[0] = grown
+    return 0
 
 
 cdef bint no_higher(uint64_t a, uint64_t b) noexcept nogil:
