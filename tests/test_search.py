@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched import search
+from llmsched._states import Rules, States
 
 pytest.importorskip("highspy", reason="the exact optimum needs highspy (the extra 'optimum')")
 
@@ -58,3 +59,29 @@ def test_what_is_left_out_for_want_of_room_is_not_called_proven(instance, width,
         start = np.empty(len(order))
         start[order] = answer.start
         ls.schedule.Schedule(workload, memory, start, 0.0, False, "search", 0.0).check()
+
+
+def all_sets_of(requests, late):
+    """One state from which 2**requests follow, and no price to tell them apart: where `follow` stops."""
+    output = np.arange(1, requests + 1)
+    none = np.zeros(requests, np.int64)
+    rules = Rules(none, output, none, none - 1, int(output.sum()))
+    first, after = States(rules), States(rules)
+    first.begin()
+    free, tail = np.zeros((requests, 1)), np.zeros(1)
+    return after.follow(first, 0, 0, 0.0, -1, 2**requests, late, free, free, free, free, free, tail, tail), after.size
+
+
+def test_it_stops_in_the_middle_of_what_follows_from_one_state_when_it_is_late():
+    at, states = all_sets_of(20, lambda: True)
+    assert at == 0  # not all that follows from it was added
+    assert states < 2**19
+    assert all_sets_of(10, lambda: True) == (1, 2**10 - 2)  # too few to ask; idling is no use, and all at once is no state
+
+
+def test_what_the_question_raises_comes_through():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        all_sets_of(20, interrupted)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -83,7 +83,7 @@ PrefillBudget = Annotated[
 
 def load(trace: str, format_: str | None, on_error: str) -> Workload:
     """The workload in the file TRACE."""
-    return traces.load(trace, format=format_, on_error=on_error)  # type: ignore[arg-type]  # says what it expects
+    return traces.load(trace, format=format_, on_error=cast(Literal["raise", "skip"], on_error))  # it looks itself
 
 
 def read_workload(

@@ -45,8 +45,9 @@ def _value(form: Format, meaning: str, name: str, cells: Mapping[str, object]) -
 
 def _shown(value: object) -> str:
     """A value for messages: what was written as -1 has been read as -1.0."""
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
-    return brief(repr(int(value) if whole else value))  # type: ignore[call-overload]  # a float, if whole
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return brief(repr(value))
 
 
 def _number(value: object, least: int, most: int, whole: bool) -> float | None:

@@ -30,7 +30,7 @@ _LARGEST_CORRECTION = 30.0
 _SLACK = 1e-9
 
 
-class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """Base of the learned predictors. A subclass learns `_fit_model`, and says `_raw` bounds and `_point`.
 
     Calibration is conformalized quantile regression (Romano, Patterson, Candès, 2019) on the logarithm of the output:

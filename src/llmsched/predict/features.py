@@ -23,7 +23,7 @@ _WORDS = 2.5
 _HASHES = 2**14
 
 
-class RequestFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class RequestFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Turns a table of what is known of each request into numbers: a dict of columns, or a pandas, polars or pyarrow
     table. Nothing is downloaded.
 
