@@ -76,7 +76,8 @@ def test_it_stops_in_the_middle_of_what_follows_from_one_state_when_it_is_late()
     at, states = all_sets_of(20, lambda: True)
     assert at == 0  # not all that follows from it was added
     assert states < 2**19
-    assert all_sets_of(10, lambda: True) == (1, 2**10 - 2)  # too few to ask; idling is no use, and all at once is no state
+    # Too few to ask; idling is of no use, and all of them at once are no state but a schedule.
+    assert all_sets_of(10, lambda: True) == (1, 2**10 - 2)
 
 
 def test_what_the_question_raises_comes_through():
