@@ -8,9 +8,9 @@ from exhaustive import least_total, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import llmsched as ls
 from llmsched import search
 from llmsched._states import Rules, States
+from llmsched.schedule import Schedule
 
 pytest.importorskip("highspy", reason="the exact optimum needs highspy (the extra 'optimum')")
 
@@ -58,7 +58,7 @@ def test_what_is_left_out_for_want_of_room_is_not_called_proven(instance, width,
         assert int(answer.start.sum()) >= target
         start = np.empty(len(order))
         start[order] = answer.start
-        ls.schedule.Schedule(workload, memory, start, 0.0, False, "search", 0.0).check()
+        Schedule(workload, memory, start, 0.0, False, "search", 0.0).check()
 
 
 def all_sets_of(requests, late):
