@@ -8,6 +8,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+import sys
+
 import numpy as np
 
 from llmsched._check cimport check
@@ -217,7 +219,7 @@ cdef class States:
                         state.bound = b[p]
                         state.price = first + p
 
-    def prune(self, double limit, Py_ssize_t ties):
+    def prune(self, double limit, Py_ssize_t ties=sys.maxsize):
         """Drop the states that are bounded by more than the limit, and of those bounded by just that all but `ties`."""
         cdef Py_ssize_t i, kept = 0, before = self.size
         cdef int span = self.rules.span

@@ -238,8 +238,11 @@ class Search:
         """
         bounds = np.ceil(states.bounds()) if whole else states.bounds()
         highest = float(np.partition(bounds, most)[most])
-        states.prune(highest - whole, states.size if whole else most - int((bounds < highest).sum()))
-        return highest - 1 if whole else float(np.nextafter(highest, -math.inf))
+        if whole:
+            states.prune(highest - 1)
+            return highest - 1
+        states.prune(highest, most - int((bounds < highest).sum()))
+        return float(np.nextafter(highest, -math.inf))
 
     def _worth(self, prices: list[Price], now: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """What a waiting request, a token taken in a coming round and all memory are worth: columns of `States`."""
@@ -260,7 +263,7 @@ class Search:
 
         Returns the prices that matter most in this round.
         """
-        states.prune(limit, states.size)
+        states.prune(limit)
         prices = list(active)
         untried = self.known.get(now, [])
         programs = 0
@@ -281,7 +284,7 @@ class Search:
                 fresh = [priced(self.instance, rate)]
             states.raise_bounds(*self._worth(fresh, now), len(prices))
             prices += fresh
-            states.prune(limit, states.size)
+            states.prune(limit)
         uses = states.uses(len(prices))
         # Prices that only served to prune matter in the next pass.
         order = np.lexsort((-np.arange(len(prices)), -uses))
