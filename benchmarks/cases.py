@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
-from llmsched.compare import with_midpoints
-from llmsched.lowering import lower
+from llmsched.predict.intervals import with_midpoints
+from llmsched.simulation.problem import lower
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MEMORY = 16_492  # tokens of KV cache, as in the paper's experiments
@@ -45,7 +45,11 @@ class Case:
 
 def lengths_from() -> str:
     """Where the lengths come from: real ones where the data is, else generated, so that benchmarks run anywhere."""
-    return "../shared/data/lmsys_lengths.csv" if (DATA / "lmsys_lengths.csv").exists() else "llmsched.generate.lmsys"
+    return (
+        "../shared/data/lmsys_lengths.csv"
+        if (DATA / "lmsys_lengths.csv").exists()
+        else "llmsched.workloads.generate.lmsys"
+    )
 
 
 @functools.cache

@@ -45,7 +45,7 @@ cdef struct Simulation:
 
 
 def run(problem, const int64_t[::1] rank, bint sweep):
-    """Simulate a `llmsched.lowering.Problem`; `rank` breaks admission ties (smaller first).
+    """Simulate a `llmsched.simulation.problem.Problem`; `rank` breaks admission ties (smaller first).
 
     Returns (completion, start, evictions, rounds, peak_memory, wasted_tokens), arrays of int64.
     """

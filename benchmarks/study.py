@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llmsched import batch
+from llmsched.simulation import batch
 from llmsched.study import Study
 
-work = importlib.import_module("llmsched.study.work")
+work = importlib.import_module("llmsched.study.worker")
 
 REPLICATIONS = 20
 REPEATS = 9
@@ -77,7 +77,7 @@ def workers(requests: int = 1000, replications: int = 600) -> tuple[float, float
     Linux says how long a thread was ready to run and waited for a processor: on a busy machine most of the time, and
     nothing of it is the study's. Waiting for the interpreter or for work is.
     """
-    engines = importlib.import_module("llmsched.study.engines")
+    engines = importlib.import_module("llmsched.study.executors")
     took: dict[int, list[float]] = {1: [], 2: []}
     study = design(requests, replications)
     at: dict[int, list[float]] = {}

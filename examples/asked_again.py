@@ -17,8 +17,8 @@ import numpy as np
 
 import llmsched as ls
 from llmsched import predict
-from llmsched.paper import t_quantile
-from llmsched.predict import real
+from llmsched.experiments import real_predictors
+from llmsched.metrics.confidence import t_quantile
 
 MEMORY, REQUESTS, REPLICATIONS = 16492, 1000, 30
 POLICIES = {
@@ -32,7 +32,7 @@ def requests_of(path: str) -> dict[str, ls.Workload]:
     """Column of classes -> requests of the second half, with lower bounds and a table of lengths from the first."""
     table = predict.read_csv(path)
     half = len(table["output_tokens"]) // 2
-    bounded = real.from_classes(path, ls.generate.lmsys(1000, 0), 0.9, seed=0)
+    bounded = real_predictors.from_classes(path, ls.generate.lmsys(1000, 0), 0.9, seed=0)
     found = {}
     for name in (column for column in table if column.startswith("class")):
         lengths = ls.LengthTable.from_outputs(table["output_tokens"][:half], table[name][:half])

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import llmsched as ls
-from llmsched import plots
+from llmsched.metrics import figure_style, figures
 
 CLOCK, POWER, MEMORY = "llama2-70b-2xa100", "example-2xa100", 16_492
 BATCHES = (4, 8, 16, 32, 64, None)
@@ -49,7 +49,7 @@ def report(runs: Runs, metric: str, q: float, file: Path) -> None:
                 f"{policy:16}{result.memory:8,}{result.max_batch or 'any':>7}{spent.joules_per_token:9.2f}"
                 f"{spent.wasted_share:8.1%}{spent.mean_watts:7.0f}{latency:12.4g}"
             )
-    plots.save(plots.tradeoff(runs, POWER, metric=metric, q=q), file)
+    figure_style.save(figures.tradeoff(runs, POWER, metric=metric, q=q), file)
 
 
 def main() -> None:

@@ -134,7 +134,7 @@ def relaxed(workload: ls.Workload, memory: int, horizon: int) -> tuple[float, fl
     """Total latency by the relaxation, the same with cuts, and how many of these."""
     import highspy
 
-    from llmsched.search import Instance, time_indexed
+    from llmsched.optimum.exact_search import Instance, time_indexed
 
     s, o, n = workload.prompt, workload.output, len(workload)
     request = np.repeat(np.arange(n), horizon - o + 1)

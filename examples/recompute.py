@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
-from llmsched import compare, plots
-from llmsched.capacity import mean_and_half_width
+from llmsched.metrics import figure_style
+from llmsched.metrics.confidence import mean_and_half_width
+from llmsched.predict.intervals import with_midpoints
 
 POLICIES = ("amax", "amin", "amin-doubling", "aell", "mcsf", "mc-benchmark", "vllm")
 RESUMES = ("restart", "recompute", "swap")
@@ -69,7 +70,7 @@ def latencies(setting: Setting, drawn: list[ls.Workload]) -> Latencies:
         rate = setting.load * capacity(drawn[0], machine)
         drawn = [ls.generate.poisson(w, rate, k) for k, w in enumerate(drawn)]
     rule = ls.intervals.parse(setting.intervals)
-    drawn = [compare.with_midpoints(w.with_intervals(rule)) for w in drawn]
+    drawn = [with_midpoints(w.with_intervals(rule)) for w in drawn]
 
     def run(policy: ls.Policy) -> np.ndarray[Any, Any]:
         batch = ls.simulate_batch(drawn, policy, seeds=seeds, pair="zip", **machine)
@@ -198,7 +199,9 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     write_csv(results, chosen.out / "recompute.csv")
     for time in CLOCKS:
-        plots.save(figure(results, time, sorted(chosen.memory)[len(chosen.memory) // 2]), chosen.out / f"{time}.png")
+        figure_style.save(
+            figure(results, time, sorted(chosen.memory)[len(chosen.memory) // 2]), chosen.out / f"{time}.png"
+        )
 
 
 if __name__ == "__main__":

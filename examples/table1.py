@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 import llmsched as ls
-from llmsched.capacity import mean_and_half_width
+from llmsched.metrics.confidence import mean_and_half_width
 
 MEMORY, RATE, CLOCK = 16_492, 50.0, "llama2-70b-2xa100"
 

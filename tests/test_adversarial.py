@@ -9,7 +9,7 @@ import pytest
 
 import llmsched as ls
 from llmsched import errors
-from llmsched.adversarial import Adversary, adversarial_search
+from llmsched.experiments.adversarial import Adversary, adversarial_search
 
 
 @pytest.fixture(scope="module")

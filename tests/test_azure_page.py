@@ -12,7 +12,7 @@ pytest.importorskip("typer", reason="the command line needs typer (extra cli)")
 
 from typer.testing import CliRunner
 
-from llmsched import cli
+from llmsched.cli.main import app
 
 PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "azure.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"```sh\n(llmsched .*?)\n```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
@@ -30,6 +30,6 @@ def test_a_command_prints_what_the_page_shows(at: int, data_file, monkeypatch: p
     monkeypatch.setenv("COLUMNS", "120")
     command, output = SHOWN[at]
     words = shlex.split(command.replace("\\\n", " "))
-    result = CliRunner().invoke(cli.app, words[1:], catch_exceptions=False)
+    result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
     assert result.exit_code == 0
     assert result.stdout == output

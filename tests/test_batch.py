@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from strategies import compositions, machines, problems
 
 import llmsched as ls
-from llmsched import intervals
 from llmsched.errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError
+from llmsched.predict import intervals
 
 
 def workloads(count: int, n: int = 60) -> list[ls.Workload]:

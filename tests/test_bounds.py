@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched import bounds, clocked, fluid
-from llmsched.bounds import area_bound, busy_bound, lower_bound, price_bound, trivial_bound
 from llmsched.errors import InputError
+from llmsched.optimum import clock_costs, fluid_relaxation, lower_bounds
+from llmsched.optimum.lower_bounds import area_bound, busy_bound, lower_bound, price_bound, trivial_bound
 
 
 def with_prices(at_most: int = 12):
@@ -89,7 +89,7 @@ def clocks(draw):
 @given(tiny(), clocks())
 def test_what_a_request_costs_by_a_clock_is_the_sum_over_its_rounds(instance, clock):
     workload, memory = instance
-    found = clocked.costs(workload, memory, clock)
+    found = clock_costs.costs(workload, memory, clock)
     for i, (s, o) in enumerate(zip(workload.prompt.tolist(), workload.output.tolist(), strict=True)):
         held = np.arange(o) + (s if clock.context == "all" else 0)
         lasts = clock.base + clock.per_request + clock.per_context_token * held
@@ -128,7 +128,7 @@ def test_a_clock_must_be_one():
 
 def test_what_swaps_or_pauses_is_bounded_too():
     """Requests that keep their tokens are not bounded by `value`: `of` knows which."""
-    found = bounds.LowerBound(10.0, 9.0, {"trivial": 9.0}, "trivial")
+    found = lower_bounds.LowerBound(10.0, 9.0, {"trivial": 9.0}, "trivial")
     kept = [dataclasses.replace(ls.policies["amin"], resume=how) for how in ("swap", "recompute")]
     assert [found.of(policy) for policy in kept] == [9.0, 9.0]
     assert found.of(dataclasses.replace(ls.policies["amin"], pause="overflow")) == 10.0
@@ -150,12 +150,12 @@ def test_bounds_get_stronger_in_the_order_they_are_documented(instance):
 @given(tiny(requests=8))
 def test_the_fluid_schedule_over_time_agrees_with_the_closed_form_and_with_its_levels(instance):
     workload, memory = instance
-    work, since = fluid.volumes(workload) / memory, workload.arrival - workload.arrival.min()
-    exact = fluid.over_time(work, since)
+    work, since = fluid_relaxation.volumes(workload) / memory, workload.arrival - workload.arrival.min()
+    exact = fluid_relaxation.over_time(work, since)
     # With a level for each volume nothing is rounded.
-    assert fluid.waiting_by_levels(work, since) == pytest.approx(exact.waiting)
-    at_once = fluid.fluid_schedule(workload.replace(arrival=0), memory)
-    assert fluid.over_time(work, 0 * since).waiting == pytest.approx(at_once.waiting)
+    assert fluid_relaxation.waiting_by_levels(work, since) == pytest.approx(exact.waiting)
+    at_once = fluid_relaxation.fluid_schedule(workload.replace(arrival=0), memory)
+    assert fluid_relaxation.over_time(work, 0 * since).waiting == pytest.approx(at_once.waiting)
     assert (np.diff(exact.times) >= -1e-9).all()
     assert exact.left.min() >= -1e-9
 
@@ -164,7 +164,7 @@ def test_levels_are_below_the_exact_bound_and_not_by_much(monkeypatch):
     rng = np.random.default_rng(1)
     w = ls.Workload(rng.integers(0, 300, 3000), rng.integers(1, 300, 3000), arrival=rng.random(3000) * 3000)
     exact = busy_bound(w, 4000)
-    monkeypatch.setattr(fluid, "_EXACT_FLUID", 10)
+    monkeypatch.setattr(fluid_relaxation, "_EXACT_FLUID", 10)
     assert 0.9 * exact < busy_bound(w, 4000) <= exact
 
 
@@ -174,7 +174,7 @@ def test_busy_offset_is_the_weighted_middle():
         sum((s + k) * (k - 0.5) for k in range(1, o + 1)) / sum(s + k for k in range(1, o + 1))
         for s, o in zip(w.prompt.tolist(), w.output.tolist(), strict=True)
     ]
-    assert fluid.busy_offsets(w) == pytest.approx(expected)
+    assert fluid_relaxation.busy_offsets(w) == pytest.approx(expected)
 
 
 def test_the_printed_bounds_of_the_lmsys_trace(data_file):
@@ -201,7 +201,7 @@ def test_a_million_requests_are_bounded_by_the_closed_forms():
 
 
 def test_the_bound_of_a_policy_depends_on_what_it_resumes_with():
-    found = bounds.LowerBound(10.0, 9.0, {"trivial": 9.0}, "trivial")
+    found = lower_bounds.LowerBound(10.0, 9.0, {"trivial": 9.0}, "trivial")
     assert found.of("hsf") == 10.0
     assert found.of("fcfs") == 9.0
     with pytest.raises(ls.errors.PolicyError, match="hsf"):

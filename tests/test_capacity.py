@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import llmsched as ls
-from llmsched import capacity, errors, service
+from llmsched import errors
+from llmsched.metrics import capacity, service
 
 CLOCK = ls.Clock(base=0.05, per_request=0.002, per_prompt_token=0.0004)
 ASKED: dict[str, Any] = {"slo": {"ttft": 1.0, "tpot": 0.15}, "clock": CLOCK, "replications": 4, "requests": 150}
@@ -23,7 +24,7 @@ def workload() -> ls.Workload:
 
 def shares(found: capacity.Capacity, workload: ls.Workload, rate: float, memory: int, seed: int = 0) -> np.ndarray:
     """What the replications see, from the public parts."""
-    from llmsched.streams import raw_stream
+    from llmsched.workloads.random_streams import raw_stream
 
     seen = []
     for own in raw_stream(seed, "capacity", found.replications).tolist():

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import llmsched as ls
-from llmsched import conformal, intervals
 from llmsched.errors import InputError, WorkloadError
+from llmsched.predict import conformal, intervals
 
 COVERAGES = st.fractions("1/100", "99/100", max_denominator=100)
 OUTPUTS = st.lists(st.integers(1, 12), min_size=1, max_size=40)  # few lengths: many are the same

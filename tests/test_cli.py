@@ -23,8 +23,12 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched import cli, commands, console, paper
-from llmsched.compare import COLUMNS, DEFAULT_POLICIES, compare, with_midpoints
+from llmsched.cli import app as commands
+from llmsched.cli import console
+from llmsched.cli.main import app, main
+from llmsched.experiments import paper
+from llmsched.metrics.compare import COLUMNS, DEFAULT_POLICIES, compare
+from llmsched.predict.intervals import with_midpoints
 
 COMMAND = [sys.executable, "-m", "llmsched"]
 PLAIN = "prompt_tokens,output_tokens\n"
@@ -32,7 +36,7 @@ PLAIN = "prompt_tokens,output_tokens\n"
 
 def run(*args: str) -> str:
     """What a command prints, if it ends well."""
-    result = CliRunner().invoke(cli.app, list(args), catch_exceptions=False)
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -67,7 +71,7 @@ class Complaint:
         self.capsys = capsys
 
     def __call__(self, *args: str, code: int = 2) -> str:
-        assert cli.main(args) == code
+        assert main(args) == code
         said = self.capsys.readouterr()
         assert said.out == ""
         assert said.err.startswith("error: ")
@@ -176,13 +180,13 @@ def test_a_policy_that_does_not_finish_says_so_and_the_others_stand(tmp_path: Pa
     assert [line.split()[0] for line in lines[5:8]] == ["fcfs", "hsf", "protection"]
     assert "does not finish: 0 of 4 completed" in lines[7]
     assert "note: policy protection stopped at round" in out
-    alone = CliRunner().invoke(cli.app, args)
+    alone = CliRunner().invoke(app, args)
     assert alone.exit_code == 1
     assert "does not finish" in alone.stdout
 
 
 def test_max_rounds_stops_a_policy() -> None:
-    result = CliRunner().invoke(cli.app, ["compare", "--policy", "amin", "--limit", "50", "--max-rounds", "9"])
+    result = CliRunner().invoke(app, ["compare", "--policy", "amin", "--limit", "50", "--max-rounds", "9"])
     assert result.exit_code == 1
     assert "stopped by --max-rounds" in result.stdout
     assert "note: policy" not in result.stdout
@@ -429,7 +433,7 @@ def test_a_full_disk_is_told() -> None:
 def test_an_error_of_ones_own_making_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands.comparing, "compare", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["compare"])
+        main(["compare"])
 
 
 # As a process ---------------------------------------------------------------------------------------------------------
@@ -507,7 +511,7 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
 
 
 def test_the_library_does_not_import_the_command_line() -> None:
-    code = "import sys, llmsched; assert not {'typer', 'rich', 'matplotlib', 'llmsched.cli'} & set(sys.modules)"
+    code = "import sys, llmsched; assert not {'typer', 'rich', 'matplotlib', 'llmsched.cli.main'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

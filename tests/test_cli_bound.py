@@ -16,19 +16,19 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched import cli
+from llmsched.cli.main import app, main
 
 SMALL = ["bound", "--generate", "two_point:5,20,0.8", "--limit", "12", "--memory", "30", "--seed", "1"]
 
 
 def run(*args: str) -> str:
-    result = CliRunner().invoke(cli.app, list(args), catch_exceptions=False)
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    assert cli.main(list(args)) == 2
+    assert main(list(args)) == 2
     return capsys.readouterr().err
 
 

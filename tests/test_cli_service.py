@@ -15,19 +15,20 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched import capacity, cli, service
+from llmsched.cli.main import app, main
+from llmsched.metrics import capacity, service
 
 PRESET = "llama2-70b-2xa100"
 
 
 def run(*args: str) -> str:
-    result = CliRunner().invoke(cli.app, list(args), catch_exceptions=False)
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    assert cli.main(args) == 2
+    assert main(args) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: ")
@@ -136,7 +137,7 @@ def test_priorities_come_from_the_trace_and_are_missed_where_there_are_none(tmp_
     (row,) = json.loads(run(*args))["policies"]
     assert row["total_latency"] == 2 + 7  # request 1 first, and only one at a time
     file.write_text("prompt_tokens,output_tokens\n8,5\n8,2\n")
-    result = CliRunner().invoke(cli.app, list(args))
+    result = CliRunner().invoke(app, list(args))
     assert result.exit_code == 1
     assert "needs the column 'priority'" in json.loads(result.stdout)["policies"][0]["error"]
 

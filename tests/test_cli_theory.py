@@ -13,11 +13,13 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched import cli, curves, theory
+from llmsched.cli.main import app, main
+from llmsched.experiments import theory_tables
+from llmsched.optimum import theory
 
 
 def run(*args: str) -> str:
-    result = CliRunner().invoke(cli.app, ["theory", *args], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["theory", *args], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -41,7 +43,7 @@ def test_no_line_is_cut_and_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatc
     lines = run().splitlines()
     assert not any("…" in line for line in lines)
     tables = [line for line in lines if line[:1].isdigit() or line.startswith("─")]
-    assert len(tables) == len(curves.ALPHAS) + len(curves.UPPERS) + len(curves.QS) + 3
+    assert len(tables) == len(theory_tables.ALPHAS) + len(theory_tables.UPPERS) + len(theory_tables.QS) + 3
     assert max(map(len, tables)) <= 80
 
 
@@ -49,9 +51,9 @@ def test_json_is_the_library_in_numbers() -> None:
     out = json.loads(run("--json"))
     assert out["llmsched"] == ls.__version__
     assert out["alpha_star"] == theory.ALPHA_STAR
-    assert out["guarantees"] == curves.guarantees()
-    assert out["worst"] == curves.worst()
-    assert out["geometric"] == curves.geometric()
+    assert out["guarantees"] == theory_tables.guarantees()
+    assert out["worst"] == theory_tables.worst()
+    assert out["geometric"] == theory_tables.geometric()
 
 
 def test_alphas_of_ones_own() -> None:
@@ -62,7 +64,7 @@ def test_alphas_of_ones_own() -> None:
 
 @pytest.mark.parametrize("alpha", ["0", "1.5", "-1", "nan", "x", "1/0"])
 def test_alpha_outside_its_domain_is_refused(alpha: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["theory", "--alpha", alpha]) == 2
+    assert main(["theory", "--alpha", alpha]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: alpha must be lower/upper, a number above 0 and at most 1, not")
@@ -74,16 +76,16 @@ def test_the_figure_has_a_curve_for_every_statement(tmp_path: Path) -> None:
     file = tmp_path / "theory.svg"
     run("--plot", str(file))
     assert file.read_bytes().startswith(b"<?xml")
-    panels = curves.figure().axes
+    panels = theory_tables.figure().axes
     assert [len(panel.get_lines()) for panel in panels] == [3, 3, 3, 2]
     assert all(panel.get_ylabel() == "ratio to hsf" and panel.get_xlabel() for panel in panels)
     line = panels[2].get_lines()[-1]
-    assert list(line.get_ydata()) == [entry["amin_rho"] for entry in curves.worst()]
+    assert list(line.get_ydata()) == [entry["amin_rho"] for entry in theory_tables.worst()]
 
 
 def test_a_figure_that_cannot_be_written_is_refused_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert cli.main(["theory", "--plot", str(tmp_path / "a.jpg")]) == 2
-    assert cli.main(["theory", "--plot", str(tmp_path / "none" / "a.png")]) == 2
+    assert main(["theory", "--plot", str(tmp_path / "a.jpg")]) == 2
+    assert main(["theory", "--plot", str(tmp_path / "none" / "a.png")]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "there is no directory" in said.err

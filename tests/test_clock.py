@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched import clock, errors
+from llmsched import errors
+from llmsched.simulation import clock
 
 TRUE = ls.Clock(base=0.04, per_request=0.0005, per_context_token=2.5e-6, per_prompt_token=4e-4, per_swapped_token=1e-5)
 

@@ -10,7 +10,8 @@ import pytest
 
 import llmsched as ls
 from llmsched import errors
-from llmsched.compare import COLUMNS, DEFAULT_POLICIES, compare, with_midpoints
+from llmsched.metrics.compare import COLUMNS, DEFAULT_POLICIES, compare
+from llmsched.predict.intervals import with_midpoints
 
 MEMORY = 3000
 

@@ -53,7 +53,7 @@ def run_python(code: str, namespace: dict[str, Any]) -> str:
 def run_shell(code: str) -> str:
     from typer.testing import CliRunner
 
-    from llmsched.cli import app
+    from llmsched.cli.main import app
 
     printed = ""
     for line in code.replace("\\\n", " ").splitlines():

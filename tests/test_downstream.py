@@ -16,8 +16,8 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "downstream"
 
 def test_get_include_finds_the_declarations():
     assert (Path(ls.get_include()) / "llmsched" / "_core.pxd").is_file()
-    for name in ("_profile.h", "_node.h"):
-        assert (Path(ls.get_include()) / "llmsched" / name).is_file()
+    for name in ("memory_profile.h", "tree_node.h"):
+        assert (Path(ls.get_include()) / "llmsched" / "_engine" / name).is_file()
 
 
 def test_the_example_builds_and_agrees_with_simulate(tmp_path):

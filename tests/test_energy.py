@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched import energy, errors, reference, service
-from llmsched.lowering import lower
+from llmsched import errors
+from llmsched.metrics import energy, service
+from llmsched.simulation import reference
+from llmsched.simulation.problem import lower
 
 CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
 POWER = energy.Power(idle=10, busy=100, per_request=5, per_token=1)
@@ -158,12 +160,12 @@ def test_named_power_models_say_that_they_are_examples_or_where_they_come_from()
 
 def test_latency_against_energy_is_drawn() -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
-    from llmsched import plots
+    from llmsched.metrics import figures
 
     workload = ls.generate.poisson(ls.generate.lmsys(60), 3)
     by_memory = [ls.simulate(workload, "fcfs", memory=m, clock=CLOCK, record="tokens") for m in (1000, 2000)]
     by_batch = [ls.simulate(workload, "hsf", memory=2000, max_batch=m, clock=CLOCK, record="tokens") for m in (4, None)]
-    figure = plots.tradeoff({"fcfs": by_memory, "hsf": by_batch, "own": by_memory[0]}, POWER, metric="ttft", q=50)
+    figure = figures.tradeoff({"fcfs": by_memory, "hsf": by_batch, "own": by_memory[0]}, POWER, metric="ttft", q=50)
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert list(lines) == ["fcfs", "hsf", "own"]
@@ -172,7 +174,9 @@ def test_latency_against_energy_is_drawn() -> None:
     assert {text.get_text() for text in axes.texts} >= {"1,000", "2,000", "4", "none"}
     assert "joules" in axes.get_xlabel()
     assert axes.get_ylabel() == "p50 ttft (seconds)"
-    assert plots.tradeoff({}, POWER).axes
-    twice = plots.tradeoff({"a": by_memory, "b": by_memory}, POWER)  # a text that is there already is not written again
+    assert figures.tradeoff({}, POWER).axes
+    twice = figures.tradeoff(
+        {"a": by_memory, "b": by_memory}, POWER
+    )  # a text that is there already is not written again
     assert sorted(text.get_text() for text in twice.axes[0].texts) == ["1,000", "2,000"]
     assert np.isfinite(axes.get_ylim()).all()

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llmsched import generate
 from llmsched.errors import InputError
-from llmsched.workload import Workload
+from llmsched.workloads import generate
+from llmsched.workloads.workload import Workload
 
 # Every generator with parameters for which small and large draws are possible: name -> arguments after n.
 EXAMPLES = {

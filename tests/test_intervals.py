@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llmsched import arguments, intervals
 from llmsched.errors import InputError, WorkloadError
-from llmsched.workload import LARGEST, Workload
+from llmsched.predict import intervals
+from llmsched.workloads import argument_checks
+from llmsched.workloads.columns import LARGEST
+from llmsched.workloads.workload import Workload
 
 OUTPUTS = st.lists(st.integers(1, 2000), max_size=20)
 LARGE_OUTPUTS = st.lists(st.integers(1, LARGEST), min_size=1, max_size=10)
@@ -296,12 +298,12 @@ def test_noisy_keeps_its_stream():
     ],
 )
 def test_decimal_fraction_is_what_was_written(x, fraction):
-    assert arguments.decimal_fraction(x) == fraction
+    assert argument_checks.decimal_fraction(x) == fraction
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_decimal_fraction_of_a_float_is_its_shortest_spelling(x):
-    assert arguments.decimal_fraction(x) == arguments.decimal_fraction(repr(x)) == Fraction(repr(x))
+    assert argument_checks.decimal_fraction(x) == argument_checks.decimal_fraction(repr(x)) == Fraction(repr(x))
 
 
 @pytest.mark.parametrize(
@@ -309,4 +311,4 @@ def test_decimal_fraction_of_a_float_is_its_shortest_spelling(x):
 )
 def test_decimal_fraction_refuses_what_is_not_a_finite_number(x):
     with pytest.raises(InputError, match="expected a"):
-        arguments.decimal_fraction(x)
+        argument_checks.decimal_fraction(x)

@@ -9,6 +9,7 @@ import pytest
 from byhand import ENGINES, GREEDY, POINT, URGENT, rows, splitmix64
 
 import llmsched as ls
+from llmsched.simulation import problem
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_admission_orders(run, order, sequence):
         lower=[1, 2, 1, 3], upper=[9, 7, 9, 8], point=[9, 4, 5, 6], arrival=[0, 3, 2, 1],
         priority=[5, 0, -1, 0],
     )  # fmt: skip
-    assert ls.lowering.volume(w).tolist() == [355, 225, 238, 204]
+    assert problem.volume(w).tolist() == [355, 225, 238, 204]
     r = run(w, ls.Policy(order=order, reserve="output", evict="progress", refine="none"), 40)
     assert np.argsort(r.start, kind="stable").tolist() == sequence
     assert sorted(r.start) == [0, *np.cumsum(w.output[sequence[:-1]])]

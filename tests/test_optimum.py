@@ -12,9 +12,9 @@ from exhaustive import least_total, tiny
 from hypothesis import given, settings
 
 import llmsched as ls
-from llmsched.bounds import lower_bound
-from llmsched.optimum import optimal
-from llmsched.planner import best_known
+from llmsched.optimum.exact import optimal
+from llmsched.optimum.lower_bounds import lower_bound
+from llmsched.optimum.planner import best_known
 
 pytest.importorskip("highspy", reason="the exact optimum needs highspy (the extra 'optimum')")
 

@@ -19,8 +19,10 @@ import pytest
 import llmsched
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(m.name for m in pkgutil.iter_modules(llmsched.__path__) if m.name != "__main__")
-COMPILED = sorted(path.stem for path in (ROOT / "src/llmsched").glob("*.pyx"))
+MODULES = sorted(m.name for m in pkgutil.walk_packages(llmsched.__path__, "llmsched.") if m.name != "llmsched.__main__")
+COMPILED = sorted(
+    ".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in (ROOT / "src/llmsched").rglob("*.pyx")
+)
 # Libraries that belong to an extra: whoever has only numpy can import and simulate.
 EXTRAS = (
     *("matplotlib", "typer", "rich", "pandas", "polars", "pyarrow", "pydantic", "scipy", "sklearn", "skops"),
@@ -82,8 +84,9 @@ def test_types_are_published():
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_the_stub_of_a_compiled_module_is_true(name):
-    module = importlib.import_module(f"llmsched.{name}")
-    stub = ast.parse(importlib.resources.files("llmsched").joinpath(f"{name}.pyi").read_text(encoding="utf-8"))
+    module = importlib.import_module(name)
+    package, _, stem = name.rpartition(".")
+    stub = ast.parse(importlib.resources.files(package).joinpath(f"{stem}.pyi").read_text(encoding="utf-8"))
     declared = {node.name: node for node in stub.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     variables = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
     defined = {n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
@@ -178,8 +181,8 @@ def test_every_compiled_module_is_there():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is(name):
-    module = importlib.import_module(f"llmsched.{name}")
-    assert module.__doc__, f"llmsched.{name} has no docstring"
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))

@@ -9,7 +9,9 @@ import pytest
 from scipy import special, stats
 
 import llmsched as ls
-from llmsched import errors, paper
+from llmsched import errors
+from llmsched.experiments import paper
+from llmsched.metrics.confidence import t_quantile
 
 
 def by_setting(rows: list[paper.Row]) -> dict[tuple[str, str, int], paper.Row]:
@@ -129,10 +131,10 @@ def test_confidence_intervals_are_students(rows: list[paper.Row]) -> None:
 @pytest.mark.parametrize("freedom", [*range(1, 12), 19, 30, 99, 100, 1000])
 @pytest.mark.parametrize("coverage", [0.5, 0.95, 0.999])
 def test_t_quantile_agrees_with_scipy(freedom: int, coverage: float) -> None:
-    assert paper.t_quantile(freedom, coverage) == pytest.approx(special.stdtrit(freedom, (1 + coverage) / 2), rel=1e-9)
+    assert t_quantile(freedom, coverage) == pytest.approx(special.stdtrit(freedom, (1 + coverage) / 2), rel=1e-9)
 
 
 def test_t_quantile_refuses_what_has_no_answer() -> None:
     for freedom, coverage in ((0, 0.95), (3, 0.0), (3, 1.0), (3, math.nan)):
         with pytest.raises(errors.InputError):
-            paper.t_quantile(freedom, coverage)
+            t_quantile(freedom, coverage)

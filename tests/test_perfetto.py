@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched import errors, perfetto, service
+from llmsched import errors
+from llmsched.metrics import attempts, figure_style, figures, perfetto
 
 BOTH = ("tokens", "timeline")
 
@@ -130,7 +131,7 @@ def test_large_runs_are_cut_and_say_so(tmp_path: Path) -> None:
     counted = [event for event in document["traceEvents"] if event["ph"] == "C"]
     assert len(counted) <= 3 * 50
     assert max(event["ts"] for event in counted) <= few.until * 1e6 + 1
-    log = service.attempts(result)
+    log = attempts.attempts(result)
     middle = result.makespan / 2
     window = written(result, tmp_path / "half.json", begin=middle, end=middle + 5)
     inside = (log.end > middle) & (log.begin < middle + 5)
@@ -166,15 +167,15 @@ def test_nothing_to_write_and_what_cannot_be_written(tmp_path: Path) -> None:
 @pytest.fixture
 def plots() -> Any:
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
-    from llmsched import plots
+    from llmsched.metrics import figures
 
-    return plots
+    return figures
 
 
 def test_the_figure_shows_cache_batch_queue_evictions_and_a_gantt_chart(plots: Any) -> None:
     result = run()
     assert result.total_evictions
-    cache, batch, waiting, left, gantt = plots.timeline(result).axes
+    cache, batch, waiting, left, gantt = figures.timeline(result).axes
     rows = result.timeline.expand()
     assert max(cache.get_lines()[0].get_ydata()) == pytest.approx(100 * result.peak_memory / 1200)
     assert max(batch.get_lines()[0].get_ydata()) == rows["batch"].max()
@@ -190,8 +191,8 @@ def test_the_figure_shows_cache_batch_queue_evictions_and_a_gantt_chart(plots: A
 def test_long_runs_are_drawn_as_means_over_pieces_of_time(plots: Any) -> None:
     workload = ls.generate.poisson(ls.generate.lmsys(400), 0.05)
     result = ls.simulate(workload, "fcfs", memory=1500, record=BOTH)
-    assert result.rounds > plots._ROUNDS
-    figure = plots.timeline(result)
+    assert result.rounds > figures._ROUNDS
+    figure = figures.timeline(result)
     cache = figure.axes[0]
     line = cache.get_lines()[0]
     time, value = line.get_xdata(), line.get_ydata()
@@ -205,20 +206,20 @@ def test_long_runs_are_drawn_as_means_over_pieces_of_time(plots: Any) -> None:
 def test_idle_times_and_small_runs_are_drawn(plots: Any, tmp_path: Path, policy: str) -> None:
     workload = ls.Workload([2, 2], [2, 2], arrival=[1.0, 11.0])
     result = ls.simulate(workload, policy, memory=10, record=BOTH, clock=ls.Clock(base=1.0))
-    figure = plots.timeline(result)
+    figure = figures.timeline(result)
     assert len(figure.axes) == 4  # nothing was evicted
     line = figure.axes[1].get_lines()[0]
     assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == [
         (1, 1), (2, 1), (3, 0), (11, 1), (12, 1), (13, 0),
     ]  # fmt: skip
     empty = ls.simulate(ls.Workload([], []), "fcfs", memory=9, record=BOTH)
-    for number, drawn in enumerate((figure, plots.timeline(empty))):
-        plots.save(drawn, tmp_path / f"{number}.png")
+    for number, drawn in enumerate((figure, figures.timeline(empty))):
+        figure_style.save(drawn, tmp_path / f"{number}.png")
 
 
 def test_a_figure_needs_a_timeline(plots: Any) -> None:
     with pytest.raises(errors.InputError, match="has no timeline"):
-        plots.timeline(run(record="tokens"))
+        figures.timeline(run(record="tokens"))
     with pytest.raises(errors.InputError, match="expected a"):
-        plots.timeline(3)
-    assert len(plots.timeline(run(record="timeline")).axes) == 4  # no log, no Gantt chart
+        figures.timeline(3)
+    assert len(figures.timeline(run(record="timeline")).axes) == 4  # no log, no Gantt chart

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched.planner import Board, best_known
-from llmsched.schedule import REPLAY, Schedule, peak_memory, slots
+from llmsched.optimum.planner import Board, best_known
+from llmsched.optimum.schedule import REPLAY, Schedule, peak_memory, slots
 
 
 def plan(workload, memory, iterations=100, seed=0):

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 import llmsched as ls
-from llmsched import errors, paper, plots
-from llmsched.compare import Comparison, compare, with_midpoints
+from llmsched import errors
+from llmsched.experiments import paper, paper_figure
+from llmsched.metrics import figure_style, figures
+from llmsched.metrics.compare import Comparison, compare
+from llmsched.predict.intervals import with_midpoints
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
 
@@ -28,13 +31,13 @@ def rows() -> list[paper.Row]:
 
 
 def test_every_named_policy_has_a_look_of_its_own() -> None:
-    assert plots.STYLES.keys() == ls.policies.keys()
-    assert len(set(plots.STYLES.values())) == len(ls.policies)
+    assert figure_style.STYLES.keys() == ls.policies.keys()
+    assert len(set(figure_style.STYLES.values())) == len(ls.policies)
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF")])
 def test_save_writes_what_the_extension_says(compared: Comparison, tmp_path: Path, name: str, start: bytes) -> None:
-    plots.save(plots.comparison(compared), tmp_path / name)
+    figure_style.save(figures.comparison(compared), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(start)
 
 
@@ -42,26 +45,26 @@ def test_save_writes_what_the_extension_says(compared: Comparison, tmp_path: Pat
 def test_equal_figures_make_equal_files(rows: list[paper.Row], tmp_path: Path, extension: str) -> None:
     files = [tmp_path / f"{k}.{extension}" for k in range(2)]
     for file in files:
-        plots.save(plots.paper(rows), file)
+        figure_style.save(paper_figure.paper(rows), file)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.txt", ".png"])
 def test_another_extension_is_refused_before_anything_is_drawn(name: str) -> None:
     with pytest.raises(errors.InputError, match=r"\.png, \.svg, \.pdf"):
-        plots.check_path(name)
+        figure_style.check_path(name)
 
 
 def test_the_comparison_shows_each_policy_in_its_colour(compared: Comparison) -> None:
     from matplotlib.colors import to_hex
 
-    bars, curves = plots.comparison(compared).axes
+    bars, curves = figures.comparison(compared).axes
     ranked = [row.policy for row in compared.ranked()]
     assert [label.get_text() for label in bars.get_yticklabels()] == ranked
     lines = {line.get_label(): line for line in curves.get_lines()}
     assert list(lines) == ranked
     for patch, policy in zip(bars.patches, ranked, strict=True):
-        colour, dash = plots.STYLES[policy]
+        colour, dash = figure_style.STYLES[policy]
         assert to_hex(patch.get_facecolor()).upper() == to_hex(lines[policy].get_color()).upper() == colour
         assert lines[policy].get_linestyle() == dash
     assert "rounds" in bars.get_xlabel()
@@ -69,7 +72,7 @@ def test_the_comparison_shows_each_policy_in_its_colour(compared: Comparison) ->
 
 
 def test_the_curve_is_the_distribution_of_latency(compared: Comparison) -> None:
-    _, curves = plots.comparison(compared).axes
+    _, curves = figures.comparison(compared).axes
     line = next(line for line in curves.get_lines() if line.get_label() == "amin")
     result = compared["amin"].result
     assert result is not None
@@ -79,27 +82,27 @@ def test_the_curve_is_the_distribution_of_latency(compared: Comparison) -> None:
 
 def test_a_policy_without_a_result_says_so() -> None:
     stuck = with_midpoints(ls.Workload(prompt=0, output=[10] * 4).with_intervals(ls.intervals.buckets(100)))
-    bars, _ = plots.comparison(compare(stuck, ["hsf", "protection"], memory=20)).axes
+    bars, _ = figures.comparison(compare(stuck, ["hsf", "protection"], memory=20)).axes
     assert [text.get_text().strip() for text in bars.texts] == ["1.00", "does not finish"]
-    bars, _ = plots.comparison(compare(ls.Workload(prompt=0, output=[3]), ["fcfs", "mcsf"], memory=20)).axes
+    bars, _ = figures.comparison(compare(ls.Workload(prompt=0, output=[3]), ["fcfs", "mcsf"], memory=20)).axes
     assert bars.texts[1].get_text().strip() == "cannot run"
 
 
 def test_next_to_nothing_can_be_drawn_too(compared: Comparison, tmp_path: Path) -> None:
     few = [compare(compared.workload.head(keep), ["hsf", "amin"], memory=3000) for keep in (0, 1)]
     rows = paper.reproduce(subsets=1, sizes=[5])
-    for figure in (*map(plots.comparison, few), plots.paper([]), plots.paper(rows)):
-        plots.save(figure, tmp_path / "a.png")
+    for figure in (*map(figures.comparison, few), paper_figure.paper([]), paper_figure.paper(rows)):
+        figure_style.save(figure, tmp_path / "a.png")
 
 
 def test_compositions_of_ones_own_are_drawn(compared: Comparison) -> None:
     mine = {f"mine {k}": ls.Policy(margin=k / 100) for k in range(8)}
-    _, curves = plots.comparison(compare(compared.workload, mine, memory=3000)).axes
+    _, curves = figures.comparison(compare(compared.workload, mine, memory=3000)).axes
     assert len(curves.get_lines()) == 8
 
 
 def test_the_papers_figure_has_a_panel_per_setting(rows: list[paper.Row]) -> None:
-    figure = plots.paper(rows)
+    figure = paper_figure.paper(rows)
     panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
     titles = [panel.get_title(loc="left") for panel in panels]
     assert titles == [f"{e.number}. {e.title}" for e in paper.EXPERIMENTS]
@@ -110,7 +113,7 @@ def test_the_papers_figure_has_a_panel_per_setting(rows: list[paper.Row]) -> Non
             mine = [row for row in rows if (row.intervals, row.policy) == (str(experiment.rule), policy)]
             assert list(line.get_xdata()) == [20, 40]
             assert list(line.get_ydata()) == [row.mean_latency for row in mine]
-            assert line.get_color() == plots.STYLES[policy][0]
+            assert line.get_color() == figure_style.STYLES[policy][0]
             low, high = panel.get_ylim()
             assert low == 0
             assert max(line.get_ydata()) <= high
@@ -118,9 +121,9 @@ def test_the_papers_figure_has_a_panel_per_setting(rows: list[paper.Row]) -> Non
 
 def test_matplotlib_is_imported_when_needed_and_pyplot_never() -> None:
     code = (
-        "import sys, llmsched as ls; from llmsched import plots; from llmsched.compare import compare\n"
+        "import sys, llmsched as ls; from llmsched.metrics import figures\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "plots.comparison(compare(ls.Workload(prompt=0, output=[3, 4]), ['hsf'], memory=20))\n"
+        "figures.comparison(ls.compare(ls.Workload(prompt=0, output=[3, 4]), ['hsf'], memory=20))\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -131,11 +134,11 @@ def test_without_matplotlib_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(errors.MissingExtraError, match=r"llmsched\[plot\]"):
-        plots.paper(rows)
+        paper_figure.paper(rows)
 
 
 def test_a_run_without_a_queue_has_an_axis_of_whole_requests() -> None:
-    figure = plots.timeline(ls.simulate(ls.Workload(5, [3]), "fcfs", memory=100, record=("timeline", "tokens")))
+    figure = figures.timeline(ls.simulate(ls.Workload(5, [3]), "fcfs", memory=100, record=("timeline", "tokens")))
     bounds = {axes.get_ylabel(): axes.get_ylim() for axes in figure.axes}
     assert bounds["waiting"] == (0, 1)
     assert bounds["running"][0] == 0 < 1 <= bounds["running"][1]
@@ -147,7 +150,7 @@ def test_the_largest_value_of_a_piece_of_time_counts_rounds_that_began_before_it
     outputs = [1, *[4000] * 3]
     long = ls.Workload([40_000, 1, 1, 1], outputs, arrival=[60, 0, 0, 0])
     run = ls.simulate(long, "fcfs", memory=90_000, clock="llama2-70b-2xa100", record="timeline")
-    drawn = plots._rounds(run)
+    drawn = figures._rounds(run)
     assert len(drawn["begin"]) < run.rounds
     for name in ("memory", "batch", "waiting"):
         assert (drawn[f"{name} at most"] >= drawn[name] - 1e-6).all()

@@ -22,9 +22,10 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import estimator_checks
 
 import llmsched as ls
-from llmsched import conformal, predict
+from llmsched import predict
 from llmsched.errors import InputError, MissingExtraError, TraceError
-from llmsched.predict.tables import refuse_leaks
+from llmsched.predict import conformal
+from llmsched.predict.feature_tables import refuse_leaks
 
 TASKS = {"chat": (4.0, 0.8), "code": (5.0, 0.4), "sum": (3.0, 0.3)}
 TEXTS = {"chat": "tell me about", "code": "write a program that counts", "sum": "summarise this text for me please"}

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 
 import llmsched as ls
-from llmsched import intervals, predict
-from llmsched.compare import with_midpoints
 from llmsched.errors import InputError, MemoryTooSmallError, TraceError
-from llmsched.predict import real
-from llmsched.predict.study import BIAS_AT, BIASES, COVERAGES, WIDTHS, Row, Worth
+from llmsched.experiments import real_predictors
+from llmsched.experiments.predictor_value import BIAS_AT, BIASES, COVERAGES, WIDTHS, PredictorValue, Row
+from llmsched.predict import intervals
+from llmsched.predict.intervals import with_midpoints
 
 SMALL = {"requests": 60, "replications": 3, "memory": 2000, "coverages": (0.5, 1), "widths": ("0.2", 2)}
 
 
 @pytest.fixture(scope="module")
 def study():
-    return predict.worth(**SMALL, biases=(-0.5, 0, 2))
+    return ls.predictor_value(**SMALL, biases=(-0.5, 0, 2))
 
 
 def row(policy, coverage, width, vs_none):
@@ -36,7 +36,7 @@ def row(policy, coverage, width, vs_none):
 def made_up(ratios):
     """A study of one policy, one coverage and widths 1, 2, ... with these ratios to no predictor."""
     grid = [row("amin", 0.9, float(k), ratio) for k, ratio in enumerate(ratios, 1)]
-    return Worth(grid, [], [], [], ["amin"], 10, 5, 100, 0)
+    return PredictorValue(grid, [], [], [], ["amin"], 10, 5, 100, 0)
 
 
 def test_a_row_is_what_a_simulation_of_its_own_gives(study):
@@ -76,14 +76,14 @@ def test_the_rows_are_all_that_was_asked_for(study):
 
 
 def test_it_depends_on_the_seed_and_not_on_threads(study):
-    again = predict.worth(**SMALL, biases=(-0.5, 0, 2), threads=1)
+    again = ls.predictor_value(**SMALL, biases=(-0.5, 0, 2), threads=1)
     assert [r.record() for r in again.rows()] == [r.record() for r in study.rows()]
-    other = predict.worth(**SMALL, biases=(), seed=1)
+    other = ls.predictor_value(**SMALL, biases=(), seed=1)
     assert other.grid[0].mean_latency != study.grid[0].mean_latency
 
 
 def test_perfect_intervals_are_worth_as_much_as_perfect_knowledge():
-    exact = predict.worth(**{**SMALL, "coverages": [1], "widths": [0]}, policies=["amax", "mcsf"], biases=())
+    exact = ls.predictor_value(**{**SMALL, "coverages": [1], "widths": [0]}, policies=["amax", "mcsf"], biases=())
     assert [r.vs_perfect for r in exact.grid] == [pytest.approx(1)] * 2
     assert [r.mean_width for r in exact.grid] == [0, 0]
 
@@ -109,7 +109,7 @@ def test_break_even_is_interpolated_between_the_widths(ratios, width, sure):
 def test_the_range_of_biases_that_pay():
     biased = [Row("noisy", 0.9, 0.5, b, *[math.nan] * 2, "amin", 5, *[math.nan] * 4, v, 0.0, *[math.nan] * 3)
               for b, v in ((-1, 1.5), (0, 0.5), (1, 0.75), (3, 1.25))]  # fmt: skip
-    study = Worth([], biased, [], [], ["amin"], 10, 5, 100, 0)
+    study = PredictorValue([], biased, [], [], ["amin"], 10, 5, 100, 0)
     assert study.bias_range("amin") == (pytest.approx(-0.5), pytest.approx(2))
     assert all(map(math.isnan, study.bias_range("amin", "fcfs")))
 
@@ -132,7 +132,7 @@ def test_the_range_of_biases_that_pay():
 )
 def test_impossible_studies_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        predict.worth(**arguments)
+        ls.predictor_value(**arguments)
     study = made_up([0.5])
     with pytest.raises(InputError, match="no policy 'amax'"):
         study.break_even("amax")
@@ -142,23 +142,23 @@ def test_impossible_studies_are_refused(arguments, message):
 
 def test_a_policy_that_does_not_finish_has_rows_without_numbers():
     pytest.importorskip("matplotlib")
-    from llmsched.predict import figures
+    from llmsched.experiments import predictor_figures
 
     endless = ls.Policy(reserve="none", evict="all", refine="none")
-    study = predict.worth(**{**SMALL, "memory": 900}, policies=["amin", endless], biases=(0, 1))
+    study = ls.predictor_value(**{**SMALL, "memory": 900}, policies=["amin", endless], biases=(0, 1))
     never = [r for r in study.grid if r.policy == endless.name]
     assert [r.replications for r in never] == [0] * 4
     assert np.isnan(study.table(endless.name, "vs_none")).all()
     assert [(p.width, p.sure) for p in study.break_even(endless.name)] == [(0, 0)] * 2
     assert np.isfinite(study.table("amin", "vs_none")).all()
     json.dumps([r.record() for r in study.rows()], allow_nan=False)
-    figures.heatmap(study).draw_without_rendering()
-    figures.curves(study).draw_without_rendering()
+    predictor_figures.heatmap(study).draw_without_rendering()
+    predictor_figures.curves(study).draw_without_rendering()
 
 
 def test_a_request_that_never_fits_is_named_before_the_first_simulation():
     with pytest.raises(MemoryTooSmallError, match="request 1"):
-        predict.worth(ls.Workload(1, [5, 500]), memory=100)
+        ls.predictor_value(ls.Workload(1, [5, 500]), memory=100)
 
 
 # Real predictors ------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def classes_file(tmp_path):
 
 
 def test_classes_are_calibrated_on_the_first_half_and_schedule_the_second(classes_file):
-    found = real.from_classes(classes_file, ls.Workload([5, 9], [1, 1]), 0.9, seed=0)
+    found = real_predictors.from_classes(classes_file, ls.Workload([5, 9], [1, 1]), 0.9, seed=0)
     assert list(found) == ["good", "good, lower bound", "useless", "useless, lower bound"]
     assert {len(w) for w in found.values()} == {200}
     good = found["good"]
@@ -185,8 +185,8 @@ def test_classes_are_calibrated_on_the_first_half_and_schedule_the_second(classe
 
 
 def test_a_predictor_without_upper_bounds_leaves_out_the_policies_that_need_them(classes_file):
-    predicted = real.from_classes(classes_file, ls.Workload(5, [1, 1]), 0.9, seed=0)
-    study = predict.worth(**SMALL, biases=(), predicted=predicted)
+    predicted = real_predictors.from_classes(classes_file, ls.Workload(5, [1, 1]), 0.9, seed=0)
+    study = ls.predictor_value(**SMALL, biases=(), predicted=predicted)
     by = {(r.predictor, r.policy): r for r in study.real}
     assert set(by) == {
         (name, p) for name in predicted for p in ("amin", "amax", "mcsf") if p == "amin" or "lower" not in name
@@ -203,7 +203,7 @@ def test_features_train_predictors(tmp_path):
     tasks = ["summarise this text please", "write a poem about tea"]
     lines = [f"{s},{o},{tasks[s % 2]},{k}" for k, (s, o) in enumerate(zip(sizes, outputs, strict=True))]
     path.write_text("\n".join(["prompt_tokens,output_tokens,prompt,arrival_s", *lines]))
-    found = real.from_features(path, ls.Workload(1, [1]), 0.8, seed=3)
+    found = real_predictors.from_features(path, ls.Workload(1, [1]), 0.8, seed=3)
     assert list(found) == [
         "quantile regression", "lower bound alone", "bucket classifier, not calibrated", "calibrated classifier",
     ]  # fmt: skip
@@ -226,7 +226,7 @@ def test_features_train_predictors(tmp_path):
 def test_files_that_cannot_be_used_are_refused(tmp_path, text, error, message):
     (tmp_path / "f.csv").write_text(text)
     with pytest.raises(error, match=message):
-        real.from_classes(tmp_path / "f.csv", ls.Workload(1, [1]), 0.9, 0)
+        real_predictors.from_classes(tmp_path / "f.csv", ls.Workload(1, [1]), 0.9, 0)
 
 
 @pytest.mark.parametrize(
@@ -240,18 +240,18 @@ def test_a_column_that_is_no_class_is_told_as_that(tmp_path, value, what):
     rows = "".join(f"{k % 7 + 1},{value(k % 40)}\n" for k in range(1, 41))
     (tmp_path / "f.csv").write_text(f"output_tokens,temperature\n{rows}")
     with pytest.raises(InputError, match=f"column 'temperature'.{{,6}}{what}"):
-        real.from_classes(tmp_path / "f.csv", ls.Workload(1, [1]), 0.9, 0)
+        real_predictors.from_classes(tmp_path / "f.csv", ls.Workload(1, [1]), 0.9, 0)
 
 
 def test_wide_intervals_stay_inside_the_figure_and_ticks_apart():
     pytest.importorskip("matplotlib")
-    from llmsched.predict import figures
+    from llmsched.experiments import predictor_figures
 
     nan = math.nan
     found = [Row(name, nan, nan, nan, nan, nan, "amin", 2, 1.0, nan, ratio, half, 1.0, nan, 1.2, nan, nan)
              for name, ratio, half in (("good", 1.5, 1.34), ("bad", 10.2, 22.1))]  # fmt: skip
     found = [dataclasses.replace(r, none_vs_perfect=1.2) for r in found]
-    figure = figures.real(Worth([], [], found, [], ["amin"], 10, 2, 100, 0))
+    figure = predictor_figures.real(PredictorValue([], [], found, [], ["amin"], 10, 2, 100, 0))
     figure.draw_without_rendering()
     (axes,) = figure.axes
     low, high = axes.get_xlim()
@@ -280,7 +280,7 @@ def test_the_example_that_asks_again_runs(data_file, monkeypatch, capsys):
 def run(*arguments):
     testing = pytest.importorskip("typer.testing")
     pytest.importorskip("matplotlib")
-    from llmsched.cli import app
+    from llmsched.cli.main import app
 
     return testing.CliRunner().invoke(app, ["predictors", *map(str, arguments)], catch_exceptions=True)
 
@@ -323,7 +323,7 @@ def test_the_command_speaks_json(tmp_path):
 )
 def test_the_command_refuses_what_cannot_be(tmp_path, arguments, message, capsys):
     pytest.importorskip("typer")
-    from llmsched.cli import main
+    from llmsched.cli.main import main
 
     assert (
         main(["predictors", "--out", str(tmp_path / "o"), "--generate", "two_point:5,50,0.5", *map(str, arguments)])

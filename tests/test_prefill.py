@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from strategies import compositions, machines, problems, seeds
 
 import llmsched as ls
-from llmsched import energy, errors, service
-from llmsched.compare import compare
+from llmsched import errors
+from llmsched.metrics import energy, service
+from llmsched.metrics.compare import compare
 
 CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
 

@@ -28,7 +28,7 @@ def test_the_library_example_prints_what_the_readme_says():
 
 def test_compare_prints_what_the_readme_says():
     testing = pytest.importorskip("typer.testing")
-    from llmsched.cli import app
+    from llmsched.cli.main import app
 
     result = testing.CliRunner().invoke(app, ["compare"])
     assert result.exit_code == 0

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from llmsched import cli, plots
+from llmsched.cli.main import app, main
 from llmsched.errors import InputError, MissingExtraError, StudyError
-from llmsched.study import Study, figures, report, summary
+from llmsched.metrics import figure_style
+from llmsched.study import Study, report, report_figures, summary
 from llmsched.study import results as read_results
 
 EVIL = "</script><script>alert(1)</script>{{app}}"
@@ -256,7 +257,7 @@ def test_a_filter_changes_pictures_table_and_counts(opened: Callable[..., Any]) 
     uncheck(browser, "policy", "amax")
     after = {name: picture(browser, name) for name in before}
     assert [name for name in before if before[name] == after[name]] == []
-    amax = plots.STYLES["amax"][0].lower()
+    amax = figure_style.STYLES["amax"][0].lower()
     assert amax in before["means"].lower()
     assert amax not in after["means"].lower()
     assert len(rows(browser)) == 36
@@ -399,14 +400,14 @@ def test_nothing_is_wider_than_the_window(opened: Callable[..., Any], width: int
 
 
 def run(*args: str) -> str:
-    result = CliRunner().invoke(cli.app, list(args), catch_exceptions=False)
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def test_figures_show_the_means_and_their_bands(directory: Path) -> None:
     contents = report.read(directory)
-    drawn_ = figures.draw(contents)
+    drawn_ = report_figures.draw(contents)
     assert list(drawn_) == [
         "mean_latency",
         "mean_latency-ratio",
@@ -425,10 +426,10 @@ def test_figures_show_the_means_and_their_bands(directory: Path) -> None:
     assert list(line.get_xdata()) == [1000, 2000, 8000]
     assert list(line.get_ydata()) == [contents.values["mean_latency"]["mean"][k] for k in at]
     assert "hsf" not in {line.get_label() for line in drawn_["mean_latency-ratio"].axes[0].get_lines()}
-    along = figures.draw(contents, along="intervals")["mean_latency"].axes[0]
+    along = report_figures.draw(contents, along="intervals")["mean_latency"].axes[0]
     assert [label.get_text() for label in along.get_xticklabels()] == ["buckets:100", "relative:0.5"]
     with pytest.raises(InputError, match="no factor 'memry': did you mean 'memory'"):
-        figures.draw(contents, along="memry")
+        report_figures.draw(contents, along="memry")
 
 
 def test_the_command_writes_page_figures_and_table(directory: Path, tmp_path: Path) -> None:
@@ -472,7 +473,7 @@ def test_mistakes_are_said_in_a_line(
     says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["study", "report", str(directory), *options]) == 2
+    assert main(["study", "report", str(directory), *options]) == 2
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
@@ -521,7 +522,7 @@ def test_workloads_that_differ_in_one_number_lie_along_it(
     assert contents.scale("policy") is None
     expected = None if scale is None else {"title": scale[0], "values": scale[1]}
     assert embedded(tmp_path / "report.html")["factors"][0]["scale"] == expected
-    axes = figures.draw(contents)["mean_latency"].axes[0]
+    axes = report_figures.draw(contents)["mean_latency"].axes[0]
     assert axes.get_xlabel() == ("workload" if scale is None else scale[0])
     if scale is not None:
         assert list(axes.get_lines()[0].get_xdata()) == sorted(scale[1])

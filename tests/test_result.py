@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from strategies import compositions, problems, seeds
 
 import llmsched as ls
-from llmsched import reference
 from llmsched.errors import LlmschedError, MissingExtraError, NotFinishedError
-from llmsched.lowering import lower
+from llmsched.simulation import reference
+from llmsched.simulation.problem import lower
 
 ENGINES = ("reference", "compiled")
 MIXED = ls.generate.poisson(ls.generate.lmsys(80, seed=5), rate=0.2, seed=5).with_intervals(ls.intervals.buckets(50))

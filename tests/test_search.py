@@ -8,9 +8,9 @@ from exhaustive import least_total, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmsched import search
-from llmsched._states import Rules, States
-from llmsched.schedule import Schedule
+from llmsched.optimum import exact_search
+from llmsched.optimum._search_states import Rules, States
+from llmsched.optimum.schedule import Schedule
 
 pytest.importorskip("highspy", reason="the exact optimum needs highspy (the extra 'optimum')")
 
@@ -18,7 +18,7 @@ pytest.importorskip("highspy", reason="the exact optimum needs highspy (the extr
 def sorted_instance(workload, memory):
     order = np.lexsort((workload.arrival, workload.output, workload.prompt))
     columns = workload.prompt[order], workload.output[order], workload.arrival[order].astype(np.int64)
-    return order, search.Instance(*columns, memory)
+    return order, exact_search.Instance(*columns, memory)
 
 
 def least_starts(workload, memory):
@@ -30,7 +30,7 @@ def least_starts(workload, memory):
 def test_the_search_finds_and_proves_the_optimum(instance):
     workload, memory = instance
     _, instance = sorted_instance(workload, memory)
-    passes = search.Search(instance, instance.horizon, float("inf"))
+    passes = exact_search.Search(instance, instance.horizon, float("inf"))
     target = least_starts(workload, memory)
     assert passes.root_bound <= target
     for limit in (target + 3, target):
@@ -49,8 +49,8 @@ def test_what_is_left_out_for_want_of_room_is_not_called_proven(instance, width,
     order, instance = sorted_instance(workload, memory)
     target = least_starts(workload, memory)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_CROWD", 0)
-        passes = search.Search(instance, instance.horizon, float("inf"))
+        patch.setattr(exact_search, "_CROWD", 0)
+        passes = exact_search.Search(instance, instance.horizon, float("inf"))
         answer = passes.run(target + above, width, beam=beam)
         assert answer.bound <= target
         if answer.start is None:

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched import errors, reference, service
-from llmsched.lowering import lower
+from llmsched import errors
+from llmsched.metrics import service
+from llmsched.simulation import reference
+from llmsched.simulation.problem import lower
 
 CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
 
@@ -288,7 +290,7 @@ def test_slo_as_written_on_the_command_line() -> None:
 
 
 def test_compare_passes_the_clock_on() -> None:
-    from llmsched.compare import compare
+    from llmsched.metrics.compare import compare
 
     workload = ls.generate.lmsys(60).with_intervals(ls.intervals.buckets(100))
     seen: list[tuple[str, int, int]] = []

@@ -20,9 +20,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched.cli import app, main
-from llmsched.study import Study, display, failures, results, runner
-from llmsched.study.pilot import estimate
+from llmsched.cli import study_display
+from llmsched.cli.main import app, main
+from llmsched.study import Study, failures, results, runner
+from llmsched.study.time_estimate import estimate
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "studies").glob("*.toml"))
@@ -240,7 +241,7 @@ def test_the_display_of_many_cells_shows_those_known_least(tmp_path):
     )
     status = study.run(tmp_path / "out")
     console = Console(width=100, height=20, force_terminal=True, record=True, file=io.StringIO())
-    with display.Display(console) as shown:
+    with study_display.Display(console) as shown:
         shown.update(status)
     text = console.export_text()
     assert "240 of 240 simulations" in text

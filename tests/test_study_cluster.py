@@ -17,7 +17,7 @@ from test_study_run import wait_for, written
 
 import llmsched as ls
 from llmsched.errors import StudyError
-from llmsched.study import Study, cluster, results
+from llmsched.study import Study, dask_cluster, results
 
 STUDY = Study(
     workloads=[{"generator": "lmsys", "requests": 60}, {"trace": "t.csv", "requests": 50, "rate": 0.5}],
@@ -117,23 +117,23 @@ def test_workers_of_another_version_are_refused_by_name(scheduler, folder, tmp_p
         # One that comes later is asked by each task.
         from distributed import Client
 
-        from llmsched.study.work import Task
+        from llmsched.study.worker import Task
 
         with Client(scheduler, set_as_default=False) as client:
             plan = STUDY.plan(folder)
-            future = client.submit(cluster._on_worker, Task(plan, 0, None, None, None), None)
+            future = client.submit(dask_cluster._on_worker, Task(plan, 0, None, None, None), None)
             with pytest.raises(StudyError, match=r"worker tcp://127\S+ has llmsched 0\.0\.1, the study is run by"):
                 future.result()
 
 
 def test_a_scheduler_without_workers_is_told_after_a_bounded_wait(scheduler, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    monkeypatch.setattr(dask_cluster, "PATIENCE", 0.5)
     with pytest.raises(StudyError, match=r"has had no worker for 0\.5 s: start some with 'dask worker"):
         STUDY.run(tmp_path / "out", cluster=scheduler, traces=folder)
 
 
 def test_a_scheduler_that_is_not_there_is_told_after_a_bounded_wait(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    monkeypatch.setattr(dask_cluster, "PATIENCE", 0.5)
     address = f"tcp://127.0.0.1:{free_port()}"
     begin = time.monotonic()
     with pytest.raises(StudyError, match=re.escape(f"no Dask scheduler answers at {address} within 0.5 s")):

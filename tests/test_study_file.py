@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched.errors import InputError, StudyError
-from llmsched.study import PolicyEntry, Study, lines
+from llmsched.study import PolicyEntry, Study, toml_lines
 
 LEAST = {"workloads": ["lmsys"], "policies": ["amin"]}
 
@@ -74,7 +74,7 @@ def files(draw):
 def test_every_key_is_found_on_its_line(file):
     text, known = file
     read = tomllib.loads(text)
-    found = lines.lines(text)
+    found = toml_lines.lines(text)
     assert set(paths(read)) == set(found)
     assert {path: found[path] for path in known} == known
 

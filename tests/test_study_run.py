@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched.errors import DamagedResultsError, InputError, StudyError
-from llmsched.study import Study, failures, ledger, results, runner, store
-from llmsched.study.work import Task, work
+from llmsched.study import Study, failures, results, runner, store, work_list
+from llmsched.study.worker import Task, work
 
 STUDY = Study(
     workloads=[
@@ -376,7 +376,7 @@ def test_an_executor_that_breaks_loses_nothing_that_was_reported(tmp_path):
 def test_the_ledger_hands_out_everything_once(tmp_path):
     plan = STUDY.plan()
     rng = np.random.default_rng(1)
-    book = ledger.Ledger(plan, 20, None)
+    book = work_list.Ledger(plan, 20, None)
     cells, replications = (rng.integers(0, limit, 90) for limit in (len(plan.cells), 20))
     there = set(zip(cells.tolist(), replications.tolist(), strict=True))
     cells, replications = (np.array(column) for column in zip(*there, strict=True))
@@ -402,7 +402,7 @@ def test_means_so_far_are_those_of_the_rows(plain, tmp_path):
         assert (status.count[k], status.mean[k]) == (8, pytest.approx(values.mean()))
         assert status.half[k] == pytest.approx((high - low) / 2)
     freedom = np.array([1.0, 2, 29, 30, 31, 32, 100, 1e4])
-    assert ledger._t95(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), abs=1e-4)
+    assert work_list._t95(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), abs=1e-4)
 
 
 def test_precision_is_reached_by_the_same_replications_whoever_works(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched import theory
 from llmsched.errors import InputError
+from llmsched.optimum import theory
 
 ALPHAS = ["1/4", 0.25, Fraction(1, 9), 0.0625, 0.5, 1]
 

@@ -12,9 +12,11 @@ from unittest import mock
 import pytest
 from trace_files import AZURE, BURST, GOOD, HEADER, PLAIN, error, is_good, load, text_format
 
-from llmsched import formats, traces
 from llmsched.errors import TraceError
-from llmsched.workload import LARGEST, Workload
+from llmsched.workloads import traces
+from llmsched.workloads.columns import LARGEST
+from llmsched.workloads.trace_formats import formats
+from llmsched.workloads.workload import Workload
 
 
 @text_format

@@ -7,9 +7,9 @@ import io
 import pytest
 from trace_files import BAD_COUNTS, BURST, GOOD, HEADER, PLAIN, ROW, error, load, mooncake, text_format
 
-from llmsched import traces
 from llmsched.errors import InputError, TraceError
-from llmsched.workload import Workload
+from llmsched.workloads import traces
+from llmsched.workloads.workload import Workload
 
 
 def test_an_unknown_format_suggests_the_nearest() -> None:
@@ -167,7 +167,7 @@ def test_columns_that_look_misspelt_are_noted(header: str, misspelt: dict[str, s
     workload = load(f"prompt_tokens,output_tokens,{header}\n1,3,1,2,3\n")
     assert workload.source.get("misspelt") == misspelt
     pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
-    from llmsched import answers
+    from llmsched.cli import describe
 
-    notes = answers.reading_notes(workload)
+    notes = describe.reading_notes(workload)
     assert notes == [f"column {a!r} is not read; did you mean {b!r}?" for a, b in (misspelt or {}).items()]

@@ -13,9 +13,10 @@ from unittest import mock
 import pytest
 from trace_files import GOOD, error, is_good, load
 
-from llmsched import formats, traces
 from llmsched.errors import MissingExtraError
-from llmsched.workload import Workload
+from llmsched.workloads import traces
+from llmsched.workloads.trace_formats import formats
+from llmsched.workloads.workload import Workload
 
 
 @pytest.fixture

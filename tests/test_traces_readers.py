@@ -12,11 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from trace_files import AZURE, BAD_COUNTS, BURST, GOOD, PLAIN, is_good, load, mooncake
 
-from llmsched import formats
 from llmsched.errors import LlmschedError
-from llmsched.formats import csv_lines, json_lines
-from llmsched.formats.reading import Reading
-from llmsched.workload import LARGEST
+from llmsched.workloads.columns import LARGEST
+from llmsched.workloads.trace_formats import csv_reader, formats, jsonl_reader
+from llmsched.workloads.trace_formats.trace_builder import Reading
 
 
 def outcome(content: bytes, name: str | None, on_error: str) -> object:
@@ -33,7 +32,7 @@ def assert_readers_agree(content: bytes, name: str | None = None) -> None:
     for on_error in ("raise", "skip"):
         fast = outcome(content, name, on_error)
         nothing = {"return_value": None}
-        with mock.patch.object(csv_lines, "fast", **nothing), mock.patch.object(json_lines, "fast", **nothing):
+        with mock.patch.object(csv_reader, "fast", **nothing), mock.patch.object(jsonl_reader, "fast", **nothing):
             careful = outcome(content, name, on_error)
         with mock.patch.multiple(formats, BLOCK=max(40, len(content) // 50), BATCH=max(2, len(content) // 5000)):
             small = outcome(content, name, on_error)

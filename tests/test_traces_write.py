@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmsched import formats, traces
 from llmsched.errors import TraceError
-from llmsched.workload import LARGEST, LATEST, Workload
+from llmsched.workloads import traces
+from llmsched.workloads.columns import LARGEST, LATEST
+from llmsched.workloads.trace_formats import formats
+from llmsched.workloads.workload import Workload
 
 columns = {"prompt": st.integers(0, LARGEST), "output": st.integers(1, LARGEST), "point": st.integers(1, LARGEST)}
 requests = st.fixed_dictionaries(

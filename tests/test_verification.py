@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # verification/ is part of t
 pytest.importorskip("verification", reason="verification/ is not beside the tests")
 
 import llmsched as ls
+from llmsched.metrics import figure_style
 from verification import __main__ as command
 from verification import competitive, queueing
 from verification.checks import Check, Report, mean_and_half
@@ -84,11 +85,10 @@ def test_the_staggered_pipeline_is_exact(reports: dict[str, Report]) -> None:
 
 def test_figures_are_drawn(reports: dict[str, Report], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
-    from llmsched import plots
 
     for report in reports.values():
         for name, draw in report.figures.items():
-            plots.save(draw(), tmp_path / f"{name}.png")
+            figure_style.save(draw(), tmp_path / f"{name}.png")
     assert {file.stem for file in tmp_path.iterdir()} == {"competitive", "queueing", "worst"}
 
 

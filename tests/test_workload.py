@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched.errors import InputError, LlmschedError, WorkloadError
-from llmsched.lowering import volume
+from llmsched.simulation import problem
+from llmsched.simulation.problem import volume
 
 THREE = ls.Workload(
     [1, 2, 3], [4, 5, 6], lower=[1, 2, 3], upper=[7, 8, 9], point=[5, 5, 5], arrival=[0, 0.5, 2], priority=[0, -1, 0]
@@ -406,5 +407,5 @@ def test_volumes_at_the_edge_of_64_bits():
 def test_svf_orders_by_exact_volumes():
     """Volumes beyond 2**100 that differ by one token in the prompt."""
     w = ls.Workload([2**51 + 1, 2**51], [2**50, 2**50])
-    assert ls.lowering.lower(w, ls.policies["svf"], 2**52, None).keys.tolist() == [1, 0]
+    assert problem.lower(w, ls.policies["svf"], 2**52, None).keys.tolist() == [1, 0]
     assert 2**50 * (2**51 + 1) > 2**100

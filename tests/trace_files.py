@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llmsched import traces
 from llmsched.errors import TraceError
-from llmsched.workload import Workload
+from llmsched.workloads import traces
+from llmsched.workloads.workload import Workload
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 BURST = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"

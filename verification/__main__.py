@@ -14,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 import llmsched
-from llmsched import plots
 from llmsched.errors import LlmschedError, nearest
+from llmsched.metrics import figure_style
 
 from . import adversarial, bounds, competitive, little, queueing
 from .checks import Check, Report
@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
             if name not in TOPICS:
                 raise llmsched.errors.InputError(f"there is no topic {name!r}: {nearest(name, TOPICS)}")
         if given.out is not None:
-            plots.require_matplotlib()
+            figure_style.require_matplotlib()
             given.out.mkdir(parents=True, exist_ok=True)
     except (LlmschedError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -119,7 +119,7 @@ def _write(out: Path, reports: Mapping[str, Report]) -> None:
     written = [out / "checks.json"]
     for report in reports.values():
         for name, draw in report.figures.items():
-            plots.save(draw(), out / f"{name}.png")
+            figure_style.save(draw(), out / f"{name}.png")
             written.append(out / f"{name}.png")
     print(f"\nWrote {', '.join(map(str, written))}.")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmsched import theory
-from llmsched.adversarial import Adversary, adversarial_search
+from llmsched.experiments.adversarial import Adversary, adversarial_search
+from llmsched.optimum import theory
 
 from .checks import Check, Report
 

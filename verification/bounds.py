@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
-from llmsched import generate, theory
+from llmsched.optimum import theory
+from llmsched.workloads import generate
 
 from . import figures
 from .checks import Check, Report, mean_and_half

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from llmsched.paper import t_quantile
+from llmsched.metrics.confidence import t_quantile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

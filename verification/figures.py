@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsched.plots import STYLES, _figure, _grid
+from llmsched.metrics.figure_style import STYLES, light_grid, new_figure
 
 from .checks import Check
 
@@ -25,7 +25,7 @@ def competitive(checks: Sequence[Check]) -> Figure:
     fewest = {name: min(c.n // c.memory for c in ratios if c.name == name) for name in {c.name for c in ratios}}
     ratios = [check for check in ratios if check.n // check.memory == fewest[check.name]]  # one line, one n/M
     labels = list(dict.fromkeys(check.name.partition(": ")[0] for check in ratios))
-    figure = _figure(10, 8)
+    figure = new_figure(10, 8)
     grid = figure.subplots(3, 3, sharex=True).ravel()
     for axes, label in zip(grid, labels, strict=False):
         for policy in ("amin", "aell"):
@@ -50,14 +50,14 @@ def competitive(checks: Sequence[Check]) -> Figure:
 
 def queueing(checks: Sequence[Check]) -> Figure:
     """Measured mean wait over the formula's, a row per check."""
-    figure = _figure(8, 1 + 0.24 * len(checks))
+    figure = new_figure(8, 1 + 0.24 * len(checks))
     axes = figure.subplots()
     places = np.arange(len(checks))
     ratio = np.array([check.measured / check.theory for check in checks])
     half = np.array([check.half / check.theory for check in checks])
     axes.errorbar(ratio, places, xerr=half, fmt="o", markersize=4, color=STYLES["amin"][0], capsize=2)
     axes.axvline(1.0, color=STYLES["hsf"][0], linewidth=1)
-    _grid(axes)
+    light_grid(axes)
     axes.set_yticks(places, [check.name for check in checks], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("measured mean wait / formula\n(bars: 99 % confidence for all together)")
@@ -66,7 +66,7 @@ def queueing(checks: Sequence[Check]) -> Figure:
 
 def worst(checks: Sequence[Check]) -> Figure:
     """A_min on the worst distribution of Lemma 2, and A_max on Theorem 2's instance, against theory."""
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     rows = [check for check in checks if check.source == "Corollary 1"]
     uppers = [int(check.name.rpartition("..")[2]) for check in rows]
@@ -86,7 +86,7 @@ def worst(checks: Sequence[Check]) -> Figure:
     _log_grid(left, "xy")
     left.set_xticks(uppers)
     left.set_yticks([y for y in (1, 2, 3, 5, 10, 20) if y <= max(check.theory for check in full)])
-    _grid(right)
+    light_grid(right)
     for axes in (left, right):
         axes.legend(frameon=False)
     return figure
@@ -98,7 +98,7 @@ def _log_grid(axes: Axes, which: str) -> None:
         axes.set_xscale("log")
     if "y" in which:
         axes.set_yscale("log")
-    _grid(axes)
+    light_grid(axes)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(lambda value, _: "")
 

@@ -8,8 +8,10 @@ from fractions import Fraction
 import numpy as np
 
 import llmsched as ls
-from llmsched import errors, generate, intervals
-from llmsched.compare import with_midpoints
+from llmsched import errors
+from llmsched.predict import intervals
+from llmsched.predict.intervals import with_midpoints
+from llmsched.workloads import generate
 
 from .checks import Check, Report
 

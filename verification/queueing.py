@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
-from llmsched import generate, intervals
+from llmsched.predict import intervals
+from llmsched.workloads import generate
 
 from . import figures
 from .checks import Check, Report, mean_and_half

@@ -8,9 +8,9 @@ import numpy as np
 from llmsched._core cimport (
     FINISHED, RUNNING, Engine, Task, engine_advance, engine_free, engine_start, sum_of_differences,
 )
-from llmsched._runs cimport fill_task
+from llmsched.simulation._compiled cimport fill_task
 
-from llmsched.lowering import lower
+from llmsched.simulation.problem import lower
 
 
 def smallest_memory(workload, policy, double mean_latency, int64_t most, seed=0):

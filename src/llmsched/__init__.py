@@ -3,31 +3,38 @@
 A workload goes in, a policy decides, an engine runs rounds, a result comes out.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy import lazy
 from ._version import version as __version__
 
 if TYPE_CHECKING:
-    from . import capacity, energy, errors, generate, intervals, perfetto, predict, service, study, theory, traces
-    from .adversarial import Adversary, adversarial_search
-    from .batch import Batch, simulate_batch
-    from .bounds import LowerBound, lower_bound
-    from .clock import Clock, clocks
-    from .lengths import LengthTable
-    from .optimum import optimal
-    from .planner import best_known
+    from . import errors, predict, study
+    from .experiments.adversarial import Adversary, adversarial_search
+    from .experiments.predictor_value import predictor_value
+    from .metrics import capacity, energy, perfetto, service
+    from .metrics.compare import Comparison, compare
+    from .optimum import theory
+    from .optimum.exact import optimal
+    from .optimum.lower_bounds import LowerBound, lower_bound
+    from .optimum.planner import best_known
+    from .optimum.schedule import Schedule
     from .policy import Policy, policies
-    from .result import Result
-    from .schedule import Schedule
-    from .simulation import simulate
-    from .timeline import Timeline
-    from .workload import Workload
+    from .predict import intervals
+    from .simulation.batch import Batch, simulate_batch
+    from .simulation.clock import Clock, clocks
+    from .simulation.result import Result
+    from .simulation.run import simulate
+    from .simulation.timeline import Timeline
+    from .workloads import generate, traces
+    from .workloads.length_table import LengthTable
+    from .workloads.workload import Workload
 
 __all__ = [
     "Adversary",
     "Batch",
     "Clock",
+    "Comparison",
     "LengthTable",
     "LowerBound",
     "Policy",
@@ -40,6 +47,7 @@ __all__ = [
     "best_known",
     "capacity",
     "clocks",
+    "compare",
     "energy",
     "errors",
     "generate",
@@ -50,6 +58,7 @@ __all__ = [
     "perfetto",
     "policies",
     "predict",
+    "predictor_value",
     "service",
     "simulate",
     "simulate_batch",
@@ -60,55 +69,43 @@ __all__ = [
 
 # Every name is imported when it is first used: `import llmsched` costs a millisecond, not NumPy's hundred, and Ctrl-C
 # finds the command line ready for it.
-_HOME = {
-    "Adversary": "adversarial",
-    "Batch": "batch",
-    "Clock": "clock",
-    "LengthTable": "lengths",
-    "LowerBound": "bounds",
-    "Policy": "policy",
-    "Result": "result",
-    "Schedule": "schedule",
-    "Timeline": "timeline",
-    "Workload": "workload",
-    "adversarial_search": "adversarial",
-    "best_known": "planner",
-    "clocks": "clock",
-    "lower_bound": "bounds",
-    "optimal": "optimum",
-    "policies": "policy",
-    "simulate": "simulation",
-    "simulate_batch": "batch",
-}
-_MODULES = frozenset(
+__getattr__, __dir__ = lazy(
+    __name__,
     {
-        "capacity",
-        "energy",
-        "errors",
-        "generate",
-        "intervals",
-        "perfetto",
-        "predict",
-        "service",
-        "study",
-        "theory",
-        "traces",
-    }
+        "Adversary": "experiments.adversarial",
+        "Batch": "simulation.batch",
+        "Clock": "simulation.clock",
+        "Comparison": "metrics.compare",
+        "LengthTable": "workloads.length_table",
+        "LowerBound": "optimum.lower_bounds",
+        "Policy": "policy",
+        "Result": "simulation.result",
+        "Schedule": "optimum.schedule",
+        "Timeline": "simulation.timeline",
+        "Workload": "workloads.workload",
+        "adversarial_search": "experiments.adversarial",
+        "best_known": "optimum.planner",
+        "capacity": "metrics.capacity",
+        "clocks": "simulation.clock",
+        "compare": "metrics.compare",
+        "energy": "metrics.energy",
+        "errors": "errors",
+        "generate": "workloads.generate",
+        "intervals": "predict.intervals",
+        "lower_bound": "optimum.lower_bounds",
+        "optimal": "optimum.exact",
+        "perfetto": "metrics.perfetto",
+        "policies": "policy",
+        "predict": "predict",
+        "predictor_value": "experiments.predictor_value",
+        "service": "metrics.service",
+        "simulate": "simulation.run",
+        "simulate_batch": "simulation.batch",
+        "study": "study",
+        "theory": "optimum.theory",
+        "traces": "workloads.traces",
+    },
 )
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
 
 
 def get_include() -> str:

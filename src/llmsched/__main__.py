@@ -21,7 +21,7 @@ def main() -> int:
         except ImportError:
             print(f"error: {MissingExtraError('typer and rich', 'cli', 'the command line')}", file=sys.stderr)
             return 2
-        from .cli import main as run
+        from .cli.main import main as run
     except KeyboardInterrupt:  # a second later `run` would say so
         print("interrupted", file=sys.stderr)
         return 130

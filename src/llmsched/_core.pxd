@@ -3,13 +3,13 @@
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
-from llmsched._belief cimport Belief, BeliefRules
-from llmsched._heap cimport Entry, Heap
-from llmsched._line cimport Line
-from llmsched._profile cimport Profile
-from llmsched._request cimport Prefill, Request
-from llmsched._ties cimport Ties
-from llmsched._wheel cimport Wheel
+from llmsched._engine.belief cimport Belief, BeliefRules
+from llmsched._engine.waiting_heap cimport Entry, Heap
+from llmsched._engine.waiting_tree cimport Line
+from llmsched._engine.memory_profile cimport Profile
+from llmsched._engine.request cimport Prefill, Request
+from llmsched._engine.eviction_ties cimport Ties
+from llmsched._engine.timing_wheel cimport Wheel
 
 cdef enum Order:
     ORDER_KEYS      # by `keys` or `real_keys`
@@ -98,7 +98,7 @@ cdef struct Task:
     double beta
     int64_t max_rounds
     int64_t stall_limit
-    bint may_cycle              # see lowering.admission_limit
+    bint may_cycle              # see problem.admission_limit
     bint record_timeline        # keep segments
     bint record_tokens          # keep attempts and the ends of rounds
     double* completion          # outputs, one value per request, unset for those that did not get so far

@@ -10,33 +10,33 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
-from llmsched._belief cimport (
+from llmsched._engine.belief cimport (
     BELIEF_HISTORY, belief_add, belief_earliest, belief_free, belief_init, belief_length, belief_make, belief_remove,
     length_of_class, ratio_learn, ratio_restart,
 )
-from llmsched._check cimport check
-from llmsched._eviction cimport line_up, step_out
-from llmsched._heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
-from llmsched._line cimport (
+from llmsched._engine.check cimport check
+from llmsched._engine.eviction_order cimport line_up, step_out
+from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
+from llmsched._engine.waiting_tree cimport (
     line_add, line_choose, line_free, line_init, line_least, line_remove, line_settle, line_shrink, line_update,
 )
-from llmsched._memory cimport enlarge, prefetch, prefetch_to_write
-from llmsched._node cimport Node
-from llmsched._orders cimport area_key, look_ahead, order_arrivals, order_requests
-from llmsched._prefill cimport note_crowd, postpone, prefill_begin, prefill_enter, unlikely
-from llmsched._profile cimport (
+from llmsched._engine.allocation cimport enlarge, prefetch, prefetch_to_write
+from llmsched._engine.tree_node cimport Node
+from llmsched._engine.admission_order cimport area_key, look_ahead, order_arrivals, order_requests
+from llmsched._engine.chunked_prefill cimport note_crowd, postpone, prefill_begin, prefill_enter, unlikely
+from llmsched._engine.memory_profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
-from llmsched._random cimport splitmix64_below, splitmix64_unit
-from llmsched._request cimport NEVER_RAN, NONE, Prefill, Request
-from llmsched._records cimport new_segment, record_attempt, reserve_round_ends
-from llmsched._rounds cimport (
+from llmsched._engine.splitmix64 cimport splitmix64_below, splitmix64_unit
+from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
+from llmsched._engine.recording cimport new_segment, record_attempt, reserve_round_ends
+from llmsched._engine.rounds cimport (
     arrival_of, due, earliest_due, grow, in_blocks, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
     run_rounds, too_full,
 )
-from llmsched._sort cimport double_key
-from llmsched._ties cimport Peers, ties_count_longest, ties_find_longest, ties_first, ties_free, ties_init
-from llmsched._wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
+from llmsched._engine.radix_sort cimport double_key
+from llmsched._engine.eviction_ties cimport Peers, ties_count_longest, ties_find_longest, ties_first, ties_free, ties_init
+from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 
 cdef enum:
     ROUNDS_PER_EVENT = 65536        # with a clock rounds cost time: the engine comes up for air
@@ -187,7 +187,7 @@ cdef inline bint stalled(const Engine* engine) noexcept nogil:
     cdef int64_t in_vain = engine.work.admissions - engine.admissions_then
     if engine.round - engine.last_change >= engine.task.stall_limit:
         return True
-    return engine.task.may_cycle and in_vain >= 1000 + 100 * engine.left  # lowering.admission_limit
+    return engine.task.may_cycle and in_vain >= 1000 + 100 * engine.left  # problem.admission_limit
 
 
 cdef int arrivals(Engine* engine) noexcept nogil:
@@ -701,7 +701,7 @@ cdef int leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
 
 cdef inline void refine(Engine* engine, Request* r, Refine rule, int64_t generated) noexcept nogil:
     cdef int64_t old = r.bound
-    cdef int64_t largest = <int64_t>1 << 62  # lowering.LARGEST_BOUND
+    cdef int64_t largest = <int64_t>1 << 62  # problem.LARGEST_BOUND
     cdef int64_t doubled = 2 * old if old < largest // 2 else largest
     if rule == REFINE_PROGRESS:
         r.bound = max(old, generated + 1)

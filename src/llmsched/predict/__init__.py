@@ -11,16 +11,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .._lazy import lazy
 from ..errors import MissingExtraError
 
 if TYPE_CHECKING:
     from .classification import IntervalClassifier
+    from .feature_tables import read_csv
     from .features import RequestFeatures
-    from .files import load, save
+    from .model_files import load, save
     from .regression import IntervalRegressor
     from .scores import evaluate, interval_scores
-    from .study import worth
-    from .tables import read_csv
 
 __all__ = [
     "IntervalClassifier",
@@ -31,34 +31,27 @@ __all__ = [
     "load",
     "read_csv",
     "save",
-    "worth",
 ]
 
-_HOME = {
-    "IntervalClassifier": "classification",
-    "IntervalRegressor": "regression",
-    "RequestFeatures": "features",
-    "evaluate": "scores",
-    "interval_scores": "scores",
-    "load": "files",
-    "read_csv": "tables",
-    "save": "files",
-    "worth": "study",
-}
+_find, __dir__ = lazy(
+    __name__,
+    {
+        "IntervalClassifier": "classification",
+        "IntervalRegressor": "regression",
+        "RequestFeatures": "features",
+        "evaluate": "scores",
+        "interval_scores": "scores",
+        "load": "model_files",
+        "read_csv": "feature_tables",
+        "save": "model_files",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name != "worth":  # which needs NumPy alone
+    if name in __all__:
         require_sklearn()
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return _find(name)
 
 
 def require_sklearn() -> None:

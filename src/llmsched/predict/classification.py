@@ -10,11 +10,11 @@ from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from ..arguments import whole
-from ..conformal import coverage_of
 from ..errors import InputError
-from ..workload import FloatArray
-from .base import IntervalPredictor, Raw
+from ..workloads.argument_checks import whole
+from ..workloads.columns import FloatArray
+from .conformal import coverage_of
+from .interval_predictor import IntervalPredictor, Raw
 
 # Sums of probabilities are compared with what was asked up to this.
 _ROUNDING = 1e-9

@@ -13,10 +13,10 @@ from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.validation import check_is_fitted
 
-from ..arguments import whole
 from ..errors import InputError
-from ..workload import FloatArray
-from .tables import ObjectArray, column_of, is_table, names_of, refuse_leaks, row_count
+from ..workloads.argument_checks import whole
+from ..workloads.columns import FloatArray
+from .feature_tables import ObjectArray, column_of, is_table, names_of, refuse_leaks, row_count
 
 # Columns of strings with more words than this on average are text, others categories.
 _WORDS = 2.5

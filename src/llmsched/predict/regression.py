@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from ..conformal import coverage_of
 from ..errors import InputError
-from ..workload import FloatArray
-from .base import IntervalPredictor, Raw
+from ..workloads.columns import FloatArray
+from .conformal import coverage_of
+from .interval_predictor import IntervalPredictor, Raw
 
 
 class IntervalRegressor(IntervalPredictor):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..conformal import Number, coverage_of
 from ..errors import InputError
-from ..workload import FloatArray
+from ..workloads.columns import FloatArray
+from .conformal import Number, coverage_of
 
 
 def interval_scores(

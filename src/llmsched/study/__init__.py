@@ -7,15 +7,16 @@
 Results do not depend on the number of workers, the order of the work, or on how often it was interrupted.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy
 
 if TYPE_CHECKING:
-    from .entries import CellsEntry, IntervalsEntry, PolicyEntry, PrecisionEntry, ServiceEntry, WorkloadEntry
+    from .file_entries import CellsEntry, IntervalsEntry, PolicyEntry, PrecisionEntry, ServiceEntry, WorkloadEntry
     from .plan import Cell, Plan
     from .runner import Status
-    from .schema import Study
     from .store import failures, results
+    from .study import Study
 
 __all__ = [
     "Cell",
@@ -32,22 +33,14 @@ __all__ = [
     "results",
 ]
 
-# Imported when first used, as the schema needs pydantic and the results pyarrow.
-_HOME = {
-    **dict.fromkeys(["Cell", "Plan"], "plan"),
-    "Status": "runner",
-    "Study": "schema",
-    **dict.fromkeys(["failures", "results"], "store"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME.get(name, 'entries')}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# The study file needs pydantic and the results pyarrow.
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        **dict.fromkeys([name for name in __all__ if name.endswith("Entry")], "file_entries"),
+        **dict.fromkeys(["Cell", "Plan"], "plan"),
+        **dict.fromkeys(["failures", "results"], "store"),
+        "Status": "runner",
+        "Study": "study",
+    },
+)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from ..errors import InputError, nearest
-from ..service import METRICS as OF_REQUESTS
+from ..metrics.service import METRICS as OF_REQUESTS
 
 #: Metrics that cost nothing, and what they are. Times are in rounds, or in seconds with a clock.
 TOTALS = MappingProxyType(

@@ -8,22 +8,21 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import clock as clocks
-from .. import generate, intervals, traces
-from ..clock import Clock
 from ..errors import InputError, StudyError, nearest
-from ..intervals import IntervalRule
 from ..policy import Policy
-from ..workload import Workload
-from .entries import CellsEntry, WorkloadEntry
+from ..predict import intervals
+from ..predict.intervals import IntervalRule
+from ..simulation import clock as clocks
+from ..simulation.clock import Clock
+from ..workloads import generate, traces
+from ..workloads.workload import Workload
+from .file_entries import CellsEntry, WorkloadEntry
+from .study_file import StudyFile
 from .summary import FACTORS
-
-if TYPE_CHECKING:
-    from .schema import Study
 
 #: A trace under the name "", and under that of an interval setting the same requests with a predictor's predictions.
 Trace = Mapping[str, Workload]
@@ -143,7 +142,7 @@ def _plan(values: dict[str, Any]) -> Plan:
     return Plan(**values)
 
 
-def make(study: Study, folder: Path) -> Plan:
+def make(study: StudyFile, folder: Path) -> Plan:
     """The plan of a study whose files are relative to `folder`; see `Study.plan`."""
     chosen = {name: clocks.parse(name if name in clocks.clocks else str(folder / name)) for name in study.clocks}
     sizes = study.factors()
@@ -167,7 +166,7 @@ def make(study: Study, folder: Path) -> Plan:
     )
 
 
-def _read_all(study: Study, cells: Iterable[Cell], folder: Path) -> dict[str, Trace]:
+def _read_all(study: StudyFile, cells: Iterable[Cell], folder: Path) -> dict[str, Trace]:
     """The traces, and the predictions for them, that cells need."""
     files = {
         entry.name: _load(folder, entry.trace, entry.format, study.where("workloads", w, "trace"))
@@ -214,7 +213,7 @@ def _joined(trace: Workload, predicted: Workload, name: str, where: str) -> Work
     return trace.replace(lower=predicted.lower, upper=predicted.upper, point=predicted.point)
 
 
-def _cells(study: Study, axes: Mapping[str, Any]) -> tuple[Cell, ...]:
+def _cells(study: StudyFile, axes: Mapping[str, Any]) -> tuple[Cell, ...]:
     """Every block's cross, in the order of the axes, each cell once."""
     chosen: set[Cell] = set()
     for block in study.cells or (CellsEntry(),):
@@ -244,7 +243,7 @@ def fingerprint(definitions: Mapping[str, Any]) -> str:
 def replication_seed(seed: int, replication: int) -> int:
     """The seed of replication `replication` (from 0) of every cell of a study: the child of that index.
 
-    It draws requests, arrivals and intervals (each from a stream of its own, see `llmsched.streams`), and breaks ties.
+    It draws requests, arrivals and intervals (each from a stream of its own, see `random_streams.py`), and breaks ties.
     """
     child = np.random.SeedSequence(seed, spawn_key=(replication,))
     return int(child.generate_state(1, np.uint64)[0])

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import plots
 from .._version import version
 from ..errors import MissingExtraError
-from .contents import Contents
+from ..metrics import figure_style
+from .report_contents import Contents
 
 if TYPE_CHECKING:
     import pyarrow
@@ -41,13 +41,13 @@ def read(directory: str | os.PathLike[str], *, metric: str | None = None, agains
 
     Raises StudyError if the directory holds no study, InputError if it has no results yet, or no such metric or policy.
     """
-    from . import progress, store
+    from . import completeness, store
 
     folder = Path(directory)
     described, table, failures = store.describe(folder), store.results(folder), store.failures(folder)
-    progress.check_any(table, failures, folder)
+    completeness.check_any(table, failures, folder)
     text = (folder / "study.toml").read_text(encoding="utf-8")
-    missing = progress.unfinished(described, table, failures)
+    missing = completeness.unfinished(described, table, failures)
     return Contents.of(
         table, described, text, metric=metric, against=against, failures=failures.num_rows, unfinished=missing
     )
@@ -123,7 +123,7 @@ def _vega() -> str:
 def _data(contents: Contents) -> dict[str, Any]:
     """What the page's script reads: columns, not rows, which keeps the file small."""
     place = {name: {level: k for k, level in enumerate(levels)} for name, levels in contents.factors.items()}
-    styles = plots._styles([str(policy) for policy in contents.factors["policy"]])
+    styles = figure_style.styles_of([str(policy) for policy in contents.factors["policy"]])
     return {
         "name": contents.name,
         "description": str(contents.described.get("description") or ""),

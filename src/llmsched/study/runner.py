@@ -15,22 +15,20 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._version import version
-from ..arguments import whole
 from ..errors import DamagedResultsError, InputError, StudyError
-from ..workload import FloatArray, IntArray
-from .engines import Engine, Given, Threads, died
-from .ledger import Ledger
-from .plan import Plan
+from ..workloads.argument_checks import whole
+from ..workloads.columns import FloatArray, IntArray
+from .executors import Engine, Given, Threads, died
+from .plan import Plan, make
 from .store import Directory
-from .work import Done, Failure, Task
-
-if TYPE_CHECKING:
-    from .schema import Study
+from .study_file import StudyFile
+from .work_list import Ledger
+from .worker import Done, Failure, Task
 
 #: What a task should take, in seconds: long against what it costs to hand out, short against a person's patience.
 _TASK = 1.0
@@ -86,7 +84,7 @@ class Status:
 
 
 def run(
-    study: Study,
+    study: StudyFile,
     out: Path,
     *,
     executor: Executor | None,
@@ -103,7 +101,7 @@ def run(
         raise InputError("executor and cluster both say where the work is done: give one of them")
     if workers is not None:
         whole("workers", workers, 1, 1024)  # also if there turns out to be nothing to do
-    plan = study.plan(traces)
+    plan = make(study, traces)
     directory = Directory(out, plan, study.to_toml(), about(study), extend)
     with contextlib.closing(directory):
         running = _Running(study, plan, directory, repair, retry)
@@ -117,13 +115,13 @@ def run(
 
 def _engine(plan: Plan, executor: Executor | None, cluster: str | None, workers: int | None) -> Engine:
     if cluster is not None:
-        from .cluster import Cluster
+        from .dask_cluster import Cluster
 
         return Cluster(plan, cluster)
     return Threads(plan, workers) if executor is None else Given(plan, executor, workers)
 
 
-def about(study: Study) -> dict[str, Any]:
+def about(study: StudyFile) -> dict[str, Any]:
     """What is written into study.json of the run that begins: versions, machine, command."""
     import pyarrow
 
@@ -147,7 +145,7 @@ def about(study: Study) -> dict[str, Any]:
 class _Running:
     """A study under way in a directory."""
 
-    def __init__(self, study: Study, plan: Plan, directory: Directory, repair: bool, retry: bool) -> None:
+    def __init__(self, study: StudyFile, plan: Plan, directory: Directory, repair: bool, retry: bool) -> None:
         self.plan, self.directory = plan, directory
         self.ledger = Ledger(plan, study.replications, study.precision)
         self.damaged: list[str] = []

@@ -1,0 +1,442 @@
+# Beliefs that move while a request runs (model.md, section 8): by a table of lengths, by SGLang's ratio, or drawn from
+# the lengths of the last completed requests. Here feasibility is a look at the whole batch instead of a profile.
+#
+# A look that finds no room says from which round on there may be some if nothing else happens, so that quiet rounds are
+# still jumped over: believed lengths of the table only rise, and the ratio falls in a known way. Draws are new in every
+# round, and so is that look.
+
+from libc.stdint cimport INT64_MAX as NEVER
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+from llmsched._engine.splitmix64 cimport splitmix64_at
+from llmsched._engine.request cimport Request
+
+cdef enum BeliefKind:
+    BELIEF_TABLE
+    BELIEF_RATIO
+    BELIEF_HISTORY
+
+cdef enum:
+    ENOUGH = 0x40000000000000    # more tokens than any cache has, and far from what 64 bits hold
+
+
+cdef struct BeliefRules:
+    # What a Task says of them. Arrays as there: one value per request, or NULL where nothing reads it.
+    BeliefKind kind
+    const int64_t* table        # row, tokens seen -> length; rows never fall
+    const int64_t* row          # of each request
+    int64_t width               # of a row; beyond it, the last number
+    const int64_t* upper        # u, for BELIEF_RATIO and BELIEF_HISTORY
+    double ratio                # r at the start,
+    double least                # in the end,
+    double step                 # and what it loses in a round
+    int64_t clip
+    int64_t window              # completed requests remembered
+
+
+cdef struct Member:
+    # A running request.
+    int64_t offset      # s - birth: in round t it holds offset + t tokens
+    int64_t birth       # the round in which it would have had no tokens: g = t - birth
+    int64_t known       # the most tokens that an earlier attempt generated
+    int64_t most        # M - s
+    int64_t admitted    # round of its admission
+    int64_t left        # tokens that it is believed to generate yet, where `Belief.round` says when
+    int32_t who         # its number
+    int32_t index       # in the workload
+
+
+cdef struct Point:
+    int64_t left
+    int64_t held
+
+
+cdef struct Belief:
+    BeliefRules rules
+    int64_t memory      # M
+    int64_t block
+    Member* members     # members[0:size], in no order
+    int64_t size
+    int64_t room        # of members; of points twice as many, the second half for sorting
+    int64_t* known      # request number -> the most tokens it generated in attempts that ended
+    int32_t* place      # request number -> its place in members, while it runs
+    int64_t requests
+    Point* points       # of the members, largest `left` first, where `round` is the present one
+    int64_t round       # NEVER: points are of no use
+    int64_t tightest    # the round in which the cache was fullest in the last look that found no room
+    double start        # r was this
+    int64_t since       # in this round
+    int64_t* recent     # the last completed lengths: a ring
+    int64_t* sorted     # the same, ascending
+    int64_t completed
+    uint64_t seed
+    int64_t drawn_round
+    uint64_t stream     # of `drawn_round`
+    int64_t scanned     # members looked at, for the work counters
+
+
+cdef inline int belief_init(
+    Belief* belief, const BeliefRules* rules, int64_t memory, int64_t block, uint64_t seed
+) noexcept nogil:
+    # 0, or -1 without memory.
+    memset(belief, 0, sizeof(Belief))
+    belief.rules = rules[0]
+    belief.memory = memory
+    belief.block = block
+    belief.seed = seed
+    belief.round = NEVER
+    belief.tightest = belief.drawn_round = -1
+    belief.start = rules.ratio
+    if rules.kind == BELIEF_HISTORY:
+        belief.recent = <int64_t*>malloc(2 * rules.window * sizeof(int64_t))
+        if belief.recent == NULL:
+            return -1
+        belief.sorted = belief.recent + rules.window
+    return 0
+
+
+cdef inline void belief_free(Belief* belief) noexcept nogil:
+    free(belief.members)
+    free(belief.points)
+    free(belief.known)
+    free(belief.place)
+    free(belief.recent)
+
+
+cdef inline int belief_make(Belief* belief, int32_t p) noexcept nogil:
+    # Request number p is of one that never ran. 0, or -1 without memory.
+    cdef int64_t room = 2 * <int64_t>p + 64
+    cdef void* block
+    if p >= belief.requests:
+        block = realloc(belief.known, room * sizeof(int64_t))
+        if block == NULL:
+            return -1
+        belief.known = <int64_t*>block
+        block = realloc(belief.place, room * sizeof(int32_t))
+        if block == NULL:
+            return -1
+        belief.place = <int32_t*>block
+        belief.requests = room
+    belief.known[p] = 0
+    return 0
+
+
+# What is believed ----------------------------------------------------------------------------------------------------
+
+
+cdef inline int64_t length_of_class(const Belief* belief, int64_t i, int64_t known) noexcept nogil:
+    cdef const BeliefRules* rules = &belief.rules
+    cdef int64_t length = rules.table[rules.row[i] * rules.width + min(known, rules.width - 1)]
+    return max(length, known + 1)
+
+
+cdef inline int64_t drawn_length(Belief* belief, int64_t i, int64_t known, int64_t round) noexcept nogil:
+    # One of the last completed lengths above `known`: always the same for a request in a round.
+    cdef int64_t size = min(belief.completed, belief.rules.window)
+    cdef const int64_t* first = belief.sorted
+    cdef int64_t n = size, half, longer
+    while n > 0:  # `first` becomes the first above `known`; without branches, which nobody could foresee
+        half = (n + 1) >> 1
+        first += half * (first[half - 1] <= known)
+        n -= half
+    longer = size - (first - <const int64_t*>belief.sorted)
+    if longer == 0:
+        return belief.rules.upper[i]
+    if belief.drawn_round != round:
+        belief.drawn_round = round
+        belief.stream = splitmix64_at(belief.seed, round)
+    return first[((splitmix64_at(belief.stream, i) >> 32) * <uint64_t>longer) >> 32]
+
+
+cdef inline int64_t belief_length(
+    Belief* belief, int64_t i, int64_t most, int64_t generated, int64_t known, int64_t round
+) noexcept nogil:
+    # L of request i, which may reach `most` = M - s tokens, has `generated` and once had `known`.
+    cdef int64_t length
+    if belief.rules.kind == BELIEF_RATIO:
+        length = max(belief.rules.upper[i], generated + 1)
+    else:
+        known = max(known, generated)
+        if belief.rules.kind == BELIEF_TABLE:
+            length = length_of_class(belief, i, known)
+        else:
+            length = max(drawn_length(belief, i, known, round), known + 1)
+    return min(length, most)
+
+
+cdef inline int64_t length_left(Belief* belief, const Member* m, int64_t round) noexcept nogil:
+    cdef int64_t generated = round - m.birth
+    return belief_length(belief, m.index, m.most, generated, m.known, round) - generated
+
+
+# Entering and leaving the batch --------------------------------------------------------------------------------------
+
+
+cdef inline int belief_add(
+    Belief* belief, const Request* r, int32_t p, int64_t round, int64_t left
+) noexcept nogil:
+    # Request number p is admitted, and believed to generate so many more tokens. 0, or -1 without memory.
+    cdef int64_t room = 2 * belief.room + 64, at
+    cdef Member* m
+    cdef void* block
+    if belief.size == belief.room:
+        block = realloc(belief.members, room * sizeof(Member))
+        if block == NULL:
+            return -1
+        belief.members = <Member*>block
+        block = realloc(belief.points, 2 * room * sizeof(Point))
+        if block == NULL:
+            return -1
+        belief.points = <Point*>block
+        belief.room = room
+    if belief.round == round:  # the points stay right for those that are looked at next
+        at = belief.size
+        while at > 0 and belief.points[at - 1].left < left:
+            at -= 1
+        memmove(belief.points + at + 1, belief.points + at, (belief.size - at) * sizeof(Point))
+        belief.points[at].left = left
+        belief.points[at].held = r.prompt + round - r.birth
+    m = &belief.members[belief.size]
+    m.offset = r.prompt - r.birth
+    m.birth = r.birth
+    m.known = belief.known[p]
+    m.most = belief.memory - r.prompt
+    m.admitted = round
+    m.left = left
+    m.who = p
+    m.index = r.index
+    belief.place[p] = <int32_t>belief.size
+    belief.size += 1
+    return 0
+
+
+cdef inline void belief_remove(Belief* belief, int32_t p, int64_t generated, bint completes) noexcept nogil:
+    # It stops running with so many tokens.
+    cdef int32_t at = belief.place[p]
+    belief.size -= 1
+    belief.members[at] = belief.members[belief.size]
+    belief.place[belief.members[at].who] = at
+    belief.known[p] = max(belief.known[p], generated)
+    belief.round = NEVER
+    if completes and belief.rules.kind == BELIEF_HISTORY:
+        remember(belief, generated)
+
+
+cdef inline void belief_postpone(Belief* belief, int32_t p) noexcept nogil:
+    # It generated nothing in the last round: all is as if it had been admitted a round later.
+    cdef Member* m = &belief.members[belief.place[p]]
+    m.birth += 1
+    m.offset -= 1
+    belief.round = NEVER
+
+
+cdef inline int64_t first_at_least(const int64_t* sorted, int64_t n, int64_t length) noexcept nogil:
+    cdef int64_t low = 0, middle
+    while low < n:
+        middle = (low + n) >> 1
+        if sorted[middle] < length:
+            low = middle + 1
+        else:
+            n = middle
+    return low
+
+
+cdef inline void remember(Belief* belief, int64_t length) noexcept nogil:
+    # A request completed with this length; the oldest of a full window is forgotten.
+    cdef int64_t window = belief.rules.window
+    cdef int64_t slot = belief.completed % window, size = min(belief.completed, window), at
+    cdef int64_t* sorted = belief.sorted
+    if belief.completed >= window:
+        size -= 1
+        at = first_at_least(sorted, size + 1, belief.recent[slot])
+        memmove(sorted + at, sorted + at + 1, (size - at) * sizeof(int64_t))
+    at = first_at_least(sorted, size, length)
+    memmove(sorted + at + 1, sorted + at, (size - at) * sizeof(int64_t))
+    sorted[at] = length
+    belief.recent[slot] = length
+    belief.completed += 1
+
+
+# SGLang's ratio ------------------------------------------------------------------------------------------------------
+
+
+cdef extern from *:
+    ctypedef long long int128 "__int128"
+
+
+cdef inline double ratio_at(const Belief* belief, int64_t round) noexcept nogil:
+    return max(belief.start - belief.rules.step * <double>(round - belief.since), belief.rules.least)
+
+
+cdef inline void ratio_restart(Belief* belief, int64_t round) noexcept nogil:
+    # Nothing ran.
+    belief.start = belief.rules.ratio
+    belief.since = round
+
+
+cdef inline void ratio_learn(Belief* belief, int64_t round, int64_t headroom) noexcept nogil:
+    # The cache overflowed, and these remain.
+    cdef int128 lengths = 1
+    cdef int64_t generated = headroom * belief.size, k
+    cdef const Member* m
+    if belief.rules.kind != BELIEF_RATIO:
+        return
+    for k in range(belief.size):
+        m = &belief.members[k]
+        generated += round - m.birth
+        lengths += round - m.birth + length_left(belief, m, round)
+    belief.start = min(1.0, <double>generated / <double>lengths)
+    belief.since = round
+
+
+cdef inline int64_t ratio_earliest(
+    Belief* belief, int64_t round, int64_t held, int64_t left, int64_t capacity
+) noexcept nogil:
+    # The first round in which a request that holds and may still generate so much fits, as far as can be known: this
+    # one, or a later one before which it does not.
+    cdef const BeliefRules* rules = &belief.rules
+    cdef int64_t tokens = whole_blocks(belief, held + min(left, rules.clip)), fresh = 0, before = 0, rest, k
+    cdef double room, share, rounds
+    cdef const Member* m
+    belief.scanned += belief.size
+    for k in range(belief.size):
+        m = &belief.members[k]
+        rest = min(length_left(belief, m, round), rules.clip)
+        if m.admitted == round:
+            tokens += whole_blocks(belief, m.offset + round + rest)
+            fresh += rest
+        else:
+            tokens += whole_blocks(belief, m.offset + round)
+            before += rest
+    if <double>tokens + ratio_at(belief, round) * <double>before <= <double>capacity:
+        return round
+    # From the next round on r counts for all that run. What they still may generate shrinks, but what they hold grows
+    # by as much, and r <= 1: so r must fall to `share` first. A token of slack covers every rounding.
+    room = <double>(capacity - tokens + fresh) + 1 + 1e-12 * <double>capacity
+    share = room / <double>(before + fresh)
+    if belief.block > 1:
+        return round + 1
+    if share < rules.least:
+        return NEVER
+    if share >= belief.start:
+        return round + 1
+    if rules.step <= 0:
+        return NEVER
+    rounds = (belief.start - share) / rules.step - 1
+    return max(round + 1, belief.since + <int64_t>min(rounds, 1e15))
+
+
+# Feasibility (model.md, section 4) -----------------------------------------------------------------------------------
+
+
+cdef inline int64_t whole_blocks(const Belief* belief, int64_t tokens) noexcept nogil:
+    return tokens if belief.block == 1 else (tokens + belief.block - 1) // belief.block * belief.block
+
+
+cdef inline void sort_points(Point* points, Point* scratch, int64_t n) noexcept nogil:
+    # Largest `left` first: runs of four by insertion, then merged.
+    cdef int64_t start = 0, width = 4, at, k, i, j, middle, end, first, from_left
+    cdef Point point
+    while start < n:
+        for k in range(start + 1, min(start + width, n)):
+            point = points[k]
+            at = k
+            while at > start and points[at - 1].left < point.left:
+                points[at] = points[at - 1]
+                at -= 1
+            points[at] = point
+        start += width
+    while width < n:
+        start = 0
+        while start + width < n:
+            middle = j = start + width
+            end = min(middle + width, n)
+            if points[middle - 1].left < points[middle].left:
+                memcpy(scratch, points + start, width * sizeof(Point))
+                i = 0
+                k = start
+                while i < width and j < end:  # without branches on what nobody could foresee
+                    first = scratch[i].left >= points[j].left
+                    from_left = -<int64_t>first
+                    points[k].left = (scratch[i].left & from_left) | (points[j].left & ~from_left)
+                    points[k].held = (scratch[i].held & from_left) | (points[j].held & ~from_left)
+                    i += first
+                    j += 1 - first
+                    k += 1
+                memcpy(points + k, scratch + i, (width - i) * sizeof(Point))
+            start = end
+        width *= 2
+
+
+cdef inline int64_t until_room(
+    const Belief* belief, int64_t round, int64_t d, int64_t tokens, int64_t held, int64_t left, int64_t capacity
+) noexcept nogil:
+    # The batch and a candidate take `tokens` > C when d more tokens are generated, the candidate, unless it is done by
+    # then, not rounded up to blocks: the first round in which it may fit at that point, all else as it is.
+    if belief.rules.kind == BELIEF_HISTORY:
+        return round + 1
+    return round + (min(tokens - capacity, d) if left >= d else d)
+
+
+cdef inline int64_t belief_earliest(
+    Belief* belief, int64_t round, int64_t held, int64_t left, int64_t capacity
+) noexcept nogil:
+    # The first round in which a request that holds and will generate so much fits, as far as can be known: this one, or
+    # a later one before which it does not. Needs a running request.
+    cdef int64_t n = belief.size, k, i, at, d, sum, tokens, rough, worst = 0, earliest = round, wake
+    cdef Member* m
+    cdef Point* points = belief.points
+    cdef bint counted
+    if belief.rules.kind == BELIEF_RATIO:
+        return ratio_earliest(belief, round, held, left, capacity)
+    belief.scanned += n
+    if belief.round != round:
+        # First the point that was the tightest last time: it mostly still is.
+        d = max(belief.tightest - round + 1, <int64_t>1)
+        tokens = held + d if left >= d else 0
+        for k in range(n):
+            m = &belief.members[k]
+            m.left = length_left(belief, m, round)
+            tokens += whole_blocks(belief, m.offset + round + d) if m.left >= d else 0
+            if tokens > capacity and belief.rules.kind == BELIEF_HISTORY:
+                break  # how much too much it is does not matter then
+        if tokens > capacity:
+            return until_room(belief, round, d, tokens, held, left, capacity)
+        for k in range(n):
+            m = &belief.members[k]
+            points[k].left = m.left
+            points[k].held = m.offset + round
+        sort_points(points, points + belief.room, n)
+        belief.round = round
+    sum = 0
+    counted = False
+    at = 0
+    for k in range(1, n + 2):
+        if not counted and (at == n or left >= points[at].left):
+            d = left
+            sum += held
+            counted = True
+        else:
+            d = points[at].left
+            sum += points[at].held
+            at += 1
+        tokens = sum + k * d
+        if belief.block > 1 and tokens <= capacity < tokens + k * (belief.block - 1):
+            tokens = held + d if counted else 0
+            rough = whole_blocks(belief, tokens) - tokens
+            for i in range(at):
+                tokens += whole_blocks(belief, points[i].held + d)
+            if tokens + rough <= capacity:
+                continue
+            tokens = max(tokens, capacity + 1)
+        if tokens > capacity:
+            wake = until_room(belief, round, d, tokens, held, left, capacity)
+            earliest = max(earliest, wake)
+            if tokens > worst:
+                worst = tokens
+                belief.tightest = round + d - 1
+            if tokens > ENOUGH:
+                break
+    return earliest

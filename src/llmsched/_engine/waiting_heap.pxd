@@ -1,0 +1,115 @@
+# The waiting set: a heap of entries, smallest (key, tie) on top. Four children to a node, one cache line a family.
+
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+from llmsched._engine.check cimport check
+
+cdef extern from "stdlib.h" nogil:
+    void* aligned_alloc(size_t alignment, size_t size) noexcept
+
+cdef extern from * nogil:
+    """
+    #include <string.h>
+    static inline int llmsched_entry_less(const void *a, const void *b) {
+        __int128 x, y;
+        memcpy(&x, a, sizeof(x));
+        memcpy(&y, b, sizeof(y));
+        return x < y;
+    }
+    """
+    bint llmsched_entry_less(const void* a, const void* b) noexcept
+
+cdef enum:
+    LINE = 64
+    BEFORE_ROOT = 3     # unused entries before the root, so that the families lie on cache lines
+
+
+cdef struct Entry:
+    # In memory one little-endian 128-bit number, most significant field last: entry_less compares it at once.
+    int32_t who     # a request's number, or ~place of one that never ran; no two waiting requests differ in this alone
+    int32_t tie     # rank, or 0 where keys are distinct; never negative
+    int64_t key     # the admission order's key when it joined; it cannot change while the request waits
+
+
+cdef struct Heap:
+    Entry* entries      # entries[0:size] is a heap
+    int64_t size
+    int64_t capacity
+    int64_t operations  # entries moved, for the work counters
+
+
+cdef inline void heap_free(Heap* heap) noexcept nogil:
+    if heap.entries != NULL:
+        free(heap.entries - BEFORE_ROOT)
+    heap.entries = NULL
+
+
+cdef inline bint entry_less(Entry a, Entry b) noexcept nogil:
+    return llmsched_entry_less(&a, &b)
+
+
+cdef inline int heap_reserve(Heap* heap) noexcept nogil:
+    # Room for one more entry. 0, or -1 without memory.
+    cdef int64_t capacity
+    cdef Entry* entries
+    if heap.size < heap.capacity:
+        return 0
+    capacity = heap.capacity + heap.capacity // 2 + 64
+    entries = <Entry*>aligned_alloc(LINE, ((capacity + BEFORE_ROOT) * sizeof(Entry) + LINE - 1) // LINE * LINE)
+    if entries == NULL:
+        return -1
+    entries += BEFORE_ROOT
+    if heap.entries != NULL:
+        memcpy(entries, heap.entries, heap.size * sizeof(Entry))
+    heap_free(heap)
+    heap.entries = entries
+    heap.capacity = capacity
+    return 0
+
+
+cdef inline int heap_push(Heap* heap, Entry entry) noexcept nogil:
+    # 0, or -1 without memory.
+    cdef int64_t at, parent
+    if heap_reserve(heap) < 0:
+        return -1
+    at = heap.size
+    heap.size += 1
+    while at > 0:
+        parent = (at - 1) >> 2
+        heap.operations += 1
+        if not entry_less(entry, heap.entries[parent]):
+            break
+        heap.entries[at] = heap.entries[parent]
+        at = parent
+    heap.entries[at] = entry
+    return 0
+
+
+cdef inline void heap_pop(Heap* heap) noexcept nogil:
+    # Drops the top. Needs size > 0.
+    cdef Entry* e = heap.entries
+    cdef int64_t at = 0, child, other, k
+    cdef Entry last
+    check(heap.size > 0)
+    heap.size -= 1
+    last = e[heap.size]
+    while True:
+        child = 4 * at + 1
+        if child >= heap.size:
+            break
+        heap.operations += 1
+        if child + 4 <= heap.size:  # the least of four by sums: comparisons of random keys make bad branches
+            other = child + 2 + entry_less(e[child + 3], e[child + 2])
+            child += entry_less(e[child + 1], e[child])
+            child += (other - child) * entry_less(e[other], e[child])
+        else:
+            for k in range(child + 1, heap.size):
+                if entry_less(e[k], e[child]):
+                    child = k
+        if not entry_less(e[child], last):
+            break
+        e[at] = e[child]
+        at = child
+    e[at] = last

@@ -1,5 +1,0 @@
-from llmsched._core cimport Task
-
-# Points `task` at the arrays of a llmsched.lowering.Problem, and at outputs of its length (evictions all 0). The arrays
-# must outlive the run. ValueError or TypeError for arrays that are not contiguous or of another type.
-cdef int fill_task(Task* task, problem, completion, start, evictions) except -1

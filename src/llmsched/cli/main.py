@@ -1,0 +1,65 @@
+"""The command line (extra `cli`): `main` runs a command (commands.py) and tells whatever goes wrong.
+
+Exit codes: 0 done; 1 no policy finished, or the reader of the output went away; 2 bad input; 130 interrupted. A policy
+that does not finish beside others that do is a result, not a failure.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ..errors import LlmschedError, MemoryTooSmallError
+from . import console
+from .app import app
+
+__all__ = ["app", "main"]
+
+_INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code. Whatever goes wrong is told here, in a line or two, on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8, a file name that is not text
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(args=args, prog_name="llmsched", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except LlmschedError as error:
+        hint = f"try --memory {error.needed}" if isinstance(error, MemoryTooSmallError) else None
+        return _failed(str(error), hint)
+    except BrokenPipeError:
+        return _nobody_reads()
+    except OSError as error:
+        where = "writing the output" if error.filename is None else error.filename
+        return _failed(f"{where}: {error.strerror or error}")
+    except MemoryError:
+        return _failed("this does not fit into the computer's memory")
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except SystemExit as stopped:  # what typer and rich do about a broken pipe
+        return _nobody_reads() if stopped.code else 0
+    except Exception as error:  # typer's complaints about options; their class depends on its version
+        if not hasattr(error, "format_message"):
+            raise
+        return _failed(error.format_message(), "llmsched --help and llmsched COMMAND --help list what there is")
+    if code == _INTERRUPTED:
+        console.complain("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _failed(message: str, hint: str | None = None) -> int:
+    console.complain(f"error: {message}", *([hint] if hint else []))
+    return 2
+
+
+def _nobody_reads() -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes at exit
+    return 1

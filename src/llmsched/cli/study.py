@@ -1,0 +1,287 @@
+"""``llmsched study …``: new, check, run, results, repeat."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError, nearest
+from . import console, report
+
+app = typer.Typer(
+    help="Monte Carlo studies: one file says what is run; interrupted, they go on; results are Parquet.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+app.command("report")(report.report)
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.", show_default=False)]
+_Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the results.", show_default=False)]
+_Traces = Annotated[
+    Path | None,
+    typer.Option(
+        "--traces", metavar="DIR", help="Where traces and clock files are. By default where the study file is."
+    ),
+]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the file by a TOML value; repeat for several."),
+]
+
+
+@app.command("new")
+def _new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("study.toml"),
+) -> None:
+    """Write an example of a study file, with comments, to start from."""
+    if file.exists():
+        raise InputError(f"{file} exists already: give another name")
+    file.write_text(
+        resources.files("llmsched.study").joinpath("example.toml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    console.say(f"Wrote {file}. Next: llmsched study check {file}")
+
+
+@app.command("check")
+def _check(file: _File, traces: _Traces = None, settings: _Set = None) -> None:
+    """Check a study file, and say how many simulations it is and about how long they take."""
+    from ..study import executors
+    from ..study.time_estimate import estimate
+    from .study_display import duration
+
+    study, folder = _load(file, traces, settings)
+    plan = study.plan(folder)
+    found = estimate(study, plan)
+    axes = ((plan.workloads, "workload"), (plan.intervals, "interval setting"), (plan.policies, "policy"))
+    counts = [console.number_of(len(axis), name) for axis, name in (*axes, (plan.memories, "memory"))]
+    counts += [console.number_of(len(plan.clocks), "clock")] if len(plan.clocks) > 1 else []
+    console.say(f"{file}: {study.name}")
+    _tell_what_fails(plan, found)
+    console.say(f"{' × '.join(counts)}: {console.number_of(found.cells, 'cell')}")
+    each = console.number_of(study.replications or 0, "replication")
+    if study.precision is not None:
+        each = f"at first {study.precision.first:,}"
+    until = "" if study.precision is None else f", up to {study.precision.most:,}, until {_target(study.precision)}"
+    console.say(f"{each}{until}: {console.number_of(found.simulations, 'simulation')}{' at first' if until else ''}")
+    processors = executors.processors()
+    console.say(
+        f"On the {console.number_of(processors, 'processor')} here: {duration(found.seconds / processors)}; on one: "
+        f"{duration(found.seconds)} (from timing {found.tried:,} simulations)"
+    )
+    if len(found.failures) == found.tried > 0:
+        raise typer.Exit(1)
+
+
+def _tell_what_fails(plan: Any, found: Any) -> None:
+    """How many of the simulations that were tried fail, and why: an example of each kind, whatever the policy."""
+    if not found.failures:
+        return
+    kinds: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]] = {}
+    for failure in found.failures:
+        labels = plan.labels(plan.cells[failure.cell])
+        kinds.setdefault((failure.error, *(v for k, v in labels.items() if k != "policy")), (failure, labels))
+    many = "all" if len(found.failures) == found.tried else f"{len(found.failures):,} of the"
+    console.say(f"note: {many} {console.number_of(found.tried, 'simulation')} that were tried fail, such as")
+    for failure, labels in list(kinds.values())[:3]:
+        where = ", ".join(f"{k} {v}" for k, v in labels.items())
+        console.say(f"   replication {failure.replication} of {where}: {failure.message}")
+    if len(kinds) > 3:
+        console.say(f"   and others in {console.number_of(len(kinds) - 3, 'more setting')}")
+
+
+@app.command("run")
+def _run(
+    file: _File,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.", show_default=False)],
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Threads; by default one per processor.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Let the workers of this Dask scheduler do it: tcp://10.0.0.1:8786."),
+    ] = None,
+    traces: _Traces = None,
+    settings: _Set = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Try it: 5 replications (16 with a precision), a tenth of the requests.")
+    ] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Add to the results of a smaller study.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Put damaged parts aside, and simulate them again.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Simulate again what failed.")] = False,
+) -> None:
+    """Simulate what the study file says and is not in DIR yet. Stopped at any time, it goes on where it was.
+
+    Rows are in DIR/results/\\*.parquet: one per simulation, metrics as columns. What failed is in DIR/failures.
+    """
+    from ..study import store
+    from .study_display import Display
+
+    if workers is not None and cluster is not None:
+        raise InputError("--workers and --cluster both say who does the work: give one of them")
+    if cluster is not None:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said below, in a line
+    study, folder = _load(file, traces, settings, quick)
+    begin = time.monotonic()
+    try:
+        with Display() as display:
+            options = {"extend": extend, "repair": repair, "retry": retry, "progress": display.update}
+            last = study.run(out, cluster=cluster, workers=workers, traces=folder, **options)
+    except KeyboardInterrupt:
+        if (out / "study.json").exists():
+            console.complain(f"{store.count(out):,} simulations are in {out}; the same command goes on")
+        raise
+    for part in last.damaged:
+        console.say(f"note: {part} was damaged: it is in {out / 'damaged'}, and its rows were simulated again")
+    took = f" in {time.monotonic() - begin:,.1f} s" if last.done > last.before else ""
+    new = f"{last.done - last.before:,} new{took}" if last.before else f"all{took}"
+    console.say(f"{last.done:,} simulations in {out} ({new}).")
+    if last.failed:
+        console.say(f"{last.failed:,} failed:")
+        _print_failures(out, most=5)
+    if last.failed == last.done > 0:
+        raise typer.Exit(1)
+
+
+@app.command("results")
+def _results(
+    directory: _Directory,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The metric to show; by default the first of the study.")
+    ] = None,
+    csv_file: Annotated[
+        str | None, typer.Option("--csv", metavar="FILE", help="Write all rows as CSV instead (-: to the output).")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failures", help="What failed instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show the mean of each cell with its 95 % interval, or write all rows as CSV."""
+    from ..study import completeness, store, summary
+    from ..study.statistics import Precision
+
+    if failed:
+        _print_failures(directory)
+        return
+    described, table, lost = store.describe(directory), store.results(directory), store.failures(directory)
+    completeness.check_any(table, lost, directory)
+    missing = completeness.unfinished(described, table, lost)
+    if missing and (as_json or csv_file is not None):
+        console.complain(f"note: {missing}")  # not into the data
+    if csv_file is not None:
+        console.write_csv(csv_file, table.column_names, table.to_pylist())
+        return
+    name = metric or _metrics(described)[0]
+    if name not in _metrics(described):
+        raise InputError(f"the study has no metric {name!r}; {nearest(name, _metrics(described))}")
+    precision = described["replications"]
+    rule = {precision.pop("metric"): Precision(**precision)} if isinstance(precision, dict) else None
+    found = summary.means(table, [name], precision=rule, resamples=0).to_pylist()
+    place = {tuple(cell): k for k, cell in enumerate(described["cells"])}
+    factors = [f for f in summary.FACTORS if f in table.column_names]
+    found.sort(key=lambda row: place[tuple(row[f] for f in factors)])
+    if as_json:
+        console.print_json([{k: _plain(v) for k, v in row.items() if not k.startswith("boot")} for row in found])
+        return
+    cells = {f: [f"{row[f]:,}" if f == "memory" else str(row[f]) for row in found] for f in factors}
+    cells["replications"] = [f"{row['n']:,}" for row in found]
+    cells[name] = console.aligned([row["mean"] for row in found], decimals=_decimals(found))
+    half = [(row["high"] - row["low"]) / 2 for row in found]
+    cells["± 95 %"] = console.aligned(half, decimals=_decimals(found))
+    console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left=[0, 1, 2])
+    if missing:
+        console.say(f"note: {missing}")
+
+
+def _metrics(described: dict[str, Any]) -> list[str]:
+    found: list[str] = described["definitions"]["metrics"]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _decimals(rows: list[dict[str, Any]]) -> int:
+    """Decimals with which the smallest interval has two digits, six at most."""
+    halves = [(row["high"] - row["low"]) / 2 for row in rows]
+    least = min((half for half in halves if math.isfinite(half) and half > 0), default=1.0)
+    return min(6, max(0, 1 - math.floor(math.log10(least))))
+
+
+def _print_failures(directory: Path, most: int | None = None) -> None:
+    """One line per kind of failure, and how to repeat the first of it."""
+    from ..study.store import failures
+
+    rows = failures(directory).to_pylist()
+    factors = [name for name in ("workload", "intervals", "policy", "memory", "clock") if rows and name in rows[0]]
+    kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault((*(row[f] for f in factors), row["error"]), []).append(row)
+    for alike in list(kinds.values())[:most]:
+        first = alike[0]
+        where = ", ".join(f"{f} {first[f]}" for f in factors)
+        console.say(
+            f"{len(alike):,} × {where}: {first['message']} (replication {first['replication']}, seed {first['seed']})"
+        )
+        options = shlex.join(part for f in factors for part in (f"--{f}", str(first[f])))
+        console.say(
+            f"   again: llmsched study repeat {directory / 'study.toml'} --replication {first['replication']} {options}"
+        )
+    if most is not None and len(kinds) > most:
+        console.say(f"and {len(kinds) - most:,} more cells: llmsched study results {directory} --failures")
+    if not rows:
+        console.say("Nothing failed.")
+
+
+@app.command("repeat")
+def _repeat(
+    file: _File,
+    replication: Annotated[int, typer.Option(metavar="K", help="The replication, from 0.", show_default=False)],
+    workload: Annotated[str | None, typer.Option(metavar="NAME", help="The workload.")] = None,
+    interval: Annotated[str | None, typer.Option("--intervals", metavar="NAME", help="The intervals.")] = None,
+    policy: Annotated[str | None, typer.Option(metavar="NAME", help="The policy.")] = None,
+    memory: Annotated[int | None, typer.Option(metavar="M", help="The memory.")] = None,
+    clock: Annotated[str | None, typer.Option(metavar="NAME", help="The clock.")] = None,
+    traces: _Traces = None,
+    settings: _Set = None,
+) -> None:
+    """Simulate one row of the results again, alone: for what failed, or looks strange. Prints JSON."""
+    study, folder = _load(file, traces, settings)
+    named = {"workload": workload, "intervals": interval, "policy": policy, "memory": memory, "clock": clock}
+    cell = {factor: value for factor, value in named.items() if value is not None}
+    result = study.simulate(replication, traces=folder, **cell)
+    console.print_json(result.summary())
+
+
+def _load(file: Path, traces: Path | None, settings: list[str] | None, quick: bool = False) -> tuple[Any, Path]:
+    """The study in a file, with what the command line changes in it, and the directory of its traces."""
+    from ..study.study import Study
+
+    study = Study.load(file)
+    changed = dict(_setting(text) for text in settings or [])
+    study = study.replace(**changed) if changed else study
+    return (study.quick() if quick else study), traces or file.parent
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    import tomllib
+
+    key, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except ValueError:
+        raise InputError(f"--set {text!r}: expected a key and a TOML value, such as --set 'memories=[8000]'") from None
+
+
+def _target(precision: Any) -> str:
+    widths = [f"±{precision.relative:.3g} of the mean" if precision.relative else ""]
+    widths += [f"±{precision.absolute:g}" if precision.absolute else ""]
+    within = " or ".join(filter(None, widths))
+    return f"{precision.metric} is known within {within} ({precision.confidence:.3g} confidence)"

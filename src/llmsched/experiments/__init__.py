@@ -1,0 +1,1 @@
+"""Experiments on top of comparisons: those of the paper, bad instances, what a predictor is worth."""

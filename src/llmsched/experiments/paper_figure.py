@@ -1,0 +1,58 @@
+"""The figure of the paper's experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..metrics.figure_style import STYLES, light_grid, new_figure
+from .paper import EXPERIMENTS
+from .paper import Row as PaperRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def paper(rows: Sequence[PaperRow]) -> Figure:
+    """The paper's experiments: average latency against the number of requests, a panel per setting of the intervals.
+
+    Lines are means over subsets, bands their 95 % confidence intervals. Raises MissingExtraError without matplotlib.
+    """
+    figure = new_figure(10, 5.8)
+    grid = figure.subplots(2, 3, sharex=True, sharey="row")
+    panels = [*grid[0, :2], *grid[1]]
+    for panel, experiment in zip(panels, EXPERIMENTS, strict=True):
+        spelling = str(experiment.rule)
+        for policy in ("amax", "amin", "hsf"):  # hsf last: its dashes lie on amin, which is often the same line
+            _line(panel, [row for row in rows if (row.intervals, row.policy) == (spelling, policy)])
+        panel.set_title(f"{experiment.number}. {experiment.title}", fontsize=10, loc="left")
+        light_grid(panel)
+    most = max((row.requests for row in rows), default=1)
+    for panel in grid[:, 0]:  # after all lines are there: the other panels of a row share this one's limits
+        panel.set_ylabel("average latency (rounds)")
+        panel.set_ylim(bottom=0)
+        panel.set_xlim(0, most * 1.03)
+    for panel in grid[1]:
+        panel.set_xlabel("requests, all arriving at 0")
+    handles, labels = panels[0].get_legend_handles_labels()
+    memory, subsets = (rows[0].memory, rows[0].subsets) if rows else (0, 0)
+    note = f"KV cache {memory:,} tokens,\nmean of {subsets} random subsets"
+    note += ",\nband: 95 % confidence interval" if subsets > 1 else ""
+    grid[0, 2].axis("off")
+    grid[0, 2].legend(handles, labels, loc="center", frameon=False, title=note, fontsize=11, handlelength=3)
+    return figure
+
+
+def _line(axes: Axes, rows: Sequence[PaperRow]) -> None:
+    if not rows:
+        return
+    policy = rows[0].policy
+    colour, _ = STYLES[policy]
+    dash, marker = ("--", "") if policy == "hsf" else ("-", "o")
+    requests = [row.requests for row in rows]
+    mean, half = (np.array([getattr(row, name) for row in rows]) for name in ("mean_latency", "mean_latency_ci95"))
+    axes.plot(requests, mean, color=colour, markersize=3.5, linewidth=1.5, label=policy, linestyle=dash, marker=marker)
+    axes.fill_between(requests, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)

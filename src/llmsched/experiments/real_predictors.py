@@ -1,0 +1,117 @@
+"""Real predictors to measure: the first half of a file is learned from, the second half gets the predictions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, TraceError
+from ..predict import intervals
+from ..predict.conformal import Number, Side
+from ..predict.feature_tables import read_csv
+from ..workloads.generate import resample
+from ..workloads.workload import Workload
+
+# Columns that say what was to be predicted or when; all others are features, or classes.
+_OUTPUT = "output_tokens"
+_CLASSES = 20  # more different values than these are no classes, if they are not whole numbers
+_NO_FEATURES = (_OUTPUT, "arrival_s", "lower", "upper", "point")
+
+
+def from_classes(path: str | os.PathLike[str], prompts: Workload, coverage: Number, seed: int) -> dict[str, Workload]:
+    """Name -> requests with intervals, for every column of predicted classes in a CSV file.
+
+    Each column is calibrated on the first half with `llmsched.intervals.from_classes`: both bounds, and the lower one
+    alone. Prompts are those of the column ``prompt_tokens``, or else drawn from `prompts`.
+
+    Raises TraceError if the file has no column ``output_tokens`` or no other, InputError for too few rows.
+    """
+    table, early, late, requests = _halves(path, prompts, seed)
+    columns = [name for name in table if name not in (*_NO_FEATURES, "prompt_tokens")]
+    if not columns:
+        raise TraceError("there is no column of classes", os.fspath(path), 1)
+    found = {}
+    sides: tuple[tuple[Side, str], ...] = (("both", ""), ("lower", ", lower bound"))
+    for name in columns:
+        classes = table[name]
+        for side, words in sides:
+            try:
+                known = intervals.from_classes(
+                    classes[early],
+                    table[_OUTPUT][early],
+                    coverage,
+                    side=side,
+                    unseen="pooled",
+                )
+                found[f"{name}{words}"] = requests.with_predictions(known, classes[late])
+            except InputError as error:
+                what = _no_class(classes)
+                why = f"{what}. Leave it out, or use --features, which learns from it" if what else error
+                raise InputError(f"{os.fspath(path)}, column {name!r}: {why}") from None
+    return found
+
+
+def _no_class(values: Sequence[Any]) -> str:
+    """What the values of a column seem to be, if they are many and not whole numbers; empty for what may be classes."""
+    kinds = {type(value) for value in values} - {type(None)}
+    distinct = len(set(values))
+    if distinct <= _CLASSES or kinds not in ({float}, {str}):
+        return ""
+    what = "a number" if kinds == {float} else "text"
+    return f"looks like {what} and not a class: {distinct:,} different values in {len(values):,} rows"
+
+
+def from_features(path: str | os.PathLike[str], prompts: Workload, coverage: Number, seed: int) -> dict[str, Workload]:
+    """Name -> requests with predictions, for the predictors of `llmsched.predict` trained on a CSV file's columns.
+
+    All columns are features but outputs, arrivals and predictions; the length of the prompt is one, if it is there.
+
+    Raises TraceError if the file has no column ``output_tokens`` or no other, InputError for what the predictors
+    refuse, MissingExtraError without scikit-learn.
+    """
+    from ..predict import IntervalClassifier, IntervalRegressor, RequestFeatures
+
+    table, early, late, requests = _halves(path, prompts, seed)
+    features = {name: column for name, column in table.items() if name not in _NO_FEATURES}
+    if not features:
+        raise TraceError("there is no column of features", os.fspath(path), 1)
+    reader, share = RequestFeatures(random_state=seed % 2**32), float(coverage)
+    models: dict[str, Any] = {
+        "quantile regression": IntervalRegressor(share, features=reader),
+        "lower bound alone": IntervalRegressor(share, side="lower", features=reader),
+        "bucket classifier, not calibrated": IntervalClassifier(probability=share, features=reader),
+        "calibrated classifier": IntervalClassifier(probability=share, coverage=share, features=reader),
+    }
+    try:
+        for model in models.values():
+            model.set_params(random_state=seed % 2**32)
+            model.fit({name: column[early] for name, column in features.items()}, table[_OUTPUT][early])
+    except InputError as error:
+        raise InputError(f"{os.fspath(path)}: {error}") from None
+    unseen = {name: column[late] for name, column in features.items()}
+    return {name: requests.with_predictions(model, unseen) for name, model in models.items()}
+
+
+def _halves(
+    path: str | os.PathLike[str], prompts: Workload, seed: int
+) -> tuple[Mapping[str, list[Any]], slice, slice, Workload]:
+    """The table, its first and second half, and the requests of the second."""
+    table = read_csv(path)
+    name = os.fspath(path)
+    if _OUTPUT not in table:
+        raise TraceError(f"there is no column {_OUTPUT!r}; there are {', '.join(table)}", name, 1)
+    n = len(table[_OUTPUT])
+    if n < 2:
+        raise TraceError(f"{n} rows are too few to learn from one half and schedule the other", name)
+    half = n // 2
+    given = table.get("prompt_tokens")
+    prompt = resample(prompts, n - half, seed).prompt if given is None else given[half:]
+    try:
+        requests = Workload(prompt=prompt, output=table[_OUTPUT][half:], source={"path": name})
+        Workload(prompt=np.zeros(half), output=table[_OUTPUT][:half])
+    except InputError as error:
+        raise TraceError(str(error), name) from None
+    return table, slice(0, half), slice(half, n), requests

@@ -1,9 +1,0 @@
-"""The formats of `llmsched.traces`: what each is (`table`), and how its files are read and written.
-
-Every text format is read twice over by two readers that must agree. The fast one takes a block of lines at once and
-gives up (None) at the slightest doubt; the careful one takes row by row, names what is wrong with a row, and is the
-definition of the format. The careful one only sees the blocks that the fast one gave up on.
-"""
-
-BLOCK = 1 << 20  # bytes of text that are parsed at once: large enough to be fast, small enough to bound the memory
-BATCH = 1 << 16  # rows that are held as Python objects at once

@@ -1,0 +1,1 @@
+"""What results mean: comparisons, what users feel, energy, capacity, and their figures."""

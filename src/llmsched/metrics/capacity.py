@@ -1,0 +1,398 @@
+"""Capacity: the highest arrival rate, or the smallest cache, at which a service keeps its targets.
+
+    found = ls.capacity.highest_rate(workload, "fcfs", slo={"ttft": 1.0, "tpot": 0.1}, memory=16_492,
+                                     clock="llama2-70b-2xa100")
+    print(found)            # 5.65 requests/s (95 % CI 5.15 to 6.01): ...
+
+"Keeps" means: at least a share of the requests (`attainment`, 90 % unless told otherwise) meets every target. What is
+tried is simulated in several replications, each a random draw of requests and of the gaps between them, the same ones
+every time. The answer is found by bisection on the mean share over the replications, and the ends of its confidence
+interval by bisection on the ends of the confidence interval of that mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import InputError, NotFinishedError
+from ..policy import Policy
+from ..policy import named as named_policy
+from ..simulation.clock import Clock
+from ..simulation.clock import named as named_clock
+from ..simulation.problem import lower
+from ..simulation.run import simulate
+from ..workloads import generate
+from ..workloads.argument_checks import LARGEST_SEED, whole
+from ..workloads.columns import FloatArray
+from ..workloads.random_streams import raw_stream
+from ..workloads.workload import Workload
+from . import service
+from .confidence import mean_and_half_width
+
+__all__ = ["Capacity", "highest_rate", "smallest_memory"]
+
+#: Called now and then with (simulations done, simulations in all: a guess).
+Progress = Callable[[int, int], None]
+
+_DOUBLINGS = 24  # a bracket that has grown or shrunk so often is taken for unbounded: one by one, or all at once
+_USUAL_PROBES = 25  # rates or memories that are tried
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Capacity:
+    """What `highest_rate` or `smallest_memory` found.
+
+    Attributes
+    ----------
+    quantity
+        ``"rate"`` (requests per second; per round without a clock) or ``"memory"`` (tokens of cache).
+    value
+        The answer. A rate is infinite if the targets hold even if all requests come at once, and 0 if they do not even
+        if they come one by one; a memory is infinite if no memory is enough.
+    low, high
+        95 % confidence interval: where the lower and the upper end of the interval of the mean share of requests that
+        meet the targets (Student's t over replications) cross `attainment`. NaN for a single replication.
+    attained, attained_ci95
+        Share of the requests that meet every target at `value`, the mean over replications (NaN if `value` is 0 or
+        infinite), and half the width of its 95 % confidence interval.
+    probes
+        All that was tried: (rate or memory, mean share, half the width of its interval), in order.
+    above_capacity
+        In how many replications requests pile up at `value` although the targets hold: these runs are too short, or
+        the targets too loose, to show it, and a longer one would hold less.
+    stable_rate
+        Mean of the rates that those replications could serve for ever (see `llmsched.service.Overload`); else NaN.
+    slo, attainment, policy, memory, rate, requests, replications
+        What was asked: targets and the share that has to meet them, the policy's name, the cache and the rate (the one
+        that was searched for is None), requests in a replication, and replications.
+    simulations
+        How many it took.
+    unit
+        Of time: "s", or "round" without a clock.
+    """
+
+    quantity: Literal["rate", "memory"]
+    value: float
+    low: float
+    high: float
+    attained: float
+    attained_ci95: float
+    probes: tuple[tuple[float, float, float], ...]
+    above_capacity: int
+    stable_rate: float
+    slo: Mapping[str, float]
+    attainment: float
+    policy: str
+    memory: int | None
+    rate: float | None
+    requests: int
+    replications: int
+    simulations: int
+    unit: str
+
+    def __repr__(self) -> str:
+        return f"Capacity({self})"
+
+    def __str__(self) -> str:
+        what = f"requests/{self.unit}" if self.quantity == "rate" else "tokens of cache"
+        targets = ", ".join(f"{name} <= {limit:g}" for name, limit in self.slo.items())
+        spread = "" if math.isnan(self.low) else f" (95 % CI {self.low:.4g} to {self.high:.4g})"
+        return f"{self.value:.4g} {what}{spread}: {self.policy}, {self.attainment:.0%} of requests with {targets}"
+
+    def record(self) -> dict[str, Any]:
+        """The answer as plain values; None for what there is not or is infinite."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values |= {"slo": dict(self.slo), "probes": [[_finite(value) for value in probe] for probe in self.probes]}
+        return {name: _finite(value) for name, value in values.items()}
+
+
+def highest_rate(
+    workload: Workload,
+    policy: str | Policy = "fcfs",
+    *,
+    slo: Mapping[str, float],
+    memory: int,
+    attainment: float = 0.9,
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+    requests: int | None = None,
+    replications: int = 10,
+    seed: int = 0,
+    tolerance: float = 0.01,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Capacity:
+    """The highest rate of Poisson arrivals at which `attainment` of the requests meet every target of `slo`.
+
+    Parameters
+    ----------
+    workload
+        Requests to draw from, with replacement and each on its own: neither their arrivals nor their order count. A
+        trace whose lengths drift over the day holds less than such draws.
+    policy, memory, clock, max_batch, block, prefill_budget
+        As for `llmsched.simulate`.
+    slo
+        Targets: metric -> the most it may be (see `llmsched.service.METRICS`), at least one.
+    attainment
+        Share of the requests that has to meet all of them, in (0, 1].
+    requests
+        Requests in a replication; as many as in the workload unless told otherwise. Short ones hold higher rates.
+    replications
+        At least 1; a confidence interval needs 2.
+    seed
+        Governs draws, gaps and ties.
+    tolerance
+        How near, as a share of it, an answer is closed in on.
+    threads
+        Simulations at a time; None for one per processor. The answer does not depend on it.
+    progress
+        Called now and then with (simulations done, simulations in all: a guess).
+
+    Raises
+    ------
+    InputError
+        A number is out of range, a target unknown or absent, or the workload empty.
+    MissingPredictionError, MemoryTooSmallError
+        As `llmsched.simulate`.
+    """
+    search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
+    search.machine(memory, clock, max_batch, block, prefill_budget)
+    return search.answer("rate", memory, None, progress)
+
+
+def smallest_memory(
+    workload: Workload,
+    policy: str | Policy = "fcfs",
+    *,
+    slo: Mapping[str, float],
+    rate: float | None = None,
+    attainment: float = 0.9,
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+    requests: int | None = None,
+    replications: int = 10,
+    seed: int = 0,
+    tolerance: float = 0.01,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Capacity:
+    """The smallest cache with which `attainment` of the requests meet every target of `slo`.
+
+    Parameters are those of `highest_rate`, and `rate`, that of the Poisson arrivals. Without a rate, requests arrive as
+    the workload says and are not drawn at random: replications differ in how ties are broken alone.
+
+    Raises what `highest_rate` raises.
+    """
+    search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
+    search.machine(None, clock, max_batch, block, prefill_budget)
+    if rate is not None:
+        generate.poisson(workload.head(0), rate)  # refuses a rate that is none
+    elif requests is not None:
+        raise InputError("requests are drawn at random at a given rate only: give a rate, or leave requests out")
+    return search.answer("memory", None, rate, progress)
+
+
+class _Search:
+    """One question under way."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        policy: str | Policy,
+        slo: Mapping[str, float],
+        attainment: float,
+        requests: int | None,
+        replications: int,
+        seed: int,
+        tolerance: float,
+        threads: int | None,
+    ) -> None:
+        if not isinstance(workload, Workload):
+            raise InputError(f"expected a llmsched.Workload, not {type(workload).__name__}")
+        if not len(workload):
+            raise InputError("there is nothing to serve: the workload has no requests")
+        self.slo = service.limits(slo)
+        if not self.slo:
+            raise InputError('give at least one target, such as slo={"ttft": 1.0, "tpot": 0.1}')
+        for name, value in (("attainment", attainment), ("tolerance", tolerance)):
+            if not (isinstance(value, (int, float)) and 0 < value <= 1):
+                raise InputError(f"{name}={value!r} must be a number greater than 0, up to 1")
+        self.workload, self.policy, self.attainment, self.tolerance = (
+            workload,
+            named_policy(policy),
+            attainment,
+            tolerance,
+        )
+        self.requests = len(workload) if requests is None else whole("requests", requests, 1)
+        self.replications = whole("replications", replications, 1)
+        seed = whole("seed", seed, 0, LARGEST_SEED)
+        self.seeds = [int(s) for s in raw_stream(seed, "capacity", self.replications)]
+        self.threads = os.cpu_count() or 1 if threads is None else whole("threads", threads, 1)
+        self.tried: dict[float, tuple[FloatArray, FloatArray]] = {}  # shares and stable rates of the replications
+
+    def machine(
+        self,
+        memory: int | None,
+        clock: str | Clock | None,
+        max_batch: int | None,
+        block: int,
+        prefill_budget: int | None,
+    ) -> None:
+        self.options: dict[str, Any] = {"clock": named_clock(clock), "max_batch": max_batch, "block": block}
+        self.options |= {"prefill_budget": prefill_budget}
+        block = whole("block", block, 1)
+        enough = self.workload.extent.request
+        self.least = enough + -enough % block  # every request fits
+        lower(self.workload, self.policy, self.least if memory is None else memory, 0, **self.options)
+
+    def answer(
+        self, quantity: Literal["rate", "memory"], memory: int | None, rate: float | None, progress: Progress | None
+    ) -> Capacity:
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="llmsched") as pool:
+
+            def shares(tried: float) -> FloatArray:
+                """Of each replication, the share of its requests that meet the targets."""
+                if tried not in self.tried:
+                    at = (tried, memory) if memory is not None else (rate, int(tried))
+                    seen = list(pool.map(lambda k: self.served(k, *at), range(self.replications)))
+                    self.tried[tried] = (np.array([s for s, _ in seen]), np.array([r for _, r in seen]))
+                    if progress is not None:
+                        done = len(self.tried)
+                        progress(done * self.replications, max(done + 1, _USUAL_PROBES) * self.replications)
+                return self.tried[tried][0]
+
+            def holds(side: int) -> Callable[[float], bool]:
+                """Whether the mean share (side 0), or an end of its interval (-1, 1), is enough."""
+
+                def enough(tried: float) -> bool:
+                    mean, half = mean_and_half_width(shares(tried))
+                    return mean + (side * half if side else 0.0) >= self.attainment
+
+                return enough
+
+            find: Callable[[Callable[[float], bool]], float]
+            if memory is not None:
+                guess = self.first_guess(memory)
+                find = partial(_largest, guess=guess, tolerance=self.tolerance)
+            else:
+                most = self.everything(rate)
+                find = partial(_smallest, least=self.least, most=most, tolerance=self.tolerance)
+            value = find(holds(0))
+            ends = [math.nan, math.nan]
+            if self.replications > 1:
+                ends = sorted([find(holds(-1)), find(holds(1))])
+                ends = [min(ends[0], value), max(ends[1], value)]
+            attained = (math.nan, math.nan)
+            stable = np.array([])
+            if 0 < value < math.inf:
+                attained = mean_and_half_width(shares(value))
+                stable = self.tried[value][1][~np.isnan(self.tried[value][1])]
+        probes = tuple((at, *mean_and_half_width(self.tried[at][0])) for at in sorted(self.tried))
+        return Capacity(
+            quantity=quantity,
+            value=value,
+            low=ends[0],
+            high=ends[1],
+            attained=attained[0],
+            attained_ci95=attained[1],
+            probes=probes,
+            above_capacity=len(stable),
+            stable_rate=float(stable.mean()) if len(stable) else math.nan,
+            slo=self.slo,
+            attainment=self.attainment,
+            policy=self.policy.name,
+            memory=memory,
+            rate=rate,
+            requests=self.requests,
+            replications=self.replications,
+            simulations=len(self.tried) * self.replications,
+            unit="round" if self.options["clock"] is None else "s",
+        )
+
+    def drawn(self, k: int, rate: float | None) -> Workload:
+        """The requests of replication k; the gaps between them scale with the rate and are else the same."""
+        if rate is None:
+            return self.workload
+        requests = generate.resample(self.workload, self.requests, self.seeds[k])
+        return requests if math.isinf(rate) else generate.poisson(requests, rate, self.seeds[k])
+
+    def served(self, k: int, rate: float | None, memory: int) -> tuple[float, float]:
+        """What replication k sees: the share that meets the targets (0 if it does not finish), and the stable rate if
+        requests pile up, else NaN."""
+        try:
+            result = simulate(
+                self.drawn(k, rate), self.policy, memory=memory, seed=self.seeds[k], record="tokens", **self.options
+            )
+        except NotFinishedError:
+            return 0.0, math.nan
+        seen = service.metrics(result, self.slo)
+        return seen.goodput, seen.overload.stable_rate if seen.overload else math.nan
+
+    def first_guess(self, memory: int) -> float:
+        """Requests that are served per unit of time if all come at once; anything positive would do."""
+        try:
+            result = simulate(self.drawn(0, math.inf), self.policy, memory=memory, seed=self.seeds[0], **self.options)
+        except NotFinishedError:
+            return 1.0
+        return self.requests / result.makespan
+
+    def everything(self, rate: float | None) -> int:
+        """A memory that holds all requests of any replication at once."""
+        block = int(self.options["block"])
+        drawn = [self.drawn(k, rate) for k in range(self.replications)]
+        tokens = max(int(w.prompt.sum() + w.output.sum()) + block * len(w) for w in drawn)
+        return max(self.least, tokens - tokens % block)
+
+
+def _largest(enough: Callable[[float], bool], guess: float, tolerance: float) -> float:
+    """The largest rate that is enough, to `tolerance`; 0 or infinity if none or any is."""
+    if enough(math.inf):
+        return math.inf
+    low = high = guess
+    if enough(guess):
+        for _ in range(_DOUBLINGS):
+            low, high = high, 2 * high
+            if not enough(high):
+                break
+        else:
+            return math.inf
+    else:
+        for _ in range(_DOUBLINGS):
+            low, high = low / 2, low
+            if enough(low):
+                break
+        else:
+            return 0.0
+    while high > low * (1 + tolerance):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if enough(middle) else (low, middle)
+    return low
+
+
+def _smallest(enough: Callable[[float], bool], least: int, most: int, tolerance: float) -> float:
+    """The smallest memory from `least` to `most` that is enough, to `tolerance`; infinity if none is."""
+    low, high = least - 1, least
+    while not enough(high):
+        if high >= most:
+            return math.inf
+        low, high = high, min(2 * high, most)
+    while high - low > max(1, int(tolerance * low)):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return float(high)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,234 @@
+"""compare(): several policies on one workload, a row each. A policy that does not finish says so; the others stand.
+
+compare(workload, ["hsf", "amax", "amin"], memory=16492)["amin"].ratio
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..errors import MissingPredictionError, NotFinishedError
+from ..optimum.lower_bounds import LowerBound, lower_bound
+from ..policy import Policy, named
+from ..simulation.clock import Clock
+from ..simulation.result import Result
+from ..simulation.run import Engine, simulate
+from ..workloads.workload import Workload
+
+__all__ = ["COLUMNS", "DEFAULT_POLICIES", "Comparison", "Row", "compare"]
+
+#: Llama-2-70B on two A100: the value of the companion paper (arXiv 2502.07115); this one prints none.
+MEMORY = 16492
+
+#: What is compared when nothing is said: the policies of the paper and its companion, a first-come one, and `hsf` to
+#: measure them by. Other named ones are variants of these, or read more of the truth.
+DEFAULT_POLICIES = (
+    "hsf", "amax", "amin", "amin-doubling", "aell", "mcsf", "mc-benchmark", "fcfs", "protection", "clearing",
+)  # fmt: skip
+
+#: The columns of `Row.record`, in order: all rows have all of them.
+COLUMNS = (
+    "policy",
+    "finished",
+    "requests",
+    "completed",
+    "mean_latency",
+    "p50_latency",
+    "p90_latency",
+    "p99_latency",
+    "max_latency",
+    "total_latency",
+    "ratio",
+    "gap",
+    "makespan",
+    "rounds",
+    "evictions",
+    "evicted_requests",
+    "wasted_tokens",
+    "wasted_share",
+    "peak_memory",
+    "peak_share",
+    "error",
+)
+
+#: Called a few times a second with the running policy's label, and (requests completed, requests in all) over all runs.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """What one policy did.
+
+    Attributes
+    ----------
+    policy
+        Its label: the name, or the key it was given under.
+    requests
+        Requests in the workload.
+    result
+        The simulation, or None if the policy could not run to the end.
+    error
+        Why there is no result: `NotFinishedError` or `MissingPredictionError`.
+    ratio
+        Mean latency over that of the baseline; NaN where either is missing.
+    gap
+        Total latency is at most this share above that of any schedule (`llmsched.lower_bound`); NaN without a result.
+        A cap on the batch, blocks of cache and chunked prefill only rule schedules out: the bound holds with them too.
+    """
+
+    policy: str
+    requests: int
+    result: Result | None
+    error: NotFinishedError | MissingPredictionError | None = None
+    ratio: float = math.nan
+    gap: float = math.nan
+
+    @property
+    def completed(self) -> int:
+        """How many requests completed."""
+        if self.result is not None:
+            return len(self.result)
+        return self.requests - self.error.remaining if isinstance(self.error, NotFinishedError) else 0
+
+    def record(self) -> dict[str, Any]:
+        """The row as plain values under the names of `COLUMNS`; None for what there is not (never NaN)."""
+        values: dict[str, Any] = dict.fromkeys(COLUMNS)
+        if self.result is not None:
+            values |= {k: v for k, v in self.result.summary().items() if k in values}
+        elif isinstance(self.error, NotFinishedError):
+            values["rounds"] = self.error.round
+        values |= {"policy": self.policy, "finished": self.result is not None, "requests": self.requests}
+        values |= {"completed": self.completed, "ratio": self.ratio, "gap": self.gap}
+        values["error"] = str(self.error) if self.error else None
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Rows of `compare`, in the order the policies were given, and what they were run with.
+
+    `baseline` is the label of the policy that ratios refer to, `baseline_latency` its mean latency, NaN if it has none.
+    """
+
+    rows: tuple[Row, ...]
+    workload: Workload
+    memory: int
+    seed: int | None
+    engine: str
+    baseline: str | None
+    baseline_latency: float
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __getitem__(self, policy: str) -> Row:
+        for row in self.rows:
+            if row.policy == policy:
+                return row
+        raise KeyError(policy)
+
+    def ranked(self) -> list[Row]:
+        """The rows by mean latency, smallest first; those without a result last."""
+
+        def key(row: Row) -> tuple[bool, float]:
+            latency = row.result.mean_latency if row.result is not None else math.nan
+            return (row.result is None, 0.0 if math.isnan(latency) else latency)
+
+        return sorted(self.rows, key=key)
+
+    def records(self) -> list[dict[str, Any]]:
+        """`ranked` as plain dicts, ready for JSON, CSV or a dataframe."""
+        return [row.record() for row in self.ranked()]
+
+
+def compare(
+    workload: Workload,
+    policies: Iterable[str | Policy] | Mapping[str, str | Policy] = DEFAULT_POLICIES,
+    *,
+    memory: int,
+    seed: int | None = 0,
+    engine: Engine = "compiled",
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+    record: Collection[str] = (),
+    baseline: str | Policy | None = "hsf",
+    max_rounds: int | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Simulate each policy on `workload` with the same memory and seed.
+
+    Parameters
+    ----------
+    workload, memory, seed, engine, clock, max_batch, block, prefill_budget, record, max_rounds
+        As for `llmsched.simulate`. Predictions are not invented: see `with_midpoints` for policies that need a point.
+    policies
+        Names or policies, or a mapping from a label to either. A policy given twice is run once.
+    baseline
+        Ratios of mean latency refer to this policy; it is run too if it is not among `policies`. None: no ratios.
+    progress
+        Called a few times a second with (label, requests completed, requests in all), counted over all policies.
+
+    Raises
+    ------
+    PolicyError, WorkloadError, InputError
+        The input cannot be simulated by any policy. What concerns one policy alone (`NotFinishedError`,
+        `MissingPredictionError`) stands in its row instead.
+    """
+    wanted = _labelled(policies)
+    chosen = dict(wanted)
+    label = None if baseline is None else next(iter(_labelled([baseline])))
+    if baseline is not None and label is not None and label not in chosen:
+        chosen[label] = named(baseline)
+    options: dict[str, Any] = {"engine": engine, "clock": clock, "max_batch": max_batch, "block": block}
+    options |= {"prefill_budget": prefill_budget, "record": record, "max_rounds": max_rounds}
+    total = len(workload) * len(chosen)
+    rows: dict[str, Row] = {}
+    for done, (name, policy) in enumerate(chosen.items()):
+        report = None if progress is None else _shifted(progress, name, done * len(workload), total)
+        if report is not None:
+            report(0, len(workload))
+        try:
+            result = simulate(workload, policy, memory=memory, seed=seed, progress=report, **options)
+        except (NotFinishedError, MissingPredictionError) as error:
+            rows[name] = Row(name, len(workload), None, error)
+        else:
+            rows[name] = Row(name, len(workload), result)
+        if report is not None:
+            report(len(workload), len(workload))
+    latency = _mean_latency(rows[label]) if label is not None else math.nan
+    bound = lower_bound(workload, memory, iterations=0, clock=clock)
+    compared = tuple(
+        dataclasses.replace(row, ratio=_mean_latency(row) / latency, gap=_gap(row, bound))
+        for row in (rows[name] for name in wanted)
+    )
+    return Comparison(compared, workload, memory, seed, engine, label, latency)
+
+
+def _labelled(policies: Iterable[str | Policy] | Mapping[str, str | Policy]) -> dict[str, Policy]:
+    if isinstance(policies, Mapping):
+        return {label: named(policy) for label, policy in policies.items()}
+    if isinstance(policies, (str, Policy)):
+        policies = [policies]
+    return {policy if isinstance(policy, str) else policy.name: named(policy) for policy in policies}
+
+
+def _shifted(progress: Progress, label: str, before: int, total: int) -> Callable[[int, int], None]:
+    return lambda completed, _: progress(label, before + completed, total)
+
+
+def _gap(row: Row, bound: LowerBound) -> float:
+    if row.result is None or not row.requests:
+        return math.nan
+    return bound.gap(row.result.total_latency, row.result.policy)
+
+
+def _mean_latency(row: Row) -> float:
+    return math.nan if row.result is None else row.result.mean_latency

@@ -1,0 +1,305 @@
+"""Figures (extra `plot`): matplotlib Figure objects, without pyplot and without any global state.
+
+    figure_style.save(figures.comparison(compare(workload, memory=16492)), "comparison.png")
+
+A policy has the same colour everywhere, from Okabe and Ito's palette, which colour-blind people can tell apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, NotFinishedError
+from ..simulation.result import Result
+from . import energy, service
+from .compare import Comparison
+from .compare import Row as ComparisonRow
+from .figure_style import (
+    _BLACK,
+    _BLUE,
+    _GREEN,
+    _ORANGE,
+    _RED,
+    _SKY,
+    FORMATS,
+    STYLES,
+    check_path,
+    light_grid,
+    new_figure,
+    require_matplotlib,
+    save,
+    styles_of,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "FORMATS",
+    "STYLES",
+    "check_path",
+    "comparison",
+    "require_matplotlib",
+    "save",
+    "timeline",
+    "tradeoff",
+]
+
+
+_ECDF_POINTS = 2000  # enough for any eye; a million steps would make an SVG of 100 MB
+_ROUNDS = 3000  # rounds that are drawn one by one; more are put together
+_BINS = 800  # so many pieces of time are drawn then
+_GANTT = 60  # requests that a Gantt chart can show
+
+
+def comparison(compared: Comparison) -> Figure:
+    """Mean latency of each policy as bars, and the distribution of latency behind it.
+
+    Raises MissingExtraError without matplotlib.
+    """
+    rows = compared.ranked()
+    figure = new_figure(10, max(3.6, 1.6 + 0.3 * len(rows)))
+    bars, curves = figure.subplots(1, 2, width_ratios=[1, 1.25])
+    styles = styles_of([row.policy for row in rows])
+    _bars(bars, rows, styles, compared.baseline)
+    _ecdf(curves, rows, styles)
+    handles, labels = curves.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
+    figure.suptitle(
+        f"{len(compared.workload):,} requests, {compared.memory:,} tokens of KV cache", x=0.01, ha="left", fontsize=11
+    )
+    return figure
+
+
+def timeline(result: Result) -> Figure:
+    """Use of the cache, batch size, queue and evictions over time; for up to 60 requests a Gantt chart as well.
+
+    The run must be recorded with ``record="timeline"``, and with ``"tokens"`` for the Gantt chart. Of long runs, means
+    over short pieces of time are drawn, and lightly behind them the largest values.
+
+    Raises InputError without a timeline, MissingExtraError without matplotlib.
+    """
+    if not isinstance(result, Result):
+        raise InputError(f"expected a llmsched.Result, not {type(result).__name__}")
+    if result.timeline is None:
+        raise InputError('the run has no timeline: simulate(..., record=("timeline", "tokens")) keeps one')
+    chart = result.tokens is not None and 0 < len(result) <= _GANTT
+    heights = {"memory": 2.2, "batch": 1.3, "waiting": 1.3}
+    heights |= {"evictions": 1.0} if result.total_evictions else {}
+    heights |= {"gantt": 0.4 + 0.16 * len(result)} if chart else {}
+    figure = new_figure(10, 1.0 + sum(heights.values()))
+    rows = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights.values()))
+    panels: dict[str, Axes] = dict(zip(heights, rows[:, 0], strict=True))
+    rounds = _rounds(result)
+    for name, colour, label in (
+        ("memory", _BLUE, "KV cache (%)"),
+        ("batch", _GREEN, "running"),
+        ("waiting", _ORANGE, "waiting"),
+    ):
+        _level(panels[name], rounds, name, colour, 100 / result.memory if name == "memory" else 1.0)
+        panels[name].set_ylabel(label)
+        panels[name].set_ylim(0, max(1.0, panels[name].get_ylim()[1]))
+    panels["memory"].set_ylim(0, 104)
+    panels["memory"].axhline(100, color=_BLACK, linewidth=0.8, linestyle=":")
+    if "evictions" in panels:
+        gone = rounds["evictions"] > 0
+        panels["evictions"].vlines(rounds["begin"][gone], 0, rounds["evictions"][gone], color=_RED, linewidth=1.2)
+        panels["evictions"].set_ylabel("evictions")
+        panels["evictions"].set_ylim(0, max(1.0, panels["evictions"].get_ylim()[1]))
+    if chart:
+        _gantt(panels["gantt"], result)
+    for axes in panels.values():
+        light_grid(axes)
+        axes.locator_params(axis="y", integer=True)
+    lowest = rows[-1, 0]
+    lowest.set_xlabel("seconds" if result.clock is not None else "rounds")
+    lowest.set_xlim(0, max(result.makespan, 1e-9))
+    figure.suptitle(
+        f"{result.policy.name}: {len(result):,} request{'' if len(result) == 1 else 's'}, "
+        f"{result.memory:,} tokens of KV cache, "
+        f"{result.total_evictions:,} eviction{'' if result.total_evictions == 1 else 's'}",
+        x=0.01, ha="left", fontsize=11,
+    )  # fmt: skip
+    return figure
+
+
+def tradeoff(
+    runs: Mapping[str, Result | Sequence[Result]],
+    power: str | energy.Power,
+    *,
+    metric: str = "e2e",
+    q: float = 99,
+) -> Figure:
+    """Latency against energy: a point for each run, by label; several of one label are joined by a line.
+
+    The runs must be recorded with ``record="tokens"`` and a clock. Across is joules per output token, all included; up
+    is the `q`-th percentile of `metric` (one of `llmsched.service.METRICS`) in seconds. Points of a line are marked
+    with the memory or the cap on the batch, if that is what tells them apart.
+
+    Raises what `llmsched.energy.metrics` and `llmsched.service.metrics` raise; MissingExtraError without matplotlib.
+    """
+    figure = new_figure(7.5, 4.8)
+    axes = figure.subplots()
+    styles = styles_of(list(runs))
+    what, marks = "", []
+    for label, given in runs.items():
+        line = [given] if isinstance(given, Result) else list(given)
+        across = [energy.metrics(result, power).joules_per_token for result in line]
+        up = [float(service.metrics(result).percentile(metric, q)) for result in line]
+        colour, dash = styles[label]
+        axes.plot(across, up, color=colour, linestyle=dash, linewidth=1.4, marker="o", markersize=5, label=label)
+        differs, texts = _told_apart(line)
+        what = differs or what
+        marks += [(x, y, text, colour) for x, y, text in zip(across, up, texts, strict=True)]
+    _label(axes, marks)
+    axes.set_xlabel("joules per output token")
+    axes.set_ylabel(f"p{q:g} {metric} ({'ratio' if metric == 'slowdown' else 'seconds'})")
+    axes.margins(0.1)
+    light_grid(axes)
+    if runs:
+        axes.legend(frameon=False, handlelength=2.6)
+    model = f"power model {power}" if isinstance(power, str) else "a power model of one's own"
+    numbers = f"; numbers: {what}" if what else ""
+    axes.set_title(f"latency against energy ({model}){numbers}", fontsize=10, loc="left")
+    return figure
+
+
+def _label(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write a text beside each point (x, y, text, colour), but no text twice in nearly the same place."""
+    spans = [max(column) - min(column) or 1.0 for column in list(zip(*marks, strict=True))[:2]]
+    written: list[tuple[float, float, str]] = []
+    for x, y, text, colour in marks:
+        near = (
+            text == other and abs(x - at) < 0.06 * spans[0] and abs(y - up) < 0.06 * spans[1]
+            for at, up, other in written
+        )
+        if not any(near):
+            axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+            written.append((x, y, text))
+
+
+def _told_apart(line: Sequence[Result]) -> tuple[str, list[str]]:
+    """What differs along a line of runs, a limit of the batch or else the memory, and its values; else nothing."""
+    limits = (("max_batch", "cap on the batch"), ("prefill_budget", "prefill budget"), ("memory", "tokens of cache"))
+    for name, words in limits:
+        values = [getattr(result, name) for result in line]
+        if len(set(values)) > 1:
+            return words, ["none" if value is None else f"{value:,}" for value in values]
+    return "", [""] * len(line)
+
+
+def _rounds(result: Result) -> dict[str, np.ndarray[Any, Any]]:
+    """Begin, end and what `timeline` draws of every round; pieces of time instead, if there are too many rounds."""
+    assert result.timeline is not None
+    rows = result.timeline.expand()
+    rounds = {"begin": rows["time"], "end": rows["time"] + rows["duration"]}
+    rounds |= {name: rows[name] for name in ("memory", "batch", "waiting", "evictions")}
+    if len(rows["time"]) <= _ROUNDS:
+        return rounds
+    edges = np.linspace(0, result.makespan, _BINS + 1)
+    place = np.clip(np.searchsorted(edges, rounds["begin"], side="right") - 1, 0, _BINS - 1)
+    binned = {"begin": edges[:-1], "end": edges[1:], "evictions": np.bincount(place, rounds["evictions"], _BINS)}
+    for name in ("memory", "batch", "waiting"):
+        # The integral over time, which grows during rounds alone, and its differences between the edges.
+        spent = np.repeat(np.cumsum(rounds[name] * rows["duration"]), 2)
+        time = np.column_stack([rounds["begin"], rounds["end"]]).ravel()
+        up_to = np.interp(edges, time, np.concatenate([[0.0], spent[:-1]]))
+        lasting = np.searchsorted(rounds["begin"], edges[:-1], side="right") - 1  # what runs at an edge
+        goes_on = (lasting >= 0) & (rounds["end"][lasting] > edges[:-1])
+        most = np.where(goes_on, rounds[name][lasting], 0).astype(np.float64)
+        np.maximum.at(most, place, rounds[name])
+        binned |= {name: np.diff(up_to) / edges[1], f"{name} at most": most}
+    return binned
+
+
+def _level(axes: Axes, rounds: Mapping[str, np.ndarray[Any, Any]], name: str, colour: str, scale: float) -> None:
+    begin, end = rounds["begin"], rounds["end"]
+    if not len(begin):
+        return
+    idle = np.flatnonzero(np.append(begin[1:] > end[:-1] + 1e-9 * end[-1], True))
+    time = np.insert(begin, idle + 1, end[idle])
+
+    def steps(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.insert(values.astype(np.float64) * scale, idle + 1, 0.0)
+
+    if f"{name} at most" in rounds:
+        axes.fill_between(time, steps(rounds[f"{name} at most"]), step="post", color=colour, alpha=0.2, linewidth=0)
+    axes.plot(time, steps(rounds[name]), color=colour, linewidth=1.2, drawstyle="steps-post")
+
+
+def _gantt(axes: Axes, result: Result) -> None:
+    """A row per request, by arrival: waiting, running, and running in vain."""
+    log = service.attempts(result)
+    order = np.lexsort((result.start, result.workload.arrival))
+    row = np.empty(len(result), np.int64)
+    row[order] = np.arange(len(result))
+    places = row[log.request]
+    arrival = result.workload.arrival
+    axes.barh(row, result.completion - arrival, left=arrival, height=0.25, color="#cccccc", label="waiting")
+    lost = ~log.completes & (result.policy.resume == "restart")
+    stopped = ~log.completes & ~lost
+    for mask, colour, label in (
+        (log.completes, _GREEN, "running, completes"),
+        (stopped, _SKY, "running, evicted, tokens kept"),
+        (lost, _RED, "running, evicted, tokens lost"),
+    ):
+        if mask.any():
+            begin, wide = log.begin[mask], log.end[mask] - log.begin[mask]
+            edges = np.where(wide > 0.01 * result.makespan, "white", colour)  # or a narrow bar would be all edge
+            bars = axes.barh(places[mask], wide, left=begin, height=0.7, color=colour, label=label, linewidth=0.4)
+            for bar, edge in zip(bars, edges.tolist(), strict=True):
+                bar.set_edgecolor(edge)
+    axes.set_ylim(len(result) - 0.4, -0.6)
+    axes.set_ylabel("requests by arrival")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=4, fontsize=8)
+
+
+def _bars(
+    axes: Axes, rows: Sequence[ComparisonRow], styles: Mapping[str, tuple[str, str]], baseline: str | None
+) -> None:
+    latency = [0.0 if row.result is None else float(np.nan_to_num(row.result.mean_latency)) for row in rows]
+    places = range(len(rows))
+    axes.barh(places, latency, color=[styles[row.policy][0] for row in rows], height=0.7)
+    for place, row, value in zip(places, rows, latency, strict=True):
+        axes.text(value, place, f" {_beside(row)}", va="center", fontsize=9)
+    axes.margins(x=0.14)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"mean latency ({_unit(rows)})")
+    if baseline and not all(math.isnan(row.ratio) for row in rows):
+        axes.set_title(f"mean latency and its ratio to {baseline}", fontsize=10, loc="left")
+    light_grid(axes)
+    axes.grid(visible=False, axis="y")
+    axes.set_yticks(places, [row.policy for row in rows])
+    axes.invert_yaxis()
+
+
+def _unit(rows: Sequence[ComparisonRow]) -> str:
+    return "seconds" if any(row.result is not None and row.result.clock is not None for row in rows) else "rounds"
+
+
+def _beside(row: ComparisonRow) -> str:
+    if row.result is None:
+        return "does not finish" if isinstance(row.error, NotFinishedError) else "cannot run"
+    return "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
+
+
+def _ecdf(axes: Axes, rows: Sequence[ComparisonRow], styles: Mapping[str, tuple[str, str]]) -> None:
+    for row in rows:
+        if row.result is None or not len(row.result):
+            continue
+        share = np.linspace(0, 1, min(len(row.result), _ECDF_POINTS) + 1)[1:]
+        latency = np.quantile(row.result.latency, share, method="inverted_cdf")
+        colour, dash = styles[row.policy]
+        axes.plot(latency, share, color=colour, linestyle=dash, linewidth=1.6, label=row.policy, drawstyle="steps-post")
+    axes.set_xlabel(f"latency ({_unit(rows)})")
+    axes.set_ylabel("share of requests that took no longer")
+    axes.set_ylim(0, 1.01)
+    axes.set_xscale("log")
+    axes.set_title("distribution of latency", fontsize=10, loc="left")
+    light_grid(axes)

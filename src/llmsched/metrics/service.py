@@ -1,0 +1,413 @@
+"""What users of a service feel, and what its operator pays attention to, of a run recorded with ``record="tokens"``.
+
+    result = ls.simulate(workload, "fcfs", memory=60_000, clock="llama2-70b-2xa100", record=("tokens", "timeline"))
+    service = ls.service.metrics(result, slo={"ttft": 1.0, "tpot": 0.1})
+    service.goodput, service.percentile("ttft", 99), service.summary()
+
+Times are in seconds with a clock, else in rounds. Everything is vectorised over attempts (stays in the batch) and
+rounds: a million of each take well under a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError, nearest
+from ..simulation.dataframes import Columns
+from ..simulation.result import Result
+from ..workloads.columns import FloatArray, IntArray
+from .attempts import Attempts, attempts
+
+__all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "limits", "metrics", "parse_slo"]
+
+#: What is measured of every request, by name: what it is. An SLO sets upper limits to any of them.
+METRICS: Mapping[str, str] = {
+    "ttft": "time to first token: from arrival to the end of the round that generated it",
+    "tpot": "time per output token: mean time between new tokens; NaN for outputs of one token",
+    "gap": "the longest time between two new tokens, which preemption stretches; NaN for outputs of one token",
+    "e2e": "end-to-end latency: from arrival to completion",
+    "queueing": "time from arrival to the first admission",
+    "wait": "the longest uninterrupted wait for a place in the batch: before the first admission, or after an eviction",
+    "slowdown": "end-to-end latency over what it would be if the request were alone",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Overload:
+    """Evidence that more arrives than can be served: the work in the system grows as long as requests arrive.
+
+    Attributes
+    ----------
+    rate
+        Requests that arrive per second (per round without a clock).
+    stable_rate
+        Requests per second that could be served for ever, estimated: all of them over the time from the first arrival
+        to the last completion. A little low, as the last ones run in small batches.
+    before, after
+        Output tokens that had been asked for and not been generated, in the middle and at the end of the arrivals.
+    unit
+        Of time: "s" or "round".
+    """
+
+    rate: float
+    stable_rate: float
+    before: int
+    after: int
+    unit: str = "s"
+
+    def __str__(self) -> str:
+        return (
+            f"load above capacity: {self.rate:.3g} requests/{self.unit} arrive, about {self.stable_rate:.3g} can be "
+            f"served; tokens still to be generated grew from {self.before:,} in the middle of the arrivals to "
+            f"{self.after:,} at their end, and would go on growing"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Service(Columns):
+    """Service metrics of a run. Arrays have one value per request, in the workload's order; see `METRICS`.
+
+    Attributes
+    ----------
+    ttft, tpot, gap, e2e, queueing, wait, slowdown
+        See `METRICS`. All are times but `slowdown`, a ratio (about 1 at the least).
+    counted
+        Whether the request arrived within the window: others are in no aggregate.
+    met
+        Whether it kept every target of the SLO (a NaN keeps any).
+    slo
+        The targets, by metric.
+    window
+        Begin and end of the time that was measured.
+    goodput, goodput_rate
+        Share of the counted requests that kept every target, from 0 to 1; such requests per second.
+    requests_rate, tokens_rate
+        Completions and new tokens per second within the window.
+    busy
+        Share of the window in which rounds ran.
+    cache_use
+        Mean share of the cache in use over the window; NaN unless the run was recorded with a timeline as well.
+    jain
+        Jain's fairness index of the counted requests' speeds (1/slowdown): 1 if all are slowed down alike, 1/n if one
+        has it all.
+    overload
+        What is known if the load is above capacity; None if there is no sign of that.
+    unit
+        Of times: "s", or "rounds" without a clock.
+    """
+
+    ttft: FloatArray
+    tpot: FloatArray
+    gap: FloatArray
+    e2e: FloatArray
+    queueing: FloatArray
+    wait: FloatArray
+    slowdown: FloatArray
+    counted: npt.NDArray[np.bool_]
+    met: npt.NDArray[np.bool_]
+    slo: Mapping[str, float]
+    window: tuple[float, float]
+    goodput: float
+    goodput_rate: float
+    requests_rate: float
+    tokens_rate: float
+    busy: float
+    cache_use: float
+    jain: float
+    overload: Overload | None
+    unit: str
+
+    def __len__(self) -> int:
+        return len(self.ttft)
+
+    def __repr__(self) -> str:
+        return (
+            f"Service({int(self.counted.sum())} requests: p99 ttft {self.percentile('ttft', 99):.4g} {self.unit}, "
+            f"p99 tpot {self.percentile('tpot', 99):.4g} {self.unit}, {self.tokens_rate:.4g} tokens/{self.unit[0]}, "
+            f"goodput {self.goodput:.1%})"
+        )
+
+    def percentile(self, metric: str, q: npt.ArrayLike) -> Any:
+        """The q-th percentile(s) of a metric over the counted requests, linearly interpolated, without NaN.
+
+        Raises InputError for an unknown metric, suggesting the nearest, or unless 0 <= q <= 100.
+        """
+        if metric not in METRICS:
+            raise InputError(f"there is no metric {metric!r}; {nearest(str(metric), METRICS)}")
+        wanted = np.asarray(q, dtype=np.float64)
+        if not ((wanted >= 0) & (wanted <= 100)).all():
+            raise InputError(f"percentile {q!r} is out of range, expected 0 to 100")
+        values = getattr(self, metric)[self.counted]
+        values = values[~np.isnan(values)]
+        return np.percentile(values, wanted) if len(values) else np.full(wanted.shape, np.nan)[()]
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest wait of any counted request for a place in the batch: how far starvation goes."""
+        return float(self.percentile("wait", 100))
+
+    def summary(self) -> dict[str, Any]:
+        """All aggregates as a plain dict, ready for JSON or a dataframe row.
+
+        For each of `METRICS` the mean, p50, p90, p99 and max over the counted requests (ttft_mean, ttft_p50, ...).
+        """
+        values: dict[str, Any] = {"counted": int(self.counted.sum()), "unit": self.unit}
+        for name in METRICS:
+            column = getattr(self, name)[self.counted]
+            column = column[~np.isnan(column)]
+            values[f"{name}_mean"] = float(column.mean()) if len(column) else math.nan
+            spread = self.percentile(name, [50, 90, 99, 100])
+            values |= {f"{name}_{at}": float(v) for at, v in zip(("p50", "p90", "p99", "max"), spread, strict=True)}
+        scalars = ("goodput", "goodput_rate", "requests_rate", "tokens_rate", "busy", "cache_use", "jain")
+        values |= {name: getattr(self, name) for name in (*scalars, "longest_wait")}
+        values |= {"above_capacity": self.overload is not None}
+        return values | {"stable_rate": self.overload.stable_rate if self.overload else math.nan}
+
+    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        """One row per request: the metrics, whether it is counted, and whether it kept the SLO."""
+        return {name: getattr(self, name) for name in (*METRICS, "counted", "met")}
+
+
+def metrics(
+    result: Result, slo: Mapping[str, float] | None = None, *, warmup: float = 0.0, drain: float = 0.0
+) -> Service:
+    """Service metrics of a run recorded with ``record="tokens"`` (add ``"timeline"`` for the use of the cache).
+
+    Parameters
+    ----------
+    result
+        The run.
+    slo
+        Targets: metric -> the most it may be, e.g. ``{"ttft": 1.0, "tpot": 0.1}``; see `METRICS`. A request that
+        generates one token has no tpot and no gap, and keeps any target on them.
+    warmup, drain
+        Time cut off at the begin (from the first arrival) and before the end (the last completion). Requests are
+        counted if they arrive in between, wherever they complete; rates and shares are of that window alone.
+
+    Raises
+    ------
+    InputError
+        The run has no log of tokens; an SLO has an unknown name (the nearest is suggested) or no positive limit; the
+        window is empty.
+    """
+    log = attempts(result)
+    targets = limits(slo)
+    window = _window(result, warmup, drain)
+    arrival, output = result.workload.arrival, result.workload.output
+    first_token, gap = _token_times(log, len(result))
+    longer = output > 1
+    tpot = np.full(len(result), np.nan)
+    np.divide(result.completion - first_token, output - 1, out=tpot, where=longer)
+    columns: dict[str, Any] = {
+        "ttft": first_token - arrival,
+        "tpot": tpot,
+        "gap": gap,
+        "e2e": result.latency,
+        "queueing": result.start - arrival,
+        "wait": _longest_waits(log, result.start - arrival),
+        "slowdown": result.latency / _alone(result),
+    }
+    met = np.ones(len(result), bool)
+    for name, limit in targets.items():
+        met &= ~(columns[name] > limit)
+    counted = (arrival >= window[0]) & (arrival <= window[1])
+    share, good = _goodput(met, counted), int((met & counted).sum())
+    rates: dict[str, Any] = _rates(result, log, window)
+    return Service(
+        **columns,
+        counted=counted,
+        met=met,
+        slo=targets,
+        window=window,
+        goodput=share,
+        goodput_rate=_per(good, window),
+        jain=_jain(columns["slowdown"][counted]),
+        overload=_overload(result, log),
+        unit="rounds" if result.clock is None else "s",
+        **rates,
+    )
+
+
+def parse_slo(text: str) -> dict[str, float]:
+    """The targets written as on the command line: ``ttft=1,tpot=0.1``. Raises InputError for anything else."""
+    targets: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        name = name.strip()
+        try:
+            limit = float(value)
+        except ValueError:
+            limit = math.nan
+        if not equals or name in targets or math.isnan(limit):
+            raise InputError(f"SLO {text!r} does not have the form ttft=1,tpot=0.1 (at {part.strip()!r})")
+        targets[name] = limit
+    return limits(targets)
+
+
+def limits(slo: Mapping[str, float] | None) -> dict[str, float]:
+    """The targets of an SLO, checked: metric -> the most it may be. Raises InputError as `metrics` does."""
+    checked: dict[str, float] = {}
+    for name, limit in (slo or {}).items():
+        if name not in METRICS:
+            raise InputError(f"there is no SLO {name!r}; {nearest(str(name), METRICS)}")
+        if isinstance(limit, (bool, str)) or not hasattr(limit, "__float__") or not float(limit) > 0:
+            raise InputError(f"the SLO {name} is {limit!r}, expected a number greater than 0")
+        checked[name] = float(limit)
+    return checked
+
+
+def _window(result: Result, warmup: float, drain: float) -> tuple[float, float]:
+    for name, value in (("warmup", warmup), ("drain", drain)):
+        if not (isinstance(value, (int, float, np.number)) and 0 <= value < math.inf):
+            raise InputError(f"{name}={value!r} is not a time of at least 0")
+    if not len(result):
+        return (0.0, 0.0)
+    begin, end = float(result.workload.arrival.min()), result.makespan
+    window = (begin + float(warmup), end - float(drain))
+    if not window[0] < window[1]:
+        raise InputError(
+            f"warmup={warmup:g} and drain={drain:g} leave nothing of a run from {begin:g} to {end:g}: cut off less"
+        )
+    return window
+
+
+def _token_times(log: Attempts, n: int) -> tuple[FloatArray, FloatArray]:
+    """When each request's first token was there, and the longest time between two new ones (NaN for one token)."""
+    first_token, gap = np.full(n, np.nan), np.full(n, np.nan)
+    new = log.first_new <= log.last_round  # attempts that showed the user something
+    request, first, last = log.request[new], log.first_new[new], log.last_round[new]
+    longest = np.full(len(request), -np.inf)
+    inside = last > first
+    took = np.zeros(len(log.round_end))
+    took[1:] = np.diff(log.round_end)
+    longest[inside] = _range_max(took, first[inside] + 1, last[inside] + 1)
+    again = np.zeros(len(request), bool)
+    again[1:] = request[1:] == request[:-1]
+    later = np.flatnonzero(again)
+    longest[later] = np.maximum(longest[later], log.round_end[first[later]] - log.round_end[last[later - 1]])
+    if len(request):
+        heads = np.flatnonzero(~again)
+        first_token[request[heads]] = log.round_end[first[heads]]
+        most = np.maximum.reduceat(longest, heads)
+        gap[request[heads]] = np.where(np.isinf(most), np.nan, most)
+    return first_token, gap
+
+
+def _range_max(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
+    """The largest of values[low:high] for each pair low < high.
+
+    A sparse table of which only one level is in memory at a time: two windows of 2**k values cover any range of 2**k
+    to 2**(k+1) of them.
+    """
+    found = np.empty(len(low))
+    level = np.frexp((high - low).astype(np.float64))[1] - 1
+    order = np.argsort(level, kind="stable")
+    bounds = np.searchsorted(level[order], np.arange(level.max(initial=-1) + 2))
+    table = values
+    for k in range(len(bounds) - 1):
+        rows, span = order[bounds[k] : bounds[k + 1]], 1 << k
+        found[rows] = np.maximum(table[low[rows]], table[high[rows] - span])
+        if k + 2 < len(bounds):
+            table = np.maximum(table[:-span], table[span:])
+    return found
+
+
+def _longest_waits(log: Attempts, queueing: FloatArray) -> FloatArray:
+    """The longest of the wait for the first admission and the waits between attempts."""
+    waits = queueing.copy()
+    later = np.flatnonzero(~log.opens)
+    np.maximum.at(waits, log.request[later], log.begin[later] - log.end[later - 1])
+    return waits
+
+
+def _alone(result: Result) -> FloatArray:
+    """Latency of each request if it were alone: its rounds in a batch of one."""
+    prompt, output = (column.astype(np.float64) for column in (result.workload.prompt, result.workload.output))
+    clock, budget = result.clock, result.prefill_budget
+    chunks = np.ceil(prompt / budget) if budget is not None else 1.0
+    rounds = output + np.maximum(chunks - 1, 0)  # the last chunk's round generates
+    if clock is None:
+        return rounds
+    context = output * (output - 1) / 2 + (prompt * rounds if clock.context == "all" else 0)
+    seconds = rounds * (clock.base + clock.per_request)
+    return seconds + clock.per_context_token * context + clock.per_prompt_token * prompt
+
+
+def _goodput(met: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_]) -> float:
+    return float(met[counted].mean()) if counted.any() else math.nan
+
+
+def _jain(slowdown: FloatArray) -> float:
+    if not len(slowdown):
+        return math.nan
+    speed = 1 / slowdown
+    return float(speed.sum() ** 2 / (len(speed) * (speed**2).sum()))
+
+
+def _per(count: float, window: tuple[float, float]) -> float:
+    return count / (window[1] - window[0]) if window[1] > window[0] else math.nan
+
+
+def _rates(result: Result, log: Attempts, window: tuple[float, float]) -> dict[str, float]:
+    completed = int(((result.completion > window[0]) & (result.completion <= window[1])).sum())
+    inside = np.minimum(log.round_end, window[1]) - np.maximum(log.round_begin, window[0])
+    weights = np.maximum(inside, 0.0)
+    use = math.nan
+    if result.timeline is not None:
+        use = _per(float(_occupied(result) @ weights) / result.memory, window)
+    return {
+        "requests_rate": _per(completed, window),
+        "tokens_rate": _per(_new_tokens(log, *window), window),
+        "busy": _per(float(weights.sum()), window),
+        "cache_use": use,
+    }
+
+
+def _occupied(result: Result) -> FloatArray:
+    """Tokens of cache in every round."""
+    segments = result.timeline
+    assert segments is not None
+    first = np.cumsum(segments.rounds) - segments.rounds
+    later = np.arange(int(segments.rounds.sum())) - np.repeat(first, segments.rounds)
+    tokens = np.repeat(segments.memory, segments.rounds) + later * np.repeat(segments.batch, segments.rounds)
+    return tokens.astype(np.float64)
+
+
+def _new_tokens(log: Attempts, begin: float, end: float) -> int:
+    """Tokens that users saw for the first time after `begin` and up to `end`."""
+    new = log.first_new <= log.last_round
+    per_round = log.per_round(log.first_new[new], log.last_round[new])
+    return int(per_round[(log.round_end > begin) & (log.round_end <= end)].sum())
+
+
+# Too much load --------------------------------------------------------------------------------------------------------
+
+
+def _overload(result: Result, log: Attempts) -> Overload | None:
+    """Whether the work in the system grows as long as requests arrive, beyond chance.
+
+    Work is output tokens still to be generated: under any policy that keeps the cache busy it grows linearly, while the
+    number of requests need not (shortest first lets few, long ones pile up). It has to grow from quarter to quarter of
+    the time of arrivals, and over their second half by more than three standard deviations of what arrives then.
+    """
+    arrival, output = result.workload.arrival, result.workload.output
+    n = len(arrival)
+    if n < 16 or not arrival.max() > arrival.min():
+        return None
+    times = np.sort(arrival)
+    begin, length = float(times[0]), float(times[-1] - times[0])
+    quarters = [begin + length / 4, begin + length / 2, begin + length * 3 / 4, float(times[-1])]
+    work = [int(output[arrival <= t].sum()) - _new_tokens(log, -math.inf, t) for t in quarters]
+    gaps = np.diff(times)
+    irregular = max(1.0, float(gaps.std() / gaps.mean()))
+    chance = irregular * math.sqrt(n / 2 * float((output.astype(np.float64) ** 2).mean()))
+    if not (work[0] < work[1] < work[2] < work[3] and work[3] - work[1] > 3 * chance):
+        return None
+    unit = "round" if result.clock is None else "s"
+    return Overload((n - 1) / length, n / (result.makespan - begin), work[1], work[3], unit)

@@ -1,0 +1,173 @@
+"""Prices for memory, behind `bounds.price_bound`: the linear relaxation over start times, from below."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from ..workloads.columns import FloatArray, IntArray
+from ..workloads.workload import Workload
+from .fluid_relaxation import Fluid
+
+# Prices are tried where a valuation takes less than this many steps (half a second), improved within a budget of them.
+_MOST_STEPS = 50_000_000
+_BUDGET = 200_000_000
+_MOST_ITERATIONS = 200
+_MOST_PRICED = 100_000  # requests; finding equal ones among more takes longer than the bound is worth
+_CHUNK = 2_000_000  # numbers in one temporary array
+
+
+class _Group(NamedTuple):
+    """The distinct requests of one output length."""
+
+    output: int
+    prompt: FloatArray
+    release: IntArray  # first round in which it can start
+    late: FloatArray  # how long after that round's beginning it arrives, 0 <= late < 1
+    copies: FloatArray
+
+
+class Pricing:
+    """Values prices on one workload: `price_bound` and its slope."""
+
+    def __init__(self, workload: Workload, memory: int, horizon: int) -> None:
+        self.memory, self.horizon = memory, horizon
+        since = workload.arrival - workload.arrival.min() if len(workload) else workload.arrival
+        rows = np.column_stack([workload.output, workload.prompt, since])
+        distinct, counts = np.unique(rows, axis=0, return_counts=True)
+        cuts = np.flatnonzero(np.diff(distinct[:, 0])) + 1
+        parts = zip(np.split(distinct, cuts), np.split(counts, cuts), strict=True)
+        self.groups = [_group(part, count) for part, count in parts if len(part)]
+        self.most = max([0, *(int(group.release.max()) for group in self.groups)])
+        self.constant = float(workload.output.sum() - since.sum())
+        self.steps = len(distinct) * (max(horizon, self.most) + 1)
+        longest = max([0, *(group.output for group in self.groups)])
+        self.rounds = np.arange(max(horizon, self.most) + longest + 1, dtype=np.float64)
+
+    def value(self, prices: FloatArray) -> tuple[float, FloatArray]:
+        """The bound, and the memory that the cheapest starts need in each round, less M: its slope."""
+        paid, moment = self._sums(prices)
+        total = self.constant - self.memory * float(prices.sum())
+        bend, jump = np.zeros(len(self.rounds) + 2), np.zeros(len(self.rounds) + 2)
+        for group in self.groups:
+            for part in _parts(group, len(self.rounds)):
+                cost = self._costs(part, paid, moment)
+                at = cost.argmin(axis=1)
+                total += float((part.copies * cost[np.arange(len(at)), at]).sum())
+                np.add.at(jump, at, part.copies * (part.prompt + 1))
+                np.add.at(jump, at + part.output, -part.copies * (part.prompt + 1 + part.output))
+                np.add.at(bend, at + 1, part.copies)
+                np.add.at(bend, at + part.output + 1, -part.copies)
+        used = np.cumsum(jump + np.cumsum(bend))
+        return total, used[: self.horizon] - self.memory
+
+    def exact(self, prices: FloatArray) -> float:
+        """The bound at `prices` rounded to fractions so fine, and no finer, that no sum below is rounded."""
+        reach = len(self.rounds) + max([0.0, *(float(group.prompt.max()) for group in self.groups)])
+        unit = 2.0 ** (math.ceil(math.log2(reach * (float(prices.sum()) + 2))) - 50)
+        fine = np.rint(prices / unit) * unit
+        paid, moment = self._sums(fine)
+        units = -self.memory * int(paid[-1] / unit)
+        for group in self.groups:
+            for part in _parts(group, len(self.rounds)):
+                part = part._replace(late=np.floor(part.late / unit) * unit)
+                least = self._costs(part, paid, moment).min(axis=1) / unit
+                units += sum(int(low) * int(count) for low, count in zip(least, part.copies, strict=True))
+        return self.constant + float(Fraction(units) * Fraction(unit))
+
+    def _sums(self, prices: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Running sums of λ_τ and of τ·λ_τ."""
+        padded = np.zeros(len(self.rounds))
+        padded[: len(prices)] = prices
+        paid, moment = np.zeros(len(padded) + 1), np.zeros(len(padded) + 1)
+        np.cumsum(padded, out=paid[1:])
+        np.cumsum(padded * self.rounds, out=moment[1:])
+        return paid, moment
+
+    def _costs(self, group: _Group, paid: FloatArray, moment: FloatArray) -> FloatArray:
+        """What each request of the group would pay, waiting included, for each start (columns); inf before it arrives.
+
+        Σ_{τ=t}^{t+o−1} λ_τ·(s + τ − t + 1) from the running sums.
+        """
+        o = group.output
+        last = max(self.horizon, self.most) + 1  # starting after all prices is the same as then, only later
+        t = self.rounds[:last]
+        rate = paid[o : o + last] - paid[:last]
+        fixed = moment[o : o + last] - moment[:last] + (1 - t) * rate + t
+        cost: FloatArray = fixed + group.prompt[:, None] * rate
+        if group.release.any() or group.late.any():
+            cost[np.arange(last) < group.release[:, None]] = np.inf
+            cost[np.arange(len(cost)), group.release] += group.late
+        return cost
+
+
+def _group(rows: FloatArray, counts: IntArray) -> _Group:
+    since = rows[:, 2]
+    release = np.floor(since)
+    return _Group(int(rows[0, 0]), rows[:, 1], release.astype(np.int64), since - release, counts.astype(np.float64))
+
+
+def _parts(group: _Group, width: int) -> list[_Group]:
+    """The group cut so that a row per request and a column per round fit into a temporary array of decent size."""
+    rows = max(1, _CHUNK // width)
+    cuts = [slice(at, at + rows) for at in range(0, len(group.prompt), rows)]
+    return [
+        _Group(group.output, group.prompt[cut], group.release[cut], group.late[cut], group.copies[cut]) for cut in cuts
+    ]
+
+
+def priced(workload: Workload, memory: int, fluid: Fluid, iterations: int | None) -> tuple[float, float] | None:
+    """The price bound for non-preemptive schedules and for all policies; None where it would take too long."""
+    if not len(fluid.times) or len(workload) > _MOST_PRICED:
+        return None
+    horizon = math.ceil(fluid.times[-1]) + 2 * workload.extent.output
+    if horizon > _MOST_STEPS:
+        return None
+    pricing = Pricing(workload, memory, horizon)
+    if pricing.steps > _MOST_STEPS:
+        return None
+    start = fluid.prices(memory, horizon)
+    if iterations is None:
+        iterations = min(_MOST_ITERATIONS, _BUDGET // pricing.steps)
+    best = improved(pricing, start, iterations)
+    if _falling(best):
+        value = pricing.exact(best)
+        return value, value
+    # Prices that never rise: the two such curves next to the best one, and the start where it is one.
+    curves = [np.maximum.accumulate(best[::-1])[::-1], np.minimum.accumulate(best)] + [start] * _falling(start)
+    anyone = max(pricing.exact(prices) for prices in curves)
+    return max(pricing.exact(best), anyone), anyone
+
+
+def _falling(prices: FloatArray) -> bool:
+    return bool((np.diff(prices) <= 0).all())
+
+
+def improved(pricing: Pricing, prices: FloatArray, iterations: int) -> FloatArray:
+    """Better prices, by deflected subgradient steps towards a target somewhat above the best value found so far.
+
+    The target moves away while that works and comes nearer when it does not (Goffin and Kiwiel 1999). On small
+    instances 200 steps reach 98.5 to 99.7 % of the linear relaxation, on the LMSYS trace all six digits of it.
+    """
+    if not iterations:
+        return prices
+    best_value, slope = pricing.value(prices)
+    best, direction, ahead, idle = prices, slope, 0.02 * abs(best_value), 0
+    for _ in range(iterations):
+        square = float(direction @ direction)
+        if square == 0 or ahead < 1e-7 * abs(best_value):
+            break
+        prices = np.maximum(0.0, prices + ahead / square * direction)
+        value, slope = pricing.value(prices)
+        direction = slope + 0.7 * direction
+        if value > best_value:
+            best_value, best, ahead, idle = value, prices, 1.2 * ahead, 0
+        else:
+            idle += 1
+            if idle == 4:
+                prices, ahead, idle = best, ahead / 2, 0
+                direction = pricing.value(best)[1]
+    return best

@@ -1,0 +1,118 @@
+"""Fitted predictors as files: a skops archive, which holds no pickles, with a note that says who wrote it.
+
+Opening a file cannot run code that it brings: only types that are listed here, or that the caller names, are made.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import sklearn
+import skops.io
+from sklearn.utils.validation import check_is_fitted
+
+from .._version import version
+from ..errors import InputError
+from .interval_predictor import IntervalPredictor
+
+#: Changes whenever files of before could not be understood any more.
+FORMAT = 1
+_NOTE = "llmsched.json"
+
+#: What a file may hold beside what skops trusts of NumPy's, SciPy's and scikit-learn's.
+TRUSTED = frozenset(
+    {
+        "llmsched.predict.classification.IntervalClassifier",
+        "llmsched.predict.features.RequestFeatures",
+        "llmsched.predict.regression.IntervalRegressor",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    }
+)
+
+
+def save(predictor: IntervalPredictor, path: str | os.PathLike[str]) -> None:
+    """Write a fitted predictor to a file.
+
+    Raises InputError if it is none of `llmsched.predict`, NotFittedError if it is not fitted, OSError if the file
+    cannot be written.
+    """
+    if not isinstance(predictor, IntervalPredictor):
+        raise InputError(f"expected a predictor of llmsched.predict, not {type(predictor).__name__}")
+    check_is_fitted(predictor)
+    archive = io.BytesIO(skops.io.dumps(predictor))
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(_NOTE, json.dumps(_note()))
+    with open(path, "wb") as file:
+        file.write(archive.getvalue())
+
+
+def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> IntervalPredictor:
+    """Read a predictor that `save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    trusted
+        Names of further types that it may hold, such as those of a regressor of your own: only what you know.
+
+    Raises
+    ------
+    InputError
+        The file is no predictor, is damaged, is of another format or written with another version of scikit-learn
+        (whose models cannot be carried over), or holds types that are not trusted (names them).
+    OSError
+        The file cannot be read.
+    """
+    name = os.fspath(path)
+    with open(name, "rb") as file:
+        content = file.read()
+    _check_note(name, content)
+    try:
+        strange = set(skops.io.get_untrusted_types(data=content)) - TRUSTED - set(trusted)
+        if strange:
+            raise InputError(
+                f"{name}: holds types that are not trusted: {', '.join(sorted(strange))}. If you know the file, and "
+                "that they do no harm, name them: load(path, trusted=[...])"
+            )
+        predictor = skops.io.loads(content, trusted=sorted(TRUSTED | set(trusted)))
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive fails in more ways than there are names for
+        raise InputError(f"{name}: this predictor is damaged and cannot be read ({error})") from None
+    if not isinstance(predictor, IntervalPredictor):
+        raise InputError(f"{name}: holds a {type(predictor).__name__}, not a predictor of llmsched.predict")
+    return predictor
+
+
+def _note() -> dict[str, Any]:
+    return {"llmsched predictor": FORMAT, "llmsched": version, "scikit-learn": _release(sklearn.__version__)}
+
+
+def _release(number: str) -> str:
+    """1.6.1 -> 1.6: scikit-learn keeps its models readable within a release."""
+    return ".".join(number.split(".")[:2])
+
+
+def _check_note(name: str, content: bytes) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            found = json.loads(archive.read(_NOTE))
+        written, sklearn_release = found["llmsched predictor"], found["scikit-learn"]
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError, NotImplementedError):
+        raise InputError(f"{name}: not a predictor that llmsched.predict.save wrote") from None
+    if written != FORMAT:
+        raise InputError(
+            f"{name}: a predictor in format {written} of llmsched {found.get('llmsched')}, and this is llmsched "
+            f"{version}, which reads format {FORMAT}: fit it again, or use that version"
+        )
+    if sklearn_release != _release(sklearn.__version__):
+        raise InputError(
+            f"{name}: written with scikit-learn {sklearn_release}, and this is {sklearn.__version__}, where a model "
+            f"may mean something else: install 'scikit-learn~={sklearn_release}.0', or fit it again"
+        )

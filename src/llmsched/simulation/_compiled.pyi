@@ -1,0 +1,23 @@
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+from .outcome import Outcome
+from .problem import Problem
+
+TOTALS: np.dtype[Any]
+OUT_OF_MEMORY: int
+
+class Stop:
+    def set(self) -> None: ...
+
+def run(
+    problem: Problem, record: Collection[str] = (), progress: Callable[[int, int], None] | None = None
+) -> Outcome: ...
+def run_many(
+    problems: list[Problem],
+    seeds: list[int | None],
+    stop: Stop,
+    kept: list[tuple[Any, Any, Any]] | None = None,
+) -> np.ndarray[Any, Any] | None: ...

@@ -1,0 +1,287 @@
+"""From (workload, policy, memory, seed) to the plain arrays and numbers that both engines read, checked on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
+from ..policy import Policy
+from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
+from ..workloads.columns import LARGEST, FloatArray, IntArray
+from ..workloads.workload import Workload
+from .clock import Clock
+
+#: õ stops rising here (62 doublings): no believed length can see the difference, and 64 bits hold it.
+LARGEST_BOUND = 2**62
+#: Tokens in a block of cache; real ones have 16 or so, and the engine counts requests by their place in the block.
+LARGEST_BLOCK = 1024
+
+#: `reserve` -> the column in which an engine finds what is believed, or the largest that can be.
+_BELIEVED = {"upper": "upper", "point": "point", "output": "output", "ratio": "upper", "history": "upper"}
+
+_HOW_TO_ADD = {
+    "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
+    "upper": "workload.with_intervals(intervals.buckets(100)) or Workload(..., upper=...)",
+    "point": "workload.replace(point=...)",
+    "priority": "workload.replace(priority=...)",
+    "lengths": "workload.with_lengths(LengthTable.from_outputs(outputs that were served))",
+}
+
+
+class Ratio(NamedTuple):
+    """r of `reserve="ratio"`: starts here, falls to `least`, by `step` each round."""
+
+    start: float
+    least: float
+    step: float
+
+
+@dataclasses.dataclass(eq=False, slots=True)  # frozen would triple the time to make one
+class Problem:
+    """One simulation, lowered. Arrays are over requests, in the workload's order."""
+
+    policy: Policy
+    prompt: IntArray  # s
+    output: IntArray  # o
+    arrival: FloatArray  # a
+    bound: IntArray | None  # õ at the start; None where the policy never reads it
+    upper: IntArray | None  # u; only where a cap refines to it
+    believed: IntArray | None  # the `reserve` field's values, u for "ratio" and "history"; else None
+    keys: (
+        IntArray | FloatArray | None
+    )  # the admission order's keys, "table"'s at the start; None for others that change
+    levels: IntArray | None  # place by priority, then arrival, the same for equals; only where it decides an eviction
+    memory: int  # M
+    capacity: int  # C while anything runs: floor((1 - margin) M)
+    seed: int | None
+    clock: Clock | None  # None: a round lasts 1
+    max_batch: int  # most requests that run at once
+    block: int  # tokens in a block of cache; a request occupies whole blocks
+    prefill_budget: int  # most tokens that a round processes
+    max_rounds: int
+    stall_limit: int  # so many rounds in which nothing changes for good mean that it never ends,
+    may_cycle: bool  # and so many admissions, where requests can evict each other in turns: see `admission_limit`
+    lengths: IntArray | None = None  # class, tokens seen -> believed length; where the policy reads a table of lengths
+    classes: IntArray | None = None  # the row of it that each request has
+    ratio: Ratio | None = None  # for reserve="ratio"
+
+    @property
+    def chunked(self) -> bool:
+        """Whether prompts are processed in chunks, over several rounds if need be."""
+        return self.prefill_budget < LARGEST_BOUND
+
+
+def lower(
+    workload: Workload,
+    policy: Policy,
+    memory: int | float,
+    seed: int | None,
+    max_rounds: int | None = None,
+    *,
+    clock: Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+) -> Problem:
+    """Check that `policy` can run on `workload` with `memory` tokens, and lower all three.
+
+    Raises
+    ------
+    InputError
+        memory, seed, max_rounds, max_batch, block or prefill_budget is not usable.
+    WorkloadError
+        Sums of tokens overflow, a custom order has the wrong length, or an arrival is so late that rounds of the clock
+        would not move the time.
+    MissingPredictionError
+        The policy reads a column that the workload lacks.
+    MemoryTooSmallError
+        A request can never fit (names it, and the memory that would do).
+    """
+    memory = whole("memory", memory, 1)
+    if seed is not None:
+        seed = whole("seed", seed, 0, LARGEST_SEED)
+    limit = LARGEST_BOUND if max_rounds is None else whole("max_rounds", max_rounds, 0, LARGEST_BOUND)
+    n = len(workload)
+    most = LARGEST_BOUND if max_batch is None else whole("max_batch", max_batch, 1, LARGEST_BOUND)
+    block = whole("block", block, 1, LARGEST_BLOCK)
+    budget = LARGEST_BOUND if prefill_budget is None else whole("prefill_budget", prefill_budget, 1, LARGEST)
+    _check_predictions(workload, policy)
+    _check_fits(workload, memory, block)
+    if clock is not None:
+        _check_time(workload, clock)
+    memory -= memory % block  # what is left of the last block is of no use
+    caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
+    column = _BELIEVED.get(policy.reserve)
+    believed: IntArray | None = None if column is None else getattr(workload, column)
+    table = workload.lengths.quantile(policy.quantile) if workload.lengths and "lengths" in policy.needs else None
+    # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
+    finishes = policy.resume != "restart" or n == 0
+    chunked = prefill_budget is not None
+    longest = workload.extent.output + (_longest_prefill(memory, budget) if chunked else 0)
+    return Problem(
+        policy=policy,
+        prompt=workload.prompt,
+        output=workload.output,
+        arrival=workload.arrival,
+        bound=_bound(workload, policy),
+        upper=workload.upper if caps_to_upper else None,
+        believed=believed,
+        keys=_keys(workload, policy),
+        levels=_levels(workload) if policy.evict == "priority" else None,
+        memory=memory,
+        capacity=_capacity(memory, policy.margin, block),
+        seed=seed,
+        clock=clock,
+        max_batch=most,
+        block=block,
+        prefill_budget=budget,
+        max_rounds=limit,
+        may_cycle=not finishes and _may_cycle(policy, chunked),
+        stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * longest,
+        lengths=table,
+        classes=None if table is None else workload.classes,
+        ratio=_ratio(policy) if policy.reserve == "ratio" else None,
+    )
+
+
+def _bound(workload: Workload, policy: Policy) -> IntArray | None:
+    """Where õ starts; None where nothing reads it."""
+    if not policy.tracks_bound:
+        return None
+    if policy.bound == "one":
+        return np.ones(len(workload), np.int64)
+    column: IntArray = getattr(workload, policy.bound)
+    return column
+
+
+def _ratio(policy: Policy) -> Ratio:
+    least = policy.ratio * policy.ratio_floor
+    return Ratio(policy.ratio, least, (policy.ratio - least) / policy.ratio_rounds)
+
+
+def _may_cycle(policy: Policy, chunked: bool) -> bool:
+    """Whether requests may evict each other in turns without end.
+
+    Not where the one furthest on, the oldest, the most urgent or the one with the largest bound is evicted last and so
+    completes; nor where every eviction past a bound that is believed raises it (the paper's A_min): with a prefill that
+    takes longer than believed, requests are evicted before they are past it.
+    """
+    if policy.evict == "bound":
+        return policy.reserve != "bound" or policy.refine == "none" or chunked
+    return policy.evict in ("all", "random")
+
+
+def _longest_prefill(memory: int, budget: int) -> int:
+    """Rounds in which a whole cache of prompts is prefilled, if nobody completes or is evicted meanwhile.
+
+    Where generating takes no more than half the budget, at least half of it is left: 2 M / budget rounds or so. In any
+    other round half a budget of tokens is generated, and as they stay in the cache, that can be no more often.
+    """
+    return 4 * (memory // budget + 1)
+
+
+def admission_limit(left: int) -> int:
+    """Admissions without a completion, an arrival or a rise of a bound that mean a cycle, with `left` requests left."""
+    return 1000 + 100 * left
+
+
+@functools.lru_cache(maxsize=256)  # exact decimals take longer than all else here
+def _capacity(memory: int, margin: float, block: int) -> int:
+    """floor((1 - margin) M), with the margin as the decimal that was written: 0.9 of 10 tokens leave 1, not 0.
+
+    Down to whole blocks, as what is occupied is a whole number of them.
+    """
+    capacity = memory if margin == 0 else math.floor((1 - decimal_fraction(margin)) * memory)
+    return capacity - capacity % block
+
+
+def _check_predictions(workload: Workload, policy: Policy) -> None:
+    for column in policy.needs:
+        if getattr(workload, column) is None:
+            kind = "column" if column == "priority" else "prediction column"
+            what = "a table of lengths" if column == "lengths" else f"the {kind} {column!r}"
+            raise MissingPredictionError(
+                f"policy {policy.name} needs {what}, which the workload does not have: "
+                f"add it with {_HOW_TO_ADD[column]}",
+                column,
+            )
+
+
+def _check_fits(workload: Workload, memory: int, block: int) -> None:
+    total, needed, _ = workload.extent
+    needed += -needed % block
+    if total > LARGEST:
+        raise WorkloadError(f"all prompts and outputs together are {total:.3g} tokens, more than {LARGEST}")
+    if needed > memory:
+        size = workload.prompt + workload.output
+        i = int(np.argmax(size + -size % block > memory))
+        raise MemoryTooSmallError(
+            f"request {i} needs prompt {workload.prompt[i]} + output {workload.output[i]} = {size[i]} tokens of cache, "
+            f"{_in_blocks(block)}but memory is {memory}: it can never finish. "
+            f"memory={needed} is enough for every request",
+            i,
+            needed,
+        )
+
+
+def _check_time(workload: Workload, clock: Clock) -> None:
+    """Refuse arrivals so late that the shortest round hardly moves the time: microseconds taken for seconds, say."""
+    latest = float(workload.arrival.max(initial=0.0))
+    shortest = clock.base + clock.per_request
+    if 4 * np.spacing(latest) > shortest:
+        i = int(np.argmax(workload.arrival))
+        raise WorkloadError(
+            f"request {i} arrives at {latest:g} s, where time has steps of {np.spacing(latest):.1g} s, too coarse for "
+            f"rounds of {shortest:.3g} s: let arrivals start near 0, and check that they are in seconds",
+            i,
+        )
+
+
+def _in_blocks(block: int) -> str:
+    return "" if block == 1 else f"in whole blocks of {block}, "
+
+
+def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
+    order = policy.order
+    if isinstance(order, np.ndarray):
+        if len(order) != len(workload):
+            raise WorkloadError(f"the policy's order has {len(order)} numbers for {len(workload)} requests")
+        return order
+    if order == "volume":
+        return volume(workload)
+    if order == "priority":
+        return _levels(workload)
+    if order in ("bound", "area", "queue"):
+        return None
+    if order == "table":
+        assert workload.lengths is not None  # `_check_predictions`
+        return np.ascontiguousarray(workload.lengths.quantile(policy.quantile)[workload.classes, 0])
+    keys: IntArray | FloatArray = getattr(workload, str(order))  # the other orders are columns
+    return keys
+
+
+def _levels(workload: Workload) -> IntArray:
+    """The place of each request by priority, then arrival; the same for equals."""
+    priority, arrival = workload.priority, workload.arrival
+    assert priority is not None
+    order = np.lexsort((arrival, priority))
+    urgency, time = priority[order], arrival[order]
+    levels = np.empty(len(order), dtype=np.int64)
+    levels[order[:1]] = 0
+    levels[order[1:]] = np.cumsum((urgency[1:] != urgency[:-1]) | (time[1:] != time[:-1]))
+    return levels
+
+
+def volume(workload: Workload) -> IntArray:
+    """s·o + o(o+1)/2 of each request, the token-rounds it occupies; their rank where 64 bits cannot hold them."""
+    prompt, output = workload.prompt, workload.output
+    if not len(workload) or int(prompt.max()) + int(output.max()) < 2**31:
+        return prompt * output + output * (output + 1) // 2
+    exact = [s * o + o * (o + 1) // 2 for s, o in zip(prompt.tolist(), output.tolist(), strict=True)]
+    place = {value: k for k, value in enumerate(sorted(set(exact)))}
+    return np.array([place[value] for value in exact], dtype=np.int64)

@@ -1,0 +1,440 @@
+"""The readable engine: model.md in Python, section by section. The compiled engine must agree with it exactly.
+
+Time is kept as (epoch, rounds since): `now` is their sum, so that a run of rounds is one addition and both engines get
+the same double. Nothing here is clever; everything here is checked.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+import numpy as np
+
+from .outcome import Outcome
+from .problem import LARGEST_BOUND, Problem, admission_limit
+from .timeline import Piece, merged
+from .token_log import Tokens
+
+_MASK = 2**64 - 1
+_STEP = 0x9E3779B97F4A7C15
+
+
+def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int, int], None] | None = None) -> Outcome:
+    """Simulate `problem` round by round (model.md, section 3); `Outcome.unfinished` > 0 if it had to be stopped.
+
+    `record` holds "timeline", "tokens", both or neither: what the outcome keeps of them.
+    """
+    engine = _Engine(problem, record)
+    while engine.left:
+        if engine.rounds >= problem.max_rounds or engine.stalled():
+            break
+        engine.round()
+        if progress is not None and engine.rounds % 256 == 0:
+            progress(engine.n - engine.left, engine.n)
+    return engine.outcome()
+
+
+class _Request:
+    """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
+
+    __slots__ = (
+        "admission", "arrival", "believed", "bound", "completion", "evictions", "first_round", "generated", "index",
+        "joined", "kept", "key", "known", "level", "output", "prompt", "rank", "reserved", "start", "tie_key",
+        "unfilled", "upper",
+    )  # fmt: skip
+
+    def __init__(self, problem: Problem, i: int, rank: int) -> None:
+        self.index = i
+        self.prompt = int(problem.prompt[i])  # s
+        self.output = int(problem.output[i])  # o
+        self.arrival = float(problem.arrival[i])  # a
+        self.bound = 1 if problem.bound is None else int(problem.bound[i])  # õ
+        self.upper = 0 if problem.upper is None else int(problem.upper[i])  # u
+        self.believed = 0 if problem.believed is None else int(problem.believed[i])  # a column that `reserve` reads
+        self.key = None if problem.keys is None else problem.keys[i].item()  # `order`, unless that changes
+        self.level = 0 if problem.levels is None else int(problem.levels[i])  # place by priority, then arrival
+        self.rank = rank  # breaks admission ties
+        self.generated = self.known = 0  # g, and the most it ever was: the output exceeds that
+        self.unfilled = 0  # tokens of the prompt, and of those it kept, that are still to be prefilled
+        self.first_round = self.kept = 0  # round of the last admission, and the tokens it had then
+        self.joined = self.arrival  # when it last joined the waiting set
+        self.start: float | None = None
+        self.completion: float | None = None
+        self.evictions = 0
+        self.reserved = 0  # while it runs: tokens of cache that were believed at its admission to be enough
+        self.admission = -1  # admission number
+        self.tie_key = 0  # the list of equals it is in while it runs
+
+
+class _Engine:
+    def __init__(self, problem: Problem, record: Collection[str]) -> None:
+        self.problem, self.policy = problem, problem.policy
+        self.n = self.left = len(problem.output)
+        self.requests = [_Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
+        self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
+        self.waiting: list[_Request] = []
+        self.running: list[_Request] = []  # in order of admission number
+        self.ties: dict[int, list[_Request]] = {}  # eviction key -> running requests that have it
+        self.admissions = 0
+        self.rounds = 0
+        self.epoch, self.epoch_rounds = 0.0, 0  # the last idle jump
+        self.time = 0.0  # now, with a clock
+        self.prefilled = self.swapped = 0  # tokens, in this round
+        self.last_change = self.admissions_then = 0  # round of the last completion, arrival or rise of a bound
+        self.peak_memory = self.wasted_tokens = 0
+        self.left_this_round = 0
+        self.draws = _splitmix64(problem.seed or 0)
+        self.ratio_start, self.ratio_round = problem.ratio.start if problem.ratio else 0.0, 0
+        self.completed: deque[int] = deque(maxlen=self.policy.window)  # lengths of the last completed requests
+        self.pieces: list[Piece] | None = [] if "timeline" in record else None
+        self.attempts: list[tuple[int, int, int, int, int]] | None = [] if "tokens" in record else None
+        self.chunks: list[tuple[int, int, int]] = []
+        self.round_end: list[float] = []
+
+    @property
+    def now(self) -> float:
+        return self.time if self.problem.clock else self.epoch + (self.rounds - self.epoch_rounds)
+
+    def changed(self) -> None:
+        """Something changed for good: a completion, an arrival, the rise of a bound."""
+        self.last_change, self.admissions_then = self.rounds, self.admissions
+
+    def stalled(self) -> bool:
+        idle = self.rounds - self.last_change >= self.problem.stall_limit
+        in_vain = self.admissions - self.admissions_then
+        return idle or (self.problem.may_cycle and in_vain >= admission_limit(self.left))
+
+    # Section 3: one round, in this order ---------------------------------------------------------------------------
+
+    def round(self) -> None:
+        self.left_this_round = self.prefilled = self.swapped = 0
+        self.arrivals()
+        self.caps()
+        evicted = self.overflow()
+        if not (evicted and self.policy.pause == "overflow"):
+            self.admission(self.waiting)
+        self.waiting += evicted
+        if not self.running:
+            self.admission(self.waiting)
+        self.generation()
+
+    def arrivals(self) -> None:
+        if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:
+            self.time = self.epoch = self.to_arrive[-1].arrival
+            self.epoch_rounds = self.rounds
+            self.restart_ratio(None)
+        while self.to_arrive and self.to_arrive[-1].arrival <= self.now:
+            self.waiting.append(self.to_arrive.pop())
+            self.changed()
+
+    def caps(self) -> None:
+        if self.policy.cap == "none":
+            return
+        for r in [r for r in self.running if r.generated >= r.bound]:
+            self.leave(r, self.policy.cap_refine)
+            self.waiting.append(r)
+
+    def overflow(self) -> list[_Request]:
+        evicted: list[_Request] = []
+        for r in self.victims():
+            self.leave(r, self.policy.refine)
+            evicted.append(r)
+        if evicted:
+            self.restart_ratio(self.running)
+        return evicted
+
+    def admission(self, candidates: list[_Request]) -> None:
+        for r in sorted(candidates, key=self.admission_key):
+            if self.feasible(r):
+                candidates.remove(r)
+                self.admit(r)
+            elif self.policy.fill == "break":
+                break
+
+    def prefill(self) -> None:
+        """Process prompts and kept tokens, first admitted first, with what generating leaves of the budget."""
+        budget = self.problem.prefill_budget - sum(not r.unfilled for r in self.running)
+        for r in self.running:
+            chunk = min(r.unfilled, budget)
+            r.unfilled -= chunk
+            budget -= chunk
+            self.prefilled += chunk
+            if chunk and self.problem.chunked:
+                self.chunks.append((r.index, self.rounds, chunk))
+
+    def generation(self) -> None:
+        self.prefill()
+        self.peak_memory = max(self.peak_memory, self.need())
+        if self.pieces is not None:
+            self.pieces.append(self.piece())
+        if self.problem.clock is not None:
+            work = len(self.running), self.context(), self.prefilled, self.swapped
+            self.time += self.problem.clock.duration(*work)
+        self.rounds += 1
+        if self.attempts is not None:
+            self.round_end.append(self.now)
+        if self.policy.evict == "progress":  # who got no token is now as far behind as who will start next
+            for r in [r for r in self.running if r.unfilled]:
+                self.step_out(r)
+                self.line_up(r)
+        for r in [r for r in self.running if not r.unfilled]:
+            r.generated += 1
+            r.known = max(r.known, r.generated)
+            if r.generated == r.output:
+                r.completion = self.now
+                self.completed.append(r.output)
+                self.stop_running(r)
+                self.left -= 1
+                self.changed()
+
+    def context(self) -> int:
+        """Tokens of context that the clock charges for, held before this round's tokens."""
+        clock = self.problem.clock
+        prompts = sum(r.prompt for r in self.running) if clock and clock.context == "all" else 0
+        return prompts + sum(r.generated for r in self.running)
+
+    def piece(self) -> Piece:
+        counts = len(self.running), len(self.waiting), self.left_this_round
+        work = (self.context(), self.prefilled, self.swapped) if self.problem.clock else (0, 0, 0)
+        return Piece(self.epoch, self.now, 1, self.need(), *counts, *work)
+
+    # Entering and leaving ------------------------------------------------------------------------------------------
+
+    def admit(self, r: _Request) -> None:
+        if r.start is None:
+            r.start = self.now
+        if self.policy.resume == "swap" and r.admission >= 0:
+            self.swapped += r.prompt + r.generated - r.unfilled
+        else:
+            r.unfilled = r.prompt + r.generated
+        r.first_round, r.kept = self.rounds, r.generated
+        if self.policy.reserve != "none":
+            r.reserved = self.occupied(r.prompt + self.believed_length(r))
+        r.admission = self.admissions
+        self.admissions += 1
+        self.line_up(r)
+        self.running.append(r)
+
+    def stop_running(self, r: _Request) -> None:
+        """Take it out of the batch."""
+        self.running.remove(r)
+        if self.attempts is not None:
+            self.attempts.append((r.index, r.first_round, self.rounds - r.first_round, r.kept, r.generated))
+        self.step_out(r)
+
+    def line_up(self, r: _Request) -> None:
+        """It joins the end of its list of equals (section 5)."""
+        if self.policy.evict in ("bound", "priority"):
+            r.tie_key = r.bound if self.policy.evict == "bound" else -r.level
+        else:
+            r.tie_key = self.rounds - r.generated
+        self.ties.setdefault(r.tie_key, []).append(r)
+
+    def step_out(self, r: _Request) -> None:
+        """In its list of equals the last one takes its place."""
+        equals = self.ties[r.tie_key]
+        place = next(k for k, other in enumerate(equals) if other is r)
+        equals[place] = equals[-1]
+        equals.pop()
+        if not equals:
+            del self.ties[r.tie_key]
+
+    def leave(self, r: _Request, rule: str) -> None:
+        self.stop_running(r)
+        r.evictions += 1
+        self.left_this_round += 1
+        r.joined = self.now
+        self.refine(r, rule)
+        if self.policy.resume == "restart":
+            self.wasted_tokens += r.generated
+            r.generated = 0
+        elif self.policy.resume == "swap":
+            self.swapped += r.prompt + r.generated - r.unfilled
+
+    def refine(self, r: _Request, rule: str) -> None:
+        if self.problem.bound is None:  # nothing reads õ
+            return
+        old = r.bound
+        if rule == "progress":
+            r.bound = max(old, r.generated + 1)
+        elif rule == "double":
+            r.bound = max(2 * old, r.generated + 1)
+        elif rule == "upper":
+            r.bound = r.upper if old < r.upper else 2 * old
+        r.bound = min(r.bound, LARGEST_BOUND)
+        if min(r.bound, self.problem.memory) > old:  # a rise beyond M changes no believed length
+            self.changed()
+
+    # Section 4: feasibility of an admission ------------------------------------------------------------------------
+
+    def occupied(self, tokens: int) -> int:
+        return tokens + -tokens % self.problem.block  # whole blocks
+
+    def need(self) -> int:
+        return sum(self.occupied(r.prompt + r.generated + 1) for r in self.running)
+
+    def believed_length(self, r: _Request) -> int:
+        known, rule = r.generated, self.policy.reserve
+        if rule == "bound":
+            b = r.bound
+        elif rule == "conditional":
+            b, known = self.length_of_its_class(r), r.known
+        elif rule == "history":
+            b, known = self.drawn_length(r), r.known
+        else:
+            b = r.believed
+        return min(max(b, known + 1), self.problem.memory - r.prompt)
+
+    def feasible(self, candidate: _Request) -> bool:
+        capacity = self.problem.capacity if self.running else self.problem.memory
+        batch = [*self.running, candidate]
+        if len(batch) > self.problem.max_batch:
+            return False
+        if sum(max(r.unfilled, 1) for r in self.running) >= self.problem.prefill_budget:
+            return False
+        coming = sum(self.occupied(r.prompt + r.generated + 1) for r in batch)
+        if self.policy.reserve == "none" or coming > capacity:
+            return coming <= capacity
+        if self.policy.hold == "peak":
+            peak = self.occupied(candidate.prompt + self.believed_length(candidate))
+            return sum(r.reserved for r in self.running) + peak <= capacity
+        if self.policy.reserve == "ratio":
+            return self.ratio_fits(candidate, capacity)
+        length = np.array([self.believed_length(r) for r in batch])
+        generated = np.array([r.generated for r in batch])
+        held = np.array([r.prompt for r in batch]) + generated
+        d = (length - generated)[:, None]
+        occupied = held + d + -(held + d) % self.problem.block
+        return bool((occupied * (generated + d <= length)).sum(axis=1).max() <= capacity)
+
+    # Section 8: beliefs that move while a request runs -------------------------------------------------------------
+
+    def length_of_its_class(self, r: _Request) -> int:
+        """The quantile of the output given that it exceeds what is known; beyond the table's end, its last number."""
+        assert self.problem.lengths is not None
+        assert self.problem.classes is not None
+        row = self.problem.lengths[self.problem.classes[r.index]]
+        return max(int(row[min(r.known, len(row) - 1)]), r.known + 1)
+
+    def drawn_length(self, r: _Request) -> int:
+        """One of the last completed lengths that exceed what is known of r: one draw per request and round."""
+        lengths = sorted(self.completed)
+        longer = lengths[bisect.bisect_right(lengths, r.known) :]
+        if not longer:
+            return r.believed
+        of_this_round = _mixed((self.problem.seed or 0) + (self.rounds + 1) * _STEP)
+        return longer[(_mixed(of_this_round + (r.index + 1) * _STEP) >> 32) * len(longer) >> 32]
+
+    def ratio_fits(self, candidate: _Request, capacity: int) -> bool:
+        now = [r for r in self.running if r.first_round == self.rounds] + [candidate]
+        before = [r for r in self.running if r.first_round < self.rounds]
+        tokens = sum(self.occupied(r.prompt + r.generated) for r in before)
+        tokens += sum(self.occupied(r.prompt + r.generated + self.clipped_rest(r)) for r in now)
+        return float(tokens) + self.ratio() * float(sum(self.clipped_rest(r) for r in before)) <= capacity
+
+    def clipped_rest(self, r: _Request) -> int:
+        return min(self.believed_length(r) - r.generated, self.policy.clip)
+
+    def ratio(self) -> float:
+        assert self.problem.ratio is not None
+        return max(
+            self.ratio_start - self.problem.ratio.step * (self.rounds - self.ratio_round), self.problem.ratio.least
+        )
+
+    def restart_ratio(self, remaining: list[_Request] | None) -> None:
+        """After an overflow, r is what those that remain show; after an idle time (None) it starts anew."""
+        if self.problem.ratio is None:
+            return
+        self.ratio_start, self.ratio_round = self.problem.ratio.start, self.rounds
+        if remaining is not None:
+            generated = sum(r.generated for r in remaining) + self.policy.headroom * len(remaining)
+            self.ratio_start = min(1.0, float(generated) / float(sum(map(self.believed_length, remaining)) + 1))
+
+    # Section 5: orders and ties ------------------------------------------------------------------------------------
+
+    def admission_key(self, r: _Request) -> tuple[float, int]:
+        order = self.policy.order
+        if isinstance(order, str) and order == "table":
+            return self.length_of_its_class(r), r.rank
+        if r.key is None:
+            area = float(r.prompt + r.bound) * r.bound  # rounded in the same way by both engines
+            return {"bound": r.bound, "area": area, "queue": r.joined}[str(order)], r.rank
+        return r.key, r.rank
+
+    def victims(self) -> Iterator[_Request]:
+        """Who leaves while the cache overflows; each has left before the next is chosen."""
+        if self.need() <= self.problem.memory:
+            return
+        rule = self.policy.evict
+        if rule == "all":
+            yield from list(self.running)
+        while self.crowded():
+            if rule == "random":
+                leavers = [r for r in self.running if (next(self.draws) >> 11) * 2.0**-53 < self.policy.beta]
+                yield from leavers
+            elif rule == "newest":
+                yield self.running[-1]
+            else:  # fewest generated tokens, which is the largest (rounds - tokens); smallest bound; last level
+                equals = self.ties[max(self.ties) if rule == "progress" else min(self.ties)]
+                if self.policy.tie == "prompt":
+                    longest = max(r.prompt for r in equals)
+                    equals = [r for r in equals if r.prompt == longest]
+                yield equals[self.drawn_member(len(equals))]
+
+    def crowded(self) -> bool:
+        """Whether there is less room than `headroom` for each; with one request left there is always enough."""
+        tokens = sum(self.occupied(r.prompt + r.generated + self.policy.headroom) for r in self.running)
+        return len(self.running) > 1 and tokens > self.problem.memory
+
+    def drawn_member(self, k: int) -> int:
+        if k == 1 or self.problem.seed is None:
+            return 0
+        return (next(self.draws) >> 32) * k >> 32
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def outcome(self) -> Outcome:
+        def column(values: Iterable[float | None]) -> np.ndarray:
+            return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+        timeline = tokens = None
+        if self.pieces is not None:
+            columns = list(zip(*self.pieces, strict=True)) or [()] * len(Piece._fields)
+            timeline = merged(columns, self.problem.clock)
+        if self.attempts is not None:
+            log = np.array(self.attempts, dtype=np.int64).reshape(-1, 5).T
+            chunks = np.array(self.chunks, dtype=np.int64).reshape(-1, 3).T if self.problem.chunked else ()
+            tokens = Tokens(np.array(self.round_end, dtype=np.float64), *log, *chunks)
+        return Outcome(
+            completion=column(r.completion for r in self.requests),
+            start=column(r.start for r in self.requests),
+            evictions=np.array([r.evictions for r in self.requests], dtype=np.int64),
+            rounds=self.rounds,
+            peak_memory=self.peak_memory,
+            wasted_tokens=self.wasted_tokens,
+            unfinished=self.left,
+            timeline=timeline,
+            tokens=tokens,
+            work={},
+        )
+
+
+def _ranks(n: int, seed: int | None) -> list[int]:
+    return list(range(n)) if seed is None else np.random.default_rng(seed).permutation(n).tolist()
+
+
+def _splitmix64(state: int) -> Iterator[int]:
+    """Vigna's splitmix64: 64-bit outputs, for ever."""
+    while True:
+        state += _STEP
+        yield _mixed(state)
+
+
+def _mixed(state: int) -> int:
+    """What splitmix64 gives out in this state."""
+    z = state & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)

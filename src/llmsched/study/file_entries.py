@@ -1,0 +1,322 @@
+"""The tables of the study file, each a dataclass with its keys, their types, defaults and meanings."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from ..errors import InputError, MissingExtraError, nearest
+from ..workloads.argument_checks import decimal_fraction, whole
+from . import metrics
+
+try:
+    from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+    from pydantic.dataclasses import dataclass
+except ImportError:
+    raise MissingExtraError("pydantic", "study", "a study") from None
+
+from ..metrics import service
+from ..policy import CHOICES, Policy, named, policies
+from ..predict import intervals as rules
+from ..simulation import clock as clocks
+from ..workloads import generate, traces
+
+if TYPE_CHECKING:
+    from .statistics import Precision
+
+CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+# Kinds of values ------------------------------------------------------------------------------------------------------
+
+
+def count_of(name: str, least: int = 1, **most: int) -> BeforeValidator:
+    return BeforeValidator(lambda value: None if value is None else whole(name, value, least, **most))
+
+
+def amount_of(name: str, least: float, open_: bool = True, most: float = math.inf) -> BeforeValidator:
+    def check(value: Any) -> float | None:
+        if value is None:
+            return None
+        try:
+            number = float(decimal_fraction(value))
+        except InputError:
+            number = math.nan
+        if not ((number > least if open_ else number >= least) and number <= most):
+            limit = "greater than" if open_ else "at least"
+            upto = "" if math.isinf(most) else f" and at most {most:g}"
+            raise InputError(f"{name} must be a number {limit} {least:g}{upto}, not {value!r}")
+        return number
+
+    return BeforeValidator(check)
+
+
+def word_of(what: str, words: Iterable[str]) -> BeforeValidator:
+    known = list(words)
+
+    def check(value: Any) -> Any:
+        if value is not None and (not isinstance(value, str) or value not in known):
+            raise InputError(f"there is no {what} {value!r}; {nearest(str(value), known)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def short_for(key: str) -> BeforeValidator:
+    """An entry may be written as a text alone, which stands for the table with that one key."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _no_text_alone(value: Any) -> Any:
+    if isinstance(value, str):
+        raise InputError(f"expected a list, such as [{value!r}]")
+    return value
+
+
+LIST = BeforeValidator(_no_text_alone)
+METRIC = BeforeValidator(metrics.check)
+
+
+def _generator(text: Any) -> str | None:
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InputError(f"expected a generator such as 'lmsys', not {text!r}")
+    generate.parse(text, 1)
+    return text
+
+
+def _rule(text: Any) -> str | None:
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InputError(f"expected a rule such as 'buckets:100', not {text!r}")
+    if text == "given":
+        return text
+    if text.partition(":")[0] not in rules.FORMS:
+        raise InputError(
+            f"there is no interval rule {text!r}; {nearest(text.partition(':')[0], ['given', *rules.FORMS])}"
+        )
+    rules.parse(text)
+    return text
+
+
+def _clock(text: Any) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"expected the name of a clock or of a file, not {text!r}")
+    if not text.lower().endswith((".toml", ".json")):
+        clocks.named(text)
+    return text
+
+
+CLOCK = BeforeValidator(_clock)
+
+
+# Entries --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class WorkloadEntry:
+    """One entry of `workloads`: where the requests of a replication come from, and when they arrive.
+
+    A text alone is a generator: ``workloads = ["lmsys"]``.
+    """
+
+    name: str = ""
+    """What it is called in the results; by default the generator, or the name of the trace's file."""
+    generator: Annotated[str | None, BeforeValidator(_generator)] = None
+    """A distribution, drawn anew in each replication, such as `lmsys` or `two_point:10,40,0.8`."""
+    trace: str | None = None
+    """Instead of a generator: a trace file, relative to the study file (or to `--traces DIR`)."""
+    format: Annotated[str | None, word_of("trace format", traces.FORMATS)] = None
+    """The format of the trace; by default found out."""
+    requests: Annotated[int | None, count_of("requests")] = None
+    """Requests in a replication; by default 1,000 of a generator, and as many as a trace has."""
+    sample: Annotated[
+        Literal["resample", "window", "whole"], word_of("way to sample", ["resample", "window", "whole"])
+    ] = "resample"
+    """What a replication takes of a trace: `resample` draws requests with replacement, `window` takes consecutive ones
+    from a random place, with their arrival times, `whole` the first ones, always the same."""
+    arrivals: Annotated[
+        Literal["at_once", "poisson", "gamma", "trace"] | None,
+        word_of("kind of arrivals", ["at_once", "poisson", "gamma", "trace"]),
+    ] = None
+    """`at_once` (at 0), `poisson`, `gamma` (bursty), or `trace` (the trace's own times). By default `poisson` if there
+    is a `rate`, `gamma` if there is a `cv` too; else `trace` for a window or a whole trace, and `at_once`."""
+    rate: Annotated[float | None, amount_of("rate", 0)] = None
+    """Requests per second with a clock, else per round; for `poisson` and `gamma`."""
+    cv: Annotated[float | None, amount_of("cv", 0, open_=False, most=1000)] = None
+    """Standard deviation over mean of the gaps between `gamma` arrivals: 1 is Poisson, more is burstier."""
+    speed: Annotated[float | None, amount_of("speed", 0)] = None
+    """For the trace's own times: they are divided by this."""
+
+    def __post_init__(self) -> None:
+        if (self.generator is None) == (self.trace is None):
+            raise InputError("give either a generator or a trace, not both and not none")
+        _default_name(self, self.generator or Path(self.trace or "").stem)
+        implied = "at_once" if self.generator or self.sample == "resample" else "trace"
+        if self.rate is not None:
+            implied = "poisson" if self.cv is None else "gamma"
+        object.__setattr__(self, "arrivals", self.arrivals or implied)
+        if self.generator is not None:
+            object.__setattr__(self, "requests", self.requests or 1000)
+            if self.sample != "resample" or self.format is not None:
+                raise InputError("sample and format are for traces: leave them out with a generator")
+        if self.arrivals == "trace" and implied != "trace":
+            raise InputError('arrivals = "trace" needs a trace with sample = "window" or "whole", and no rate')
+        uses = {"rate": ("poisson", "gamma"), "cv": ("gamma",), "speed": ("trace",)}
+        for key, kinds in uses.items():
+            if getattr(self, key) is not None and self.arrivals not in kinds:
+                raise InputError(
+                    f'{key} has no meaning with arrivals = "{self.arrivals}", only with {" and ".join(kinds)}'
+                )
+            if getattr(self, key) is None and self.arrivals in kinds and key != "speed":
+                raise InputError(f'arrivals = "{self.arrivals}" needs {key}')
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class IntervalsEntry:
+    """One entry of `intervals`: what the policies are told about output lengths.
+
+    A text alone is a rule: ``intervals = ["buckets:100"]``.
+    """
+
+    name: str = ""
+    """What it is called in the results; by default the rule."""
+    rule: Annotated[str | None, BeforeValidator(_rule)] = None
+    """`exact`, `constant:1,1000`, `buckets:100`, `relative:0.95`, `noisy:COVERAGE,WIDTH` (errs anew in each
+    replication), or `given`: the predictions that are in the trace or come with the generator."""
+    predictions: str | None = None
+    """Instead of a rule, what a predictor said: a file with the requests of the trace and their predictions, as
+    `llmsched.traces.write` writes it. Relative to the study file, like the trace."""
+
+    def __post_init__(self) -> None:
+        if (self.rule is None) == (self.predictions is None):
+            raise InputError("give either a rule or a file of predictions, not both and not none")
+        _default_name(self, self.rule or Path(str(self.predictions)).stem)
+
+
+def _with_fields_of_policies(entry: type) -> type:
+    """The class with a key for each field of a policy, described as there; None leaves the base's."""
+    about = _attributes(str(Policy.__doc__))
+    for field in dataclasses.fields(Policy):
+        entry.__annotations__[field.name] = (str if field.name in CHOICES else float) | None
+        setattr(entry, field.name, Field(default=None, description=about.get(field.name)))
+    return entry
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """What the section of attributes of a docstring says about each; of several together, about the first."""
+    section = re.search(r"Attributes\n +-+\n(.*?)(\n\n|$)", docstring, re.DOTALL)
+    about: dict[str, str] = {}
+    for names, text in re.findall(r"^    (\w.*)\n((?: {8}.*\n?)+)", section[1] if section else "", re.MULTILINE):
+        first, *others = names.split(", ")
+        about[first] = re.sub(r'``"(\w+)"``', r"`\1`", " ".join(text.split())).replace("``", "`")
+        about |= dict.fromkeys(others, f"See `{first}`.")
+    return about
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+@_with_fields_of_policies
+class PolicyEntry:
+    """One entry of `policies`: a named policy, or one composed of the fields of `llmsched.Policy`.
+
+    A text alone is a named policy: ``policies = ["hsf", "amin"]``.
+    """
+
+    name: str = ""
+    """What it is called in the results; by default the base, if no field is changed."""
+    base: Annotated[str, word_of("policy", policies)] = "amin"
+    """The named policy that has the fields not given here."""
+
+    @field_validator(*(f.name for f in dataclasses.fields(Policy)), mode="before", check_fields=False)
+    @classmethod
+    def _known(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            Policy(**{str(info.field_name): value})  # says what is wrong with it
+        return value
+
+    def __post_init__(self) -> None:
+        changed = [f.name for f in dataclasses.fields(Policy) if getattr(self, f.name) is not None]
+        if changed and not self.name:
+            raise InputError("a policy composed of fields needs a name")
+        _default_name(self, self.base)
+
+    def policy(self) -> Policy:
+        """The policy that this describes."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Policy)}
+        return dataclasses.replace(named(self.base), **{k: v for k, v in fields.items() if v is not None})
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class CellsEntry:
+    """One entry of `cells`: a block of the design, the cross of what is named in it. What is not named: all there are.
+
+    Without any entry the design is the full cross of all factors.
+    """
+
+    workloads: Annotated[tuple[str, ...] | None, LIST] = None
+    """Names of workloads."""
+    intervals: Annotated[tuple[str, ...] | None, LIST] = None
+    """Names of interval settings."""
+    policies: Annotated[tuple[str, ...] | None, LIST] = None
+    """Names of policies."""
+    memories: tuple[Annotated[int, count_of("a memory")], ...] | None = None
+    """Tokens of KV cache."""
+    clocks: Annotated[tuple[str, ...] | None, LIST] = None
+    """Names of clocks."""
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class PrecisionEntry:
+    """The table `precision`: instead of a number of replications, how narrow the confidence intervals have to be.
+
+    Every cell gets replications until the interval of its mean is narrow enough.
+    """
+
+    metric: Annotated[str, METRIC] = "mean_latency"
+    """The metric whose mean is to be known; it must be among the metrics of the study."""
+    relative: Annotated[float | None, amount_of("relative", 0)] = None
+    """Half the width of the interval, as a share of the mean's magnitude."""
+    absolute: Annotated[float | None, amount_of("absolute", 0)] = None
+    """Half the width of the interval, in the metric's unit. With both, the wider one will do."""
+    confidence: Annotated[float, amount_of("confidence", 0.5, open_=False, most=0.999)] = 0.95
+    """Probability with which the interval contains the mean."""
+    first: Annotated[int, count_of("first", 16)] = 32
+    """Replications that every cell gets before its precision is looked at."""
+    most: Annotated[int, count_of("most", 16)] = 100_000
+    """Replications at which a cell is given up."""
+
+    def __post_init__(self) -> None:
+        self.rule()
+
+    def rule(self) -> Precision:
+        """What the statistics make of it. Raises InputError if the values do not go together."""
+        from .statistics import Precision  # it needs scipy
+
+        return Precision(self.relative, self.absolute, self.confidence, self.first, self.most)
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class ServiceEntry:
+    """The table `service`: how the service metrics (`ttft_p99`, `goodput`, ...) are taken."""
+
+    slo: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Targets that define `goodput`, such as `{ ttft = 1.0, tpot = 0.1 }`."""
+    warmup: Annotated[float, amount_of("warmup", 0, open_=False)] = 0.0
+    """Time cut off at the begin."""
+    drain: Annotated[float, amount_of("drain", 0, open_=False)] = 0.0
+    """Time cut off before the end."""
+
+    @field_validator("slo", mode="after")
+    @classmethod
+    def _targets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return service.limits(value)
+
+
+def _default_name(entry: Any, name: str) -> None:
+    object.__setattr__(entry, "name", entry.name or name)

@@ -1,0 +1,230 @@
+"""Static figures of a study, for papers and slides: what the report shows, drawn by matplotlib (extra `plot`).
+
+for name, figure in figures.draw(report.read("results")).items():
+    figure_style.save(figure, f"{name}.pdf")
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, nearest
+from ..metrics import figure_style
+from .report_contents import Contents, Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw", "save"]
+
+_PANELS = 12  # on one figure; more go on the next
+_MARKERS = {"-": "o", "--": "s", ":": "^", "-.": "D"}  # relatives share a colour
+_LETTERS = 9  # of tick labels in an inch
+_MEANS = ("mean", "low", "high")
+_RATIOS = ("ratio", "ratio_low", "ratio_high")
+_DIFFERENCES = ("difference", "difference_low", "difference_high")
+_LOG = {_MEANS: 30, _RATIOS: 8}  # what spans more than this gets a logarithmic axis
+
+
+def draw(contents: Contents, *, along: str | None = None) -> dict[str, Figure]:
+    """The figures by name, which is the metric's and what is shown of it.
+
+    ``mean_latency``, ``mean_latency-ratio`` and ``mean_latency-differences`` (or another metric than `mean_latency`,
+    as `contents` was made), the use of the cache and the eviction rate; each against the factor `along` (by default
+    memory, if it varies), a panel per setting of the other factors. More than 12 panels go on several figures, whose
+    names end in ``-2`` and so on.
+
+    Raises InputError if there is no such factor, MissingExtraError without matplotlib.
+    """
+    along = along or contents.along
+    if along not in contents.factors:
+        raise InputError(f"the study has no factor {along!r}: {nearest(along, contents.factors)}")
+    metric = contents.about(contents.metric)
+    wanted: list[tuple[str, Metric, tuple[str, str, str], str]] = [(metric.name, metric, _MEANS, _title(metric))]
+    if len(contents.factors["policy"]) > 1:
+        against = contents.against
+        wanted.append((f"{metric.name}-ratio", metric, _RATIOS, f"{metric.label}: ratio to {against}"))
+        title = f"{_title(metric)}: difference to {against}"
+        wanted.append((f"{metric.name}-differences", metric, _DIFFERENCES, title))
+    for name in (contents.memory_use, contents.eviction_rate):
+        if name is not None and name != metric.name:
+            other = contents.about(name)
+            wanted.append((name, other, _MEANS, _title(other)))
+    drawn = {}
+    for name, of, keys, title in wanted:
+        for page, figure in enumerate(_pages(contents, of, keys, title, along), 1):
+            drawn[name if page == 1 else f"{name}-{page}"] = figure
+    return drawn
+
+
+def save(
+    contents: Contents, folder: str | os.PathLike[str], formats: Sequence[str] = ("png",), *, along: str | None = None
+) -> list[Path]:
+    """Write every figure of `draw` into `folder` (made if there is none) in each of `formats`; the files written.
+
+    Raises InputError for a format that is not in `llmsched.figure_style.FORMATS`, OSError if a file cannot be written.
+    """
+    for extension in formats:
+        figure_style.check_path(f"figure.{extension}")
+    drawn = draw(contents, along=along)
+    directory = Path(folder)
+    directory.mkdir(parents=True, exist_ok=True)
+    files = [directory / f"{name}.{extension}" for name in drawn for extension in formats]
+    for file, (figure, _) in zip(files, ((f, e) for f in drawn.values() for e in formats), strict=True):
+        figure_style.save(figure, file)
+    return files
+
+
+def _title(metric: Metric) -> str:
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+
+def _pages(contents: Contents, metric: Metric, keys: tuple[str, str, str], title: str, along: str) -> Iterator[Figure]:
+    panels = list(_panels(contents, along).items())
+    for begin in range(0, len(panels), _PANELS):
+        yield _page(contents, metric, keys, title, along, dict(panels[begin : begin + _PANELS]))
+
+
+def _panels(contents: Contents, along: str) -> dict[str, list[int]]:
+    """Cells by the setting of the factors that are neither `along` nor the policy."""
+    kept = [name for name in contents.varied if name not in (along, "policy")]
+    at = [list(contents.factors).index(name) for name in kept]
+    panels: dict[str, list[int]] = {}
+    for k, cell in enumerate(contents.cells):
+        parts = [_spelled(name, cell[j]) for name, j in zip(kept, at, strict=True)]
+        panels.setdefault(" · ".join(parts), []).append(k)
+    return panels
+
+
+def _spelled(factor: str, level: Any) -> str:
+    return f"{factor} {level:,}" if isinstance(level, (int, float)) else str(level)
+
+
+def _page(
+    contents: Contents,
+    metric: Metric,
+    keys: tuple[str, str, str],
+    title: str,
+    along: str,
+    panels: Mapping[str, Sequence[int]],
+) -> Figure:
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    figure = figure_style.new_figure(max(5.5, 3.4 * columns) + 1.6, max(3.6, 2.5 * rows + 0.4))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    values = {key: contents.values[metric.name][key] for key in keys}
+    scale = contents.scale(along) or (along, [])
+    spreads = sorted(_spread(values[keys[0]][cells]) for cells in panels.values())
+    log = spreads[len(spreads) // 2] > _LOG.get(keys, math.inf)
+    for number, (axes, (name, cells)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+        _panel(axes, contents, [values[key] for key in keys], cells, along)
+        axes.set_title(name, fontsize=10, loc="left")
+        _finish(axes, metric, keys, log)
+        _level_ticks(axes, scale[1] or contents.factors[along], _LETTERS * figure.get_figwidth() / columns)
+        axes.set_xlabel(scale[0] if number + columns >= len(panels) else "")
+    figure.supylabel(title, fontsize=10)
+    handles = dict(pair for axes in grid.flat for pair in _legend(axes))
+    labels = [str(policy) for policy in contents.factors["policy"] if str(policy) in handles]
+    if labels:
+        figure.legend(
+            [handles[label] for label in labels], labels, loc="outside right upper", frameon=False, handlelength=2.6
+        )
+    return figure
+
+
+def _legend(axes: Axes) -> Iterator[tuple[str, Any]]:
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        yield label, handle
+
+
+def _spread(values: np.ndarray[Any, Any]) -> float:
+    """The largest over the smallest; 1 if not all are positive."""
+    known = values[np.isfinite(values)]
+    return float(known.max() / known.min()) if len(known) and known.min() > 0 else 1.0
+
+
+def _panel(axes: Axes, contents: Contents, values: Sequence[Any], cells: Sequence[int], along: str) -> None:
+    """A line with a band per policy along numbers, points with bars along names."""
+    factor, policy = (list(contents.factors).index(name) for name in (along, "policy"))
+    levels = list(contents.factors[along])
+    policies = list(contents.factors["policy"])
+    styles = figure_style.styles_of([str(name) for name in policies])
+    scale = contents.scale(along)
+    for number, name in enumerate(policies):
+        mine = [k for k in cells if contents.cells[k][policy] == name and np.isfinite(values[0][k])]
+        if not mine:
+            continue
+        colour, dash = styles[str(name)]
+        middle, low, high = (np.array([column[k] for k in mine]) for column in values)
+        low, high = np.where(np.isfinite(low), low, middle), np.where(np.isfinite(high), high, middle)
+        if scale is not None:
+            x = np.array([scale[1][levels.index(contents.cells[k][factor])] for k in mine])
+            order = np.argsort(x)
+            x, middle, low, high = x[order], middle[order], low[order], high[order]
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            look: dict[str, Any] = {"linestyle": dash, "marker": _MARKERS[dash], "markersize": 3, "linewidth": 1.5}
+            axes.plot(x, middle, color=colour, label=str(name), **look)
+            continue
+        shift = 0.0 if along == "policy" else 0.7 * ((number + 0.5) / len(policies) - 0.5)
+        x = np.array([levels.index(contents.cells[k][factor]) + shift for k in mine])
+        sides = [middle - low, high - middle]
+        axes.errorbar(x, middle, sides, color=colour, fmt=_MARKERS[dash], markersize=4, elinewidth=1.6, label=str(name))
+
+
+def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> None:
+    """Scale and limits of the vertical axis."""
+    if log:
+        axes.set_yscale("log")
+    figure_style.light_grid(axes)
+    if log:
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    if metric.share and keys != _RATIOS:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+    if keys != _MEANS:
+        axes.axhline(1 if keys == _RATIOS else 0, color="#555555", linestyle="--", linewidth=0.9)
+    elif metric.share:
+        axes.set_ylim(0, 1.02)
+    elif not log and axes.get_ylim()[0] >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _level_ticks(axes: Axes, levels: Sequence[Any], room: float) -> None:
+    """A tick at each level, or at some of many numbers; names lie aslant where there is no room for them."""
+    if all(isinstance(level, float) for level in levels):
+        if _geometric(sorted(levels)):
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        step = math.ceil(sum(len(_short(level)) + 2 for level in levels) / room)
+        shown = levels[::step]
+        axes.set_xticks(shown, [_short(level) for level in shown])
+        return
+    names = [_spelled("", level).strip() for level in levels]
+    aslant = sum(len(name) + 2 for name in names) > room
+    axes.set_xticks(range(len(levels)), names, rotation=30 if aslant else 0, ha="right" if aslant else "center")
+    axes.grid(visible=False, axis="x")
+
+
+def _geometric(levels: Sequence[float]) -> bool:
+    """Whether levels, in ascending order, lie better on a logarithmic axis."""
+    spread = levels[0] > 0 and levels[-1] / levels[0] >= 6
+    return spread and levels[-1] - levels[-2] > 3 * (levels[1] - levels[0])
+
+
+def _short(number: float) -> str:
+    """16492 as 16.5k."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:g}"

@@ -1,0 +1,108 @@
+"""Study: a study file that can be run. What it does is in `plan`, `runner`, `store` and `worker`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic.dataclasses import dataclass
+
+from ..simulation.result import Result
+from . import plan as plans
+from . import runner, store, worker
+from .file_entries import CONFIG
+from .study_file import StudyFile, stating_mistakes
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class Study(StudyFile):
+    """A Monte Carlo study. The fields are the keys of the study file.
+
+    Every combination of a workload, an interval setting, a policy, a memory and a clock is a *cell*. Replication k of
+    every cell sees the same requests, intervals and ranks (common random numbers), so that differences are paired.
+
+    Raises StudyError, which names every mistake, when the values do not make a study.
+    """
+
+    def plan(self, traces: str | os.PathLike[str] = ".") -> plans.Plan:
+        """The study with everything read that it names; files are relative to the directory `traces`.
+
+        Raises TraceError, InputError or OSError for what cannot be read.
+        """
+        return plans.make(self, Path(traces))
+
+    def run(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        executor: Executor | None = None,
+        cluster: str | None = None,
+        workers: int | None = None,
+        traces: str | os.PathLike[str] = ".",
+        extend: bool = False,
+        repair: bool = False,
+        retry: bool = False,
+        progress: Callable[[runner.Status], None] | None = None,
+    ) -> runner.Status:
+        """Simulate what is not yet in the directory `out`, and return how it went. Call it again after anything.
+
+        Parameters
+        ----------
+        out
+            The directory of the results; made if there is none.
+        executor
+            Where the work is done: any `concurrent.futures.Executor`. None: threads of this process.
+        cluster
+            Instead of that, the address of a Dask scheduler, such as ``"tcp://10.0.0.1:8786"`` (extra `cluster`).
+        workers
+            Threads of this process; None for one per processor.
+        traces
+            The directory to which the names of traces and clock files are relative.
+        extend
+            Let this study add to the results of a smaller one.
+        repair
+            Put damaged parts aside and simulate what was in them again.
+        retry
+            Simulate again what failed.
+        progress
+            Called about twice a second from the calling thread.
+
+        Raises
+        ------
+        StudyError
+            The directory holds another study or damaged files, is in use or on a full disk; the cluster cannot be used.
+            What was reported done is kept, and the next call goes on.
+        """
+        return runner.run(
+            self,
+            Path(out),
+            executor=executor,
+            cluster=cluster,
+            workers=workers,
+            traces=Path(traces),
+            extend=extend,
+            repair=repair,
+            retry=retry,
+            progress=progress,
+        )
+
+    def results(self, out: str | os.PathLike[str]) -> pyarrow.Table:
+        """The rows of this study in the directory `out`; see `llmsched.study.results`."""
+        return store.results(out)
+
+    def simulate(self, replication: int, *, traces: str | os.PathLike[str] = ".", **cell: Any) -> Result:
+        """One simulation of the study alone: ``study.simulate(17, policy="amin", memory=16492)``.
+
+        `cell` names the workload, intervals, policy, memory and clock; what there is only one of can be left out.
+        Raises InputError for names that are not in the study, and what `llmsched.simulate` raises.
+        """
+        return worker.simulate_one(self.plan(traces), replication, **cell)
+
+
+Study.__init__ = stating_mistakes(Study.__init__)  # type: ignore[method-assign]

@@ -1,0 +1,275 @@
+"""The study file: its keys, their types, defaults and meanings. `docs/reference/study-file.md` is made from this."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, cast
+
+from ..errors import InputError, StudyError, nearest
+from ..metrics.compare import MEMORY
+from ..workloads.argument_checks import LARGEST_SEED
+from . import metrics, toml_lines
+from .file_entries import (
+    CLOCK,
+    CONFIG,
+    LIST,
+    METRIC,
+    CellsEntry,
+    IntervalsEntry,
+    PolicyEntry,
+    PrecisionEntry,
+    ServiceEntry,
+    WorkloadEntry,
+    count_of,
+    short_for,
+)
+
+# isort: split
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+_QUICK = 2000  # requests of a trace that are taken for all, if the file does not say how many it wants
+
+_Study = TypeVar("_Study", bound="StudyFile")
+
+
+# The study ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class StudyFile:
+    """What is simulated, and how often: the keys of the study file. `Study` can also run it.
+
+    Every combination of a workload, an interval setting, a policy, a memory and a clock is a *cell*. Replication k of
+    every cell sees the same requests, intervals and ranks (common random numbers), so that differences are paired.
+
+    Raises StudyError, which names every mistake, when the values do not make a study.
+    """
+
+    name: str = "study"
+    """What the study is called in reports."""
+    description: str = ""
+    """What it is about, for people."""
+    seed: Annotated[int, count_of("seed", 0, most=LARGEST_SEED)] = 0
+    """Governs everything that is random: the same seed gives the same results."""
+    replications: Annotated[int | None, count_of("replications")] = None
+    """Simulations of each cell (100, unless there is a `precision`)."""
+    workloads: Annotated[tuple[Annotated[WorkloadEntry, short_for("generator")], ...], LIST]
+    """What is to be scheduled."""
+    intervals: Annotated[tuple[Annotated[IntervalsEntry, short_for("rule")], ...], LIST] = (
+        IntervalsEntry(rule="buckets:100"),
+    )
+    """Predicted intervals of output lengths."""
+    policies: Annotated[tuple[Annotated[PolicyEntry, short_for("base")], ...], LIST]
+    """Scheduling policies."""
+    memories: tuple[Annotated[int, count_of("a memory")], ...] = (MEMORY,)
+    """Sizes of the KV cache, in tokens."""
+    clocks: Annotated[tuple[Annotated[str, CLOCK], ...], LIST] = ()
+    """How long a round lasts: names of clocks, or .toml and .json files relative to the study file. Without any, a
+    round lasts 1 and times are in rounds; with one, they are in seconds."""
+    max_batch: Annotated[int | None, count_of("max_batch")] = None
+    """Most requests that run at once."""
+    block: Annotated[int, count_of("block")] = 1
+    """Tokens in a block of cache (16 in vLLM)."""
+    prefill_budget: Annotated[int | None, count_of("prefill_budget")] = None
+    """Most tokens that a round processes: long prompts then take several rounds (chunked prefill)."""
+    max_rounds: Annotated[int | None, count_of("max_rounds")] = None
+    """Rounds after which a simulation is given up."""
+    metrics: Annotated[tuple[Annotated[str, METRIC], ...], LIST] = metrics.DEFAULT
+    """What is measured of every simulation."""
+    service: ServiceEntry = dataclasses.field(default_factory=ServiceEntry)
+    """How the service metrics are taken."""
+    precision: PrecisionEntry | None = None
+    """Instead of `replications`: as many as it takes."""
+    cells: tuple[CellsEntry, ...] = ()
+    """Blocks of cells, instead of the full cross of all factors."""
+
+    def __post_init__(self) -> None:
+        for key in ("workloads", "policies", "intervals", "memories", "metrics"):
+            if not getattr(self, key):
+                raise InputError(f"{key} is empty: give at least one")
+        for key in ("workloads", "policies", "intervals"):
+            _no_twins(key, [entry.name for entry in getattr(self, key)])
+        for key in ("memories", "clocks", "metrics"):
+            _no_twins(key, getattr(self, key))
+        if self.precision is None:
+            object.__setattr__(self, "replications", self.replications or 100)
+        elif self.replications is not None:
+            raise InputError("give either replications or precision: precision finds the number itself")
+        elif self.precision.metric not in self.metrics:
+            raise InputError(f"precision.metric is {self.precision.metric!r}, which is not among the metrics")
+        for k, block in enumerate(self.cells):
+            self._check_block(k, block)
+
+    def _check_block(self, k: int, block: CellsEntry) -> None:
+        for key, known in self.factors().items():
+            for value in getattr(block, key) or ():
+                if value not in known:
+                    raise InputError(
+                        f"cells[{k}]: {value!r} is not among the {key}; {nearest(str(value), map(str, known))}"
+                    )
+
+    def factors(self) -> dict[str, Sequence[Any]]:
+        """The levels of each factor, by the factor's key, under the names that they have in the results."""
+        return {
+            "workloads": [entry.name for entry in self.workloads],
+            "intervals": [entry.name for entry in self.intervals],
+            "policies": [entry.name for entry in self.policies],
+            "memories": self.memories,
+            "clocks": self.clocks,
+        }
+
+    # Files ------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The study in a TOML file. Raises StudyError, which names file, line and key of every mistake; OSError."""
+        name = os.fspath(path)
+        try:
+            text = Path(path).read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise StudyError(f"{name}: not a text in UTF-8 (byte {error.start})") from None
+        return cls.parse(text, name)
+
+    @classmethod
+    def parse(cls, text: str, path: str = "study") -> Self:
+        """The study in the text of a TOML file; `path` is what messages call it. Raises StudyError as `load` does."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise StudyError(f"{path}: not TOML: {error}") from None
+        study = _read(cls, values, path, toml_lines.lines(text))
+        object.__setattr__(study, "_text", text)
+        object.__setattr__(study, "_path", path)
+        return study
+
+    def where(self, *place: str | int) -> str:
+        """How a message about the value at `place` begins: file, line and key; the key alone if there is no file."""
+        text: str | None = getattr(self, "_text", None)
+        if text is None:
+            return toml_lines.spelled(place)
+        return _where(
+            getattr(self, "_path", ""), toml_lines.line_of(toml_lines.lines(text), place)[1], toml_lines.spelled(place)
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The study with these fields, as in the file. Raises StudyError, which names the key of every mistake."""
+        return _read(cls, dict(values), "", {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, defaults included."""
+        return dataclasses.asdict(self)
+
+    def replace(self, **fields: Any) -> Self:
+        """The same study with some fields replaced. Raises StudyError if that makes no study."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if "precision" in fields and "replications" not in fields:
+            given["replications"] = None
+        return type(self)(**{**given, **fields})
+
+    def quick(self) -> Self:
+        """A small study to try whether it works: a tenth of the requests, 5 replications (16 before the first look)."""
+        small = [dataclasses.replace(w, requests=-(-(w.requests or _QUICK) // 10)) for w in self.workloads]
+        if self.precision is None:
+            return self.replace(workloads=tuple(small), replications=min(self.replications or 5, 5))
+        precision = dataclasses.replace(self.precision, first=16, most=min(self.precision.most, 64))
+        return self.replace(workloads=tuple(small), precision=precision)
+
+    def to_toml(self) -> str:
+        """The study as the text of a study file: the one it was loaded from, if it was."""
+        text: str | None = getattr(self, "_text", None)
+        if text is not None:
+            return text
+        values = {key: value for key, value in self.to_dict().items() if value not in (None, ())}
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+
+# Mistakes -------------------------------------------------------------------------------------------------------------
+
+_ENTRIES: Mapping[str, Any] = {
+    "workloads": WorkloadEntry,
+    "intervals": IntervalsEntry,
+    "policies": PolicyEntry,
+    "cells": CellsEntry,
+    "precision": PrecisionEntry,
+    "service": ServiceEntry,
+}
+
+
+def _read(kind: type[_Study], values: dict[str, Any], path: str, found: Mapping[toml_lines.Path, int]) -> _Study:
+    try:
+        study: _Study = _adapter(cast(Any, kind)).validate_python(values)
+    except ValidationError as error:
+        raise _as_study_error(error, path, found) from None
+    return study
+
+
+def _as_study_error(error: ValidationError, path: str, found: Mapping[toml_lines.Path, int]) -> StudyError:
+    mistakes = [_mistake(detail, path, found) for detail in error.errors(include_url=False)]
+    return StudyError("\n".join(text for _, text in sorted(mistakes)), path)
+
+
+def stating_mistakes(construct: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(construct)
+    def init(self: StudyFile, **values: Any) -> None:
+        try:
+            construct(self, **values)
+        except ValidationError as error:
+            raise _as_study_error(error, "", {}) from None
+
+    return init
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _mistake(detail: Any, path: str, found: Mapping[toml_lines.Path, int]) -> tuple[int, str]:
+    """The line (for sorting) and the text of one mistake."""
+    place: toml_lines.Path = tuple(detail["loc"])
+    start, line = toml_lines.line_of(found, place)
+    missing = detail["type"] in ("missing", "missing_argument")
+    key = toml_lines.spelled(place if missing or not found else start)
+    return line or 0, ": ".join(filter(None, (_where(path, line, key), _what(detail, place))))
+
+
+def _where(path: str, line: int | None, key: str) -> str:
+    file = ", ".join(filter(None, (path, f"line {line}" if line is not None else "")))
+    return ": ".join(filter(None, (file, key)))
+
+
+def _what(detail: Any, place: toml_lines.Path) -> str:
+    kind = detail["type"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        entry = _ENTRIES[str(place[0])] if len(place) > 1 else StudyFile
+        return f"there is no such key; {nearest(str(place[-1]), [f.name for f in dataclasses.fields(entry)])}"
+    if kind in ("missing", "missing_argument"):
+        return "is missing"
+    if kind == "value_error":
+        return str(detail["ctx"]["error"])
+    expected = {"tuple_type": "a list", "dataclass_type": "a table", "string_type": "a text", "dict_type": "a table"}
+    if kind in expected:
+        return f"expected {expected[kind]}, not {detail['input']!r}"
+    return str(detail["msg"])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items() if item is not None) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _no_twins(key: str, names: Sequence[Any]) -> None:
+    twins = sorted({str(name) for name in names if list(names).count(name) > 1})
+    if twins:
+        raise InputError(f"{key}: {twins[0]!r} is there twice: leave one out, or give it another name")

@@ -1,0 +1,358 @@
+"""What a worker does: a task in, a table of numbers out. It runs in threads, processes and on other machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .._version import version
+from ..errors import LlmschedError, StudyError
+from ..metrics.service import metrics as service_metrics
+from ..optimum.lower_bounds import LowerBound, lower_bound
+from ..predict.intervals import with_midpoints
+from ..simulation._compiled import Stop
+from ..simulation.batch import Job, simulate_here
+from ..simulation.clock import Clock
+from ..simulation.result import Result
+from ..simulation.run import simulate
+from ..workloads.argument_checks import whole
+from ..workloads.columns import FloatArray, IntArray
+from ..workloads.length_table import LengthTable
+from ..workloads.workload import Workload
+from .file_entries import WorkloadEntry
+from .metrics import DERIVED, SERVICE, percentiles
+from .plan import Plan, Trace, draw, predict, replication_seed
+
+# Requests of which the workloads are in memory at a time: few, so that the caches of the processor hold them.
+_MOST_REQUESTS = 30_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Simulations of one workload: cell ``cells[c]`` in replication ``replications[r]`` where ``wanted[r, c]``."""
+
+    plan: Plan
+    workload: int
+    cells: IntArray
+    replications: IntArray
+    wanted: npt.NDArray[np.bool_]
+    version: str = version
+
+    def __len__(self) -> int:
+        return int(self.wanted.sum())
+
+    def halves(self) -> list[Task]:
+        """The task in two parts, by replications or else by cells; one simulation has none."""
+        rows, columns = self.wanted.shape
+        if rows > 1:
+            cuts: list[Any] = [np.s_[: rows // 2], np.s_[rows // 2 :]]
+            return [dataclasses.replace(self, replications=self.replications[c], wanted=self.wanted[c]) for c in cuts]
+        if columns > 1:
+            cuts = [np.s_[: columns // 2], np.s_[columns // 2 :]]
+            return [dataclasses.replace(self, cells=self.cells[c], wanted=self.wanted[:, c]) for c in cuts]
+        return []
+
+
+class Failure(NamedTuple):
+    """A simulation without a result: which, the seed of its replication, and why."""
+
+    cell: int
+    replication: int
+    seed: int
+    error: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """The results of a task, one row per simulation that has one: `values` is (metrics, rows)."""
+
+    cell: npt.NDArray[np.int32]
+    replication: IntArray
+    seed: npt.NDArray[np.uint64]
+    values: FloatArray
+    failures: list[Failure]
+    seconds: float = 0.0
+
+    @classmethod
+    def of_failures(cls, failures: list[Failure], metrics: int) -> Done:
+        """No result at all."""
+        nothing = np.empty(0, np.int64)
+        return cls(nothing.astype(np.int32), nothing, nothing.astype(np.uint64), np.empty((metrics, 0)), failures)
+
+    def __len__(self) -> int:
+        """Simulations, failed ones included."""
+        return len(self.cell) + len(self.failures)
+
+
+def work(task: Task, trace: Trace | None = None, stop: Stop | None = None) -> Done | None:
+    """Do a task; `trace` is what its requests are drawn from, if not by a generator. None if ``stop.set()`` was called.
+
+    Raises StudyError if this worker has another version of llmsched: its numbers could differ.
+    """
+    if task.version != version:
+        raise StudyError(
+            f"a worker has llmsched {version}, the study is run by {task.version}: install the same on all"
+        )
+    begin = time.perf_counter()
+    shapes: dict[bytes, _Shape] = {}
+    parts = [_part(task, rows, trace, stop or Stop(), shapes) for rows in _blocks(task, trace)]
+    if any(part is None for part in parts):
+        return None
+    done = [part for part in parts if part is not None]
+    return Done(
+        np.concatenate([part.cell for part in done]),
+        np.concatenate([part.replication for part in done]),
+        np.concatenate([part.seed for part in done]),
+        np.concatenate([part.values for part in done], axis=1),
+        [failure for part in done for failure in part.failures],
+        time.perf_counter() - begin,
+    )
+
+
+def simulate_one(plan: Plan, replication: int, **labels: Any) -> Result:
+    """One simulation alone; see `Study.simulate`."""
+    replication = whole("replication", replication, 0)
+    index = plan.find(**labels)
+    cell = plan.cells[index]
+    name = list(plan.workloads)[cell.workload]
+    seed = replication_seed(plan.seed, replication)
+    policy = list(plan.policies.values())[cell.policy]
+    shape = _Shape.of(plan, np.array([index]))
+    (seen,) = shape.make(plan, plan.workloads[name], plan.read.get(name), seed)
+    if isinstance(seen, LlmschedError):
+        raise seen
+    return simulate(
+        seen,
+        policy,
+        memory=plan.memories[cell.memory],
+        seed=seed,
+        clock=list(plan.clocks.values())[cell.clock],
+        record=_record(plan),
+        **plan.options,
+    )
+
+
+def _record(plan: Plan) -> tuple[str, ...]:
+    return ("tokens", "timeline") if any(name in SERVICE for name in plan.metrics) else ()
+
+
+def _blocks(task: Task, trace: Trace | None) -> Iterator[slice]:
+    """The rows of a task in slices whose workloads fit into memory."""
+    entry = list(task.plan.workloads.values())[task.workload]
+    requests = entry.requests or (len(trace[""]) if trace else 1)
+    settings = len({task.plan.cells[c].intervals for c in task.cells.tolist()})
+    step = max(1, _MOST_REQUESTS // (requests * (settings + 1)))
+    for first in range(0, len(task.replications), step):
+        yield slice(first, first + step)
+
+
+_PREDICTED = frozenset({"lower", "upper", "point"})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What there is to do for a set of cells in every replication: found once, as replications are alike.
+
+    `variants` are what policies see of the requests: an interval setting (None for those that read no prediction), and
+    whether they want point predictions and a table of lengths, which is then that of these requests. `jobs` are
+    (variant, policy, memory), `clocks` theirs; `number` says which one each cell is. Cells that differ in a setting
+    that the policy does not read share a job.
+    """
+
+    variants: list[tuple[int | None, bool, bool]]
+    jobs: list[tuple[int, int, int]]
+    clocks: list[int]
+    number: IntArray
+
+    @classmethod
+    def of(cls, plan: Plan, cells: IntArray) -> _Shape:
+        """That of these cells."""
+        needs = [policy.needs for policy in plan.policies.values()]
+        variants: dict[tuple[int | None, bool, bool], int] = {}
+        jobs: dict[tuple[int, int, int, int], int] = {}
+        number = []
+        for cell in (plan.cells[k] for k in cells.tolist()):
+            need = needs[cell.policy]
+            setting = None if _PREDICTED.isdisjoint(need) else cell.intervals
+            seen = (setting, "point" in need, "lengths" in need)
+            variant = variants.setdefault(seen, len(variants))
+            job = (cell.clock, variant, cell.policy, plan.memories[cell.memory])
+            number.append(jobs.setdefault(job, len(jobs)))
+        return cls(list(variants), [job[1:] for job in jobs], [job[0] for job in jobs], np.array(number, np.int64))
+
+    def make(self, plan: Plan, entry: WorkloadEntry, trace: Trace | None, seed: int) -> list[Workload | LlmschedError]:
+        """What policies see of the requests of a replication, or why it cannot be made, for each variant."""
+        made: list[Workload | LlmschedError] = []
+        predicted: dict[int, Workload] = {}
+        rules = list(plan.intervals.items())
+        try:
+            blind = draw(entry, trace[""] if trace else None, seed)
+        except LlmschedError as error:
+            return [error] * len(self.variants)
+        _ = blind.extent  # found once: it is the same with any predictions
+        for setting, point, lengths in self.variants:
+            try:
+                if setting is None:
+                    made.append(_with_lengths(blind) if lengths else blind)
+                    continue
+                if setting not in predicted:
+                    name, rule = rules[setting]
+                    own = trace.get(name) if trace else None  # the same requests are drawn: the seed is the same
+                    predicted[setting] = predict(blind, rule, seed) if own is None else draw(entry, own, seed)
+                workload = _with_points(predicted[setting]) if point else predicted[setting]
+                made.append(_with_lengths(workload) if lengths else workload)
+            except LlmschedError as error:
+                made.append(error)
+        return made
+
+
+def _with_lengths(workload: Workload) -> Workload:
+    """Policies that ask again are told how the outputs of these requests are distributed, but not which is whose."""
+    return workload.with_lengths(LengthTable.from_outputs(workload.output))
+
+
+_NOTHING = Workload(prompt=[], output=[])
+
+
+def _with_points(workload: Workload) -> Workload:
+    """The middle of each interval is the point prediction, where there are intervals and nothing better."""
+    given = workload.point is not None or workload.lower is None or workload.upper is None
+    return workload if given else with_midpoints(workload)
+
+
+def _part(task: Task, rows: slice, trace: Trace | None, stop: Stop, shapes: dict[bytes, _Shape]) -> Done | None:
+    """Some replications of a task."""
+    plan = task.plan
+    entry = list(plan.workloads.values())[task.workload]
+    workloads: list[Workload] = []
+    jobs: list[Job] = []
+    clocks: list[int] = []
+    errors: dict[int, Exception] = {}
+    cells, replications, seeds, number = [], [], [], []
+    for replication, mask in zip(task.replications[rows].tolist(), task.wanted[rows], strict=True):
+        if mask.tobytes() not in shapes:
+            shapes[mask.tobytes()] = _Shape.of(plan, task.cells[mask])
+        shape = shapes[mask.tobytes()]
+        seed = replication_seed(plan.seed, replication)
+        made = shape.make(plan, entry, trace, seed)
+        for k, (variant, _, _) in enumerate(shape.jobs):
+            if isinstance(broken := made[variant], LlmschedError):
+                errors[len(jobs) + k] = broken
+        count = len(shape.number)
+        cells.append(task.cells[mask])
+        replications.append(np.full(count, replication))
+        seeds.append(np.full(count, seed, np.uint64))
+        number.append(shape.number + len(jobs))
+        first = len(workloads)
+        workloads += [_NOTHING if isinstance(w, LlmschedError) else w for w in made]
+        jobs += [Job(first + variant, policy, memory, seed) for variant, policy, memory in shape.jobs]
+        clocks += shape.clocks
+    simulated = _simulated(plan, workloads, jobs, clocks, stop)
+    if simulated is None:
+        return None
+    values, failed = simulated
+    errors = {**failed, **errors}
+    columns = [np.concatenate(column) for column in (cells, replications, seeds, number)]
+    good = ~np.isin(columns[3], list(errors))
+    failures = [
+        Failure(int(cell), int(replication), int(seed), type(errors[int(k)]).__name__, str(errors[int(k)]))
+        for cell, replication, seed, k in zip(*(column[~good] for column in columns), strict=True)
+    ]
+    cell, replicated, seeded, job = (column[good] for column in columns)
+    return Done(cell.astype(np.int32), replicated, seeded, values[:, job], failures)
+
+
+def _simulated(
+    plan: Plan, workloads: list[Workload], jobs: list[Job], clocks: list[int], stop: Stop
+) -> tuple[FloatArray, dict[int, Exception]] | None:
+    """The metrics (metrics, jobs) of jobs with their clocks, and why some have none; None if stopped."""
+    values = np.full((len(plan.metrics), len(jobs)), np.nan)
+    errors: dict[int, Exception] = {}
+    served = bool(_record(plan))
+    for c, clock in enumerate(plan.clocks.values()):
+        rows = [k for k, of in enumerate(clocks) if of == c] if len(plan.clocks) > 1 else range(len(jobs))
+        some = [jobs[k] for k in rows]
+        if served:
+            for k, job in zip(rows, some, strict=True):
+                try:
+                    values[:, k] = _served(plan, workloads[job.workload], job, clock)
+                except LlmschedError as error:
+                    errors[k] = error
+        elif some:
+            totals = _totals(plan, workloads, some, clock, stop)
+            if totals is None:
+                return None
+            values[:, rows] = totals[0]
+            errors |= {rows[k]: error for k, error in totals[1].items()}
+    return values, errors
+
+
+def _totals(
+    plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, stop: Stop
+) -> tuple[FloatArray, Mapping[int, Exception]] | None:
+    """The same for metrics that cost nothing, with one clock."""
+    spread = percentiles(plan.metrics)
+    batch = simulate_here(
+        workloads,
+        list(plan.policies.values()),
+        jobs,
+        stop,
+        percentiles=[q for _, q in spread],
+        clock=clock,
+        **plan.options,
+    )
+    if batch is None:
+        return None
+    columns = {**batch.totals, **_derived(plan, workloads, jobs, batch.totals)}
+    columns |= {name: batch.totals[f"p{q:g}_latency"] for name, q in spread}
+    if "gap" in plan.metrics:
+        columns["gap"] = _gaps(plan, workloads, jobs, clock, batch.totals["total_latency"])
+    return np.array([columns[name] for name in plan.metrics], np.float64), batch.errors
+
+
+def _derived(plan: Plan, workloads: list[Workload], jobs: list[Job], totals: Any) -> dict[str, FloatArray]:
+    if not set(DERIVED) & set(plan.metrics):
+        return {}
+    block = plan.options["block"]
+    tokens = np.array([int(workload.output.sum()) for workload in workloads], np.float64)
+    generated = tokens[[job.workload for job in jobs]] + totals["wasted_tokens"]
+    memory = np.array([job.memory - job.memory % block for job in jobs], np.float64)
+    wasted = np.divide(totals["wasted_tokens"], generated, out=np.zeros(len(jobs)), where=generated > 0)
+    return {"wasted_share": wasted, "peak_share": totals["peak_memory"] / memory}
+
+
+def _gaps(
+    plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, latency: FloatArray
+) -> FloatArray:
+    """How far each job's total latency is above the best possible, at most."""
+    policies = list(plan.policies.values())
+    bounds: dict[tuple[int, ...], LowerBound] = {}  # of requests (what is predicted does not matter) and memory
+    gaps = []
+    for job, total in zip(jobs, latency.tolist(), strict=True):
+        workload = workloads[job.workload]
+        columns = (workload.prompt, workload.output, workload.arrival)  # variants of the same requests share them
+        key = (*map(id, columns), job.memory)
+        if key not in bounds and not math.isnan(total):
+            bounds[key] = lower_bound(workload, job.memory, iterations=0, clock=clock)
+        gaps.append(math.nan if math.isnan(total) else bounds[key].gap(total, policies[job.policy]))
+    return np.array(gaps)
+
+
+def _served(plan: Plan, workload: Workload, job: Job, clock: Clock | None) -> list[float]:
+    policy = list(plan.policies.values())[job.policy]
+    result = simulate(
+        workload, policy, memory=job.memory, seed=job.seed, clock=clock, record=_record(plan), **plan.options
+    )
+    found = {**result.summary(), **service_metrics(result, **plan.service).summary()}
+    found |= {name: float(result.percentile(q)) for name, q in percentiles(plan.metrics)}
+    if "gap" in plan.metrics:
+        alone, latency = job._replace(workload=0), np.array([result.total_latency])
+        found["gap"] = float(_gaps(plan, [workload], [alone], clock, latency)[0])
+    return [float(found[name]) for name in plan.metrics]

@@ -1,0 +1,1 @@
+"""What is to be scheduled: requests in columns, read from traces or generated."""

@@ -1,0 +1,98 @@
+"""The columns of a workload: their types and limits, and how values that somebody gives become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import WorkloadError
+
+IntArray = npt.NDArray[np.int64]
+
+
+FloatArray = npt.NDArray[np.float64]
+
+
+# Counts up to here are exact as 64-bit integers and as doubles; sums of them are checked against the same limit.
+LARGEST = 2**53
+
+
+#: Column -> the least value it may have. `arrival` is a time (float64), `priority` any whole number, all others count
+#: tokens (int64).
+COLUMNS: Mapping[str, int] = MappingProxyType(
+    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0, "priority": -LARGEST}
+)
+
+
+# Arrivals go up to here: much later, a round would no longer move the clock.
+LATEST = 2**52
+
+
+def true_outputs(outputs: npt.ArrayLike) -> IntArray:
+    """`outputs` as the column of that name (n,), checked. Raises WorkloadError (names the request)."""
+    given = {"output": as_numbers("output", outputs)}
+    column: IntArray = checked_column("output", given["output"], common_length(given))
+    return column
+
+
+def as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
+    if np.ma.is_masked(values):
+        i = int(np.argmax(np.ma.getmaskarray(np.ma.asarray(values)).reshape(-1)))
+        raise WorkloadError(f"request {i}: {name} is masked, expected a number", i)
+    try:
+        column = np.asarray(values)
+    except ValueError:
+        raise WorkloadError(f"{name} must be one number per request, not a nested or ragged list") from None
+    if column.dtype == object or column.dtype.kind in "SU":
+        each = values if isinstance(values, (list, tuple)) else column.ravel()  # numpy makes text of mixed lists
+        column = np.array([as_number(name, i, v) for i, v in enumerate(each)]).reshape(column.shape)
+    if column.ndim > 1:
+        raise WorkloadError(f"{name} must be one number per request, not an array of shape {column.shape}")
+    if column.size == 0:
+        column = column.astype(np.float64)
+    if column.dtype.kind not in "iuf":
+        raise WorkloadError(f"{name} must be numbers, not {column.dtype}")
+    return column
+
+
+def as_number(name: str, i: int, value: object) -> float:
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float("nan") if value is None else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise WorkloadError(f"request {i}: {name} is {value!r}, expected a number", i) from None
+
+
+def common_length(columns: Mapping[str, np.ndarray[Any, Any]]) -> int:
+    lengths = {name: len(column) for name, column in columns.items() if column.ndim == 1}
+    if not lengths:
+        raise WorkloadError("give at least one column as a list: every column is a single number")
+    n = lengths.get("output", next(iter(lengths.values())))
+    for name, length in lengths.items():
+        if length != n:
+            raise WorkloadError(f"all columns need one value per request: {name} has {length}, others have {n}")
+    return n
+
+
+def checked_column(name: str, column: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    """The column as a read-only array of its own, or an error that names the first bad request."""
+    least, whole = COLUMNS[name], name != "arrival"
+    most = LARGEST if whole else LATEST
+    with np.errstate(invalid="ignore"):
+        bad = ~((column >= least) & (column <= most))  # NaN and infinities are bad too
+        if whole and column.dtype.kind == "f":
+            bad |= column != np.floor(column)
+    if bad.any() and n:
+        i = int(np.argmax(bad))
+        value = column.reshape(-1)[i]
+        kind = "a time" if not whole else "a whole number" if name == "priority" else "a whole number of tokens"
+        raise WorkloadError(f"request {i}: {name} is {value}, expected {kind} from {least} to {most}", i)
+    checked = np.empty(n, np.int64 if whole else np.float64)
+    checked[:] = column
+    checked.flags.writeable = False
+    return checked

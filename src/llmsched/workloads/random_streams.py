@@ -1,0 +1,25 @@
+"""Random numbers that are the same on every machine and with every NumPy: raw PCG64 streams, one per purpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .columns import FloatArray
+
+
+def raw_stream(seed: int, purpose: str, n: int) -> npt.NDArray[np.uint64]:
+    """`n` raw 64-bit numbers of PCG64, from the stream that `seed` has for `purpose`; the first do not depend on `n`.
+
+    The streams are children of one SeedSequence, told apart by name, so that the same seed can be given to everything
+    without one thing being correlated with another. Raw numbers, because NumPy promises that a bit generator's
+    stream never changes, but not that of its distributions (NEP 19).
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=tuple(purpose.encode()))
+    raw: npt.NDArray[np.uint64] = np.random.PCG64(sequence).random_raw(n)
+    return raw
+
+
+def uniforms(seed: int, purpose: str, n: int) -> FloatArray:
+    """`n` doubles uniform on [0, 1), multiples of 2**-53, from `raw_stream`."""
+    return (raw_stream(seed, purpose, n) >> np.uint64(11)).astype(np.float64) * 2.0**-53

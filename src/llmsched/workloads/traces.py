@@ -1,0 +1,136 @@
+"""Real traces -> Workload, and back: the lengths and times of a request log, in the formats that are published."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import itertools
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import IO, Literal
+
+from ..errors import InputError, TraceError, nearest
+from .trace_formats import csv_reader, jsonl_reader, parquet_reader
+from .trace_formats.formats import KNOWN, NONE, PLAIN, Format
+from .trace_formats.open_source import opened, reason
+from .trace_formats.row_checks import brief
+from .trace_formats.text_lines import first_line
+from .trace_formats.trace_builder import Reading
+from .workload import Workload
+
+__all__ = ["FORMATS", "load", "write"]
+
+#: The formats that `load` reads: name -> what it is, in a line.
+FORMATS: Mapping[str, str] = MappingProxyType({name: form.description for name, form in KNOWN.items()})
+
+
+def load(
+    source: str | os.PathLike[str] | IO[bytes] | IO[str],
+    format: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> Workload:
+    """Read a trace.
+
+    Parameters
+    ----------
+    source
+        A path, ``"-"`` for the standard input, or an open binary or text file (read from where it stands to its end,
+        not closed). Gzip is found by its first bytes, whatever the name, and undone.
+    format
+        One of `FORMATS`; by default it is found from the content.
+    on_error
+        What to do with a bad row: ``"raise"``, or ``"skip"`` it and count it. A file that is bad as a whole (missing,
+        truncated, without a known header) is an error in either case.
+
+    Returns
+    -------
+    Workload
+        The requests in the order of the file. Arrivals are in seconds since the earliest of them, so the least is 0;
+        all 0 if the file has none. (Only a column named ``arrival``, which `write` makes, is taken as it is.)
+        An empty file makes an empty workload. ``workload.source`` has ``path``, ``format``, ``rows`` (kept),
+        ``dropped`` (requests that failed, which `burstgpt` records), ``skipped`` (bad rows) and ``first_skipped``
+        (what was wrong with the first of them, or None). If names of columns look misspelt, it has ``misspelt`` too:
+        name in the file, which is not read -> the format's.
+
+    Raises
+    ------
+    TraceError
+        The file cannot be read, is of no known format, or has a bad row (names the line, from 1).
+    MissingExtraError
+        The file is Parquet, and pyarrow is not installed.
+    InputError
+        `on_error` is neither of the two.
+    """
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+    if format is not None and format not in KNOWN:
+        raise TraceError(f"no trace format {format!r}: {nearest(format, KNOWN)}")
+    with contextlib.ExitStack() as stack:
+        path, stream, head = opened(source, stack)
+        if format == "parquet" or (format is None and head == b"PAR1"):
+            reading = Reading(path, KNOWN["parquet"], on_error == "skip")
+            parquet_reader.read(reading, stream)
+        else:
+            reading = _read_text(path, stream, format, on_error == "skip")
+    return reading.workload()
+
+
+def _read_text(path: str, stream: io.BufferedReader, format: str | None, skip: bool) -> Reading:
+    start, line = first_line(stream)
+    if not start:
+        return Reading(path, NONE if format is None else KNOWN[format], skip)
+    if format == "mooncake" or (format is None and start.lstrip()[:1] == b"{"):
+        reading = Reading(path, KNOWN["mooncake"], skip, dict(KNOWN["mooncake"].columns))
+        jsonl_reader.read(reading, stream, start, line)
+    else:
+        header, lines = csv_reader.header_of(path, itertools.chain([start], stream), line)
+        reading = Reading(path, KNOWN[format] if format else _format_of(header, path, start, line), skip)
+        reading.find_columns(header, line)
+        csv_reader.read(reading, stream, header, line + lines)
+    return reading
+
+
+def _format_of(header: list[str], path: str, start: bytes, line: int) -> Format:
+    for form in KNOWN.values():
+        if form.layout == "csv" and all(form.columns[meaning] in header for meaning in form.required):
+            return form
+    known = "; ".join(f"{name}: {description}" for name, description in FORMATS.items())
+    found = brief(repr(start[:200].strip())[1:])
+    raise TraceError(f"starts with {found}, which is no format known ({known})", path, line)
+
+
+def write(workload: Workload, path: str | os.PathLike[str]) -> None:
+    """Write a workload as plain CSV (``.csv``, ``.csv.gz``) or Parquet (``.parquet``); `load` gives an equal one back.
+
+    Arrivals go to a column ``arrival_s`` if the first is at 0, as in every trace that was loaded. Otherwise the column
+    is called ``arrival``, which `load` takes as it is: a trace's clock would lose the time before the first arrival.
+
+    Raises
+    ------
+    TraceError
+        The name ends in none of these, or the file cannot be written.
+    MissingExtraError
+        Parquet is asked for, and pyarrow is not installed.
+    """
+    name = os.fsdecode(path)
+    columns = workload.columns()
+    arrival = columns.pop("arrival")
+    is_clock = not len(arrival) or arrival.min() == 0
+    columns = {"clock" if is_clock else "arrival": arrival, **columns}
+    named = {PLAIN[meaning]: column for meaning, column in columns.items()}
+    try:
+        if name.endswith(".parquet"):
+            parquet_reader.write(named, name)
+        elif name.endswith(".csv"):
+            with open(name, "wb") as file:
+                file.writelines(csv_reader.written(named))
+        elif name.endswith(".csv.gz"):
+            # No time and no name inside: the same workload makes the same bytes.
+            with open(name, "wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped:
+                zipped.writelines(csv_reader.written(named))
+        else:
+            raise TraceError("cannot be written: expected a name that ends in .csv, .csv.gz or .parquet", name)
+    except OSError as error:
+        raise TraceError(f"cannot be written: {reason(error)}", name) from error

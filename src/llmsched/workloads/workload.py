@@ -1,0 +1,281 @@
+"""Workload: what is to be scheduled. Columns of equal length, checked once, never changed (model.md, section 1)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import WorkloadError
+from .columns import COLUMNS, LARGEST, FloatArray, IntArray, as_numbers, checked_column, common_length
+
+if TYPE_CHECKING:
+    from .length_table import LengthTable
+
+#: What makes intervals: called with the true outputs, returns the two bounds (see `llmsched.intervals`).
+MakesIntervals = Callable[[IntArray], tuple[IntArray, IntArray]]
+
+
+class Extent(NamedTuple):
+    """The largest numbers of a workload, in tokens; 0 for an empty one."""
+
+    tokens: float  # all prompts and outputs together, as a double, which cannot overflow
+    request: int  # the largest prompt + output of a request: the least memory that serves all
+    output: int  # the longest output
+
+
+class Workload:
+    """A list of `n` requests.
+
+    Parameters
+    ----------
+    prompt, output
+        Prompt tokens (whole, >= 0) and the tokens each request will really generate (whole, >= 1).
+    lower, upper
+        Predicted interval of the output, 1 <= lower <= upper. The truth may lie outside it.
+    point
+        Point prediction of the output (whole, >= 1).
+    arrival
+        Time at which the request becomes visible (>= 0, in rounds, or in seconds with a clock); 0 for all by default.
+    priority
+        How urgent the request is (whole, of either sign): the smaller the number, the more, as in vLLM.
+    source
+        Where the workload comes from (free-form, travels with results); not part of equality.
+
+    Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
+    read-only: int64, `arrival` float64; an absent prediction or priority is None. `with_lengths` adds `lengths`, a
+    table that policies may ask while a request runs, and `classes`, the row of it that each request has; before, both
+    are None.
+
+    Raises
+    ------
+    WorkloadError
+        A value is negative, not whole, NaN, too small, or lower > upper (names the request); lengths differ.
+    """
+
+    __slots__ = (
+        "_extent", "arrival", "classes", "lengths", "lower", "output", "point", "priority", "prompt", "source", "upper"
+    )  # fmt: skip
+
+    prompt: IntArray
+    output: IntArray
+    lower: IntArray | None
+    upper: IntArray | None
+    point: IntArray | None
+    arrival: FloatArray
+    priority: IntArray | None
+    lengths: LengthTable | None
+    classes: IntArray | None
+    source: Mapping[str, Any]
+    _extent: Extent | None
+
+    def __init__(
+        self,
+        prompt: npt.ArrayLike,
+        output: npt.ArrayLike,
+        lower: npt.ArrayLike | None = None,
+        upper: npt.ArrayLike | None = None,
+        point: npt.ArrayLike | None = None,
+        arrival: npt.ArrayLike | None = None,
+        priority: npt.ArrayLike | None = None,
+        *,
+        source: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, required in (("prompt", prompt), ("output", output)):
+            if required is None:
+                raise WorkloadError(f"a workload needs the column {name!r}; it cannot be None")
+        given = {"prompt": prompt, "output": output, "lower": lower, "upper": upper, "point": point}
+        given |= {"arrival": 0.0 if arrival is None else arrival, "priority": priority}
+        columns = {name: as_numbers(name, values) for name, values in given.items() if values is not None}
+        n = common_length(columns)
+        self._fill({name: checked_column(name, column, n) for name, column in columns.items()}, source or {})
+        _check_interval(self.lower, self.upper)
+
+    def _fill(self, columns: Mapping[str, np.ndarray[Any, Any]], source: Mapping[str, Any]) -> None:
+        """Take columns that have been checked."""
+        for name in COLUMNS:
+            object.__setattr__(self, name, columns.get(name))
+        object.__setattr__(self, "_extent", None)
+        object.__setattr__(self, "lengths", None)
+        object.__setattr__(self, "classes", None)
+        object.__setattr__(self, "source", MappingProxyType(dict(source)))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Workload never changes: use workload.replace({name}=...) for a new one")
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
+
+    def __len__(self) -> int:
+        return len(self.output)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Workload):
+            return NotImplemented
+        mine, theirs = self.columns(), other.columns()
+        same = mine.keys() == theirs.keys() and all(np.array_equal(mine[k], theirs[k]) for k in mine)
+        return same and self.lengths == other.lengths and _same_rows(self.classes, other.classes)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, arrays have no cheap hash
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Workload(0 requests)"
+        predicted = [name for name in ("lower", "upper", "point", "lengths") if getattr(self, name) is not None]
+        return (
+            f"Workload({len(self)} requests, prompt {self.prompt.min()}-{self.prompt.max()}, "
+            f"output {self.output.min()}-{self.output.max()}, arrival {self.arrival.min():g}-{self.arrival.max():g}, "
+            f"predictions: {', '.join(predicted) or 'none'})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.columns(), dict(self.source), self.lengths, self.classes)
+
+    @property
+    def extent(self) -> Extent:
+        """The largest numbers in it, computed once."""
+        if self._extent is None:
+            object.__setattr__(self, "_extent", _extent(self.prompt, self.output))
+        return self._extent  # type: ignore[return-value]
+
+    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns that are there, by name, in a fixed order."""
+        return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
+
+    def replace(self, **columns: npt.ArrayLike | None) -> Workload:
+        """The same workload with some columns replaced (None removes a prediction or the priority)."""
+        unknown = columns.keys() - COLUMNS.keys()
+        if unknown:
+            raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")
+        if not {"prompt", "output"}.isdisjoint(columns):
+            changed = Workload(**{**self.columns(), **columns}, source=self.source)  # type: ignore[arg-type]
+            return knowing(changed, self.lengths, self.classes)
+        if columns.get("arrival", 0.0) is None:
+            columns["arrival"] = 0.0
+        given = {name: as_numbers(name, values) for name, values in columns.items() if values is not None}
+        n = common_length({"output": self.output, **given})
+        new = object.__new__(Workload)
+        checked = {name: checked_column(name, column, n) for name, column in given.items()}
+        kept = {name: column for name, column in self.columns().items() if name not in columns}
+        new._fill({**kept, **checked}, self.source)
+        object.__setattr__(new, "_extent", self._extent)  # it is about prompts and outputs
+        _check_interval(new.lower, new.upper)
+        return knowing(new, self.lengths, self.classes)
+
+    def with_intervals(self, rule: MakesIntervals) -> Workload:
+        """The same workload with prediction intervals made by `rule`, e.g. ``intervals.buckets(100)``."""
+        if not callable(rule):
+            raise WorkloadError(
+                f"{rule!r} is no rule for intervals; a spelling becomes one with intervals.parse({rule!r})"
+            )
+        lower, upper = rule(self.output)
+        return self.replace(lower=lower, upper=upper)
+
+    def with_predictions(self, predictor: Any, features: Any) -> Workload:
+        """The same workload with what `predictor` says about `features`, which hold a row for each request, in order.
+
+        A predictor has ``predict_interval(features)``, which returns the bounds (lower, upper), None for one that it
+        does not predict; or ``predict(features)``, which returns points, rounded up to whole tokens, at least 1; or
+        both. Those of `llmsched.predict` and of `llmsched.intervals.from_classes` are such, and any scikit-learn
+        regressor. Predictions that the truth contradicts are what policies have to live with, never an error.
+
+        The columns that are predicted replace those that were there: the bounds together, so that an old upper bound
+        never stands beside a new lower one.
+
+        Raises
+        ------
+        WorkloadError
+            It is no predictor, a prediction is impossible (names the request), or there is not one per request.
+        """
+        known = [callable(getattr(predictor, name, None)) for name in ("predict_interval", "predict")]
+        if not any(known):
+            raise WorkloadError(f"{predictor!r} is no predictor: it has neither predict_interval nor predict")
+        columns: dict[str, npt.ArrayLike | None] = {}
+        if known[0]:
+            columns["lower"], columns["upper"] = predictor.predict_interval(features)
+        if known[1]:
+            columns["point"] = _whole_points(predictor.predict(features))
+        return self.replace(**columns)
+
+    def with_lengths(self, table: LengthTable, classes: npt.ArrayLike | None = None) -> Workload:
+        """The same workload with a table of lengths, for policies that ask it again while a request runs.
+
+        Parameters
+        ----------
+        table
+            What calibration outputs say (`LengthTable.from_outputs`).
+        classes
+            The predicted class of each request, one of the table's; None where the table has but one.
+
+        Raises
+        ------
+        WorkloadError
+            A request is of a class that the table does not know (names the request), or has none.
+        """
+        rows = table.rows(classes, len(self))
+        return knowing(Workload(**self.columns(), source=self.source), table, rows)
+
+    def take(self, index: npt.ArrayLike | slice) -> Workload:
+        """The requests at `index` (integers, booleans or a slice), in that order."""
+        at = index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))
+        if not isinstance(at, slice) and at.size == 0:
+            at = at.astype(np.intp)
+        taken = Workload(**{name: column[at] for name, column in self.columns().items()}, source=self.source)
+        return knowing(taken, self.lengths, None if self.classes is None else self.classes[at])
+
+    def head(self, n: int) -> Workload:
+        """The first `n` requests (all of them if there are fewer)."""
+        n = operator.index(n)
+        if n < 0:
+            raise WorkloadError(f"the number of requests to keep must be at least 0, not {n}")
+        return self.take(slice(n))
+
+
+def _extent(prompt: IntArray, output: IntArray) -> Extent:
+    tokens = float(prompt.sum(dtype=np.float64) + output.sum(dtype=np.float64))
+    return Extent(tokens, int((prompt + output).max(initial=0)), int(output.max(initial=0)))
+
+
+def _whole_points(points: npt.ArrayLike) -> IntArray:
+    """Point predictions as whole tokens: rounded up, from 1 to LARGEST."""
+    given = np.asarray(as_numbers("the point prediction", points), dtype=np.float64)
+    if np.isnan(given).any():
+        i = int(np.argmax(np.isnan(given)))
+        raise WorkloadError(f"request {i}: the point prediction is nan, expected a number", i)
+    return np.asarray(np.clip(np.ceil(given), 1, LARGEST), dtype=np.int64)
+
+
+def knowing(fresh: Workload, table: LengthTable | None, rows: IntArray | None) -> Workload:
+    """A workload just made, given the table of lengths and the row of each request that it does not have yet."""
+    if rows is not None:
+        if len(rows) != len(fresh):
+            raise WorkloadError(
+                f"{len(rows)} requests have a class in the table of lengths, not {len(fresh)}: with_lengths"
+            )
+        rows = rows.copy()
+        rows.flags.writeable = False
+    object.__setattr__(fresh, "lengths", table)
+    object.__setattr__(fresh, "classes", rows)
+    return fresh
+
+
+def _same_rows(mine: IntArray | None, theirs: IntArray | None) -> bool:
+    return mine is theirs if mine is None or theirs is None else np.array_equal(mine, theirs)
+
+
+def _rebuild(
+    columns: dict[str, Any], source: dict[str, Any], table: LengthTable | None = None, rows: IntArray | None = None
+) -> Workload:
+    return knowing(Workload(**columns, source=source), table, rows)
+
+
+def _check_interval(lower: IntArray | None, upper: IntArray | None) -> None:
+    if lower is None or upper is None:
+        return
+    if (lower > upper).any():
+        i = int(np.argmax(lower > upper))
+        raise WorkloadError(f"request {i}: lower is {lower[i]} and upper is {upper[i]}, expected lower <= upper", i)
