@@ -6,16 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
-from byhand import ENGINES
-from checker import check_conservation, replay
+from helpers import DATA
+from helpers.byhand import ENGINES
+from helpers.checker import check_conservation, replay
 from hypothesis import settings
 
 import llmsched as ls
 
 settings.register_profile("ci", derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture

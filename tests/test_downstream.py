@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 import llmsched as ls
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "downstream"
+EXAMPLE = ROOT / "examples" / "downstream"
 
 
 def test_get_include_finds_the_declarations():

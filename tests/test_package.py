@@ -15,10 +15,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers import ROOT
 
 import llmsched
 
-ROOT = Path(__file__).parents[1]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(llmsched.__path__, "llmsched.") if m.name != "llmsched.__main__")
 COMPILED = sorted(
     ".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in (ROOT / "src/llmsched").rglob("*.pyx")

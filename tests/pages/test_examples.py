@@ -1,0 +1,83 @@
+"""The examples run, and what they print is what the library says."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+import llmsched as ls
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(*args: object) -> str:
+    command = [sys.executable, "-W", "error", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLES, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_recompute(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
+    few = ["--requests", 60, "--replications", 3, "--memory", 2500, "--load", 0.9, "--out", tmp_path]
+    printed = run("recompute.py", *few)
+    with (tmp_path / "recompute.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2 * (1 + 7 * 3)  # times, loads, intervals; hsf, and policies in three ways
+    at = {tuple(row[k] for k in ("time", "load", "intervals", "policy", "resume")): float(row["ratio"]) for row in rows}
+    drawn = [ls.generate.lmsys(60, k).with_intervals(ls.intervals.buckets(100)) for k in range(3)]
+    policy = ls.policies["amin-recompute"]
+    ratios = [
+        ls.simulate(w, policy, memory=2500, seed=k).mean_latency
+        / ls.simulate(w, "hsf", memory=2500, seed=k).mean_latency
+        for k, w in enumerate(drawn)
+    ]
+    found = at["rounds", "", "buckets:100", "amin", "recompute"]
+    assert found == pytest.approx(sum(ratios) / 3)
+    assert f"{found:.2f} ± " in printed
+    for key, value in at.items():  # without a clock a moved cache is as good as one computed again
+        if key[0] == "rounds" and key[-1] == "swap":
+            assert value == at[(*key[:-1], "recompute")]
+    for figure in ("rounds.png", "seconds.png"):
+        assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
+
+
+def test_energy(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
+    printed = run("energy.py", "--requests", 80, "--rate", 20, "--out", tmp_path)
+    w = ls.generate.poisson(ls.generate.lmsys(80), 20, 0).with_intervals(ls.intervals.buckets(100))
+    result = ls.simulate(w, "amin-recompute", memory=6000, clock="llama2-70b-2xa100", record="tokens")
+    spent = ls.energy.metrics(result, "example-2xa100")
+    (row,) = (line for line in printed.splitlines() if line.split()[:2] == ["amin-recompute", "6,000"])
+    assert row.split()[3] == f"{spent.joules_per_token:.2f}"
+    assert {file.name for file in tmp_path.iterdir()} == {"batch.png", "memory.png"}
+
+
+@pytest.mark.parametrize("rounds", ["o", "o+1"])
+def test_table1(rounds: str) -> None:
+    printed = run("table1.py", "--requests", 150, "--replications", 2, "--rounds", rounds)
+    lines = {line[:20].strip(): line for line in printed.splitlines()}
+    latencies = []
+    for k in range(2):
+        w = ls.generate.lmsys(150, k)
+        if rounds == "o+1":
+            w = w.replace(prompt=w.prompt - 1, output=w.output + 1)
+        w = ls.generate.poisson(w.replace(point=w.output), 50, k)
+        latencies.append(ls.simulate(w, "mcsf", memory=16492, seed=k, clock="llama2-70b-2xa100").mean_latency)
+    assert f"{sum(latencies) / 2:.2f} ± " in lines["MC-SF"]
+    assert "32.1" in lines["MC-SF"]
+    assert "2 of 2" in lines["alpha 0.1, beta 0.2"]
+
+
+def test_a_trace_is_drawn_from(tmp_path: Path) -> None:
+    trace = tmp_path / "lengths.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,7\n")
+    printed = run("table1.py", trace, "--requests", 1, "--replications", 2)
+    only = ls.simulate(ls.Workload([5], [7]), "fcfs", memory=16492, clock="llama2-70b-2xa100").mean_latency
+    assert printed.count(f"{only:.2f} ± 0.00") == 8
