@@ -28,7 +28,7 @@ def test_a_bare_policy_is_amin():
 
 
 @pytest.mark.parametrize("field", sorted(CHOICES))
-def test_every_word_of_every_field_is_taken_and_others_are_refused_with_a_suggestion(field):
+def test_fields_take_their_words_and_refuse_others_with_a_suggestion(field):
     for word in CHOICES[field]:
         assert getattr(ls.Policy(**{field: word}), field) == word
     typo = CHOICES[field][0] + "x"
@@ -218,7 +218,7 @@ def test_fields_are_plain_and_make_the_policy_again(policy):
 
 
 @pytest.mark.parametrize("margin", [np.float32(0.25), Fraction(1, 4), Decimal("0.25")])
-def test_a_margin_of_any_numeric_type_is_the_same_policy_and_travels_as_json(margin):
+def test_a_margin_of_any_numeric_type_is_one_policy_and_fits_json(margin):
     policy = ls.Policy(margin=margin)
     assert policy == ls.Policy(margin=0.25)
     assert json.loads(json.dumps(policy.fields()))["margin"] == 0.25

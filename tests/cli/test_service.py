@@ -130,7 +130,7 @@ def test_without_a_clock_times_are_in_rounds_and_targets_too() -> None:
     assert "wasted: share of generated tokens" in plain
 
 
-def test_priorities_come_from_the_trace_and_are_missed_where_there_are_none(tmp_path: Path) -> None:
+def test_priorities_come_from_the_trace_and_their_absence_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "urgent.csv"
     file.write_text("prompt_tokens,output_tokens,priority\n8,5,1\n8,2,0\n")
     args = ("compare", "--json", "--policy", "vllm-priority", "--memory", "13", str(file))

@@ -184,7 +184,7 @@ def test_classes_are_calibrated_on_the_first_half_and_schedule_the_second(classe
     assert found["good, lower bound"].upper is None
 
 
-def test_a_predictor_without_upper_bounds_leaves_out_the_policies_that_need_them(classes_file):
+def test_without_upper_bounds_policies_that_need_them_are_left_out(classes_file):
     predicted = real_predictors.from_classes(classes_file, ls.Workload(5, [1, 1]), 0.9, seed=0)
     study = ls.predictor_value(**SMALL, biases=(), predicted=predicted)
     by = {(r.predictor, r.policy): r for r in study.real}

@@ -56,7 +56,7 @@ def test_no_policy_is_further_from_optimal_than_its_gap_says(workload: ls.Worklo
         assert row.record()["gap"] == row.gap
 
 
-def test_gaps_hold_with_a_cap_on_the_batch_and_blocks_and_in_seconds_with_a_clock(workload: ls.Workload) -> None:
+def test_gaps_hold_with_a_batch_cap_with_blocks_and_with_a_clock(workload: ls.Workload) -> None:
     plain = compare(workload, ["hsf"], memory=MEMORY)["hsf"]
     capped = compare(workload, ["hsf"], memory=MEMORY, max_batch=5, block=16)["hsf"]
     assert capped.gap > plain.gap  # the same bound, and less room

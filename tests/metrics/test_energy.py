@@ -39,7 +39,7 @@ class Metered(reference._Engine):
 
 @given(problem=strategies.problems(), machine=strategies.machines(), data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_the_joules_of_requests_and_of_idling_add_up_to_those_of_the_rounds(
+def test_joules_of_requests_and_idling_add_up_to_those_of_rounds(
     problem: Any, machine: Any, data: st.DataObject
 ) -> None:
     workload, memory = problem
@@ -151,7 +151,7 @@ def test_bad_power_is_refused() -> None:
         energy.metrics(ls.simulate(ls.Workload([1], [1]), "fcfs", memory=9, clock=CLOCK), POWER)
 
 
-def test_named_power_models_say_that_they_are_examples_or_where_they_come_from() -> None:
+def test_named_power_models_are_examples_or_name_their_source() -> None:
     for name, model in energy.powers.items():
         assert model.source
         assert name.startswith("example") == ("an example" in model.source)

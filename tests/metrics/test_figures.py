@@ -145,7 +145,7 @@ def test_a_run_without_a_queue_has_an_axis_of_whole_requests() -> None:
     assert "1 request, " in figure.get_suptitle()
 
 
-def test_the_largest_value_of_a_piece_of_time_counts_rounds_that_began_before_it() -> None:
+def test_the_largest_value_in_an_interval_counts_rounds_begun_before() -> None:
     """Prefill of a long prompt makes a round longer than several of the pieces that a long run is drawn in."""
     outputs = [1, *[4000] * 3]
     long = ls.Workload([40_000, 1, 1, 1], outputs, arrival=[60, 0, 0, 0])

@@ -139,7 +139,7 @@ def test_the_range_maximum(values: list[float], data: st.DataObject) -> None:
 # By hand --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_restart_shows_the_user_nothing_new_until_it_is_past_where_it_was() -> None:
+def test_a_restart_shows_nothing_new_until_it_passes_where_it_was() -> None:
     # model.md, example 6: both start at once is impossible, so each waits, is evicted twice, and repeats its tokens
     workload = ls.Workload(prompt=0, output=[6, 6], lower=4, upper=8)
     result = ls.simulate(workload, "amin", memory=6, seed=None, record="tokens")

@@ -72,7 +72,7 @@ def all_sets_of(requests, late):
     return after.follow(first, 0, 0, 0.0, -1, 2**requests, late, free, free, free, free, free, tail, tail), after.size
 
 
-def test_it_stops_in_the_middle_of_what_follows_from_one_state_when_it_is_late():
+def test_a_deadline_stops_it_in_the_middle_of_expanding_one_state():
     at, states = all_sets_of(20, lambda: True)
     assert at == 0  # not all that follows from it was added
     assert states < 2**19

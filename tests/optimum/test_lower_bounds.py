@@ -148,7 +148,7 @@ def test_bounds_get_stronger_in_the_order_they_are_documented(instance):
 
 @settings(max_examples=50, deadline=None)
 @given(tiny(requests=8))
-def test_the_fluid_schedule_over_time_agrees_with_the_closed_form_and_with_its_levels(instance):
+def test_the_fluid_schedule_agrees_with_closed_form_and_levels(instance):
     workload, memory = instance
     work, since = fluid_relaxation.volumes(workload) / memory, workload.arrival - workload.arrival.min()
     exact = fluid_relaxation.over_time(work, since)

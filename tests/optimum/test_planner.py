@@ -79,7 +79,7 @@ def test_equal_requests_are_staggered():
     assert plan(workload, 100, iterations=0).total_latency <= 303_353
 
 
-def test_the_same_seed_gives_the_same_plan_and_more_iterations_no_worse_one():
+def test_a_seed_repeats_the_plan_and_more_iterations_are_no_worse():
     rng = np.random.default_rng(3)
     workload = ls.Workload(rng.integers(0, 50, 80), rng.integers(1, 60, 80))
     first, again, longer = plan(workload, 300), plan(workload, 300), plan(workload, 300, iterations=300)

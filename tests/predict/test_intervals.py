@@ -231,7 +231,7 @@ def test_noisy_covers_the_truth_with_the_chosen_probability(output, width, cover
     assert stats.binomtest(below, max(int(missed.sum()), 1), 0.5 if output > 1 else 0).pvalue > 1e-5 or not missed.any()
 
 
-def test_noisy_puts_the_truth_anywhere_in_the_window_with_equal_probability():
+def test_noisy_puts_the_truth_uniformly_in_the_window():
     lower, upper = intervals.noisy(1, 0.4, seed=1)(np.full(20_000, 10))
     assert set(upper - lower) == {4}
     assert stats.chisquare(np.bincount(10 - lower, minlength=5)).pvalue > 1e-4
@@ -250,7 +250,7 @@ def test_noisy_windows_have_the_chosen_width_unless_cut_off_at_1(output, width, 
     assert upper - lower == math.ceil(width * output) or (lower == 1 and upper - lower < width * output)
 
 
-def test_noisy_depends_on_its_seed_alone_and_not_on_how_many_requests_follow():
+def test_noisy_depends_on_its_seed_not_on_how_many_requests_follow():
     outputs = np.arange(1, 501)
     rule = intervals.noisy(0.8, 0.5, 3)
     lower, upper = rule(outputs)

@@ -109,7 +109,7 @@ def test_a_group_may_be_a_column_of_an_array_or_of_a_data_frame(data):
         by_place.set_params(group_by=2).fit(array, y)
 
 
-def test_a_calibrated_classifier_has_its_coverage_and_a_plain_one_its_buckets(data):
+def test_a_calibrated_classifier_covers_and_a_plain_one_keeps_buckets(data):
     X, y, new_X, new_y = data
     tree = DecisionTreeClassifier(max_depth=4)
     model = predict.IntervalClassifier(6, probability=0.7, coverage=0.8, classifier=tree).fit(numbers(X), y)

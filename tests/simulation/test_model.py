@@ -99,7 +99,7 @@ def test_example_5_with_arrivals(run):
     assert r.peak_memory == 17
 
 
-def test_example_6_two_requests_evict_each_other_until_one_bound_is_the_larger(run):
+def test_example_6_two_requests_evict_each_other_until_a_bound_wins(run):
     r = run(TWO, "amin", 6)
     assert r.start.tolist() == [0, 2]
     assert r.completion.tolist() == [19, 25]
@@ -179,7 +179,7 @@ def test_a_request_that_completes_at_its_cap_is_not_stopped(run):
     assert r.total_evictions == 0
 
 
-def test_a_request_evicted_for_overflow_does_not_take_the_room_back_at_once(run):
+def test_a_request_evicted_for_overflow_does_not_return_at_once(run):
     # Round 1: 0 and 1 would hold 5+2 > 6; 1, the newest, leaves with one token. It would fit again (5+1), but not in
     # this round. In round 2 (need 6) it does not fit; 0 completes after round 2.
     r = run(ls.Workload([3, 0], [3, 2]), GREEDY, 6)

@@ -19,7 +19,7 @@ def test_an_admission_is_tested_at_every_believed_completion(run):
     assert run(w, policy, 7).start.tolist() == [0, 1]  # one token later: 2+3, 3+4 = 7
 
 
-def test_a_request_that_outran_its_prediction_is_believed_to_need_one_more_token(run):
+def test_a_request_past_its_prediction_is_believed_to_need_one_token(run):
     # 0 has made 2 tokens, 1 was predicted. In round 2 it needs 3; request 1 (prompt 1) needs 2: 5 > 4. Were 0 counted
     # as nothing, 1 would be let in and overflow the cache in the same round.
     w = ls.Workload([0, 1], [3, 1], point=1, arrival=[0, 2])
@@ -122,7 +122,7 @@ def test_a_lone_request_may_use_the_whole_cache_despite_the_margin(run, reserve)
     assert r.peak_memory == 10
 
 
-def test_the_margin_counts_once_something_runs_or_was_admitted_in_this_round(run):
+def test_the_margin_counts_once_something_runs_or_was_just_admitted(run):
     # C=8 of 10: the first takes 4+1, the second would make it 10 > 8, although 10 would fit the cache
     w = ls.Workload(4, [1, 1])
     assert run(w, dataclasses.replace(GREEDY, margin=0.2), 10).start.tolist() == [0, 1]

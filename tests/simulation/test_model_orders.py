@@ -50,7 +50,7 @@ def test_an_area_grows_with_the_bound(run):
 
 
 @pytest.mark.parametrize("seed", [None, 0, 3])
-def test_vllm_serves_whoever_arrived_first_and_preempted_ones_are_at_the_front(seed):
+def test_vllm_serves_in_order_of_arrival_preempted_ones_first(seed):
     """Nobody is admitted while somebody who came before waits: that is what the front of the queue means."""
     w = ls.generate.poisson(ls.generate.lmsys(300, seed=4), rate=3, seed=4)
     result = ls.simulate(w, "vllm", memory=1500, seed=seed, record="tokens")
@@ -124,7 +124,7 @@ def test_of_the_least_urgent_the_latest_arrival_leaves_first(run):
     assert np.flatnonzero(r.evictions == 0).tolist() == [0]
 
 
-def test_by_priority_the_oldest_leaves_for_the_most_urgent_and_keeps_its_tokens(run):
+def test_by_priority_the_oldest_yields_to_the_most_urgent_keeping_tokens(run):
     # M=10. Round 2 would need 7 + 4: request 0 leaves with two tokens, and waits until request 1 has completed.
     w = ls.Workload([4, 2], [6, 3], arrival=[0, 1], priority=[1, 0])
     r = run(w, "vllm-priority", 10)
@@ -133,7 +133,7 @@ def test_by_priority_the_oldest_leaves_for_the_most_urgent_and_keeps_its_tokens(
     assert rows(r, "memory", "waiting") == [[5, 9, 4, 5, 7, 8, 9, 10], [0, 0, 1, 1, 0, 0, 0, 0]]
 
 
-def test_by_priority_nobody_runs_ahead_of_one_more_urgent_that_does_not_fit(run):
+def test_by_priority_nobody_passes_a_more_urgent_one_that_does_not_fit(run):
     w = ls.Workload([6, 8, 1], [4, 1, 1], arrival=[0, 1, 1], priority=[0, 0, 1])
     assert run(w, "vllm-priority", 10).start.tolist() == [0, 4, 5]
 
@@ -164,7 +164,7 @@ def test_one_eviction_among_three_equals(run, policy, seed):
 
 
 @pytest.mark.parametrize("seed", [None, *range(8)])
-def test_draws_among_five_equals_and_the_last_takes_the_place_of_the_victim(run, seed):
+def test_draws_among_five_equals_the_last_takes_the_place_of_the_victim(run, seed):
     # Round 1 would need 10 > 5: three leave, one after the other, from a list that the last closes.
     draws = splitmix64(seed or 0)
     equals = list(range(5)) if seed is None else np.argsort(np.random.default_rng(seed).permutation(5)).tolist()

@@ -17,7 +17,7 @@ import llmsched as ls
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
-def test_without_evictions_every_round_and_every_admission_can_be_recomputed(data):
+def test_without_evictions_rounds_and_admissions_can_be_recomputed(data):
     workload, memory = data.draw(problems(most=8))
     policy = dataclasses.replace(
         data.draw(compositions(len(workload))),

@@ -159,7 +159,7 @@ def test_every_round_of_prefill_moves_the_believed_completion_by_one(run):
     assert memory_of(r) == [8, 8, 8, 8, 10, 12, 3]
 
 
-def test_slow_prefill_may_outgrow_what_was_believed_and_then_the_cache_overflows(run):
+def test_slow_prefill_that_outgrows_its_estimate_overflows_the_cache(run):
     # True lengths are believed, so nobody would ever be evicted, were it not for the prefill of request 1
     w = ls.Workload([0, 9], [12, 1])
     policy = ls.Policy(order="arrival", reserve="output", refine="none", evict="progress")
@@ -228,7 +228,7 @@ def test_a_budget_for_all_is_no_budget(data):
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data(), budget=st.integers(1, 12))
-def test_no_round_processes_more_than_the_budget_and_every_prompt_is_processed(data, budget):
+def test_no_round_exceeds_the_budget_and_every_prompt_is_processed(data, budget):
     workload, memory = data.draw(problems())
     policy = data.draw(compositions(len(workload)))
     try:

@@ -143,7 +143,7 @@ def test_the_benchmark_and_the_metric_can_be_chosen(directory: Path) -> None:
         report.read(directory, metric="latency")
 
 
-def test_a_study_with_a_precision_is_reported_with_the_interval_of_its_rule(tmp_path: Path) -> None:
+def test_a_study_with_a_precision_reports_its_rules_interval(tmp_path: Path) -> None:
     study = {
         "workloads": [{"generator": "lmsys", "requests": 20}],
         "policies": ["amin"],

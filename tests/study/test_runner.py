@@ -89,7 +89,7 @@ def test_a_replication_is_the_child_of_its_index():
     )
 
 
-def test_a_policy_that_reads_no_prediction_has_the_same_row_in_every_setting(plain):
+def test_a_policy_without_predictions_has_one_row_for_all_settings(plain):
     rows = {
         tuple(row[f] for f in ("workload", "policy", "memory", "replication", "intervals")): row
         for row in plain.to_pylist()

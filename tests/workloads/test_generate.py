@@ -79,7 +79,7 @@ def test_lmsys_draws_have_the_published_statistics():
     assert abs(np.corrcoef(w.prompt, w.output)[0, 1]) < 4 / math.sqrt(len(w))
 
 
-def test_lmsys_is_2000_requests_with_seed_0_arriving_at_0_without_predictions():
+def test_lmsys_is_by_default_2000_requests_at_0_without_predictions():
     w = generate.lmsys()
     assert w == generate.lmsys(2000, 0)
     assert list(w.columns()) == ["prompt", "output", "arrival"]
