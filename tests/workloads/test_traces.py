@@ -174,7 +174,7 @@ def test_a_quote_that_never_closes_spoils_only_its_line() -> None:
 
 @text_format
 def test_small_blocks_make_no_difference(name: str) -> None:
-    with mock.patch.multiple(formats, BLOCK=10, BATCH=1):
+    with mock.patch.multiple(formats, BYTES_AT_ONCE=10, ROWS_AT_ONCE=1):
         assert is_good(load(GOOD[name]))
         assert error(GOOD[name] + "x\n").line == (4 if name == "mooncake" else 5)
 

@@ -55,7 +55,7 @@ def test_a_bad_row_of_parquet_is_named(parquet: Any, bad: list[Any]) -> None:
 
 def test_rows_of_parquet_are_counted_over_batches(parquet: Any) -> None:
     content = parquet_file(parquet, {"output_tokens": [1, 1, 1, 1, 0, 1], "prompt_tokens": [1] * 6})
-    with mock.patch.object(formats, "BATCH", 2):
+    with mock.patch.object(formats, "ROWS_AT_ONCE", 2):
         assert "row 5: output_tokens is 0" in str(error(content))
 
 

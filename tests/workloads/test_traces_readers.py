@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmsched.errors import LlmschedError
 from llmsched.workloads.columns import LARGEST
 from llmsched.workloads.trace_formats import csv_reader, formats, jsonl_reader
-from llmsched.workloads.trace_formats.trace_builder import Reading
+from llmsched.workloads.trace_formats.trace_builder import TraceBuilder
 
 
 def outcome(content: bytes, name: str | None, on_error: str) -> object:
@@ -32,9 +32,11 @@ def assert_readers_agree(content: bytes, name: str | None = None) -> None:
     for on_error in ("raise", "skip"):
         fast = outcome(content, name, on_error)
         nothing = {"return_value": None}
-        with mock.patch.object(csv_reader, "fast", **nothing), mock.patch.object(jsonl_reader, "fast", **nothing):
+        with mock.patch.object(csv_reader, "parsed", **nothing), mock.patch.object(jsonl_reader, "parsed", **nothing):
             careful = outcome(content, name, on_error)
-        with mock.patch.multiple(formats, BLOCK=max(40, len(content) // 50), BATCH=max(2, len(content) // 5000)):
+        with mock.patch.multiple(
+            formats, BYTES_AT_ONCE=max(40, len(content) // 50), ROWS_AT_ONCE=max(2, len(content) // 5000)
+        ):
             small = outcome(content, name, on_error)
         assert fast == careful == small
 
@@ -111,7 +113,7 @@ def test_the_fast_reader_agrees_with_the_careful_one(content: bytes, name: str |
 @pytest.mark.parametrize("name", GOOD)
 def test_the_fast_reader_is_used(name: str) -> None:
     """Or the comparison above compares nothing."""
-    with mock.patch.object(Reading, "keep_rows", side_effect=AssertionError):
+    with mock.patch.object(TraceBuilder, "add_rows", side_effect=AssertionError):
         assert is_good(load(GOOD[name].replace("\n", "\r\n")))
 
 

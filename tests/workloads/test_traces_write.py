@@ -74,7 +74,7 @@ def test_the_same_workload_makes_the_same_bytes(tmp_path: Path) -> None:
 
 def test_many_rows_are_written_in_pieces(tmp_path: Path) -> None:
     workload = Workload(np.arange(10), 1)
-    with mock.patch.object(formats, "BATCH", 3):
+    with mock.patch.object(formats, "ROWS_AT_ONCE", 3):
         traces.write(workload, tmp_path / "w.csv")
     assert traces.load(tmp_path / "w.csv") == workload
 

@@ -13,17 +13,17 @@ from typing import IO, Literal
 
 from ..errors import InputError, TraceError, nearest
 from .trace_formats import csv_reader, jsonl_reader, parquet_reader
-from .trace_formats.formats import KNOWN, NONE, PLAIN, Format
-from .trace_formats.open_source import opened, reason
-from .trace_formats.row_checks import brief
+from .trace_formats.formats import EMPTY_FILE, PLAIN_COLUMNS, TABLE, recognised
+from .trace_formats.row_checks import shortened
+from .trace_formats.source_stream import failure_reason, open_stream
 from .trace_formats.text_lines import first_line
-from .trace_formats.trace_builder import Reading
+from .trace_formats.trace_builder import TraceBuilder
 from .workload import Workload
 
 __all__ = ["FORMATS", "load", "write"]
 
 #: The formats that `load` reads: name -> what it is, in a line.
-FORMATS: Mapping[str, str] = MappingProxyType({name: form.description for name, form in KNOWN.items()})
+FORMATS: Mapping[str, str] = MappingProxyType({name: format.description for name, format in TABLE.items()})
 
 
 def load(
@@ -65,40 +65,41 @@ def load(
     """
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
-    if format is not None and format not in KNOWN:
-        raise TraceError(f"no trace format {format!r}: {nearest(format, KNOWN)}")
+    if format is not None and format not in TABLE:
+        raise TraceError(f"no trace format {format!r}: {nearest(format, TABLE)}")
     with contextlib.ExitStack() as stack:
-        path, stream, head = opened(source, stack)
-        if format == "parquet" or (format is None and head == b"PAR1"):
-            reading = Reading(path, KNOWN["parquet"], on_error == "skip")
-            parquet_reader.read(reading, stream)
+        path, stream, first_bytes = open_stream(source, stack)
+        skip = on_error == "skip"
+        if first_bytes == b"PAR1" if format is None else TABLE[format].layout == "parquet":
+            builder = TraceBuilder(path, TABLE["parquet"], skip)
+            parquet_reader.read(builder, stream)
         else:
-            reading = _read_text(path, stream, format, on_error == "skip")
-    return reading.workload()
+            builder = _read_text(path, stream, format, skip)
+    return builder.workload()
 
 
-def _read_text(path: str, stream: io.BufferedReader, format: str | None, skip: bool) -> Reading:
+def _read_text(path: str, stream: io.BufferedReader, format: str | None, skip: bool) -> TraceBuilder:
+    """Read CSV or JSON lines: as `format`, or as the format that the first line is recognised as."""
     start, line = first_line(stream)
+    named = None if format is None else TABLE[format]
     if not start:
-        return Reading(path, NONE if format is None else KNOWN[format], skip)
-    if format == "mooncake" or (format is None and start.lstrip()[:1] == b"{"):
-        reading = Reading(path, KNOWN["mooncake"], skip, dict(KNOWN["mooncake"].columns))
-        jsonl_reader.read(reading, stream, start, line)
-    else:
-        header, lines = csv_reader.header_of(path, itertools.chain([start], stream), line)
-        reading = Reading(path, KNOWN[format] if format else _format_of(header, path, start, line), skip)
-        reading.find_columns(header, line)
-        csv_reader.read(reading, stream, header, line + lines)
-    return reading
-
-
-def _format_of(header: list[str], path: str, start: bytes, line: int) -> Format:
-    for form in KNOWN.values():
-        if form.layout == "csv" and all(form.columns[meaning] in header for meaning in form.required):
-            return form
-    known = "; ".join(f"{name}: {description}" for name, description in FORMATS.items())
-    found = brief(repr(start[:200].strip())[1:])
-    raise TraceError(f"starts with {found}, which is no format known ({known})", path, line)
+        return TraceBuilder(path, named or EMPTY_FILE, skip)
+    if named.layout == "jsonl" if named else start.lstrip()[:1] == b"{":
+        known = named or recognised("jsonl", jsonl_reader.keys_of(start))
+        assert known is not None
+        builder = TraceBuilder(path, known, skip, dict(known.columns))
+        jsonl_reader.read(builder, stream, start, line)
+        return builder
+    header, lines = csv_reader.read_header(path, itertools.chain([start], stream), line)
+    known = named or recognised("csv", header)
+    if known is None:
+        formats = "; ".join(f"{name}: {description}" for name, description in FORMATS.items())
+        found = shortened(repr(start[:200].strip())[1:])
+        raise TraceError(f"starts with {found}, which is no format known ({formats})", path, line)
+    builder = TraceBuilder(path, known, skip)
+    builder.find_columns(header, line)
+    csv_reader.read(builder, stream, header, line + lines)
+    return builder
 
 
 def write(workload: Workload, path: str | os.PathLike[str]) -> None:
@@ -119,18 +120,18 @@ def write(workload: Workload, path: str | os.PathLike[str]) -> None:
     arrival = columns.pop("arrival")
     is_clock = not len(arrival) or arrival.min() == 0
     columns = {"clock" if is_clock else "arrival": arrival, **columns}
-    named = {PLAIN[meaning]: column for meaning, column in columns.items()}
+    named = {PLAIN_COLUMNS[meaning]: column for meaning, column in columns.items()}
     try:
         if name.endswith(".parquet"):
             parquet_reader.write(named, name)
         elif name.endswith(".csv"):
             with open(name, "wb") as file:
-                file.writelines(csv_reader.written(named))
+                file.writelines(csv_reader.file_pieces(named))
         elif name.endswith(".csv.gz"):
             # No time and no name inside: the same workload makes the same bytes.
             with open(name, "wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped:
-                zipped.writelines(csv_reader.written(named))
+                zipped.writelines(csv_reader.file_pieces(named))
         else:
             raise TraceError("cannot be written: expected a name that ends in .csv, .csv.gz or .parquet", name)
     except OSError as error:
-        raise TraceError(f"cannot be written: {reason(error)}", name) from error
+        raise TraceError(f"cannot be written: {failure_reason(error)}", name) from error

@@ -1,34 +1,57 @@
-"""What there is to know of each format: how it is laid out, and what its columns mean."""
+"""The table of trace formats. A new format is one entry here: recognition, help and messages read this table.
+
+Whatever is CSV, JSON lines or Parquet has its reader already; what differs is the names and units of the columns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from ..columns import COLUMNS, LARGEST, LATEST
 
+Layout = Literal["csv", "jsonl", "parquet"]
+
+BYTES_AT_ONCE = 1 << 20  # of text that is parsed in one go: large enough to be fast, small enough to bound the memory
+ROWS_AT_ONCE = 1 << 16  # held as Python objects
+
 
 @dataclass(frozen=True)
 class Format:
-    """What there is to know of a format.
+    """One trace format.
 
-    ``columns`` maps what a column means to its name in the file. The meanings are those of `Workload`, and "clock":
-    a reading that says when a request arrived, of which only the differences count.
+    Attributes
+    ----------
+    name, description
+        What `llmsched.traces.load` calls it, and a line for help and messages.
+    layout
+        How the file is laid out, which says who reads it. JSON lines have an object on each line.
+    columns
+        What a column (or key) means -> its name in the file. Meanings are the columns of a `Workload`, and "clock": a
+        time of arrival counted from anywhere, so that only differences between requests count.
+    required
+        The columns that every file has; of JSON lines, all are required.
+    per_second
+        Units of the clock in a second.
+    dated
+        The clock is a date and time of day, read as nanoseconds since 1970.
+    failures
+        An output of 0 is a request that failed: dropped, not an error.
     """
 
     name: str
     description: str
-    layout: Literal["csv", "jsonl", "parquet"]
+    layout: Layout
     columns: Mapping[str, str]
     required: tuple[str, ...] = ("clock", "prompt", "output")
-    per_second: float = 1.0  # units of the clock in a second
-    dated: bool = False  # the clock is a date and time of day, read as nanoseconds since 1970
-    failures: bool = False  # an output of 0 is a request that failed: dropped, not an error
+    per_second: float = 1.0
+    dated: bool = False
+    failures: bool = False
 
-    def least(self, meaning: str) -> int:
-        """The least value that a column may have."""
+    def smallest(self, meaning: str) -> int:
+        """The smallest value that a column may have."""
         return 0 if meaning == "clock" or (meaning == "output" and self.failures) else COLUMNS[meaning]
 
     def expected(self, meaning: str) -> str:
@@ -36,14 +59,15 @@ class Format:
         if self.is_date(meaning):
             return "a time such as 2023-11-16 18:15:46.6805900 or 2024-05-10 00:00:00.009930+00:00"
         kind = "a number" if is_time(meaning) else "a whole number"
-        return f"{kind} from {self.least(meaning)} to {most(meaning)}"
+        return f"{kind} from {self.smallest(meaning)} to {largest(meaning)}"
 
     def is_date(self, meaning: str) -> bool:
+        """Whether the file has dates in this column, not numbers."""
         return self.dated and meaning == "clock"
 
 
 # `arrival_s` is a clock as in any trace; `arrival` is a workload's own time, taken as it is (see `traces.write`).
-PLAIN = MappingProxyType(
+PLAIN_COLUMNS = MappingProxyType(
     {
         "clock": "arrival_s",
         "arrival": "arrival",
@@ -56,10 +80,10 @@ PLAIN = MappingProxyType(
     }
 )
 
-#: Every format by its name; the first CSV whose columns are in a header is what it is read as.
-KNOWN: Mapping[str, Format] = {
-    form.name: form
-    for form in (
+#: Every format by its name, in the order in which `recognised` tries them.
+TABLE: Mapping[str, Format] = {
+    format.name: format
+    for format in (
         Format(
             "azure",
             "Azure LLM inference traces of 2023 and 2024: CSV with TIMESTAMP, ContextTokens, GeneratedTokens",
@@ -86,21 +110,33 @@ KNOWN: Mapping[str, Format] = {
             "csv",
             "plain CSV with prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority",
             "csv",
-            PLAIN,
+            PLAIN_COLUMNS,
             required=("prompt", "output"),
         ),
         Format(
             "parquet",
             "Parquet with the columns of the plain CSV (needs pyarrow)",
             "parquet",
-            PLAIN,
+            PLAIN_COLUMNS,
             required=("prompt", "output"),
         ),
     )
 }
 
-#: An empty file's.
-NONE = Format("", "an empty file, which could be of any format", "csv", {}, required=())
+#: What an empty file is read as.
+EMPTY_FILE = Format("", "an empty file, which could be of any format", "csv", {}, required=())
+
+
+def recognised(layout: Layout, names: Collection[str]) -> Format | None:
+    """The format of a file of this layout that has these columns (or keys): the first that finds all it requires.
+
+    None for CSV in which every format misses something. JSON lines are then of the format that misses least, so that a
+    message can name the key that is missing.
+    """
+    of_layout = [format for format in TABLE.values() if format.layout == layout]
+    missing = [sum(format.columns[meaning] not in names for meaning in format.required) for format in of_layout]
+    nearest = min(range(len(missing)), key=missing.__getitem__)
+    return None if layout == "csv" and missing[nearest] else of_layout[nearest]
 
 
 def is_time(meaning: str) -> bool:
@@ -108,12 +144,6 @@ def is_time(meaning: str) -> bool:
     return meaning in ("clock", "arrival")
 
 
-def most(meaning: str) -> int:
+def largest(meaning: str) -> int:
     """The largest value that a column may have."""
     return LATEST if is_time(meaning) else LARGEST
-
-
-BLOCK = 1 << 20  # bytes of text that are parsed at once: large enough to be fast, small enough to bound the memory
-
-
-BATCH = 1 << 16  # rows that are held as Python objects at once

@@ -1,32 +1,38 @@
-"""Traces with a JSON object on each line: Mooncake's."""
+"""Traces in JSON lines: an object on each line."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
-from .row_checks import Columns, Row, brief, plausible
-from .text_lines import bad_byte, blocks, text_of
-from .trace_builder import Reading
+from .row_checks import Columns, Row, certainly_good, shortened
+from .text_lines import decoded, encoding_error, line_blocks
+from .trace_builder import TraceBuilder
 
 
-def read(reading: Reading, stream: io.BufferedReader, start: bytes, line: int) -> None:
-    """The line `start`, which is number `line`, and what is left of `stream`."""
-    for block in blocks(stream, start):
-        columns = fast(reading, block)
+def read(builder: TraceBuilder, stream: io.BufferedReader, start: bytes, line: int) -> None:
+    """Read the line `start`, which is number `line`, and the rest of `stream`."""
+    for block in line_blocks(stream, start):
+        columns = parsed(builder, block)
         if columns is not None:
-            reading.keep(columns)
+            builder.add_columns(columns)
         else:
-            reading.keep_rows(_rows(io.BytesIO(block), line))
+            builder.add_rows(_rows(io.BytesIO(block), line))
         line += block.count(b"\n")
 
 
+def keys_of(line: bytes) -> Collection[str]:
+    """The keys of the object on a line; none where the line is no object."""
+    row = _object(decoded(line).strip())
+    return row if isinstance(row, dict) else ()
+
+
 def _rows(raw: Iterable[bytes], first: int) -> Iterator[Row]:
-    for line, text in enumerate(map(text_of, raw), first):
-        if bad := bad_byte(text):
+    for line, text in enumerate(map(decoded, raw), first):
+        if bad := encoding_error(text):
             yield line, bad
         elif text.strip():
             yield line, _object(text.strip())
@@ -36,12 +42,14 @@ def _object(text: str) -> dict[str, object] | str:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}: {brief(text)!r}"
-    return value if isinstance(value, dict) else f"is {brief(text)!r}, expected a JSON object"
+        return f"is not JSON: {error}: {shortened(text)!r}"
+    return value if isinstance(value, dict) else f"is {shortened(text)!r}, expected a JSON object"
 
 
-def fast(reading: Reading, block: bytes) -> Columns | None:
-    """As `csv_lines.fast`. The lines become one JSON list, which is only the same if no object crosses a line.
+def parsed(builder: TraceBuilder, block: bytes) -> Columns | None:
+    """The columns of a block of lines, or None if the careful reader has to look at it.
+
+    The lines become one JSON list, which is only the same if no object crosses a line.
 
     That is so if there are as many objects as lines and as braces of either kind, and each line starts with the one
     and ends with the other: then every brace is the border of an object (none is nested, or part of a string).
@@ -55,10 +63,10 @@ def fast(reading: Reading, block: bytes) -> Columns | None:
         return None
     try:
         rows = json.loads(f"[{text.replace(chr(10), ',')}]")
-        lists = {meaning: [row[name] for row in rows] for meaning, name in reading.names.items()}
+        lists = {meaning: [row[name] for row in rows] for meaning, name in builder.column_names.items()}
         if len(rows) != n or any(not set(map(type, values)) <= {int, float} for values in lists.values()):
             return None
         columns: Columns = {meaning: np.array(values, np.float64) for meaning, values in lists.items()}
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    return columns if plausible(reading.form, columns) else None
+    return columns if certainly_good(builder.format, columns) else None

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from ...errors import MissingExtraError, TraceError
 from . import formats
-from .row_checks import Columns, brief, plausible
-from .trace_builder import Reading
+from .row_checks import Columns, certainly_good, shortened
+from .trace_builder import TraceBuilder
 
 
 def _pyarrow(purpose: str) -> tuple[Any, Any]:
@@ -23,34 +23,36 @@ def _pyarrow(purpose: str) -> tuple[Any, Any]:
         raise MissingExtraError("pyarrow", "parquet", purpose) from error
 
 
-def read(reading: Reading, stream: io.BufferedReader) -> None:
-    """All of `stream`, in batches of rows."""
+def read(builder: TraceBuilder, stream: io.BufferedReader) -> None:
+    """Read all of `stream`, in batches of rows."""
     content = stream.read()
     if not content:
         return
     arrow, parquet = _pyarrow("reading Parquet")
     try:
         file = parquet.ParquetFile(arrow.BufferReader(content))
-        reading.find_columns(file.schema_arrow.names, None)
+        builder.find_columns(file.schema_arrow.names, None)
         row = 1
-        for batch in file.iter_batches(formats.BATCH, columns=list(reading.names.values())):
-            columns = fast(reading, batch)
+        for batch in file.iter_batches(formats.ROWS_AT_ONCE, columns=list(builder.column_names.values())):
+            columns = parsed(builder, batch)
             if columns is not None:
-                reading.keep(columns)
+                builder.add_columns(columns)
             else:
-                reading.keep_rows(iter(enumerate(batch.to_pylist(), row)))
+                builder.add_rows(iter(enumerate(batch.to_pylist(), row)))
             row += batch.num_rows
     except (arrow.ArrowException, OSError) as error:
-        raise TraceError(f"is not Parquet that can be read: {brief(str(error))}", reading.path) from error
+        raise TraceError(f"is not Parquet that can be read: {shortened(str(error))}", builder.path) from error
 
 
-def fast(reading: Reading, batch: Any) -> Columns | None:
+def parsed(builder: TraceBuilder, batch: Any) -> Columns | None:
     """The columns of a batch, or None if the careful reader has to look at it."""
-    arrays = {meaning: batch.column(name).to_numpy(zero_copy_only=False) for meaning, name in reading.names.items()}
+    arrays = {
+        meaning: batch.column(name).to_numpy(zero_copy_only=False) for meaning, name in builder.column_names.items()
+    }
     if any(array.dtype.kind not in "iuf" for array in arrays.values()):
         return None
     columns = {meaning: array.astype(np.float64) for meaning, array in arrays.items()}
-    return columns if plausible(reading.form, columns) else None
+    return columns if certainly_good(builder.format, columns) else None
 
 
 def write(columns: Mapping[str, npt.NDArray[Any]], path: str) -> None:

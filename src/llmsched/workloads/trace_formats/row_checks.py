@@ -1,4 +1,4 @@
-"""What makes a row good: for one, as the careful readers see it, and for many at once."""
+"""What makes a row good: checked row by row with a message, and for many rows at once without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import timestamps
-from .formats import Format, is_time, most
+from .formats import Format, is_time, largest
 
 Columns = dict[str, npt.NDArray[Any]]
 #: A row as the careful reader sees it: its line (or row) number, and its cells by name or what is wrong with it.
@@ -20,26 +20,26 @@ class BadRow(Exception):
     """What is wrong with a row."""
 
 
-def values_of(form: Format, names: Mapping[str, str], cells: Mapping[str, object]) -> list[float]:
+def row_values(format: Format, names: Mapping[str, str], cells: Mapping[str, object]) -> list[float]:
     """The values of a row in the order of `names`, or BadRow."""
-    values = {meaning: _value(form, meaning, name, cells) for meaning, name in names.items()}
+    values = {meaning: _value(format, meaning, name, cells) for meaning, name in names.items()}
     if "lower" in values and "upper" in values and values["lower"] > values["upper"]:
         lower, upper = (_shown(values[name]) for name in ("lower", "upper"))
         raise BadRow(f"lower is {lower} and upper is {upper}, expected lower <= upper")
     return list(values.values())
 
 
-def _value(form: Format, meaning: str, name: str, cells: Mapping[str, object]) -> float:
+def _value(format: Format, meaning: str, name: str, cells: Mapping[str, object]) -> float:
     if name not in cells:
-        raise BadRow(f"no {name!r}, expected {form.expected(meaning)}; found {brief(', '.join(cells))}")
+        raise BadRow(f"no {name!r}, expected {format.expected(meaning)}; found {shortened(', '.join(cells))}")
     value = cells[name]
     number: float | None
-    if form.is_date(meaning):
-        number = timestamps.instant(value)
+    if format.is_date(meaning):
+        number = timestamps.parse(value)
     else:
-        number = _number(value, form.least(meaning), most(meaning), whole=not is_time(meaning))
+        number = _number(value, format.smallest(meaning), largest(meaning), whole=not is_time(meaning))
     if number is None:
-        raise BadRow(f"{name} is {_shown(value)}, expected {form.expected(meaning)}")
+        raise BadRow(f"{name} is {_shown(value)}, expected {format.expected(meaning)}")
     return number
 
 
@@ -47,7 +47,7 @@ def _shown(value: object) -> str:
     """A value for messages: what was written as -1 has been read as -1.0."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
-    return brief(repr(value))
+    return shortened(repr(value))
 
 
 def _number(value: object, least: int, most: int, whole: bool) -> float | None:
@@ -58,18 +58,18 @@ def _number(value: object, least: int, most: int, whole: bool) -> float | None:
     return value if in_range and (not whole or value == int(value)) else None
 
 
-def plausible(form: Format, columns: Columns) -> bool:
+def certainly_good(format: Format, columns: Columns) -> bool:
     """Whether all rows are good for sure. Not so with the largest value as a double: it may have been rounded."""
     for meaning, column in columns.items():
-        if form.is_date(meaning):
+        if format.is_date(meaning):
             continue
-        if not ((column >= form.least(meaning)) & (column < most(meaning))).all():
+        if not ((column >= format.smallest(meaning)) & (column < largest(meaning))).all():
             return False
         if not is_time(meaning) and (column != np.floor(column)).any():
             return False
     return "lower" not in columns or "upper" not in columns or bool((columns["lower"] <= columns["upper"]).all())
 
 
-def brief(text: str) -> str:
-    """Of a text in a message as much as one wants to read."""
+def shortened(text: str) -> str:
+    """The text, or its first 77 characters: enough for a message."""
     return text if len(text) <= 80 else f"{text[:77]}..."

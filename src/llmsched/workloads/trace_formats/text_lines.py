@@ -1,4 +1,4 @@
-"""What the text formats have in common: lines, blocks of them, and bytes that are no text."""
+"""Lines of text files: the first one, blocks of whole lines, and bytes that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def first_line(stream: io.BufferedReader) -> tuple[bytes, int]:
     return b"", 0
 
 
-def blocks(stream: io.BufferedReader, start: bytes = b"") -> Iterator[bytes]:
-    """What is left of a stream in blocks of whole lines, `start` put before it."""
-    while block := start + stream.read(formats.BLOCK):
+def line_blocks(stream: io.BufferedReader, start: bytes = b"") -> Iterator[bytes]:
+    """The rest of a stream in blocks of whole lines, with `start` put before it."""
+    while block := start + stream.read(formats.BYTES_AT_ONCE):
         yield block + stream.readline()
         start = b""
 
 
-def text_of(raw: bytes) -> str:
-    """A line as text; bytes that are not UTF-8 are there as well (see `bad_byte`)."""
+def decoded(raw: bytes) -> str:
+    """A line as text; bytes that are not UTF-8 are there as well (see `encoding_error`)."""
     return raw.decode("utf-8", "surrogateescape")
 
 
-def bad_byte(text: str) -> str | None:
+def encoding_error(text: str) -> str | None:
     """What is wrong if `text` came from bytes that are not UTF-8."""
     bad = re.search("[\udc80-\udcff]", text)
     return bad and f"byte 0x{ord(bad[0]) - 0xDC00:02x} at character {bad.start() + 1}, expected UTF-8 text"

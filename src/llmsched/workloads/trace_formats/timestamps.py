@@ -17,7 +17,7 @@ WIDTH = 40  # bytes that the fast reader looks at: more than the longest date ha
 _SECOND = 10**9
 
 
-def instant(text: object) -> int | None:
+def parse(text: object) -> int | None:
     """Nanoseconds since 1970 (UTC unless the text has an offset), or None if `text` is not a date and time."""
     match = _DATE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -35,8 +35,8 @@ def instant(text: object) -> int | None:
     return (minutes * 60 + second) * _SECOND + int((fraction or "").ljust(9, "0"))
 
 
-def instants(text: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64] | None:
-    """`instant` of an array of byte strings, by arithmetic on their bytes; None if any of them is not good."""
+def parse_many(text: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64] | None:
+    """`parse` of an array of byte strings, by arithmetic on their bytes; None if any of them is not good."""
     byte = text.view(np.uint8).reshape(len(text), WIDTH).T
     digit = byte - np.uint8(ord("0"))  # wraps around, so anything that is not a digit is above 9
 

@@ -1,4 +1,4 @@
-"""A trace while it is being read: what it is, what has come of it so far, and the Workload that it becomes."""
+"""TraceBuilder: collects the rows of a trace while it is read, and makes the Workload of them."""
 
 from __future__ import annotations
 
@@ -12,75 +12,79 @@ from ...errors import TraceError, closest
 from ..workload import Workload
 from . import formats
 from .formats import Format, is_time
-from .row_checks import BadRow, Columns, Row, brief, values_of
+from .row_checks import BadRow, Columns, Row, row_values, shortened
 
-_LIKE = 0.8  # how much alike the names of columns are of which one is the other misspelt: "prompt" is no prompt_tokens
+_MISSPELT = (
+    0.8  # how much alike the names of columns are of which one is the other misspelt: "prompt" is no prompt_tokens
+)
 
 
 @dataclass
-class Reading:
-    """A trace while it is being read: what it is, and what has come of it so far."""
+class TraceBuilder:
+    """The format of a trace and the rows that were read so far."""
 
     path: str
-    form: Format
+    format: Format
     skip: bool
-    names: dict[str, str] = field(default_factory=dict)  # meaning -> name, of the columns that are there
+    column_names: dict[str, str] = field(default_factory=dict)  # meaning -> name, of the columns that are there
     misspelt: dict[str, str] = field(default_factory=dict)  # name of a column that is not read -> what it may mean
-    pieces: list[Columns] = field(default_factory=list)
+    parts: list[Columns] = field(default_factory=list)  # good rows, as they came
     dropped: int = 0
     skipped: int = 0
     first_skipped: str | None = None
 
     def find_columns(self, header: list[str], line: int | None) -> None:
-        """Note which of the format's columns are in `header`; an error if one is missing, or there twice."""
-        columns = self.form.columns
-        self.names = {meaning: name for meaning, name in columns.items() if name in header}
-        for meaning in self.form.required:
-            if meaning not in self.names:
-                found = brief(", ".join(header))
-                message = f"no column {columns[meaning]!r}, which {self.form.name} needs; found {found}"
+        """Note which of the format's columns are in `header`. Raises TraceError if one is missing, or there twice."""
+        columns = self.format.columns
+        self.column_names = {meaning: name for meaning, name in columns.items() if name in header}
+        for meaning in self.format.required:
+            if meaning not in self.column_names:
+                found = shortened(", ".join(header))
+                message = f"no column {columns[meaning]!r}, which {self.format.name} needs; found {found}"
                 raise TraceError(message, self.path, line)
-        for name in self.names.values():
+        for name in self.column_names.values():
             if header.count(name) > 1:
                 raise TraceError(f"column {name!r} is there {header.count(name)} times", self.path, line)
-        if "clock" in self.names and "arrival" in self.names:
+        if "clock" in self.column_names and "arrival" in self.column_names:
             both = f"{columns['clock']!r} and {columns['arrival']!r}"
             raise TraceError(f"columns {both} both say when a request arrives: keep one", self.path, line)
-        timed = any(map(is_time, self.names))
-        absent = [name for meaning, name in columns.items() if meaning not in self.names]
+        timed = any(map(is_time, self.column_names))
+        absent = [name for meaning, name in columns.items() if meaning not in self.column_names]
         absent = [name for name in absent if not (timed and name in (columns.get("clock"), columns.get("arrival")))]
-        close = {name: closest(name.lower(), absent, _LIKE) for name in header if name not in self.names.values()}
+        close = {
+            name: closest(name.lower(), absent, _MISSPELT) for name in header if name not in self.column_names.values()
+        }
         self.misspelt = {name: meant for name, meant in close.items() if meant is not None}
 
-    def keep(self, columns: Columns) -> None:
+    def add_columns(self, columns: Columns) -> None:
         """Add rows that are known to be good."""
-        if self.form.failures:
+        if self.format.failures:
             answered = columns["output"] > 0
             self.dropped += int(np.count_nonzero(~answered))
             columns = {meaning: column[answered] for meaning, column in columns.items()}
-        self.pieces.append(columns)
+        self.parts.append(columns)
 
-    def keep_rows(self, rows: Iterator[Row]) -> None:
-        """The careful way: check row by row, and add the good ones."""
-        while batch := list(itertools.islice(rows, formats.BATCH)):
+    def add_rows(self, rows: Iterator[Row]) -> None:
+        """Check row by row, and add the good ones."""
+        while batch := list(itertools.islice(rows, formats.ROWS_AT_ONCE)):
             good = [values for line, cells in batch if (values := self._checked(line, cells)) is not None]
-            by_column = zip(*good, strict=True) if good else [()] * len(self.names)
-            dtypes = (self.dtype(meaning) for meaning in self.names)
-            pairs = zip(self.names, by_column, dtypes, strict=True)
-            self.keep({meaning: np.array(values, dtype) for meaning, values, dtype in pairs})
+            by_column = zip(*good, strict=True) if good else [()] * len(self.column_names)
+            dtypes = (self._dtype(meaning) for meaning in self.column_names)
+            pairs = zip(self.column_names, by_column, dtypes, strict=True)
+            self.add_columns({meaning: np.array(values, dtype) for meaning, values, dtype in pairs})
 
-    def dtype(self, meaning: str) -> type[np.int64] | type[np.float64]:
+    def _dtype(self, meaning: str) -> type[np.int64] | type[np.float64]:
         # Nanoseconds since 1970 need all the digits of an int64; anything else is checked to be exact as a double.
-        return np.int64 if self.form.is_date(meaning) else np.float64
+        return np.int64 if self.format.is_date(meaning) else np.float64
 
     def _checked(self, line: int, cells: Mapping[str, object] | str) -> list[float] | None:
         """The values of a row in the order of `names`; None if it is skipped."""
         try:
             if isinstance(cells, str):
                 raise BadRow(cells)
-            return values_of(self.form, self.names, cells)
+            return row_values(self.format, self.column_names, cells)
         except BadRow as bad:
-            if self.form.layout == "parquet":
+            if self.format.layout == "parquet":
                 error = TraceError(f"row {line}: {bad}", self.path)
             else:
                 error = TraceError(str(bad), self.path, line)
@@ -91,16 +95,17 @@ class Reading:
         return None
 
     def workload(self) -> Workload:
+        """The requests that were read; lets go of the rows."""
         columns: Columns = {"prompt": np.empty(0), "output": np.empty(0)}  # what an empty file has
-        for meaning in self.names:
-            pieces = [piece.pop(meaning) for piece in self.pieces]
-            columns[meaning] = np.concatenate([np.empty(0, self.dtype(meaning)), *pieces])
+        for meaning in self.column_names:
+            values = [part.pop(meaning) for part in self.parts]
+            columns[meaning] = np.concatenate([np.empty(0, self._dtype(meaning)), *values])
         clock = columns.pop("clock", None)
         if clock is not None:
-            columns["arrival"] = (clock - clock.min()) / self.form.per_second if clock.size else clock
+            columns["arrival"] = (clock - clock.min()) / self.format.per_second if clock.size else clock
         source = {
             "path": self.path,
-            "format": self.form.name or None,
+            "format": self.format.name or None,
             "rows": len(columns["output"]),
             "dropped": self.dropped,
             "skipped": self.skipped,
