@@ -17,9 +17,12 @@ BURST = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
 PLAIN = "arrival_s,prompt_tokens,output_tokens\n"
 
 
-def mooncake(*rows: tuple[object, object, object]) -> str:
-    keys = ("timestamp", "input_length", "output_length")
+def json_lines(keys: tuple[str, ...], *rows: tuple[object, ...]) -> str:
     return "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows)
+
+
+def mooncake(*rows: tuple[object, object, object]) -> str:
+    return json_lines(("timestamp", "input_length", "output_length"), *rows)
 
 
 #: format -> a file of three good requests, the second of which comes first in time (see `is_good`).
@@ -40,6 +43,9 @@ ROW = {
     ),
 }
 HEADER = {"azure": AZURE, "burstgpt": BURST, "csv": PLAIN, "mooncake": ""}
+
+#: The formats that have no header: an object on each line.
+JSONL = [name for name, header in HEADER.items() if not header]
 
 text_format = pytest.mark.parametrize("name", GOOD)
 

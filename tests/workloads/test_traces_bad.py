@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from helpers.trace_files import BAD_COUNTS, BURST, GOOD, HEADER, PLAIN, ROW, error, load, mooncake, text_format
+from helpers.trace_files import BAD_COUNTS, BURST, GOOD, HEADER, JSONL, PLAIN, ROW, error, load, mooncake, text_format
 
 from llmsched.errors import InputError, TraceError
 from llmsched.workloads import traces
@@ -56,10 +56,10 @@ def test_a_bad_count_is_named_with_its_line(name: str, bad: str, column: str) ->
     content = f"{HEADER[name]}{good}\n\n{row.format(**{'prompt': 1, 'output': 2, column: bad})}\n{good}\n"
     for text in (content, content.replace("\n", "\r\n")):
         caught = error(text)
-        assert caught.line == (3 if name == "mooncake" else 4)
+        assert caught.line == (3 if name in JSONL else 4)
         assert str(caught).startswith(f"<stream>, line {caught.line}: ")
         assert len(str(caught)) < 300
-        if name != "mooncake" or bad in ("-1", "1.5"):
+        if name not in JSONL or bad in ("-1", "1.5"):
             assert names[1 if column == "prompt" else 2] in str(caught)
             assert f"expected a whole number from {0 if column == 'prompt' or name == 'burstgpt' else 1}" in str(caught)
         workload = load(text, on_error="skip")
@@ -67,7 +67,7 @@ def test_a_bad_count_is_named_with_its_line(name: str, bad: str, column: str) ->
         assert (workload.source["skipped"], workload.source["first_skipped"]) == (1, str(caught))
 
 
-@pytest.mark.parametrize("name", ["azure", "csv", "mooncake"])
+@pytest.mark.parametrize("name", ["azure", "csv", *JSONL])
 def test_an_output_of_0_is_bad_where_no_failures_are_recorded(name: str) -> None:
     assert "expected a whole number from 1" in str(error(HEADER[name] + ROW[name][0].format(prompt=1, output=0)))
 

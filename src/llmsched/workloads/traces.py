@@ -70,7 +70,8 @@ def load(
     with contextlib.ExitStack() as stack:
         path, stream, first_bytes = open_stream(source, stack)
         skip = on_error == "skip"
-        if first_bytes == b"PAR1" if format is None else TABLE[format].layout == "parquet":
+        is_parquet = TABLE[format].layout == "parquet" if format else first_bytes == b"PAR1"
+        if is_parquet:
             builder = TraceBuilder(path, TABLE["parquet"], skip)
             parquet_reader.read(builder, stream)
         else:
@@ -84,7 +85,8 @@ def _read_text(path: str, stream: io.BufferedReader, format: str | None, skip: b
     named = None if format is None else TABLE[format]
     if not start:
         return TraceBuilder(path, named or EMPTY_FILE, skip)
-    if named.layout == "jsonl" if named else start.lstrip()[:1] == b"{":
+    is_jsonl = named.layout == "jsonl" if named else start.lstrip()[:1] == b"{"
+    if is_jsonl:
         known = named or recognised("jsonl", jsonl_reader.keys_of(start))
         assert known is not None
         builder = TraceBuilder(path, known, skip, dict(known.columns))

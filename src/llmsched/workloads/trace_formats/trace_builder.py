@@ -14,9 +14,8 @@ from . import formats
 from .formats import Format, is_time
 from .row_checks import BadRow, Columns, Row, row_values, shortened
 
-_MISSPELT = (
-    0.8  # how much alike the names of columns are of which one is the other misspelt: "prompt" is no prompt_tokens
-)
+# Names that are so much alike count as one and its misspelling: "prompt" is no prompt_tokens.
+_MISSPELT = 0.8
 
 
 @dataclass
@@ -51,9 +50,8 @@ class TraceBuilder:
         timed = any(map(is_time, self.column_names))
         absent = [name for meaning, name in columns.items() if meaning not in self.column_names]
         absent = [name for name in absent if not (timed and name in (columns.get("clock"), columns.get("arrival")))]
-        close = {
-            name: closest(name.lower(), absent, _MISSPELT) for name in header if name not in self.column_names.values()
-        }
+        unused = [name for name in header if name not in self.column_names.values()]
+        close = {name: closest(name.lower(), absent, _MISSPELT) for name in unused}
         self.misspelt = {name: meant for name, meant in close.items() if meant is not None}
 
     def add_columns(self, columns: Columns) -> None:
