@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from helpers.trace_files import AZURE, BURST, GOOD, HEADER, JSONL, PLAIN, error, is_good, load, text_format
+from helpers.trace_files import AZURE, BURST, GOOD, HEADER, JSONL, PLAIN, error, is_good, json_lines, load, text_format
 
 from llmsched.errors import TraceError
 from llmsched.workloads import traces
@@ -92,6 +92,15 @@ def test_the_edges_of_the_calendar_are_good(time: str) -> None:
 def test_mooncake_ignores_other_keys() -> None:
     content = '{"hash_ids": [1, {"a": "}{"}], "timestamp": 5, "input_length": 1, "output_length": 2}\n'
     assert load(content) == Workload([1], [2])
+
+
+def test_json_lines_are_of_the_format_that_misses_the_fewest_keys() -> None:
+    short = formats.Format("short", "another", "jsonl", {"clock": "ts", "prompt": "in", "output": "out"})
+    with mock.patch.dict(formats.TABLE, {"short": short}):
+        assert is_good(load(json_lines(("ts", "in", "out"), (7, 10, 5), (5, 20, 6), (8.5, 0, 7))))
+        assert is_good(load(GOOD["mooncake"]))
+        assert "no 'out', expected a whole number" in str(error('{"ts": 1, "in": 2}\n'))
+        assert "no 'timestamp', expected a number" in str(error('{"a": 1}\n'))
 
 
 def test_burstgpt_failures_are_dropped_and_counted() -> None:
