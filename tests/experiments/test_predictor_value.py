@@ -153,7 +153,7 @@ def test_a_policy_that_does_not_finish_has_rows_without_numbers():
     assert np.isfinite(study.table("amin", "vs_none")).all()
     json.dumps([r.record() for r in study.rows()], allow_nan=False)
     predictor_figures.heatmap(study).draw_without_rendering()
-    predictor_figures.curves(study).draw_without_rendering()
+    predictor_figures.latency_curves(study).draw_without_rendering()
 
 
 def test_a_request_that_never_fits_is_named_before_the_first_simulation():
@@ -251,7 +251,7 @@ def test_wide_intervals_stay_inside_the_figure_and_ticks_apart():
     found = [Row(name, nan, nan, nan, nan, nan, "amin", 2, 1.0, nan, ratio, half, 1.0, nan, 1.2, nan, nan)
              for name, ratio, half in (("good", 1.5, 1.34), ("bad", 10.2, 22.1))]  # fmt: skip
     found = [dataclasses.replace(r, none_vs_perfect=1.2) for r in found]
-    figure = predictor_figures.real(PredictorValue([], [], found, [], ["amin"], 10, 2, 100, 0))
+    figure = predictor_figures.real_predictors(PredictorValue([], [], found, [], ["amin"], 10, 2, 100, 0))
     figure.draw_without_rendering()
     (axes,) = figure.axes
     low, high = axes.get_xlim()

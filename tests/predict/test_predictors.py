@@ -129,7 +129,7 @@ def test_enough_calibration_rows_lie_inside_after_rounding(data):
     lower, upper = np.minimum(lower, upper), np.maximum(lower, upper)
 
     class Fixed(predict.IntervalRegressor):
-        def _raw(self, X):
+        def _raw_bounds(self, X):
             rows = X[:, 0].astype(int)
             return lower[rows], upper[rows]
 

@@ -132,8 +132,8 @@ def _workload(
 
 
 def _write(study: PredictorValue, out: Path) -> list[Path]:
-    drawn = {"heatmap": predictor_figures.heatmap(study), "curves": predictor_figures.curves(study)}
-    drawn |= {"real": predictor_figures.real(study)} if study.real else {}
+    drawn = {"heatmap": predictor_figures.heatmap(study), "curves": predictor_figures.latency_curves(study)}
+    drawn |= {"real": predictor_figures.real_predictors(study)} if study.real else {}
     files = [out / f"{name}.{extension}" for name in drawn for extension in ("png", "svg")]
     for file in files:
         figure_style.save(drawn[file.stem], file)

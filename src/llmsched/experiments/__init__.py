@@ -1,1 +1,1 @@
-"""Experiments on top of comparisons: those of the paper, bad instances, what a predictor is worth."""
+"""Experiments: the paper's, a search for the worst instances of a policy, and what a predictor is worth."""

@@ -1,4 +1,4 @@
-"""adversarial_search(): instances on which a policy does as badly as can be found, next to what theory says.
+"""adversarial_search(): a search for the instance on which a policy is worst, compared with another or the optimum.
 
     found = adversarial_search("amax", (10, 40), memory=400, budget=200)
     found.ratio, dict(zip(found.lengths, found.counts))

@@ -1,4 +1,4 @@
-"""The figure of the paper's experiments."""
+"""The figure of the paper's experiments (extra `plot`)."""
 
 from __future__ import annotations
 

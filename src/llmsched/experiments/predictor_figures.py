@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "heatmap", "real"]
+__all__ = ["heatmap", "latency_curves", "real_predictors"]
 
 # Where the curves cut through the grid, or as near as it has a line.
 _COVERAGE, _WIDTH = 0.9, 1.0
@@ -59,7 +59,7 @@ def heatmap(study: PredictorValue) -> Figure:
     return figure
 
 
-def curves(study: PredictorValue) -> Figure:
+def latency_curves(study: PredictorValue) -> Figure:
     """Mean latency relative to perfect knowledge: against width, against coverage, against bias.
 
     Bands are 95 % confidence intervals; dotted lines are policies with no predictor, as far as they lie in the picture.
@@ -104,7 +104,7 @@ def curves(study: PredictorValue) -> Figure:
     return figure
 
 
-def real(study: PredictorValue) -> Figure:
+def real_predictors(study: PredictorValue) -> Figure:
     """Real predictors: mean latency relative to perfect knowledge, by policy, and hollow what it is without them.
 
     Bars are 95 % confidence intervals; one that reaches below every ratio (few replications) ends in an arrow at the

@@ -181,7 +181,7 @@ class PredictorValue:
         ratio, half = (self.table(policy, column) for column in self._ratio(policy, against))
         coverages, widths = self.axes()
         return [
-            BreakEven(coverage, _up_to(widths, ratio[k]), _up_to(widths, ratio[k] + np.nan_to_num(half[k])))
+            BreakEven(coverage, _crossing(widths, ratio[k]), _crossing(widths, ratio[k] + np.nan_to_num(half[k])))
             for k, coverage in enumerate(coverages.tolist())
         ]
 
@@ -196,7 +196,7 @@ class PredictorValue:
         if not (ratio < 1).any():
             return math.nan, math.nan
         best = int(np.argmin(ratio))
-        return -_up_to(-bias[best::-1], ratio[best::-1]), _up_to(bias[best:], ratio[best:])
+        return -_crossing(-bias[best::-1], ratio[best::-1]), _crossing(bias[best:], ratio[best:])
 
     def _ratio(self, policy: str, against: str) -> tuple[str, str]:
         if policy not in self.policies:
@@ -274,7 +274,7 @@ def predictor_value(
     intervals.noisy(*BIAS_AT)  # a bad setting is told before the first simulation
     for c, w, bias in settings:
         intervals.noisy(c, w, 0, bias)
-    study = _Study(chosen, memory, requests, threads)
+    study = _Replications(chosen, memory, requests, threads)
     done, total = 0, replications * study.simulations(len(settings), predicted or {})
     for k in range(replications):
         own_seed = int(np.random.SeedSequence(seed, spawn_key=(k,)).generate_state(1, np.uint64)[0])
@@ -298,7 +298,7 @@ class _Measured(NamedTuple):
     bound: LowerBound
 
 
-class _Study:
+class _Replications:
     """A call of `predictor_value` under way: what was measured, by predictor."""
 
     def __init__(self, chosen: Sequence[Policy], memory: int, requests: int, threads: int | None) -> None:
@@ -315,17 +315,17 @@ class _Study:
         if name:
             versions[name] = drawn
         versions |= {setting: drawn.with_intervals(rule) for setting, rule in rules.items()}
-        ready = {key: _pointed(version) for key, version in versions.items()}
+        ready = {key: _with_point(version) for key, version in versions.items()}
         latency = self.run(list(ready.values()), self.policies, seed)
         bound = lower_bound(drawn, self.memory, iterations=0)
         (perfect, fcfs), none = self.run([drawn], [policies["hsf"], policies["fcfs"]], seed)[0], latency[0]
         for key, row in zip(ready, latency, strict=True):
             if key != "none" or not name:
-                self.note(key, _Measured(row, perfect, none, fcfs, *_inside(ready[key]), bound))
+                self.add(key, _Measured(row, perfect, none, fcfs, *_coverage_and_width(ready[key]), bound))
         if not name:
             for key, alone in (("perfect", perfect), ("fcfs", fcfs)):
                 nothing = np.full(1, np.nan)
-                self.note(key, _Measured(np.array([alone]), perfect, nothing, fcfs, math.nan, math.nan, bound))
+                self.add(key, _Measured(np.array([alone]), perfect, nothing, fcfs, math.nan, math.nan, bound))
         return latency.size + 2
 
     def run(self, versions: Sequence[Workload], chosen: Sequence[Policy], seed: int) -> FloatArray:
@@ -334,7 +334,7 @@ class _Study:
         latency: FloatArray = batch.totals["mean_latency"].reshape(len(versions), len(chosen))
         return latency
 
-    def note(self, key: Any, measured: _Measured) -> None:
+    def add(self, key: Any, measured: _Measured) -> None:
         self.measured.setdefault(key, []).append(measured)
 
     def result(self, grid: Sequence[Any], biased: Sequence[Any], replications: int, seed: int) -> PredictorValue:
@@ -373,7 +373,7 @@ class _Study:
             yield Row(predictor, *setting, name, len(finished), *mean, *vs_perfect, *vs_none, *vs_fcfs, blind, gap)
 
 
-def _inside(version: Workload) -> tuple[float, float]:
+def _coverage_and_width(version: Workload) -> tuple[float, float]:
     """The share of outputs inside their intervals, and the mean width; NaN for what cannot be said."""
     low, high = version.lower, version.upper
     if low is None and high is None:
@@ -396,7 +396,7 @@ def _draw(source: Workload | None, n: int, seed: int) -> Workload:
     return generate.lmsys(n, seed) if source is None else generate.resample(source, n, seed)
 
 
-def _pointed(version: Workload) -> Workload:
+def _with_point(version: Workload) -> Workload:
     lacks = version.point is None and version.lower is not None and version.upper is not None
     return with_midpoints(version) if lacks else version
 
@@ -414,7 +414,7 @@ def _mean(values: FloatArray) -> tuple[float, float]:
     return float(values.mean()), t_quantile(n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
-def _up_to(values: FloatArray, ratio: FloatArray) -> float:
+def _crossing(values: FloatArray, ratio: FloatArray) -> float:
     """The value, of some in ascending order, up to which the ratio stays below 1; linear between two."""
     pays = ratio < 1
     if pays.all():

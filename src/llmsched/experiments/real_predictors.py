@@ -1,4 +1,4 @@
-"""Real predictors to measure: the first half of a file is learned from, the second half gets the predictions."""
+"""Predictions of real predictors: fitted on the first half of a file, made for the requests of its second half."""
 
 from __future__ import annotations
 

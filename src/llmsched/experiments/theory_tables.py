@@ -1,4 +1,4 @@
-"""The closed forms as tables and a figure: what `llmsched theory` prints and draws.
+"""Tables and a figure of the closed forms of `theory`, as `llmsched theory` prints and draws them.
 
 figure_style.save(theory_tables.figure(), "theory.png")
 """

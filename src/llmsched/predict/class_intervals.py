@@ -1,4 +1,4 @@
-"""Other people's predictions: a class per request, and a table that says which interval each class stands for."""
+"""ClassIntervals: intervals for the labels of any classifier, from a table or calibrated."""
 
 from __future__ import annotations
 

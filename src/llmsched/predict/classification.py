@@ -1,4 +1,4 @@
-"""The paper's formulation: the output's bucket is predicted by a classifier."""
+"""IntervalClassifier: a classifier predicts the bucket of the output's length (the paper's formulation)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray
 from .conformal import coverage_of
-from .interval_predictor import IntervalPredictor, Raw
+from .interval_predictor import IntervalPredictor, RawBounds
 
 # Sums of probabilities are compared with what was asked up to this.
 _ROUNDING = 1e-9
@@ -100,7 +100,7 @@ class IntervalClassifier(IntervalPredictor):
         levels = np.linspace(0, 1, whole("buckets", self.buckets, 1) + 1)[1:]
         return np.unique(np.quantile(np.ceil(y), levels, method="inverted_cdf").astype(np.int64))
 
-    def _raw(self, X: FloatArray) -> Raw:
+    def _raw_bounds(self, X: FloatArray) -> RawBounds:
         first, last = self._run(self.model_.predict_proba(X))
         lower, upper = self.edges_[first, 0].astype(np.float64), self.edges_[last, 1].astype(np.float64)
         return (None if self.side == "upper" else lower), (None if self.side == "lower" else upper)
@@ -127,7 +127,7 @@ class IntervalClassifier(IntervalPredictor):
             first[better], last[better], shortest[better] = k, end[better], length[better]
         return first, last
 
-    def _level(self) -> float:
+    def _target_coverage(self) -> float:
         """The coverage, or what would make it the probability, or for the most probable bucket one half."""
         if self.coverage is not None:
             return float(coverage_of(self.coverage))

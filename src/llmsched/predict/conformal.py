@@ -1,4 +1,4 @@
-"""Conformal calibration: which order statistic of a calibration set makes an interval hold as often as asked.
+"""Conformal calibration: the order statistics of a calibration set that give an interval the coverage asked for.
 
 Everything here is exact for any distribution, as long as the calibration rows and the new one are exchangeable (Vovk,
 Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005): the coverage is an average over calibration sets.

@@ -1,4 +1,4 @@
-"""Tables of features: columns by name, from whatever holds them, and the refusal of columns that know the answer."""
+"""Tables of features: columns of dicts and data frames by name, and refusal of those known only after the answer."""
 
 from __future__ import annotations
 

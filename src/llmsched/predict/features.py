@@ -1,4 +1,4 @@
-"""From what is known of a request when it arrives to numbers: numeric columns, categories, text."""
+"""RequestFeatures: what is known of a request on arrival (numbers, categories, text) as a matrix of numbers."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from .feature_tables import column_of, refuse_leaks, row_count, take_rows
 from .scores import interval_scores
 
 #: The two bounds before they are calibrated, in tokens; None for one that is not predicted.
-Raw = tuple[FloatArray | None, FloatArray | None]
+RawBounds = tuple[FloatArray | None, FloatArray | None]
 
 # Corrections are factors: exp of them may not be so large that a bound becomes infinite.
 _LARGEST_CORRECTION = 30.0
@@ -31,7 +31,7 @@ _SLACK = 1e-9
 
 
 class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
-    """Base of the learned predictors. A subclass learns `_fit_model`, and says `_raw` bounds and `_point`.
+    """Base of the learned predictors. A subclass learns `_fit_model`, and says `_raw_bounds` bounds and `_point`.
 
     Calibration is conformalized quantile regression (Romano, Patterson, Candès, 2019) on the logarithm of the output:
     the raw bounds are divided and multiplied by one factor, exp(E), the least that makes enough calibration rows lie
@@ -109,7 +109,7 @@ class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[mis
         """
         lower, upper = self.predict_interval(X)
         outputs = column_or_1d(y)
-        return -interval_scores(outputs, lower, upper, coverage=self._level())["pinball"]
+        return -interval_scores(outputs, lower, upper, coverage=self._target_coverage())["pinball"]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -123,14 +123,14 @@ class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Learn from rows of numbers (NaN where missing) and outputs in tokens."""
 
     @abstractmethod
-    def _raw(self, X: FloatArray) -> Raw:
+    def _raw_bounds(self, X: FloatArray) -> RawBounds:
         """The bounds of each row in tokens, not yet calibrated."""
 
     @abstractmethod
     def _point(self, X: FloatArray) -> FloatArray:
         """The point prediction of each row in tokens."""
 
-    def _level(self) -> float:
+    def _target_coverage(self) -> float:
         """The coverage that the bounds are meant to have."""
         return float(conformal.coverage_of(self.coverage))
 
@@ -158,9 +158,9 @@ class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[mis
         numbers: FloatArray = X if self.features_ is None else self.features_.transform(X)
         return numbers
 
-    def _bounds(self, X: Any) -> Raw:
+    def _bounds(self, X: Any) -> RawBounds:
         with _one_thread():
-            return self._raw(self._numbers(X))
+            return self._raw_bounds(self._numbers(X))
 
     def _groups(self, X: Any) -> npt.NDArray[np.object_]:
         """The group of each row: the values of a column, or the same for all."""
@@ -192,7 +192,7 @@ class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[mis
         return np.flatnonzero(~held), np.flatnonzero(held)
 
     @staticmethod
-    def _scores(raw: Raw, y: FloatArray) -> FloatArray:
+    def _scores(raw: RawBounds, y: FloatArray) -> FloatArray:
         """For each row, the correction from which on the rounded interval holds its output."""
         lower, upper = raw
         scores = np.full(len(y), -_LARGEST_CORRECTION)

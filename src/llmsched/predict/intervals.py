@@ -56,7 +56,7 @@ FORMS: Mapping[str, str] = MappingProxyType(
 
 # Keeps (width * output), the gap, the bias and the output together below 2**63 for every output up to LARGEST.
 _LARGEST_WIDTH = 100
-_NONE = Fraction(0)
+_NO_BIAS = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def parse(text: str) -> IntervalRule:
     """
     name, arguments = split_spelling(text, FORMS, "interval rule")
     try:
-        return _MAKERS[name](*arguments)
+        return _RULES[name](*arguments)
     except InputError as error:
         raise InputError(f"interval rule {text!r}: {error} (write it as {FORMS[name]})") from None
 
@@ -232,7 +232,7 @@ def _relative_bounds(outputs: IntArray, x: Fraction) -> tuple[IntArray, IntArray
 
 
 def _noisy_bounds(
-    outputs: IntArray, coverage: Fraction, width: Fraction, seed: int, bias: Fraction = _NONE
+    outputs: IntArray, coverage: Fraction, width: Fraction, seed: int, bias: Fraction = _NO_BIAS
 ) -> tuple[IntArray, IntArray]:
     hit, side, place = uniforms(seed, "noisy intervals", 3 * len(outputs)).reshape(-1, 3).T
     span = _ceil_times(outputs, width)
@@ -248,7 +248,7 @@ def _noisy_bounds(
     return np.maximum(lower, 1), np.maximum(lower + span, 1)
 
 
-_MAKERS: Mapping[str, Callable[..., IntervalRule]] = MappingProxyType(
+_RULES: Mapping[str, Callable[..., IntervalRule]] = MappingProxyType(
     {rule.__name__: rule for rule in (exact, constant, buckets, relative, noisy)}
 )
 _BOUNDS: Mapping[str, Callable[..., tuple[IntArray, IntArray]]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Quantile regression with conformal calibration."""
+"""IntervalRegressor: quantile regression with conformal calibration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from ..errors import InputError
 from ..workloads.columns import FloatArray
 from .conformal import coverage_of
-from .interval_predictor import IntervalPredictor, Raw
+from .interval_predictor import IntervalPredictor, RawBounds
 
 
 class IntervalRegressor(IntervalPredictor):
@@ -63,12 +63,12 @@ class IntervalRegressor(IntervalPredictor):
         self.random_state = random_state
 
     def _fit_model(self, X: FloatArray, y: FloatArray) -> None:
-        miss = 1 - self._level()
+        miss = 1 - self._target_coverage()
         levels = {"both": (miss / 2, 1 - miss / 2), "lower": (miss, None), "upper": (None, 1 - miss)}[self.side]
         self.lower_, self.upper_ = (None if q is None else self._quantile(q).fit(X, np.log(y)) for q in levels)
         self.median_ = self._quantile(0.5).fit(X, np.log(y))
 
-    def _raw(self, X: FloatArray) -> Raw:
+    def _raw_bounds(self, X: FloatArray) -> RawBounds:
         lower, upper = (None if m is None else np.exp(m.predict(X)) for m in (self.lower_, self.upper_))
         if lower is None or upper is None:
             return lower, upper
@@ -77,7 +77,7 @@ class IntervalRegressor(IntervalPredictor):
     def _point(self, X: FloatArray) -> FloatArray:
         return np.asarray(np.exp(self.median_.predict(X)))
 
-    def _level(self) -> float:
+    def _target_coverage(self) -> float:
         if self.coverage is None:
             raise InputError("coverage is None: give the probability that the interval contains the output")
         return float(coverage_of(self.coverage))

@@ -1,4 +1,4 @@
-"""How good predicted intervals are."""
+"""Scores of predicted intervals: coverage, width, pinball loss, rank correlation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def interval_scores(
     *,
     coverage: Number = 0.9,
 ) -> dict[str, float]:
-    """What there is to say about predictions of `outputs`, all of them arrays over requests in tokens.
+    """Scores of predictions of `outputs`; all are arrays over requests, in tokens.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def evaluate(predictor: Any, X: Any, y: npt.ArrayLike, *, coverage: Number | Non
     lower, upper = predictor.predict_interval(X)
     point = predictor.predict(X) if hasattr(predictor, "predict") else None
     if coverage is None:
-        coverage = predictor._level() if hasattr(predictor, "_level") else 0.9
+        coverage = predictor._target_coverage() if hasattr(predictor, "_target_coverage") else 0.9
     return interval_scores(y, lower, upper, point, coverage=coverage)
 
 

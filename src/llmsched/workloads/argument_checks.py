@@ -1,4 +1,4 @@
-"""What users write, read once and in one way: whole numbers, exact decimals, and spellings such as ``buckets:100``."""
+"""Checks of arguments: whole numbers, exact decimals, and spellings such as ``buckets:100``."""
 
 from __future__ import annotations
 

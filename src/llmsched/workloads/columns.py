@@ -1,4 +1,4 @@
-"""The columns of a workload: their types and limits, and how values that somebody gives become one."""
+"""The columns of a workload: names, types and limits, and how array-likes become checked columns."""
 
 from __future__ import annotations
 
@@ -12,24 +12,19 @@ import numpy.typing as npt
 from ..errors import WorkloadError
 
 IntArray = npt.NDArray[np.int64]
-
-
 FloatArray = npt.NDArray[np.float64]
-
 
 # Counts up to here are exact as 64-bit integers and as doubles; sums of them are checked against the same limit.
 LARGEST = 2**53
 
+# Arrivals go up to here: much later, a round would no longer move the clock.
+LATEST = 2**52
 
 #: Column -> the least value it may have. `arrival` is a time (float64), `priority` any whole number, all others count
 #: tokens (int64).
 COLUMNS: Mapping[str, int] = MappingProxyType(
     {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0, "priority": -LARGEST}
 )
-
-
-# Arrivals go up to here: much later, a round would no longer move the clock.
-LATEST = 2**52
 
 
 def true_outputs(outputs: npt.ArrayLike) -> IntArray:
@@ -40,6 +35,7 @@ def true_outputs(outputs: npt.ArrayLike) -> IntArray:
 
 
 def as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
+    """The values of the column `name` as an array of numbers, of one dimension or none. Raises WorkloadError."""
     if np.ma.is_masked(values):
         i = int(np.argmax(np.ma.getmaskarray(np.ma.asarray(values)).reshape(-1)))
         raise WorkloadError(f"request {i}: {name} is masked, expected a number", i)
@@ -60,6 +56,7 @@ def as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
 
 
 def as_number(name: str, i: int, value: object) -> float:
+    """The value of request i in the column `name` as a double, NaN for None. Raises WorkloadError."""
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
@@ -69,6 +66,7 @@ def as_number(name: str, i: int, value: object) -> float:
 
 
 def common_length(columns: Mapping[str, np.ndarray[Any, Any]]) -> int:
+    """The length of all columns that are no single numbers. Raises WorkloadError if they differ, or there is none."""
     lengths = {name: len(column) for name, column in columns.items() if column.ndim == 1}
     if not lengths:
         raise WorkloadError("give at least one column as a list: every column is a single number")

@@ -1,4 +1,4 @@
-"""Named distributions -> Workload, and arrival times for any workload.
+"""Workloads drawn from named distributions, and arrival times for any workload.
 
     generate.poisson(generate.lmsys(1000, seed=1), rate=50, seed=1)
 
@@ -24,7 +24,7 @@ from ..errors import InputError
 from .argument_checks import LARGEST_SEED, decimal_fraction, split_spelling, whole
 from .columns import FloatArray, IntArray
 from .random_streams import raw_stream, uniforms
-from .workload import Workload, knowing
+from .workload import Workload, attach_lengths
 
 __all__ = [
     "FORMS",
@@ -76,7 +76,7 @@ def lmsys(n: int = 2000, seed: int = 0) -> Workload:
     is 1/2 in the middle of the published median's step. To four decimals (2.2341, 2.2086) and (3.7751, 1.2669), which
     give means 40.9996 and 85.0004 and medians 11 and 43. No predictions: add them with ``.with_intervals(...)``.
     """
-    n, seed = _size(n), _seed(seed)
+    n, seed = _request_count(n), _seed(seed)
     prompt = _draw(seed, "prompt", n, *_lognormal_table(*_LMSYS_PROMPT))
     output = _draw(seed, "output", n, *_lognormal_table(*_LMSYS_OUTPUT))
     return Workload(prompt, output, source={"generator": "lmsys", "n": n, "seed": seed})
@@ -90,12 +90,12 @@ def two_point(
     Every request has `prompt` prompt tokens, arrives at 0, and unless ``interval=False`` carries the interval
     [lower, upper]. Raises InputError unless 1 <= lower <= upper and 0 <= share <= 1.
     """
-    lower, upper = _range("lower", lower, "upper", upper)
-    p = _real("share", share)
-    if not 0 <= p <= 1:
+    lower, upper = _length_range("lower", lower, "upper", upper)
+    probability = _finite("share", share)
+    if not 0 <= probability <= 1:
         raise InputError(f"share must be a probability from 0 to 1, not {share}")
-    given = {"lower": lower, "upper": upper, "share": p}
-    return _common(n, prompt, seed, interval, "two_point", given, np.array([lower, upper]), np.array([p, 1 - p]))
+    given, shares = {"lower": lower, "upper": upper, "share": probability}, np.array([probability, 1 - probability])
+    return _with_one_prompt(n, prompt, seed, interval, "two_point", given, np.array([lower, upper]), shares)
 
 
 def geometric(n: int, q: Number, upper: int, prompt: int = 0, seed: int = 0, *, interval: bool = True) -> Workload:
@@ -104,10 +104,10 @@ def geometric(n: int, q: Number, upper: int, prompt: int = 0, seed: int = 0, *, 
     Every request has `prompt` prompt tokens, arrives at 0, and unless ``interval=False`` carries the interval
     [1, upper]. Raises InputError unless 0 < q < 1 and 1 <= upper <= 10**6.
     """
-    ratio, (_, upper) = _ratio(q), _range("the least output", 1, "upper", upper)
-    k = _support(1, upper)
+    ratio, (_, upper) = _geometric_ratio(q), _length_range("the least output", 1, "upper", upper)
+    k = _lengths(1, upper)
     given = {"q": ratio, "upper": upper}
-    return _common(n, prompt, seed, interval, "geometric", given, k, np.power(ratio, k - 1.0))
+    return _with_one_prompt(n, prompt, seed, interval, "geometric", given, k, np.power(ratio, k - 1.0))
 
 
 def linear_geometric(
@@ -117,10 +117,10 @@ def linear_geometric(
 
     All else is as for `geometric`.
     """
-    ratio, (_, upper) = _ratio(q), _range("the least output", 1, "upper", upper)
-    k = _support(1, upper)
+    ratio, (_, upper) = _geometric_ratio(q), _length_range("the least output", 1, "upper", upper)
+    k = _lengths(1, upper)
     given = {"q": ratio, "upper": upper}
-    return _common(n, prompt, seed, interval, "linear_geometric", given, k, k * np.power(ratio, k - 1.0))
+    return _with_one_prompt(n, prompt, seed, interval, "linear_geometric", given, k, k * np.power(ratio, k - 1.0))
 
 
 def uniform(n: int, low: int, high: int, prompt: int = 0, seed: int = 0, *, interval: bool = True) -> Workload:
@@ -129,10 +129,10 @@ def uniform(n: int, low: int, high: int, prompt: int = 0, seed: int = 0, *, inte
     Every request has `prompt` prompt tokens, arrives at 0, and unless ``interval=False`` carries the interval
     [low, high]. Raises InputError unless 1 <= low <= high.
     """
-    low, high = _range("low", low, "high", high)
-    k = _support(low, high)
+    low, high = _length_range("low", low, "high", high)
+    k = _lengths(low, high)
     given = {"low": low, "high": high}
-    return _common(n, prompt, seed, interval, "uniform", given, k, np.ones(len(k)))
+    return _with_one_prompt(n, prompt, seed, interval, "uniform", given, k, np.ones(len(k)))
 
 
 def lognormal(
@@ -158,9 +158,9 @@ def lognormal(
     1 <= low <= high.
     """
     given = _mu_sigma(mu, sigma, mean, median)
-    low, high = _range("low", low, "high", high)
+    low, high = _length_range("low", low, "high", high)
     k, weights = _lognormal_table(given["mu"], given["sigma"], low, high)
-    return _common(n, prompt, seed, interval, "lognormal", {**given, "low": low, "high": high}, k, weights)
+    return _with_one_prompt(n, prompt, seed, interval, "lognormal", {**given, "low": low, "high": high}, k, weights)
 
 
 def resample(workload: Workload, n: int, seed: int = 0, *, keep_arrivals: bool = False) -> Workload:
@@ -169,7 +169,7 @@ def resample(workload: Workload, n: int, seed: int = 0, *, keep_arrivals: bool =
     All arrive at 0 unless ``keep_arrivals=True``, by which each keeps its own time. Raises InputError if there is no
     request to draw from.
     """
-    n, seed = _size(n), _seed(seed)
+    n, seed = _request_count(n), _seed(seed)
     if n and not len(workload):
         raise InputError("there is nothing to draw from: the workload has no requests")
     # Below len(workload) even for the largest double below 1, as the product is rounded to nearest.
@@ -178,12 +178,12 @@ def resample(workload: Workload, n: int, seed: int = 0, *, keep_arrivals: bool =
     taken = workload.take(rows)
     drawn = taken.columns() | ({} if keep_arrivals else {"arrival": np.zeros(n)})
     fresh = Workload(**drawn, source={**source, "of": dict(workload.source)})
-    return knowing(fresh, taken.lengths, taken.classes)
+    return attach_lengths(fresh, taken.lengths, taken.classes)
 
 
 def at_once(workload: Workload) -> Workload:
     """The same requests, all arriving at 0."""
-    return _arriving(workload, np.zeros(len(workload)), {"process": "at_once"})
+    return _with_arrivals(workload, np.zeros(len(workload)), {"process": "at_once"})
 
 
 def poisson(workload: Workload, rate: float, seed: int = 0) -> Workload:
@@ -192,9 +192,9 @@ def poisson(workload: Workload, rate: float, seed: int = 0) -> Workload:
     Gaps are exponential, rounded to multiples of 2**-20 of the mean gap, so that the times are the same on any machine.
     The first request arrives after the first gap. Raises InputError unless rate > 0.
     """
-    per, seed = _positive("rate", rate), _seed(seed)
+    rate, seed = _positive("rate", rate), _seed(seed)
     gaps = -np.log1p(-uniforms(seed, "arrival", len(workload)))
-    return _arriving(workload, _times(gaps, per), {"process": "poisson", "rate": per, "seed": seed})
+    return _with_arrivals(workload, _arrival_times(gaps, rate), {"process": "poisson", "rate": rate, "seed": seed})
 
 
 def gamma(workload: Workload, rate: float, cv: float, seed: int = 0) -> Workload:
@@ -204,7 +204,7 @@ def gamma(workload: Workload, rate: float, cv: float, seed: int = 0) -> Workload
     Gaps are rounded to multiples of 2**-20 of the mean gap; they come from NumPy's ``standard_gamma``, whose stream a
     future NumPy may change. Raises InputError unless rate > 0 and 0 <= cv <= 1000.
     """
-    per, spread, seed = _positive("rate", rate), _real("cv", cv), _seed(seed)
+    rate, spread, seed = _positive("rate", rate), _finite("cv", cv), _seed(seed)
     if not 0 <= spread <= 1000:
         raise InputError(f"cv, the gaps' standard deviation over their mean, must be from 0 to 1000, not {cv}")
     gaps = np.ones(len(workload))
@@ -213,7 +213,9 @@ def gamma(workload: Workload, rate: float, cv: float, seed: int = 0) -> Workload
         shape = max(spread, 1e-9) ** -2.0  # a smaller spread than 1e-9 is rounded away below
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=tuple(b"arrival"))))
         gaps = rng.standard_gamma(shape, size=len(workload)) / shape
-    return _arriving(workload, _times(gaps, per), {"process": "gamma", "rate": per, "cv": spread, "seed": seed})
+    return _with_arrivals(
+        workload, _arrival_times(gaps, rate), {"process": "gamma", "rate": rate, "cv": spread, "seed": seed}
+    )
 
 
 def speed_up(workload: Workload, factor: float) -> Workload:
@@ -221,11 +223,13 @@ def speed_up(workload: Workload, factor: float) -> Workload:
 
     Raises InputError unless factor > 0.
     """
-    by = _positive("factor", factor)
+    factor = _positive("factor", factor)
     with np.errstate(over="ignore"):  # the Workload refuses what overflows, naming the request
-        times = workload.arrival / by
+        times = workload.arrival / factor
     before = workload.source.get("arrivals")
-    return _arriving(workload, times, {"process": "speed_up", "factor": by} | ({"of": before} if before else {}))
+    return _with_arrivals(
+        workload, times, {"process": "speed_up", "factor": factor} | ({"of": before} if before else {})
+    )
 
 
 def parse(text: str, n: int = 2000, seed: int = 0) -> Workload:
@@ -234,7 +238,7 @@ def parse(text: str, n: int = 2000, seed: int = 0) -> Workload:
     Raises InputError that says what was wrong, the nearest name and the right form.
     """
     name, arguments = split_spelling(text, FORMS, "generator")
-    n, seed = _size(n), _seed(seed)
+    n, seed = _request_count(n), _seed(seed)
     try:
         return GENERATORS[name](n, *arguments, seed=seed)
     except InputError as error:
@@ -247,7 +251,7 @@ GENERATORS: Mapping[str, Callable[..., Workload]] = MappingProxyType(
 )
 
 
-def _size(n: int) -> int:
+def _request_count(n: int) -> int:
     return whole("n, the number of requests,", n, 0)
 
 
@@ -255,7 +259,7 @@ def _seed(seed: int) -> int:
     return whole("seed", seed, 0, LARGEST_SEED)
 
 
-def _real(name: str, x: Any) -> float:
+def _finite(name: str, x: Any) -> float:
     """`x` as a finite double, or an InputError that calls it `name`."""
     try:
         return float(decimal_fraction(x))
@@ -264,20 +268,20 @@ def _real(name: str, x: Any) -> float:
 
 
 def _positive(name: str, x: Any) -> float:
-    number = _real(name, x)
+    number = _finite(name, x)
     if number <= 0:
         raise InputError(f"{name} must be greater than 0, not {x}")
     return number
 
 
-def _ratio(q: Any) -> float:
-    ratio = _real("q", q)
+def _geometric_ratio(q: Any) -> float:
+    ratio = _finite("q", q)
     if not 0 < ratio < 1:
         raise InputError(f"q, the ratio of one length's probability to the last, must be between 0 and 1, not {q}")
     return ratio
 
 
-def _range(low_name: str, low: Any, high_name: str, high: Any) -> tuple[int, int]:
+def _length_range(low_name: str, low: Any, high_name: str, high: Any) -> tuple[int, int]:
     least, most = whole(low_name, low, 1), whole(high_name, high, 1)
     if least > most:
         raise InputError(f"{low_name} is {least} and {high_name} is {most}, expected {low_name} <= {high_name}")
@@ -290,7 +294,7 @@ def _mu_sigma(mu: Any, sigma: Any, mean: Any, median: Any) -> dict[str, float]:
         raise InputError("a lognormal needs either mu and sigma or mean and median, both of the pair")
     if by_moments:
         mu, sigma = _from_moments(mean, median)
-    centre, spread = _real("mu", mu), _real("sigma", sigma)
+    centre, spread = _finite("mu", mu), _finite("sigma", sigma)
     if not (abs(centre) <= 1000 and 1e-6 <= spread <= 1e6):  # beyond, squares of (ln k - mu) / sigma may overflow
         raise InputError(f"a lognormal needs -1000 <= mu <= 1000 and 1e-6 <= sigma <= 1e6, not mu={mu}, sigma={sigma}")
     return {"mu": centre, "sigma": spread}
@@ -303,7 +307,7 @@ def _from_moments(mean: Any, median: Any) -> tuple[float, float]:
     return math.log(middle), math.sqrt(2 * (math.log(average) - math.log(middle)))
 
 
-def _support(low: int, high: int) -> IntArray:
+def _lengths(low: int, high: int) -> IntArray:
     if high - low >= _TABLE_SIZE:
         raise InputError(f"lengths {low} to {high} are too many: narrow the range to {_TABLE_SIZE} of them")
     return np.arange(low, high + 1, dtype=np.int64)
@@ -312,7 +316,7 @@ def _support(low: int, high: int) -> IntArray:
 @functools.lru_cache(maxsize=4)  # whoever draws one workload often draws many, each for less than the table
 def _lognormal_table(mu: float, sigma: float, low: int, high: int) -> tuple[IntArray, FloatArray]:
     """Values (m,) and their weights (m,), the largest 1, so that no choice of mu makes all of them underflow."""
-    k = _support(low, high)
+    k = _lengths(low, high)
     z = (np.log(k) - mu) / sigma
     with np.errstate(under="ignore"):
         log_weights = -0.5 * z * z - np.log(k)
@@ -337,7 +341,7 @@ def _draw(seed: int, purpose: str, n: int, values: IntArray, weights: FloatArray
     return drawn
 
 
-def _common(
+def _with_one_prompt(
     n: int,
     prompt: int,
     seed: int,
@@ -348,21 +352,21 @@ def _common(
     weights: FloatArray,
 ) -> Workload:
     """A workload with one prompt length and, if wanted, the support's ends as everybody's interval."""
-    n, seed, prompt = _size(n), _seed(seed), whole("prompt", prompt, 0)
+    n, seed, prompt = _request_count(n), _seed(seed), whole("prompt", prompt, 0)
     source = {"generator": name, "n": n, **given, "prompt": prompt, "interval": interval, "seed": seed}
     output = _draw(seed, "output", n, values, weights)
     bounds = {"lower": values[0], "upper": values[-1]} if interval else {}
     return Workload(prompt, output, **bounds, source=source)
 
 
-def _times(gaps: FloatArray, rate: float) -> FloatArray:
+def _arrival_times(gaps: FloatArray, rate: float) -> FloatArray:
     """Arrival times (n,) from gaps (n,) with mean 1: summed as whole steps, so no rounding depends on the machine."""
     steps = np.cumsum(np.rint(gaps * _GAP_STEPS).astype(np.int64))
     with np.errstate(over="ignore"):  # the Workload refuses what overflows, naming the request
         return np.asarray(steps.astype(np.float64) / _GAP_STEPS / rate, dtype=np.float64)
 
 
-def _arriving(workload: Workload, times: FloatArray, how: Mapping[str, Any]) -> Workload:
+def _with_arrivals(workload: Workload, times: FloatArray, how: Mapping[str, Any]) -> Workload:
     columns = workload.columns() | {"arrival": times}
     fresh = Workload(**columns, source={**workload.source, "arrivals": dict(how)})
-    return knowing(fresh, workload.lengths, workload.classes)
+    return attach_lengths(fresh, workload.lengths, workload.classes)

@@ -1,4 +1,4 @@
-"""What calibration outputs say of a request that has generated so many tokens: how long will it be?
+"""LengthTable: quantiles of a request's output given the tokens it has generated, from the outputs of served requests.
 
     table = LengthTable.from_outputs(outputs, classes)      # what was served before, by predicted class
     workload = workload.with_lengths(table, predicted)      # what is to be served, by predicted class
@@ -147,9 +147,9 @@ def _labels(classes: npt.ArrayLike, n: int) -> np.ndarray[Any, Any]:
 
 
 def _quantiles(outputs: IntArray, share: Fraction, longest: int) -> IntArray:
-    """The quantile above each g from 0 to longest - 1, of ascending outputs."""
+    """For each g from 0 to longest - 1, the quantile of those of the ascending outputs that exceed g."""
     n = len(outputs)
-    above = n - np.searchsorted(outputs, np.arange(longest), side="right")
-    counts, where = np.unique(above, return_inverse=True)
-    place = [n - k + max(-(-share.numerator * k // share.denominator), 1) - 1 if k else n - 1 for k in counts.tolist()]
-    return outputs[np.array(place, dtype=np.int64)[where.reshape(-1)]]
+    exceeding = n - np.searchsorted(outputs, np.arange(longest), side="right")
+    counts, where = np.unique(exceeding, return_inverse=True)
+    index = [n - k + max(-(-share.numerator * k // share.denominator), 1) - 1 if k else n - 1 for k in counts.tolist()]
+    return outputs[np.array(index, dtype=np.int64)[where.reshape(-1)]]

@@ -1,4 +1,4 @@
-"""Workload: what is to be scheduled. Columns of equal length, checked once, never changed (model.md, section 1)."""
+"""Workload: the requests to schedule, as read-only columns of equal length (model.md, section 1)."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Workload:
 
     @property
     def extent(self) -> Extent:
-        """The largest numbers in it, computed once."""
+        """The largest numbers of tokens in it, computed once."""
         if self._extent is None:
             object.__setattr__(self, "_extent", _extent(self.prompt, self.output))
         return self._extent  # type: ignore[return-value]
@@ -153,7 +153,7 @@ class Workload:
             raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")
         if not {"prompt", "output"}.isdisjoint(columns):
             changed = Workload(**{**self.columns(), **columns}, source=self.source)  # type: ignore[arg-type]
-            return knowing(changed, self.lengths, self.classes)
+            return attach_lengths(changed, self.lengths, self.classes)
         if columns.get("arrival", 0.0) is None:
             columns["arrival"] = 0.0
         given = {name: as_numbers(name, values) for name, values in columns.items() if values is not None}
@@ -164,7 +164,7 @@ class Workload:
         new._fill({**kept, **checked}, self.source)
         object.__setattr__(new, "_extent", self._extent)  # it is about prompts and outputs
         _check_interval(new.lower, new.upper)
-        return knowing(new, self.lengths, self.classes)
+        return attach_lengths(new, self.lengths, self.classes)
 
     def with_intervals(self, rule: MakesIntervals) -> Workload:
         """The same workload with prediction intervals made by `rule`, e.g. ``intervals.buckets(100)``."""
@@ -191,13 +191,13 @@ class Workload:
         WorkloadError
             It is no predictor, a prediction is impossible (names the request), or there is not one per request.
         """
-        known = [callable(getattr(predictor, name, None)) for name in ("predict_interval", "predict")]
-        if not any(known):
+        methods = [callable(getattr(predictor, name, None)) for name in ("predict_interval", "predict")]
+        if not any(methods):
             raise WorkloadError(f"{predictor!r} is no predictor: it has neither predict_interval nor predict")
         columns: dict[str, npt.ArrayLike | None] = {}
-        if known[0]:
+        if methods[0]:
             columns["lower"], columns["upper"] = predictor.predict_interval(features)
-        if known[1]:
+        if methods[1]:
             columns["point"] = _whole_points(predictor.predict(features))
         return self.replace(**columns)
 
@@ -217,7 +217,7 @@ class Workload:
             A request is of a class that the table does not know (names the request), or has none.
         """
         rows = table.rows(classes, len(self))
-        return knowing(Workload(**self.columns(), source=self.source), table, rows)
+        return attach_lengths(Workload(**self.columns(), source=self.source), table, rows)
 
     def take(self, index: npt.ArrayLike | slice) -> Workload:
         """The requests at `index` (integers, booleans or a slice), in that order."""
@@ -225,7 +225,7 @@ class Workload:
         if not isinstance(at, slice) and at.size == 0:
             at = at.astype(np.intp)
         taken = Workload(**{name: column[at] for name, column in self.columns().items()}, source=self.source)
-        return knowing(taken, self.lengths, None if self.classes is None else self.classes[at])
+        return attach_lengths(taken, self.lengths, None if self.classes is None else self.classes[at])
 
     def head(self, n: int) -> Workload:
         """The first `n` requests (all of them if there are fewer)."""
@@ -249,8 +249,8 @@ def _whole_points(points: npt.ArrayLike) -> IntArray:
     return np.asarray(np.clip(np.ceil(given), 1, LARGEST), dtype=np.int64)
 
 
-def knowing(fresh: Workload, table: LengthTable | None, rows: IntArray | None) -> Workload:
-    """A workload just made, given the table of lengths and the row of each request that it does not have yet."""
+def attach_lengths(fresh: Workload, table: LengthTable | None, rows: IntArray | None) -> Workload:
+    """Give a workload just made its table of lengths, and each request its row; returns the workload."""
     if rows is not None:
         if len(rows) != len(fresh):
             raise WorkloadError(
@@ -270,7 +270,7 @@ def _same_rows(mine: IntArray | None, theirs: IntArray | None) -> bool:
 def _rebuild(
     columns: dict[str, Any], source: dict[str, Any], table: LengthTable | None = None, rows: IntArray | None = None
 ) -> Workload:
-    return knowing(Workload(**columns, source=source), table, rows)
+    return attach_lengths(Workload(**columns, source=source), table, rows)
 
 
 def _check_interval(lower: IntArray | None, upper: IntArray | None) -> None:
