@@ -44,12 +44,12 @@ def test_the_search_finds_and_proves_the_optimum(instance):
 @settings(max_examples=60, deadline=None)
 @given(tiny(requests=6), st.integers(1, 20), st.booleans(), st.integers(0, 5))
 def test_what_is_left_out_for_want_of_room_is_not_called_proven(instance, width, beam, above):
-    """Few states, and no crowd before they are looked through, also in the middle of what follows from one state."""
+    """Few states, and no extra ones before they are looked through, even in the middle of expanding one state."""
     workload, memory = instance
     order, instance = sorted_instance(workload, memory)
     target = least_starts(workload, memory)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact_search, "_CROWD", 0)
+        patch.setattr(exact_search, "_EXTRA_STATES", 0)
         passes = exact_search.Search(instance, instance.horizon, float("inf"))
         answer = passes.run(target + above, width, beam=beam)
         assert answer.bound <= target

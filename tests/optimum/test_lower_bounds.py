@@ -89,7 +89,7 @@ def clocks(draw):
 @given(tiny(), clocks())
 def test_what_a_request_costs_by_a_clock_is_the_sum_over_its_rounds(instance, clock):
     workload, memory = instance
-    found = clock_costs.costs(workload, memory, clock)
+    found = clock_costs.request_costs(workload, memory, clock)
     for i, (s, o) in enumerate(zip(workload.prompt.tolist(), workload.output.tolist(), strict=True)):
         held = np.arange(o) + (s if clock.context == "all" else 0)
         lasts = clock.base + clock.per_request + clock.per_context_token * held
@@ -151,13 +151,13 @@ def test_bounds_get_stronger_in_the_order_they_are_documented(instance):
 def test_the_fluid_schedule_agrees_with_closed_form_and_levels(instance):
     workload, memory = instance
     work, since = fluid_relaxation.volumes(workload) / memory, workload.arrival - workload.arrival.min()
-    exact = fluid_relaxation.over_time(work, since)
+    exact = fluid_relaxation.fluid_schedule_over_time(work, since)
     # With a level for each volume nothing is rounded.
-    assert fluid_relaxation.waiting_by_levels(work, since) == pytest.approx(exact.waiting)
+    assert fluid_relaxation.total_delay_by_levels(work, since) == pytest.approx(exact.total_delay)
     at_once = fluid_relaxation.fluid_schedule(workload.replace(arrival=0), memory)
-    assert fluid_relaxation.over_time(work, 0 * since).waiting == pytest.approx(at_once.waiting)
+    assert fluid_relaxation.fluid_schedule_over_time(work, 0 * since).total_delay == pytest.approx(at_once.total_delay)
     assert (np.diff(exact.times) >= -1e-9).all()
-    assert exact.left.min() >= -1e-9
+    assert exact.remaining.min() >= -1e-9
 
 
 def test_levels_are_below_the_exact_bound_and_not_by_much(monkeypatch):

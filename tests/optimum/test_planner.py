@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
-from llmsched.optimum.planner import Board, best_known
-from llmsched.optimum.schedule import REPLAY, Schedule, peak_memory, slots
+from llmsched.optimum.planner import Timetable, best_known
+from llmsched.optimum.schedule import REPLAY, Schedule, peak_memory, start_rounds
 
 
 def plan(workload, memory, iterations=100, seed=0):
@@ -60,13 +60,13 @@ def test_fractional_arrivals_are_respected(instance, grain):
 def test_the_first_fit_is_the_first(instance, earliest, s, o):
     workload, memory = instance
     memory = max(memory, s + o)
-    board = Board(workload, memory)
+    timetable = Timetable(workload, memory)
     for i in range(len(workload)):
-        board.put(i, int(board.release[i]))
-    at = board.first_fit(s, o, earliest)
+        timetable.put(i, int(timetable.release[i]))
+    at = timetable.first_fit(s, o, earliest)
 
     def fits(t):
-        return all(board.free[t + g] >= s + g + 1 for g in range(o))
+        return all(timetable.free[t + g] >= s + g + 1 for g in range(o))
 
     assert fits(at)
     assert not any(fits(t) for t in range(earliest, at))
@@ -135,9 +135,9 @@ def test_impossible_schedules_are_found_out():
         schedule([0.0]).check()
 
 
-def test_idle_rounds_do_not_count_as_slots():
+def test_idle_rounds_are_not_counted():
     workload = ls.Workload([0, 0, 0], [2, 2, 1])
-    assert slots(workload, [0.0, 7.25, 8.25]).tolist() == [0, 2, 3]
+    assert start_rounds(workload, [0.0, 7.25, 8.25]).tolist() == [0, 2, 3]
     assert peak_memory(workload, [0.0, 7.25, 8.25]) == 3
 
 

@@ -19,7 +19,7 @@ from ..errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyEr
 from ..metrics.confidence import t_quantile
 from ..optimum import theory
 from ..optimum.lower_bounds import lower_bound
-from ..optimum.planner import planned
+from ..optimum.planner import plan_starts
 from ..optimum.schedule import total_latency
 from ..policy import Policy, named
 from ..simulation.batch import simulate_batch
@@ -215,7 +215,7 @@ class _Search:
 
     def least(self, workload: Workload) -> float:
         """The least total latency found for the workload: an optimum or somewhat more."""
-        start, _ = planned(workload, self.memory, 0.0, math.inf, _PLANS, 0)
+        start, _ = plan_starts(workload, self.memory, 0.0, math.inf, _PLANS, 0)
         return total_latency(workload, start)
 
     def try_all(self, candidates: Sequence[_Candidate]) -> None:

@@ -1,4 +1,4 @@
-"""The states of one round of the exact search (`search`): what follows from them, what bounds them, which can go.
+"""The states of one round of the exact search (`exact_search`): their successors, bounds, dominance and pruning.
 
 A state is the set of requests that wait, and the memory that those that run will take in this and the coming rounds.
 """
@@ -15,9 +15,10 @@ import numpy as np
 from llmsched._engine.check cimport check
 
 cdef enum:
+    NO_MEMORY = -1          # the status of what could not allocate
     MOST_REQUESTS = 50
     MOST_PRICES = 32        # prices that states are tried with at a time
-    MARKS = 7               # states in a chunk
+    DIGESTS = 7             # states in a chunk
     MOST_COMPARED = 500     # states of its set that a new one is compared with: some that could go may stay
     NODES_PER_LOOK = 1 << 18    # sets of starts, some hundredths of a second: how often to ask whether it is late
 
@@ -37,8 +38,8 @@ cdef struct State:
     bint solved         # whether its own relaxation has been solved
 
 
-cdef struct Mark:
-    # Of one state, what shows at once that most others neither dominate it nor are dominated.
+cdef struct Digest:
+    # A summary of a state, which shows at once that most others neither dominate it nor are dominated.
     uint64_t levels     # eight numbers of seven bits that are no larger where all memory taken is no larger
     int32_t total
     int32_t state
@@ -49,7 +50,7 @@ cdef struct Chunk:
     uint64_t waiting
     int32_t next        # chunk with the same hash, or -1
     int32_t count
-    Mark[MARKS] marks
+    Digest[DIGESTS] digests
 
 
 cdef class Rules:
@@ -58,7 +59,7 @@ cdef class Rules:
     cdef int requests
     cdef int span               # the longest output
     cdef int64_t memory
-    cdef int32_t[:, ::1] grows  # [j, k] memory that j takes in its k-th round, from 0
+    cdef int32_t[:, ::1] footprint  # [j, k] memory that j takes in its k-th round, counted from 0
     cdef int32_t[::1] output
     cdef int64_t[::1] release
     cdef int32_t[::1] twin      # the equal request before j, which starts first, or -1
@@ -69,7 +70,7 @@ cdef class Rules:
         check(self.requests <= MOST_REQUESTS)
         self.memory = memory
         k = np.arange(self.span, dtype=np.int32)
-        self.grows = np.where(k < output[:, None], prompt[:, None] + 1 + k, 0).astype(np.int32)
+        self.footprint = np.where(k < output[:, None], prompt[:, None] + 1 + k, 0).astype(np.int32)
         self.output = output.astype(np.int32)
         self.release = release.astype(np.int64)
         self.twin = np.asarray(twin, dtype=np.int32)
@@ -92,7 +93,7 @@ cdef struct Step:
     uint64_t released           # requests that can start now
     int32_t parent
     int64_t nodes               # sets of starts looked at
-    Py_ssize_t room             # how many states there may be
+    Py_ssize_t most_states      # there may be
     bint late
 
 
@@ -109,12 +110,12 @@ cdef class States:
     cdef Rules rules
     cdef State* states
     cdef int32_t* taken             # [state, k] memory taken in this round and the coming ones
-    cdef Py_ssize_t room
-    cdef Chunk* chunks              # chunks[:used] hold the marks of all states that follow looks at
-    cdef Py_ssize_t used, chunk_room
+    cdef Py_ssize_t allocated       # states that there is memory for
+    cdef Chunk* chunks              # chunks[:chunks_used] hold the digests of all states that `follow` compares
+    cdef Py_ssize_t chunks_used, chunks_allocated
     cdef int32_t* heads             # first chunk of each hash, or -1
-    cdef int64_t slots              # a power of two
-    cdef bint linked                # whether the chunks are those of the states as they are
+    cdef int64_t hash_slots         # a power of two
+    cdef bint table_valid           # whether the chunks are those of the states as they are
     cdef object late                # asked now and then whether it is
     cdef object error               # what it raised
     cdef int32_t* scratch           # a row of `taken` for each request that a set of starts can hold
@@ -187,7 +188,7 @@ cdef class States:
         memcpy(&taken[0], self.taken + k * self.rules.span, self.rules.span * sizeof(int32_t))
         return self.states[k].waiting, taken.base
 
-    def uses(self, int prices):
+    def price_counts(self, int prices):
         """(prices,) of how many states each price gives the bound."""
         cdef int64_t[::1] found = np.zeros(prices, np.int64)
         cdef Py_ssize_t i
@@ -195,7 +196,7 @@ cdef class States:
             found[self.states[i].price] += 1
         return found.base
 
-    def renumber(self, const int32_t[::1] number):
+    def renumber_prices(self, const int32_t[::1] number):
         """Give the prices other numbers: price p becomes number[p]."""
         cdef Py_ssize_t i
         for i in range(self.size):
@@ -213,7 +214,7 @@ cdef class States:
         with nogil:
             for i in range(self.size):
                 state = &self.states[i]
-                priced(b, count, state, self.taken + i * span, span, &least[0, 0], &rate[0, 0], &tail[0])
+                bound_by_prices(b, count, state, self.taken + i * span, span, &least[0, 0], &rate[0, 0], &tail[0])
                 for p in range(count):
                     if b[p] > state.bound:
                         state.bound = b[p]
@@ -235,16 +236,16 @@ cdef class States:
                     memcpy(self.taken + kept * span, self.taken + i * span, span * sizeof(int32_t))
                 kept += 1
             self.size = kept
-            self.linked = self.linked and kept == before
+            self.table_valid = self.table_valid and kept == before
 
     # What follows
 
-    def follow(self, States before, Py_ssize_t first, int64_t now, double limit, int64_t goal, Py_ssize_t room,
+    def follow(self, States before, Py_ssize_t first, int64_t now, double limit, int64_t goal, Py_ssize_t most_states,
                late, least, dearer, later, delta, rate, tail, tail_next):
         """Add what follows from `before`, from its state `first` on, by starting requests in round `now`.
 
         Only states with bounds up to the limit, and complete schedules with sums of starts up to the goal. The columns
-        are as in `Step`. Stops when there are more than `room` states, or when `late()` says so; returns the state to
+        are as in `Step`. Stops when there are more than `most_states`, or when `late()` says so; returns the state to
         go on with: the same again where not all that follows from it was added.
         """
         cdef Step step
@@ -254,7 +255,7 @@ cdef class States:
         cdef Py_ssize_t i = first, end = before.size
         cdef int j, failed = 0
         step.count, step.now, step.limit, step.goal = tail_.shape[0], now, limit, goal
-        step.room, step.nodes, step.late = room, 0, False
+        step.most_states, step.nodes, step.late = most_states, 0, False
         self.late, self.error = late, None
         check(step.count <= MOST_PRICES)
         step.least, step.dearer, step.later = &least_[0, 0], &dearer_[0, 0], &later_[0, 0]
@@ -265,11 +266,11 @@ cdef class States:
                 step.released |= <uint64_t>1 << j
         best.total = -1
         with nogil:
-            if not self.linked:
-                failed = self.link()
+            if not self.table_valid:
+                failed = self.rebuild_table()
             while not failed and i < end:
-                failed = self.starts(before, i, &step, &best)
-                if self.full(&step):
+                failed = self.expand(before, i, &step, &best)
+                if self.must_stop(&step):
                     break
                 i += 1
         if failed:
@@ -279,8 +280,8 @@ cdef class States:
         self.best = (best.total, best.parent) if best.total >= 0 else None
         return i
 
-    cdef bint full(self, const Step* step) noexcept nogil:
-        return step.late or self.size > step.room
+    cdef bint must_stop(self, const Step* step) noexcept nogil:
+        return step.late or self.size > step.most_states
 
     cdef bint is_late(self) noexcept with gil:
         try:
@@ -289,34 +290,34 @@ cdef class States:
             self.error = error
             return True
 
-    cdef int starts(self, States before, Py_ssize_t i, Step* step, Best* best) noexcept nogil:
-        # All sets of requests that can start now from one state. 0, or -1 without memory.
+    cdef int expand(self, States before, Py_ssize_t i, Step* step, Best* best) noexcept nogil:
+        # All sets of requests that can start now from one state. 0 or NO_MEMORY.
         cdef State* state = &before.states[i]
         cdef int span = self.rules.span, count = step.count, p, j
         cdef const int32_t* taken = before.taken + i * span
         cdef double here[MOST_PRICES]
         cdef double after[MOST_PRICES]
-        cdef uint64_t left
+        cdef uint64_t rest
         step.parent = <int32_t>i
-        priced(here, count, state, taken, span, step.least, step.rate, step.tail)
+        bound_by_prices(here, count, state, taken, span, step.least, step.rate, step.tail)
         for p in range(count):
             # Nobody starts: the memory of this round that is not taken is lost, and who waits starts later.
             after[p] = here[p] - taken[0] * step.rate[p] + step.tail[p] - step.tail_next[p]
-        left = state.waiting
-        while left:
-            j = lowest_bit(left)
-            left &= left - 1
+        rest = state.waiting
+        while rest:
+            j = lowest_bit(rest)
+            rest &= rest - 1
             for p in range(count):
                 after[p] += step.later[j * count + p] - step.least[j * count + p]
-        return self.grow(0, step, best, state.waiting, state.waiting & step.released, state.total, taken, here, after)
+        return self.branch(0, step, best, state.waiting, state.waiting & step.released, state.total, taken, here, after)
 
-    cdef int grow(self, int depth, Step* step, Best* best, uint64_t waiting, uint64_t open, int64_t total,
-                  const int32_t* taken, const double* here, const double* after) noexcept nogil:
-        # Add the state in which nobody else starts, then those in which some of the `open` ones do, the lowest first.
-        cdef int count = step.count, span = self.rules.span, j, k, p, over, o
+    cdef int branch(self, int depth, Step* step, Best* best, uint64_t waiting, uint64_t candidates, int64_t total,
+                    const int32_t* taken, const double* here, const double* after) noexcept nogil:
+        # Add the state in which nobody else starts, then those in which some of the `candidates` do, the lowest first.
+        cdef int count = step.count, span = self.rules.span, j, k, p, excluded, o
         cdef int64_t memory = self.rules.memory
-        cdef uint64_t left = open, can = 0
-        cdef const int32_t* grows
+        cdef uint64_t rest = candidates, startable = 0
+        cdef const int32_t* footprint
         cdef int32_t* taken_then = self.scratch + depth * span
         cdef double here_then[MOST_PRICES]
         cdef double after_then[MOST_PRICES]
@@ -324,43 +325,43 @@ cdef class States:
         if step.nodes % NODES_PER_LOOK == 0:
             step.late = self.is_late()
         if self.add(step, best, waiting, total, taken, after) < 0:
-            return -1
-        while left:  # who cannot start now cannot when others have started besides
-            j = lowest_bit(left)
-            left &= left - 1
-            grows = &self.rules.grows[j, 0]
-            over = 0
+            return NO_MEMORY
+        while rest:  # who cannot start now cannot when others have started besides
+            j = lowest_bit(rest)
+            rest &= rest - 1
+            footprint = &self.rules.footprint[j, 0]
+            excluded = 0
             for p in range(count):
-                over |= here[p] + step.dearer[j * count + p] > step.limit
-            if over:
+                excluded |= here[p] + step.dearer[j * count + p] > step.limit
+            if excluded:
                 continue
             o = self.rules.output[j]
             for k in range(o):
-                over |= taken[k] + grows[k] > memory
-            if not over:
-                can |= <uint64_t>1 << j
-        left = can
-        while left:
-            j = lowest_bit(left)
-            left &= left - 1
+                excluded |= taken[k] + footprint[k] > memory
+            if not excluded:
+                startable |= <uint64_t>1 << j
+        rest = startable
+        while rest:
+            j = lowest_bit(rest)
+            rest &= rest - 1
             if self.rules.twin[j] >= 0 and waiting >> self.rules.twin[j] & 1:
                 continue
-            grows = &self.rules.grows[j, 0]
+            footprint = &self.rules.footprint[j, 0]
             for k in range(span):
-                taken_then[k] = taken[k] + grows[k]
+                taken_then[k] = taken[k] + footprint[k]
             for p in range(count):
                 here_then[p] = here[p] + step.dearer[j * count + p]
                 after_then[p] = after[p] + step.delta[j * count + p]
-            if self.full(step):
+            if self.must_stop(step):
                 return 0
-            if self.grow(depth + 1, step, best, waiting & ~(<uint64_t>1 << j), left, total + step.now, taken_then,
-                         here_then, after_then) < 0:
-                return -1
+            if self.branch(depth + 1, step, best, waiting & ~(<uint64_t>1 << j), rest, total + step.now, taken_then,
+                           here_then, after_then) < 0:
+                return NO_MEMORY
         return 0
 
     cdef int add(self, Step* step, Best* best, uint64_t waiting, int64_t total, const int32_t* taken,
                  const double* after) noexcept nogil:
-        # A state of the next round, unless it cannot win. 0, or -1 without memory.
+        # A state of the next round, unless it cannot win. 0 or NO_MEMORY.
         cdef int p, price = 0, over = 0
         cdef int32_t* row
         cdef State* state
@@ -377,7 +378,7 @@ cdef class States:
         if over:
             return 0
         if self.reserve() < 0:
-            return -1
+            return NO_MEMORY
         # Written to the end of the columns; it stays there if no other state dominates it.
         state = &self.states[self.size]
         row = self.taken + self.size * self.rules.span
@@ -388,20 +389,20 @@ cdef class States:
             if after[p] > after[price]:
                 price = p
         state.bound, state.price = after[price], price
-        return self.enter(<int32_t>self.size)
+        return self.insert(<int32_t>self.size)
 
-    cdef int enter(self, int32_t i) noexcept nogil:
+    cdef int insert(self, int32_t i) noexcept nogil:
         # Count state i, unless a state with the same set is at least as good in the sum of starts and in every round's
-        # memory; those that are no better go: their bounds become inf. 0, or -1 without memory.
+        # memory; those that are no better go: their bounds become inf. 0 or NO_MEMORY.
         cdef const State* new = &self.states[i]
         cdef int span = self.rules.span, m, compared = 0
         cdef const int32_t* row = self.taken + i * span
         cdef uint64_t levels = self.levels(row)
-        cdef int32_t* head = &self.heads[self.slot(new.waiting)]
+        cdef int32_t* head = &self.heads[self.hash_slot(new.waiting)]
         cdef int32_t at = head[0]
         cdef Chunk* chunk
-        cdef Chunk* room = NULL
-        cdef Mark* mark
+        cdef Chunk* open_chunk = NULL
+        cdef Digest* digest
         while at >= 0 and compared < MOST_COMPARED:
             chunk = &self.chunks[at]
             at = chunk.next
@@ -410,29 +411,29 @@ cdef class States:
             compared += chunk.count
             m = 0
             while m < chunk.count:
-                mark = &chunk.marks[m]
-                if mark.total <= new.total and no_higher(mark.levels, levels):
-                    if covers(row, self.taken + mark.state * <int64_t>span, span):
+                digest = &chunk.digests[m]
+                if digest.total <= new.total and no_higher(digest.levels, levels):
+                    if nowhere_less(row, self.taken + digest.state * <int64_t>span, span):
                         return 0
-                if mark.total >= new.total and no_higher(levels, mark.levels):
-                    if covers(self.taken + mark.state * <int64_t>span, row, span):
-                        self.states[mark.state].bound = INFINITY
+                if digest.total >= new.total and no_higher(levels, digest.levels):
+                    if nowhere_less(self.taken + digest.state * <int64_t>span, row, span):
+                        self.states[digest.state].bound = INFINITY
                         chunk.count -= 1
-                        mark[0] = chunk.marks[chunk.count]
+                        digest[0] = chunk.digests[chunk.count]
                         continue
                 m += 1
-            if chunk.count < MARKS:
-                room = chunk
-        if room == NULL:
+            if chunk.count < DIGESTS:
+                open_chunk = chunk
+        if open_chunk == NULL:
             if self.reserve_chunk() < 0:
-                return -1
-            room = &self.chunks[self.used]
-            room.waiting, room.next, room.count = new.waiting, head[0], 0
-            head[0] = <int32_t>self.used
-            self.used += 1
-        mark = &room.marks[room.count]
-        mark.levels, mark.total, mark.state = levels, new.total, i
-        room.count += 1
+                return NO_MEMORY
+            open_chunk = &self.chunks[self.chunks_used]
+            open_chunk.waiting, open_chunk.next, open_chunk.count = new.waiting, head[0], 0
+            head[0] = <int32_t>self.chunks_used
+            self.chunks_used += 1
+        digest = &open_chunk.digests[open_chunk.count]
+        digest.levels, digest.total, digest.state = levels, new.total, i
+        open_chunk.count += 1
         self.size = max(self.size, <Py_ssize_t>i + 1)
         return 0
 
@@ -443,53 +444,53 @@ cdef class States:
             found = found << 8 | <uint64_t>(row[k * self.rules.span // 8] >> self.rules.shift)
         return found
 
-    cdef int64_t slot(self, uint64_t waiting) noexcept nogil:
-        return <int64_t>((waiting * <uint64_t>0x9E3779B97F4A7C15) >> 20) & (self.slots - 1)
+    cdef int64_t hash_slot(self, uint64_t waiting) noexcept nogil:
+        return <int64_t>((waiting * <uint64_t>0x9E3779B97F4A7C15) >> 20) & (self.hash_slots - 1)
 
     cdef int reserve(self) noexcept nogil:
-        # Room for one more state. 0, or -1 without memory.
-        cdef Py_ssize_t room = max(1024, 2 * self.room)
-        if self.size < self.room:
+        # Room for one more state. 0 or NO_MEMORY.
+        cdef Py_ssize_t enough = max(1024, 2 * self.allocated)
+        if self.size < self.allocated:
             return 0
-        if resize(<void**>&self.states, room * sizeof(State)) < 0:
-            return -1
-        if resize(<void**>&self.taken, room * self.rules.span * sizeof(int32_t)) < 0:
-            return -1
-        self.room = room
+        if resize(<void**>&self.states, enough * sizeof(State)) < 0:
+            return NO_MEMORY
+        if resize(<void**>&self.taken, enough * self.rules.span * sizeof(int32_t)) < 0:
+            return NO_MEMORY
+        self.allocated = enough
         return 0
 
     cdef int reserve_chunk(self) noexcept nogil:
-        # Room for one more chunk. 0, or -1 without memory.
-        cdef Py_ssize_t room = max(1024, 2 * self.chunk_room)
-        if self.used < self.chunk_room:
+        # Room for one more chunk. 0 or NO_MEMORY.
+        cdef Py_ssize_t enough = max(1024, 2 * self.chunks_allocated)
+        if self.chunks_used < self.chunks_allocated:
             return 0
-        if resize(<void**>&self.chunks, room * sizeof(Chunk)) < 0:
-            return -1
-        self.chunk_room = room
+        if resize(<void**>&self.chunks, enough * sizeof(Chunk)) < 0:
+            return NO_MEMORY
+        self.chunks_allocated = enough
         return 0
 
-    cdef int link(self) noexcept nogil:
-        # The chunks anew, of the states that there are. 0, or -1 without memory.
+    cdef int rebuild_table(self) noexcept nogil:
+        # The chunks anew, of the states that there are. 0 or NO_MEMORY.
         cdef Py_ssize_t i
-        self.slots = 1 << 16
-        while self.slots < self.size:
-            self.slots *= 2
-        if resize(<void**>&self.heads, self.slots * sizeof(int32_t)) < 0:
-            return -1
-        memset(self.heads, 0xFF, self.slots * sizeof(int32_t))
-        self.used = 0
-        self.linked = True
+        self.hash_slots = 1 << 16
+        while self.hash_slots < self.size:
+            self.hash_slots *= 2
+        if resize(<void**>&self.heads, self.hash_slots * sizeof(int32_t)) < 0:
+            return NO_MEMORY
+        memset(self.heads, 0xFF, self.hash_slots * sizeof(int32_t))
+        self.chunks_used = 0
+        self.table_valid = True
         for i in range(self.size):
-            if self.enter(<int32_t>i) < 0:
-                return -1
+            if self.insert(<int32_t>i) < 0:
+                return NO_MEMORY
         return 0
 
 
 cdef int resize(void** memory, size_t size) noexcept nogil:
-    # 0, or -1 without memory; what was there stays.
+    # 0 or NO_MEMORY; what was there stays.
     cdef void* grown = realloc(memory[0], size)
     if grown == NULL:
-        return -1
+        return NO_MEMORY
     memory[0] = grown
     return 0
 
@@ -499,17 +500,17 @@ cdef bint no_higher(uint64_t a, uint64_t b) noexcept nogil:
     return ((b | <uint64_t>0x8080808080808080) - a) & <uint64_t>0x8080808080808080 == <uint64_t>0x8080808080808080
 
 
-cdef void priced(double* bound, int count, const State* state, const int32_t* taken, int span, const double* least,
-                 const double* rate, const double* tail) noexcept nogil:
+cdef void bound_by_prices(double* bound, int count, const State* state, const int32_t* taken, int span,
+                          const double* least, const double* rate, const double* tail) noexcept nogil:
     # What each price says that the sum of starts cannot get below. All terms are multiples of 2⁻¹⁶: sums are exact.
-    cdef uint64_t left = state.waiting
+    cdef uint64_t rest = state.waiting
     cdef int j, k, p
     cdef double x
     for p in range(count):
         bound[p] = state.total - tail[p]
-    while left:
-        j = lowest_bit(left)
-        left &= left - 1
+    while rest:
+        j = lowest_bit(rest)
+        rest &= rest - 1
         for p in range(count):
             bound[p] += least[j * count + p]
     for k in range(span):
@@ -519,7 +520,7 @@ cdef void priced(double* bound, int count, const State* state, const int32_t* ta
                 bound[p] += x * rate[k * count + p]
 
 
-cdef bint covers(const int32_t* a, const int32_t* b, int span) noexcept nogil:
+cdef bint nowhere_less(const int32_t* a, const int32_t* b, int span) noexcept nogil:
     # Whether a is nowhere less than b.
     cdef int k
     for k in range(span):

@@ -1,4 +1,4 @@
-"""What a request costs by a clock, at the least: `llmsched.lower_bound` in seconds rests on it."""
+"""The least seconds that each request takes by a clock, for `lower_bounds.busy_seconds`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ..workloads.columns import FloatArray
 from ..workloads.workload import Workload
 
 
-class Cost(NamedTuple):
-    """Of each request, in seconds (float64, in the workload's order); see `costs`."""
+class RequestCosts(NamedTuple):
+    """Of each request, in seconds (float64, in the workload's order); see `request_costs`."""
 
     work: FloatArray
     offset: FloatArray
     alone: FloatArray
 
 
-def costs(workload: Workload, memory: int, clock: Clock) -> Cost:
+def request_costs(workload: Workload, memory: int, clock: Clock) -> RequestCosts:
     """What each request needs of a machine with M tokens of cache.
 
     The round that generates a request's k-th token, k = 1..o, lasts d_k = base + per_request + per_context_token·(c +
@@ -41,4 +41,4 @@ def costs(workload: Workload, memory: int, clock: Clock) -> Cost:
     tails = fixed * (ends * o - least * first - token / 2 * second)
     tails += rising * (ends * first - least * second - token / 2 * first**2)
     tails += prefill * (ends - least - token / 2)
-    return Cost(work, tails / work, least * o + token * first + prefill)
+    return RequestCosts(work, tails / work, least * o + token * first + prefill)

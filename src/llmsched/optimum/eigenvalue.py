@@ -1,4 +1,4 @@
-"""The largest eigenvalue of a symmetric matrix, without all the others."""
+"""The largest eigenvalue of a symmetric matrix, by the Lanczos method."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from ..workloads.columns import FloatArray
 
-_MOST_PRODUCTS = 300  # with the matrix: then it gives up
-_SETTLED = 1e-13  # the residual that it is content with
+_MOST_PRODUCTS = 300  # with the matrix: then it returns what it has
+_TOLERANCE = 1e-13  # of the residual, relative to the eigenvalue
 
 
 def largest_eigenvalue(matrix: FloatArray) -> tuple[float, FloatArray]:
@@ -22,17 +22,17 @@ def largest_eigenvalue(matrix: FloatArray) -> tuple[float, FloatArray]:
     basis = np.empty((min(size, _MOST_PRODUCTS), size))
     basis[0] = 1 / math.sqrt(size)
     diagonal: list[float] = []
-    beside: list[float] = []
+    off_diagonal: list[float] = []
     while True:
         k = len(diagonal)
         product = matrix @ basis[k]
         diagonal.append(float(basis[k] @ product))
-        for _ in range(2):  # once is not enough when little is left
+        for _ in range(2):  # once is not enough when the residual is small
             product -= basis[: k + 1].T @ (basis[: k + 1] @ product)
-        left = float(np.linalg.norm(product))
-        values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
-        settled = left * abs(vectors[-1, -1]) <= _SETTLED * abs(values[-1])
-        if settled or k + 1 == len(basis):
+        residual = float(np.linalg.norm(product))
+        values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1))
+        converged = residual * abs(vectors[-1, -1]) <= _TOLERANCE * abs(values[-1])
+        if converged or k + 1 == len(basis):
             return float(values[-1]), np.asarray(basis[: k + 1].T @ vectors[:, -1], dtype=np.float64)
-        beside.append(left)
-        basis[k + 1] = product / left
+        off_diagonal.append(residual)
+        basis[k + 1] = product / residual

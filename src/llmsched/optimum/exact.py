@@ -1,6 +1,6 @@
 """optimal(): the schedule of least total latency of a small instance, proven, or with a proven gap when time is up.
 
-How (see `search`): decisions round by round, compiled; states that can no longer win are pruned by dual prices of
+How (see `exact_search`): decisions round by round, compiled; states that can no longer win are pruned by dual prices of
 linear relaxations that HiGHS solves. The time-indexed integer program, given to HiGHS or to CP-SAT as it is, proves
 far fewer (docs/background/optimum.md has the measurements). CP-SAT is not offered besides: it has no dual prices to
 give, and highspy 1.15 and ortools 9.15 cannot be imported into one process (google/or-tools issue 5246).
@@ -23,7 +23,7 @@ from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from .exact_search import MOST_MEMORY, MOST_REQUESTS, Instance, Search, highs, time_indexed
 from .lower_bounds import lower_bound
-from .planner import planned, seconds_of
+from .planner import plan_starts, seconds_of
 from .schedule import Schedule, total_latency
 
 Solver = Literal["search", "highs"]
@@ -31,7 +31,7 @@ SOLVERS: tuple[Solver, ...] = ("search", "highs")
 
 _MOST_ENTRIES = 2_000_000  # of the relaxation's matrix: about Σ output × makespan
 _MOST_ROUNDS = 100_000
-_INSTEAD = (
+_ALTERNATIVES = (
     "(Within a minute it proves an optimum for about 16 requests of up to 20 tokens, and nearly one for 20.) "
     "lower_bound() and best_known() bracket the optimum for any number, as does llmsched bound without --exact"
 )
@@ -93,12 +93,12 @@ def optimal(
     highs("the exact optimum")
     if not len(workload):
         return Schedule(workload, memory, np.empty(0), 0.0, True, solver, time.perf_counter() - began)
-    problem = _Problem(workload, memory, seed)
+    incumbent = _Incumbent(workload, memory, seed)
     solve = _searched if solver == "search" else _integer_program
-    least, effort = solve(problem, began + limit)
-    found = problem.schedule()
-    offset = total_latency(workload, problem.origin + np.zeros(len(workload)))
-    proven = least >= int(problem.start.sum())
+    least, effort = solve(incumbent, began + limit)
+    found = incumbent.schedule()
+    offset = total_latency(workload, incumbent.origin + np.zeros(len(workload)))
+    proven = least >= int(incumbent.start.sum())
     bound = total_latency(workload, found) if proven else least + offset
     seconds = time.perf_counter() - began
     return Schedule(workload, memory, found, bound, proven, solver, seconds, effort).verified()
@@ -107,11 +107,11 @@ def optimal(
 def _check_size(workload: Workload, memory: int) -> None:
     n = len(workload)
     if n > MOST_REQUESTS:
-        raise InputError(f"optimal handles at most {MOST_REQUESTS} requests, not {n}. {_INSTEAD}")
+        raise InputError(f"optimal handles at most {MOST_REQUESTS} requests, not {n}. {_ALTERNATIVES}")
     if n and (span := float(workload.arrival.max() - workload.arrival.min())) > _MOST_ROUNDS:
-        raise InputError(f"optimal handles arrivals within {_MOST_ROUNDS} rounds, not {span:g}. {_INSTEAD}")
+        raise InputError(f"optimal handles arrivals within {_MOST_ROUNDS} rounds, not {span:g}. {_ALTERNATIVES}")
     if (most := min(memory, _all_at_once(workload.prompt, workload.output))) > MOST_MEMORY:
-        raise InputError(f"optimal handles caches of up to {MOST_MEMORY:,} tokens, not {most:,}. {_INSTEAD}")
+        raise InputError(f"optimal handles caches of up to {MOST_MEMORY:,} tokens, not {most:,}. {_ALTERNATIVES}")
 
 
 def _all_at_once(prompt: IntArray, output: IntArray) -> int:
@@ -119,8 +119,8 @@ def _all_at_once(prompt: IntArray, output: IntArray) -> int:
     return int(prompt.sum() + output.sum())
 
 
-class _Problem:
-    """The instance as the search sees it, and the best starts (in rounds from the first arrival) so far."""
+class _Incumbent:
+    """The best schedule so far of the instance as the search sees it: starts in rounds from the first arrival."""
 
     def __init__(self, workload: Workload, memory: int, seed: int) -> None:
         self.workload = workload
@@ -134,13 +134,13 @@ class _Problem:
         on_grid = workload.take(self.order).replace(arrival=columns[2])
         self.bound = int(lower_bound(on_grid, memory).value) - int((columns[1] - columns[2]).sum())
         goal = float(self.bound + (columns[1] - columns[2]).sum())
-        plan, _ = planned(on_grid, memory, goal, math.inf, _PLANS, seed)
+        plan, _ = plan_starts(on_grid, memory, goal, math.inf, _PLANS, seed)
         self.start: IntArray = np.rint(plan).astype(np.int64)
         entries = int(columns[1].sum()) * self.makespan
         if entries > _MOST_ENTRIES:
             raise InputError(
                 f"optimal handles short requests: all output tokens × makespan is about {entries:.3g} here, and may be "
-                f"at most {_MOST_ENTRIES:.3g}. {_INSTEAD}"
+                f"at most {_MOST_ENTRIES:.3g}. {_ALTERNATIVES}"
             )
 
     @property
@@ -165,15 +165,16 @@ class _Problem:
 
 
 class _Passes:
-    """The passes of the search over one problem, and what is proven so far: Σ starts >= `least`."""
+    """The passes of the search over one instance, and what is proven so far: Σ starts >= `least`."""
 
-    def __init__(self, problem: _Problem, deadline: float) -> None:
-        self.problem, self.search, self.count = problem, Search(problem.instance, problem.makespan + 2, deadline), 0
-        self.least = max(problem.bound, self.search.root_bound)
+    def __init__(self, incumbent: _Incumbent, deadline: float) -> None:
+        self.incumbent, self.count = incumbent, 0
+        self.search = Search(incumbent.instance, incumbent.makespan + 2, deadline)
+        self.least = max(incumbent.bound, self.search.root_bound)
 
     @property
     def over(self) -> bool:
-        return self.least >= self.problem.total or self.search.late
+        return self.least >= self.incumbent.total or self.search.late
 
     @property
     def effort(self) -> dict[str, int]:
@@ -181,27 +182,27 @@ class _Passes:
 
     def run(self, limit: int, width: int | None = None, *, beam: bool) -> float:
         """One more pass; returns the seconds it took."""
-        before = self.search.left
-        answer = self.search.run(limit, min(width or self.search.most, self.search.most), beam=beam)
+        before = self.search.seconds_left
+        result = self.search.run(limit, min(width or self.search.widest, self.search.widest), beam=beam)
         self.count += 1
-        self.problem.offer(answer.start)
-        self.least = max(self.least, min(answer.bound, self.problem.total))
-        return before - self.search.left if math.isfinite(before) else 0.0
+        self.incumbent.offer(result.start)
+        self.least = max(self.least, min(result.bound, self.incumbent.total))
+        return before - self.search.seconds_left if math.isfinite(before) else 0.0
 
 
-def _searched(problem: _Problem, deadline: float) -> tuple[int, dict[str, int]]:
-    """Improve the problem's starts; returns a bound on Σ starts, and the work done.
+def _searched(incumbent: _Incumbent, deadline: float) -> tuple[int, dict[str, int]]:
+    """Improve the incumbent; returns a bound on Σ starts, and the work done.
 
     First passes of a few sizes: beams find good schedules, those between prove what they can with so many states. Then
     questions "Σ starts <= B?", for as many B above what is proven as there is likely to be time for.
     """
-    if problem.bound >= problem.total:
-        return problem.bound, {}
-    passes = _Passes(problem, deadline)
+    if incumbent.bound >= incumbent.total:
+        return incumbent.bound, {}
+    passes = _Passes(incumbent, deadline)
     seconds = 0.0  # of the last pass that is no beam
     for width, beam in _WIDTHS:
         if not passes.over:
-            took = passes.run(problem.total - 1, width, beam=beam)
+            took = passes.run(incumbent.total - 1, width, beam=beam)
             seconds = seconds if beam else took
     growth, gained = _GROWTH, 1
     for share in itertools.chain(_SHARES, itertools.repeat(_SHARES[-1])):
@@ -209,9 +210,9 @@ def _searched(problem: _Problem, deadline: float) -> tuple[int, dict[str, int]]:
             break
         step = 1
         if gained:
-            factor = share * passes.search.left / max(seconds, 0.01) if math.isfinite(deadline) else growth**2
+            factor = share * passes.search.seconds_left / max(seconds, 0.01) if math.isfinite(deadline) else growth**2
             step = max(1, int(math.log(max(1.0, factor), growth)))
-        before, took = passes.least, passes.run(min(problem.total, passes.least + step) - 1, beam=False)
+        before, took = passes.least, passes.run(min(incumbent.total, passes.least + step) - 1, beam=False)
         if step == 1 and passes.least == before:
             break  # with all the states there is room for
         gained = passes.least - before
@@ -221,15 +222,15 @@ def _searched(problem: _Problem, deadline: float) -> tuple[int, dict[str, int]]:
     return passes.least, passes.effort
 
 
-def _integer_program(problem: _Problem, deadline: float) -> tuple[int, dict[str, int]]:
+def _integer_program(incumbent: _Incumbent, deadline: float) -> tuple[int, dict[str, int]]:
     """The time-indexed integer program as it is, given the best schedule and no starts too late to beat it."""
     highspy = highs("the exact optimum")
-    instance, least = problem.instance, problem.bound
-    if least >= problem.total:
+    instance, least = incumbent.instance, incumbent.bound
+    if least >= incumbent.total:
         return least, {}
     n = len(instance.output)
     # In a better schedule nobody starts so late that the others, all at their arrivals, could not make up for it.
-    latest = problem.total - 1 - instance.release.sum() + instance.release
+    latest = incumbent.total - 1 - instance.release.sum() + instance.release
     horizon = int(min((latest + instance.output).max(), instance.horizon))
     last = np.minimum(latest, horizon - instance.output)
     request = np.repeat(np.arange(n), np.maximum(0, last + 1 - instance.release))
@@ -246,7 +247,7 @@ def _integer_program(problem: _Problem, deadline: float) -> tuple[int, dict[str,
         solver.setOptionValue("time_limit", max(0.0, remaining))
     solver.passModel(model)
     hint = highspy.HighsSolution()
-    hint.col_value = (problem.start[request] == at).astype(np.float64)
+    hint.col_value = (incumbent.start[request] == at).astype(np.float64)
     solver.setSolution(hint)
     solver.run()
     info = solver.getInfo()
@@ -254,6 +255,6 @@ def _integer_program(problem: _Problem, deadline: float) -> tuple[int, dict[str,
     if len(values) == len(at):
         chosen = values > 0.5
         if np.array_equal(request[chosen], np.arange(n)):
-            problem.offer(at[chosen])
+            incumbent.offer(at[chosen])
     proven = math.ceil(info.mip_dual_bound - 1e-6) if math.isfinite(info.mip_dual_bound) else least
-    return max(least, min(proven, problem.total)), {"nodes": int(info.mip_node_count)}
+    return max(least, min(proven, incumbent.total)), {"nodes": int(info.mip_node_count)}

@@ -1,4 +1,4 @@
-"""The exact search behind `optimum.optimal`: rounds in order, all decisions of a round at once, prices as bounds.
+"""The exact search behind `exact.optimal`: branch and bound over rounds in order, with dual prices as bounds.
 
 Time-indexed integer programs of this problem are hard because their linear relaxation splits requests over start times,
 and branching on one start changes nothing: another fraction takes its place. Deciding whole rounds in order of time
@@ -11,13 +11,13 @@ changes much: with the first rounds fixed, the relaxation of what remains is far
    memory (*dominance*), and starts equal requests in one order (*symmetry*).
 3. bounds the sum of starts that a state can still reach by prices λ_τ >= 0 for a token of cache in round τ:
    Σ starts so far + Σ_{j waiting} min_{t>=now} [t + Σ_k λ_{t+k-1}·(s_j+k)] − Σ_{τ>=now} λ_τ·(M − memory taken in τ).
-   Any prices give a valid bound (see `bounds.price_bound`), so the prices found for one state, by solving its linear
-   relaxation with HiGHS, are tried on all others, and a few solutions per round prune nearly everything. Prices are
-   multiples of 2⁻¹⁶, so that sums of doubles are exact and no tolerance is needed.
+   Any prices give a valid bound (see `lower_bounds.price_bound`), so the prices found for one state, by solving its
+   linear relaxation with HiGHS, are tried on all others, and a few solutions per round prune nearly everything. Prices
+   are multiples of 2⁻¹⁶, so that sums of doubles are exact and no tolerance is needed.
 4. asks "is there a schedule with Σ starts <= B?" and takes a "no" for B + 1. Where there are more states than it has
-   room for, B falls below the bounds of those it leaves out.
+   memory for, B falls below the bounds of those it leaves out.
 
-The states themselves are compiled (`_states.pyx`); here are the rounds, the prices and what is left out.
+The states themselves are compiled (`_search_states.pyx`); here are the rounds, the prices and what is left out.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Trail = tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]  # of a round: the 
 
 MOST_REQUESTS = 50  # a state holds the waiting ones as bits of one word...
 MOST_MEMORY = 2**30  # ...and tokens of cache as numbers of 32 bits
-_UNIT = 2.0**-16
-_ACTIVE = 24  # prices that every state of a round is tried with
+_PRICE_UNIT = 2.0**-16
+_ACTIVE_PRICES = 24  # prices that every state of a round is tried with
 _FEWEST_PROGRAMS, _MOST_PROGRAMS = 6, 100  # linear programs per round...
 _STATES_PER_PROGRAM = 1000  # ...one for so many states: about the time that each of them costs otherwise
-_TOGETHER = 8  # known prices tried at a time
-_CROWD = 50_000  # so many states more than can stay, and more prices are looked for in the middle of a round
+_PRICES_AT_ONCE = 8  # known prices tried at a time
+_EXTRA_STATES = 50_000  # so many states more than can stay, and more prices are looked for in the middle of a round
 _KEPT_PRICES = 48  # of a round, from one pass to the next
 
 
@@ -61,8 +61,8 @@ class Instance(NamedTuple):
         return int(self.release.max() + self.output.sum())
 
 
-class Price(NamedTuple):
-    """Prices of a token of cache, and what they make of the instance."""
+class PricedStarts(NamedTuple):
+    """Prices of a token of cache in each round, and what each start of each request costs under them."""
 
     rate: FloatArray  # λ by round
     tail: FloatArray  # M·Σ_{τ>=t} λ_τ by round
@@ -70,7 +70,7 @@ class Price(NamedTuple):
     least: FloatArray  # (requests, rounds) the least of `cost` from that round on
 
 
-class Answer(NamedTuple):
+class PassResult(NamedTuple):
     """What one pass found out about schedules with Σ starts <= limit."""
 
     start: IntArray | None  # the best schedule found
@@ -150,13 +150,13 @@ def time_indexed(highspy: Any, instance: Instance, request: IntArray, at: IntArr
     return model
 
 
-def priced(instance: Instance, rate: FloatArray) -> Price:
+def priced_starts(instance: Instance, rate: FloatArray) -> PricedStarts:
     """The prices, rounded to multiples of the unit, and what they make of every start of every request."""
     s, o, r, _ = instance
     rounds = instance.horizon + 2
     longest = int(o.max())
     fine = np.zeros(rounds + longest)
-    fine[: len(rate)] = np.rint(rate / _UNIT)[: len(fine)] * _UNIT
+    fine[: len(rate)] = np.rint(rate / _PRICE_UNIT)[: len(fine)] * _PRICE_UNIT
     cost = np.empty((len(o), rounds))
     for j in range(len(o)):
         grows = s[j] + 1.0 + np.arange(o[j])
@@ -164,7 +164,7 @@ def priced(instance: Instance, rate: FloatArray) -> Price:
         cost[j, : r[j]] = np.inf
     least = np.minimum.accumulate(cost[:, ::-1], axis=1)[:, ::-1].copy()
     tail = instance.memory * np.cumsum(fine[::-1])[::-1]
-    return Price(fine, tail, cost, least)
+    return PricedStarts(fine, tail, cost, least)
 
 
 class Search:
@@ -174,28 +174,28 @@ class Search:
         self.instance, self.deadline = instance, deadline
         self.relaxation = Relaxation(instance, horizon)
         n, self.span = len(instance.output), int(instance.output.max())
-        self.most = max(1000, most_bytes // (64 + 4 * self.span))
+        self.widest = max(1000, most_bytes // (64 + 4 * self.span))
         self.rules = Rules(instance.prompt, instance.output, instance.release, _twins(instance), instance.memory)
         self.bit = np.uint64(1) << np.arange(n, dtype=np.uint64)
-        self.known: dict[int, list[Price]] = {}
+        self.known_prices: dict[int, list[PricedStarts]] = {}
         self.states = 0
-        rate = self.relaxation.prices(np.ones(n, bool), np.zeros(self.span), 0, self.left)
-        self.root = priced(instance, np.zeros(1) if rate is None else rate)
+        rate = self.relaxation.prices(np.ones(n, bool), np.zeros(self.span), 0, self.seconds_left)
+        self.root = priced_starts(instance, np.zeros(1) if rate is None else rate)
         first = States(self.rules)
         first.begin()
-        first.raise_bounds(*self._worth([self.root], 0), 0)
+        first.raise_bounds(*self._price_columns([self.root], 0), 0)
         self.root_bound = math.ceil(first.bounds()[0])
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the deadline; negative after it."""
         return self.deadline - time.perf_counter()
 
     @property
     def late(self) -> bool:
-        return self.left <= 0
+        return self.seconds_left <= 0
 
-    def run(self, limit: int, width: int, *, beam: bool) -> Answer:
+    def run(self, limit: int, width: int, *, beam: bool) -> PassResult:
         """Look for schedules with Σ starts <= limit, with at most `width` states in a round.
 
         Of more, those with the largest bounds go. A beam goes on looking for schedules up to the limit all the same;
@@ -203,35 +203,37 @@ class Search:
         """
         states, active = States(self.rules), [self.root]
         states.begin()
-        states.raise_bounds(*self._worth(active, 0), 0)
+        states.raise_bounds(*self._price_columns(active, 0), 0)
         best: IntArray | None = None
-        lost = limit + 1  # least bound of what was left out
+        least_dropped = limit + 1  # least bound of what was left out
         history: list[Trail] = []
-        room = 2 * width + _CROWD
+        most_states = 2 * width + _EXTRA_STATES
         for now in range(self.instance.horizon + 1):
             history.append(states.trail())
             self.states += states.size
             before, states, at = states, States(self.rules), 0
             highest = float(limit)  # bound of the states of this round that can stay
             while at < before.size:
-                columns = self._columns(active, now)
-                at = states.follow(before, at, now, min(limit, highest), limit, room, lambda: self.late, *columns)
+                columns = self._follow_columns(active, now)
+                at = states.follow(
+                    before, at, now, min(limit, highest), limit, most_states, lambda: self.late, *columns
+                )
                 if states.best is not None:
                     limit, best = states.best[0] - 1, self._starts(history, states.best[1])
                 if self.late:
-                    return Answer(best, min(lost, math.ceil(before.bounds().min()), limit + 1))
-                if states.size > room or at == before.size:
-                    active = self._improve(states, active, now + 1, min(limit, highest))
-                    most = width if at == before.size else room // 2
+                    return PassResult(best, min(least_dropped, math.ceil(before.bounds().min()), limit + 1))
+                if states.size > most_states or at == before.size:
+                    active = self._prune_by_prices(states, active, now + 1, min(limit, highest))
+                    most = width if at == before.size else most_states // 2
                     if states.size > most:
-                        highest = self._cut(states, most, whole=not beam)
-                        lost = min(lost, math.floor(highest) + 1)
-                        limit = limit if beam else min(limit, lost - 1)
+                        highest = self._keep_lowest(states, most, whole=not beam)
+                        least_dropped = min(least_dropped, math.floor(highest) + 1)
+                        limit = limit if beam else min(limit, least_dropped - 1)
             if not states.size:
                 break
-        return Answer(best, min(lost, limit + 1))
+        return PassResult(best, min(least_dropped, limit + 1))
 
-    def _cut(self, states: States, most: int, *, whole: bool) -> float:
+    def _keep_lowest(self, states: States, most: int, *, whole: bool) -> float:
         """Keep the `most` states of least bound. Returns the highest bound of states that may be added now.
 
         `whole`: bounds count as whole numbers, and of equal ones none stays unless all can.
@@ -244,32 +246,34 @@ class Search:
         states.prune(highest, most - int((bounds < highest).sum()))
         return float(np.nextafter(highest, -math.inf))
 
-    def _worth(self, prices: list[Price], now: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _price_columns(self, prices: list[PricedStarts], now: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """What a waiting request, a token taken in a coming round and all memory are worth: columns of `States`."""
         least = np.stack([price.least[:, now] for price in prices], axis=1)
         rate = np.stack([price.rate[now : now + self.span] for price in prices], axis=1)
         return least, rate, np.array([price.tail[now] for price in prices])
 
-    def _columns(self, prices: list[Price], now: int) -> tuple[FloatArray, ...]:
+    def _follow_columns(self, prices: list[PricedStarts], now: int) -> tuple[FloatArray, ...]:
         """What `States.follow` needs of the prices."""
-        least, rate, tail = self._worth(prices, now)
-        later, _, tail_next = self._worth(prices, now + 1)
+        least, rate, tail = self._price_columns(prices, now)
+        later, _, tail_next = self._price_columns(prices, now + 1)
         cost = np.stack([price.cost[:, now] for price in prices], axis=1)
         delta = cost - (self.instance.prompt[:, None] + 1) * rate[0] - later
         return least, cost - least, later, delta, rate, tail, tail_next
 
-    def _improve(self, states: States, active: list[Price], now: int, limit: float) -> list[Price]:
+    def _prune_by_prices(
+        self, states: States, active: list[PricedStarts], now: int, limit: float
+    ) -> list[PricedStarts]:
         """Prune by more prices: those known of this round, and new ones from the relaxations of the lowest states.
 
         Returns the prices that matter most in this round.
         """
         states.prune(limit)
         prices = list(active)
-        untried = self.known.get(now, [])
+        untried = self.known_prices.get(now, [])
         programs = 0
         while states.size and not self.late:
             if untried:
-                fresh, untried = untried[:_TOGETHER], untried[_TOGETHER:]
+                fresh, untried = untried[:_PRICES_AT_ONCE], untried[_PRICES_AT_ONCE:]
             elif programs >= min(_MOST_PROGRAMS, max(_FEWEST_PROGRAMS, states.size // _STATES_PER_PROGRAM)):
                 break
             else:
@@ -278,21 +282,21 @@ class Search:
                     break
                 programs += 1
                 waiting, taken = (self.bit & np.uint64(lowest[0])) > 0, lowest[1].astype(np.float64)
-                rate = self.relaxation.prices(waiting, taken, now, self.left)
+                rate = self.relaxation.prices(waiting, taken, now, self.seconds_left)
                 if rate is None:
                     continue
-                fresh = [priced(self.instance, rate)]
-            states.raise_bounds(*self._worth(fresh, now), len(prices))
+                fresh = [priced_starts(self.instance, rate)]
+            states.raise_bounds(*self._price_columns(fresh, now), len(prices))
             prices += fresh
             states.prune(limit)
-        uses = states.uses(len(prices))
+        uses = states.price_counts(len(prices))
         # Prices that only served to prune matter in the next pass.
         order = np.lexsort((-np.arange(len(prices)), -uses))
         number = np.zeros(len(prices), np.int32)
-        number[order[:_ACTIVE]] = np.arange(min(_ACTIVE, len(prices)))
-        states.renumber(number)
-        self.known[now] = [prices[k] for k in order[:_KEPT_PRICES]]
-        return [prices[k] for k in order[:_ACTIVE]]
+        number[order[:_ACTIVE_PRICES]] = np.arange(min(_ACTIVE_PRICES, len(prices)))
+        states.renumber_prices(number)
+        self.known_prices[now] = [prices[k] for k in order[:_KEPT_PRICES]]
+        return [prices[k] for k in order[:_ACTIVE_PRICES]]
 
     def _starts(self, history: list[Trail], row: int) -> IntArray:
         """Starts of the schedule whose last requests start in the last round of `history`, from its state `row`."""

@@ -1,4 +1,4 @@
-"""The fluid schedule behind `bounds.busy_bound`: a server of rate M always works on the smallest volume there is."""
+"""The fluid relaxation behind `lower_bounds.busy_bound`: one machine of rate M, preemptive, smallest volume first."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ def busy_offsets(workload: Workload) -> FloatArray:
     return (s * o * o / 2 + second - first / 2) / (s * o + first)
 
 
-class Fluid(NamedTuple):
-    """What the fluid schedule says: Σ_j (B_j − a_j), and the requests' worth of work left in the busy period, by time.
+class FluidSchedule(NamedTuple):
+    """Σ_j (B_j − a_j) of the fluid schedule, and how many requests' worth of work remains in the busy period, by time.
 
-    `times` (from the first arrival) and `left` are the corners of a piecewise linear function; empty where not known.
+    `times` (from the first arrival) and `remaining` are the corners of a piecewise linear function; empty if not known.
     """
 
-    waiting: float
+    total_delay: float
     times: FloatArray
-    left: FloatArray
+    remaining: FloatArray
 
     def bound(self, workload: Workload) -> float:
-        return float(self.waiting + (workload.output - busy_offsets(workload)).sum())
+        return float(self.total_delay + (workload.output - busy_offsets(workload)).sum())
 
     def prices(self, memory: int, horizon: int) -> FloatArray:
         """Prices under which every request is indifferent between the times at which the fluid schedule serves it."""
         middle = np.arange(horizon) + 0.5
-        prices: FloatArray = np.interp(middle, self.times, self.left, right=0.0) / memory
+        prices: FloatArray = np.interp(middle, self.times, self.remaining, right=0.0) / memory
         return prices
 
 
-def fluid_schedule(workload: Workload, memory: int) -> Fluid:
-    """The fluid schedule, in rounds; where very many requests arrive over time its `waiting` alone, from below."""
+def fluid_schedule(workload: Workload, memory: int) -> FluidSchedule:
+    """The fluid schedule, in rounds; where very many requests arrive over time its `total_delay` alone, from below."""
     volume, since = volumes(workload), workload.arrival - workload.arrival.min()
     if not since.any():
         volume.sort()
         done = np.cumsum(volume) / memory
-        left = np.arange(len(volume), -1.0, -1.0)
-        return Fluid(float((done - volume / (2 * memory)).sum()), np.concatenate([[0.0], done]), left)
+        remaining = np.arange(len(volume), -1.0, -1.0)
+        return FluidSchedule(float((done - volume / (2 * memory)).sum()), np.concatenate([[0.0], done]), remaining)
     if len(workload) > _EXACT_FLUID:
-        return Fluid(waiting_by_levels(volume / memory, since), np.empty(0), np.empty(0))
-    return over_time(volume / memory, since)
+        return FluidSchedule(total_delay_by_levels(volume / memory, since), np.empty(0), np.empty(0))
+    return fluid_schedule_over_time(volume / memory, since)
 
 
-def waiting(work: FloatArray, since: FloatArray) -> float:
-    """Σ_j (B_j − a_j) of requests that take `work` (rounds or seconds) of the whole memory, from below if many.
+def total_delay(work: FloatArray, since: FloatArray) -> float:
+    """Σ_j (B_j − a_j) over requests that take `work` (rounds or seconds) of the whole memory, from below if many.
 
     `since`: when each arrives, counted from the first arrival.
     """
@@ -71,42 +71,42 @@ def waiting(work: FloatArray, since: FloatArray) -> float:
         work = np.sort(work)
         return float((np.cumsum(work) - work / 2).sum())
     if len(work) > _EXACT_FLUID:
-        return waiting_by_levels(work, since)
-    return over_time(work, since).waiting
+        return total_delay_by_levels(work, since)
+    return fluid_schedule_over_time(work, since).total_delay
 
 
-def over_time(work: FloatArray, arrival: FloatArray) -> Fluid:
+def fluid_schedule_over_time(work: FloatArray, arrival: FloatArray) -> FluidSchedule:
     """The fluid schedule of requests that take `work` rounds of the whole memory, arriving over time."""
     order = np.argsort(arrival, kind="stable")
-    sizes, comes = work[order].tolist(), arrival[order].tolist()
-    there: list[tuple[float, float]] = []  # (whole work, work left) of what has arrived: smallest work first
+    sizes, arrival_times = work[order].tolist(), arrival[order].tolist()
+    arrived: list[tuple[float, float]] = []  # (whole work, work that remains) of what has arrived: smallest work first
     begins: list[float] = []
     ends: list[float] = []
     whole_work: list[float] = []
     now, k, n = 0.0, 0, len(sizes)
-    while there or k < n:
-        if not there:
-            now = max(now, comes[k])
-        while k < n and comes[k] <= now:
-            heapq.heappush(there, (sizes[k], sizes[k]))
+    while arrived or k < n:
+        if not arrived:
+            now = max(now, arrival_times[k])
+        while k < n and arrival_times[k] <= now:
+            heapq.heappush(arrived, (sizes[k], sizes[k]))
             k += 1
-        size, left = there[0]
-        until = min(now + left, comes[k] if k < n else math.inf)
+        size, remaining = arrived[0]
+        until = min(now + remaining, arrival_times[k] if k < n else math.inf)
         begins.append(now)
         ends.append(until)
         whole_work.append(size)
-        if until >= now + left:
-            heapq.heappop(there)
+        if until >= now + remaining:
+            heapq.heappop(arrived)
         else:
-            heapq.heapreplace(there, (size, left - (until - now)))
+            heapq.heapreplace(arrived, (size, remaining - (until - now)))
         now = until
     begin, end, size_of = np.array(begins), np.array(ends), np.array(whole_work)
     share = (end - begin) / size_of
-    waiting = float((share * (begin + end) / 2).sum() - arrival.sum())
-    return Fluid(waiting, *_left_in_busy_period(begin, end, share))
+    total_delay = float((share * (begin + end) / 2).sum() - arrival.sum())
+    return FluidSchedule(total_delay, *_remaining_in_busy_period(begin, end, share))
 
 
-def _left_in_busy_period(begin: FloatArray, end: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _remaining_in_busy_period(begin: FloatArray, end: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Corners of the function t -> shares served from t to the end of its busy period."""
     closes = np.ones(len(begin), bool)
     closes[:-1] = begin[1:] > end[:-1]
@@ -114,11 +114,11 @@ def _left_in_busy_period(begin: FloatArray, end: FloatArray, share: FloatArray) 
     last = np.flatnonzero(closes)
     at_end = done[last[np.cumsum(closes) - closes]]
     corners = np.column_stack([begin, end]).ravel()
-    left = np.column_stack([at_end - done + share, at_end - done]).ravel()
-    return corners, left
+    remaining = np.column_stack([at_end - done + share, at_end - done]).ravel()
+    return corners, remaining
 
 
-def waiting_by_levels(work: FloatArray, arrival: FloatArray) -> float:
+def total_delay_by_levels(work: FloatArray, arrival: FloatArray) -> float:
     """Σ_j (B_j − a_j) from below, with 1/v rounded down to one of a few levels (see `busy_bound`)."""
     order = np.argsort(arrival, kind="stable")
     size, come = work[order], arrival[order]

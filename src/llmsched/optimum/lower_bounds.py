@@ -1,4 +1,4 @@
-"""lower_bound(): certificates. No schedule of the given requests has a smaller total latency, whatever its policy.
+"""lower_bound(): proven lower bounds on the total latency of any schedule of the given requests.
 
 What is bounded is the sum of latencies (completion − arrival), in the plain model, where a round lasts 1 (model.md), or
 in seconds by a clock (`busy_seconds`).
@@ -35,8 +35,8 @@ from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray
 from ..workloads.workload import Workload
 from . import clock_costs
-from .fluid_relaxation import fluid_schedule, volumes, waiting
-from .price_relaxation import Pricing, priced
+from .fluid_relaxation import fluid_schedule, total_delay, volumes
+from .price_relaxation import Pricing, price_bounds
 from .schedule import optimality_gap
 
 if TYPE_CHECKING:
@@ -117,19 +117,19 @@ def lower_bound(
     if not len(workload):
         return LowerBound(0.0, 0.0, {"trivial": 0.0}, "trivial")
     if timed is not None:
-        alone = float(clock_costs.costs(workload, memory, timed).alone.sum())
+        alone = float(clock_costs.request_costs(workload, memory, timed).alone.sum())
         each = {"trivial": alone, "busy": busy_seconds(workload, memory, timed)}
         method = max(each, key=lambda name: each[name])
         least = each[method] * (1 - _ROUNDING)
         return LowerBound(least, least, each, method)
     fluid = fluid_schedule(workload, memory)
     each = {"trivial": trivial_bound(workload), "area": area_bound(workload, memory), "busy": fluid.bound(workload)}
-    anyone = dict(each)
-    by_prices = priced(workload, memory, fluid, iterations)
+    for_all_policies = dict(each)
+    by_prices = price_bounds(workload, memory, fluid, iterations)
     if by_prices is not None:
-        each["price"], anyone["price"] = by_prices
+        each["price"], for_all_policies["price"] = by_prices
     method = max(each, key=lambda name: each[name])
-    rounded = [_rounded_up(workload, max(bounds.values())) for bounds in (each, anyone)]
+    rounded = [_rounded_up(workload, max(bounds.values())) for bounds in (each, for_all_policies)]
     return LowerBound(rounded[0], min(rounded), each, method)
 
 
@@ -176,14 +176,14 @@ def busy_bound(workload: Workload, memory: int) -> float:
 def busy_seconds(workload: Workload, memory: int, clock: clocks.Clock) -> float:
     """`busy_bound` by a clock, in seconds: Σ_j (B_j + offset_j − a_j).
 
-    Proof. That of `busy_bound`, with the seconds that a request takes of a single machine (`clocked.costs`) for its
+    Proof. That of `busy_bound`, with the seconds that a request takes of a single machine (`request_costs`) for its
     volume over M, and its offset for o − m. Nothing was assumed about the order of rounds or what an eviction loses,
     and caps on the batch, blocks and chunked prefill only rule schedules out: it holds for every policy.
     """
     if not len(workload):
         return 0.0
-    cost, since = clock_costs.costs(workload, memory, clock), workload.arrival - workload.arrival.min()
-    return waiting(cost.work, since) + float(cost.offset.sum())
+    cost, since = clock_costs.request_costs(workload, memory, clock), workload.arrival - workload.arrival.min()
+    return total_delay(cost.work, since) + float(cost.offset.sum())
 
 
 def price_bound(workload: Workload, memory: int, prices: FloatArray) -> float:

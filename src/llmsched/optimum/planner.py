@@ -1,8 +1,8 @@
-"""best_known(): a clairvoyant planner. It knows all lengths and arrivals and looks for a schedule of least latency.
+"""best_known(): a clairvoyant planner, which knows all lengths and arrivals and improves schedules by local search.
 
 Greedy policies admit whatever fits. The planner chooses starts: it may stagger equal requests, so that they do not all
-reach their full size at once, hold memory back, and repair a schedule anywhere. Together with `bounds.lower_bound` it
-brackets the optimum.
+reach their full size at once, hold memory back, and repair a schedule anywhere. Together with `lower_bound` it brackets
+the optimum.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def best_known(
     """The best schedule that could be found in the given time, with a proven bound on what any could reach.
 
     It starts from the best of several schedules: greedy ones by the engine in different orders, the fluid schedule of
-    `bounds.busy_bound` staggered and made feasible, each request at the earliest time that leaves those before it
+    `lower_bounds.busy_bound` staggered and made feasible, each request at the earliest time that leaves those before it
     alone. Then it takes a few requests that run at about the same time out and puts them back in another order, keeps
     what is no worse, and now and then moves every request to the earliest time at which it fits.
 
@@ -80,7 +80,7 @@ def best_known(
     limit, rounds = budget(time_limit, iterations)
     seed = whole("seed", seed, 0, LARGEST_SEED)
     bound = lower_bound(workload, memory).value
-    plan, done = planned(workload, memory, bound, limit, rounds, seed)
+    plan, done = plan_starts(workload, memory, bound, limit, rounds, seed)
     proven = total_latency(workload, plan) <= bound
     seconds = time.perf_counter() - began
     return Schedule(workload, memory, plan, bound, proven, "best_known", seconds, {"iterations": done}).verified()
@@ -105,7 +105,7 @@ def seconds_of(time_limit: float | None, name: str = "time_limit") -> float:
     return float(time_limit)
 
 
-def planned(
+def plan_starts(
     workload: Workload, memory: int, bound: float, time_limit: float, iterations: int, seed: int
 ) -> tuple[FloatArray, int]:
     """Starts of the best schedule found, and how many iterations that took; stops early at the bound."""
@@ -121,10 +121,10 @@ def planned(
     on_grid = _to_grid(workload, memory, best, origin)
     if on_grid is None:
         return best, 0
-    board = Board(workload, memory, on_grid)
+    timetable = Timetable(workload, memory, on_grid)
     goal = bound - float(workload.output.sum()) + float((workload.arrival - origin).sum())
-    done = search(board, time.perf_counter() + time_limit, iterations, np.random.default_rng(seed), goal)
-    found: FloatArray = origin + board.start.astype(np.float64)
+    done = local_search(timetable, time.perf_counter() + time_limit, iterations, np.random.default_rng(seed), goal)
+    found: FloatArray = origin + timetable.start.astype(np.float64)
     # Arrivals at fractions of a round: a greedy schedule may start some requests between the rounds of the grid.
     return (found if total_latency(workload, found) < least else best), done
 
@@ -156,10 +156,10 @@ def _releases(workload: Workload, origin: float) -> IntArray:
 
 def _in_order(workload: Workload, memory: int, order: IntArray, release: IntArray) -> IntArray:
     """Each request in turn at its earliest start that leaves all before it where they are."""
-    board = Board(workload, memory)
+    timetable = Timetable(workload, memory)
     for i in order.tolist():
-        board.put(i, int(release[i]))
-    return board.start
+        timetable.put(i, int(release[i]))
+    return timetable.start
 
 
 def _best_staggered(workload: Workload, memory: int) -> IntArray:
@@ -173,7 +173,7 @@ def _best_staggered(workload: Workload, memory: int) -> IntArray:
 
 
 def _staggered(workload: Workload, memory: int, stretch: float) -> IntArray:
-    """Starts at the pace of the fluid schedule (`bounds.busy_bound`), `stretch` times as slow, made feasible.
+    """Starts at the pace of the fluid schedule (`lower_bounds.busy_bound`), `stretch` times as slow, made feasible.
 
     For equal requests that is the pipeline of arXiv 2601.22996: one starts every so many rounds, and never do all that
     run reach their full size together.
@@ -186,7 +186,7 @@ def _staggered(workload: Workload, memory: int, stretch: float) -> IntArray:
 
 
 def _too_long(workload: Workload, begin: FloatArray, rounds: float) -> bool:
-    """Whether a board on which requests begin then, and take so many rounds after the last, would be too large."""
+    """Whether a timetable on which requests begin then, and take so many rounds after the last, would be too large."""
     return max(float(np.ptp(begin)) + rounds, workload.extent.request) > _MOST_ROUNDS
 
 
@@ -205,18 +205,18 @@ def _to_grid(workload: Workload, memory: int, start: FloatArray, origin: float) 
     return moved if fits else None
 
 
-# The board: who starts when, and the memory that is left --------------------------------------------------------------
+# The timetable: who starts when, and the memory that is free ---------------------------------------------------------
 
 
-class Board:
+class Timetable:
     """Starts in whole rounds, and the free memory of every round; requests are put down and taken up.
 
     Attributes
     ----------
     start
-        Start of each request, in rounds from the first arrival; -1 for one that is not on the board.
+        Start of each request, in rounds from the first arrival; -1 for one that is not on the timetable.
     free
-        M less what the requests on the board occupy, by round. Never negative.
+        M less what the requests on the timetable occupy, by round. Never negative.
     """
 
     def __init__(self, workload: Workload, memory: int, start: IntArray | None = None) -> None:
@@ -240,7 +240,7 @@ class Board:
         self.start[i] = at
 
     def take(self, i: int) -> int:
-        """Take request `i` off the board; returns where it was."""
+        """Take request `i` off the timetable; returns where it was."""
         s, o, at = self.prompt[i], self.output[i], int(self.start[i])
         self.free[at : at + o] += self.count[s + 1 : s + 1 + o]
         self.start[i] = -1
@@ -277,7 +277,7 @@ class Board:
             at += len(least)
 
     def _reserve(self, rounds: int) -> None:
-        """Make the board that long; beyond it memory is free."""
+        """Make the timetable that long; beyond it memory is free."""
         if rounds > len(self.free):
             more = np.full(max(rounds, 2 * len(self.free)) - len(self.free), self.memory, np.int64)
             self.free = np.concatenate([self.free, more])
@@ -286,24 +286,26 @@ class Board:
 # Local search ---------------------------------------------------------------------------------------------------------
 
 
-def search(board: Board, deadline: float, iterations: int, rng: np.random.Generator, goal: float = 0.0) -> int:
+def local_search(
+    timetable: Timetable, deadline: float, iterations: int, rng: np.random.Generator, goal: float = 0.0
+) -> int:
     """Lower the sum of starts by taking requests out and putting them back; stops early at `goal`. Returns iterations.
 
     Every decision depends on `rng` alone; the clock only ends it.
     """
-    weight = np.log(volumes(board.workload))
+    weight = np.log(volumes(timetable.workload))
     n = len(weight)
-    total, order = int(board.start.sum()), np.argsort(board.start, kind="stable")
+    total, order = int(timetable.start.sum()), np.argsort(timetable.start, kind="stable")
     for k in range(iterations):
         if total <= goal or time.perf_counter() >= deadline:
             return k
         if k % _COMPACT_EVERY == 0:
-            _compact(board, order)
-            total, order = int(board.start.sum()), np.argsort(board.start, kind="stable")
+            _compact(timetable, order)
+            total, order = int(timetable.start.sum()), np.argsort(timetable.start, kind="stable")
         size = min(n, int(rng.integers(2, _MOST_REMOVED + 1)))
         chosen = _neighbours(order, size, rng)
         key = weight[chosen] + rng.normal(0.0, _NOISE[k % len(_NOISE)], size)
-        total += _replaced(board, chosen[np.argsort(key, kind="stable")].tolist())
+        total += _replaced(timetable, chosen[np.argsort(key, kind="stable")].tolist())
     return iterations
 
 
@@ -314,22 +316,22 @@ def _neighbours(order: IntArray, size: int, rng: np.random.Generator) -> IntArra
     return order[at + rng.permutation(reach)[:size]]
 
 
-def _replaced(board: Board, requests: list[int]) -> int:
+def _replaced(timetable: Timetable, requests: list[int]) -> int:
     """Take the requests out, put them back in this order, undo that if it is worse; returns the change of Σ starts."""
-    before = [board.take(i) for i in requests]
+    before = [timetable.take(i) for i in requests]
     earliest = min(before)
-    change = sum(board.put(i, max(earliest, int(board.release[i]))) for i in requests) - sum(before)
+    change = sum(timetable.put(i, max(earliest, int(timetable.release[i]))) for i in requests) - sum(before)
     if change > 0:
         for i in requests:
-            board.take(i)
+            timetable.take(i)
         for i, at in zip(requests, before, strict=True):
-            board.put_at(i, at)
+            timetable.put_at(i, at)
         return 0
     return change
 
 
-def _compact(board: Board, order: IntArray) -> None:
+def _compact(timetable: Timetable, order: IntArray) -> None:
     """Every request, in order of start, to the earliest start at which it fits, not far ahead of where it is."""
     for i in order.tolist():
-        at = board.take(i)
-        board.put(i, max(int(board.release[i]), at - board.output[i] - 64))
+        at = timetable.take(i)
+        timetable.put(i, max(int(timetable.release[i]), at - timetable.output[i] - 64))

@@ -1,4 +1,4 @@
-"""Prices for memory, behind `bounds.price_bound`: the linear relaxation over start times, from below."""
+"""The Lagrangian relaxation behind `lower_bounds.price_bound`: dual prices for memory, and how to improve them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
-from .fluid_relaxation import Fluid
+from .fluid_relaxation import FluidSchedule
 
 # Prices are tried where a valuation takes less than this many steps (half a second), improved within a budget of them.
 _MOST_STEPS = 50_000_000
 _BUDGET = 200_000_000
 _MOST_ITERATIONS = 200
-_MOST_PRICED = 100_000  # requests; finding equal ones among more takes longer than the bound is worth
+_MOST_REQUESTS = 100_000  # finding equal ones among more takes longer than the bound is worth
 _CHUNK = 2_000_000  # numbers in one temporary array
 
 
@@ -26,7 +26,7 @@ class _Group(NamedTuple):
     output: int
     prompt: FloatArray
     release: IntArray  # first round in which it can start
-    late: FloatArray  # how long after that round's beginning it arrives, 0 <= late < 1
+    offset: FloatArray  # how long after that round's beginning it arrives, 0 <= offset < 1
     copies: FloatArray
 
 
@@ -41,20 +41,20 @@ class Pricing:
         cuts = np.flatnonzero(np.diff(distinct[:, 0])) + 1
         parts = zip(np.split(distinct, cuts), np.split(counts, cuts), strict=True)
         self.groups = [_group(part, count) for part, count in parts if len(part)]
-        self.most = max([0, *(int(group.release.max()) for group in self.groups)])
+        self.last_release = max([0, *(int(group.release.max()) for group in self.groups)])
         self.constant = float(workload.output.sum() - since.sum())
-        self.steps = len(distinct) * (max(horizon, self.most) + 1)
+        self.steps = len(distinct) * (max(horizon, self.last_release) + 1)
         longest = max([0, *(group.output for group in self.groups)])
-        self.rounds = np.arange(max(horizon, self.most) + longest + 1, dtype=np.float64)
+        self.rounds = np.arange(max(horizon, self.last_release) + longest + 1, dtype=np.float64)
 
     def value(self, prices: FloatArray) -> tuple[float, FloatArray]:
         """The bound, and the memory that the cheapest starts need in each round, less M: its slope."""
-        paid, moment = self._sums(prices)
+        price_sums, moment_sums = self._sums(prices)
         total = self.constant - self.memory * float(prices.sum())
         bend, jump = np.zeros(len(self.rounds) + 2), np.zeros(len(self.rounds) + 2)
         for group in self.groups:
             for part in _parts(group, len(self.rounds)):
-                cost = self._costs(part, paid, moment)
+                cost = self._costs(part, price_sums, moment_sums)
                 at = cost.argmin(axis=1)
                 total += float((part.copies * cost[np.arange(len(at)), at]).sum())
                 np.add.at(jump, at, part.copies * (part.prompt + 1))
@@ -69,12 +69,12 @@ class Pricing:
         reach = len(self.rounds) + max([0.0, *(float(group.prompt.max()) for group in self.groups)])
         unit = 2.0 ** (math.ceil(math.log2(reach * (float(prices.sum()) + 2))) - 50)
         fine = np.rint(prices / unit) * unit
-        paid, moment = self._sums(fine)
-        units = -self.memory * int(paid[-1] / unit)
+        price_sums, moment_sums = self._sums(fine)
+        units = -self.memory * int(price_sums[-1] / unit)
         for group in self.groups:
             for part in _parts(group, len(self.rounds)):
-                part = part._replace(late=np.floor(part.late / unit) * unit)
-                least = self._costs(part, paid, moment).min(axis=1) / unit
+                part = part._replace(offset=np.floor(part.offset / unit) * unit)
+                least = self._costs(part, price_sums, moment_sums).min(axis=1) / unit
                 units += sum(int(low) * int(count) for low, count in zip(least, part.copies, strict=True))
         return self.constant + float(Fraction(units) * Fraction(unit))
 
@@ -82,25 +82,25 @@ class Pricing:
         """Running sums of λ_τ and of τ·λ_τ."""
         padded = np.zeros(len(self.rounds))
         padded[: len(prices)] = prices
-        paid, moment = np.zeros(len(padded) + 1), np.zeros(len(padded) + 1)
-        np.cumsum(padded, out=paid[1:])
-        np.cumsum(padded * self.rounds, out=moment[1:])
-        return paid, moment
+        price_sums, moment_sums = np.zeros(len(padded) + 1), np.zeros(len(padded) + 1)
+        np.cumsum(padded, out=price_sums[1:])
+        np.cumsum(padded * self.rounds, out=moment_sums[1:])
+        return price_sums, moment_sums
 
-    def _costs(self, group: _Group, paid: FloatArray, moment: FloatArray) -> FloatArray:
+    def _costs(self, group: _Group, price_sums: FloatArray, moment_sums: FloatArray) -> FloatArray:
         """What each request of the group would pay, waiting included, for each start (columns); inf before it arrives.
 
         Σ_{τ=t}^{t+o−1} λ_τ·(s + τ − t + 1) from the running sums.
         """
         o = group.output
-        last = max(self.horizon, self.most) + 1  # starting after all prices is the same as then, only later
+        last = max(self.horizon, self.last_release) + 1  # starting after all prices is the same as then, only later
         t = self.rounds[:last]
-        rate = paid[o : o + last] - paid[:last]
-        fixed = moment[o : o + last] - moment[:last] + (1 - t) * rate + t
+        rate = price_sums[o : o + last] - price_sums[:last]
+        fixed = moment_sums[o : o + last] - moment_sums[:last] + (1 - t) * rate + t
         cost: FloatArray = fixed + group.prompt[:, None] * rate
-        if group.release.any() or group.late.any():
+        if group.release.any() or group.offset.any():
             cost[np.arange(last) < group.release[:, None]] = np.inf
-            cost[np.arange(len(cost)), group.release] += group.late
+            cost[np.arange(len(cost)), group.release] += group.offset
         return cost
 
 
@@ -115,13 +115,16 @@ def _parts(group: _Group, width: int) -> list[_Group]:
     rows = max(1, _CHUNK // width)
     cuts = [slice(at, at + rows) for at in range(0, len(group.prompt), rows)]
     return [
-        _Group(group.output, group.prompt[cut], group.release[cut], group.late[cut], group.copies[cut]) for cut in cuts
+        _Group(group.output, group.prompt[cut], group.release[cut], group.offset[cut], group.copies[cut])
+        for cut in cuts
     ]
 
 
-def priced(workload: Workload, memory: int, fluid: Fluid, iterations: int | None) -> tuple[float, float] | None:
+def price_bounds(
+    workload: Workload, memory: int, fluid: FluidSchedule, iterations: int | None
+) -> tuple[float, float] | None:
     """The price bound for non-preemptive schedules and for all policies; None where it would take too long."""
-    if not len(fluid.times) or len(workload) > _MOST_PRICED:
+    if not len(fluid.times) or len(workload) > _MOST_REQUESTS:
         return None
     horizon = math.ceil(fluid.times[-1]) + 2 * workload.extent.output
     if horizon > _MOST_STEPS:
@@ -132,21 +135,21 @@ def priced(workload: Workload, memory: int, fluid: Fluid, iterations: int | None
     start = fluid.prices(memory, horizon)
     if iterations is None:
         iterations = min(_MOST_ITERATIONS, _BUDGET // pricing.steps)
-    best = improved(pricing, start, iterations)
-    if _falling(best):
+    best = improved_prices(pricing, start, iterations)
+    if _never_rises(best):
         value = pricing.exact(best)
         return value, value
-    # Prices that never rise: the two such curves next to the best one, and the start where it is one.
-    curves = [np.maximum.accumulate(best[::-1])[::-1], np.minimum.accumulate(best)] + [start] * _falling(start)
-    anyone = max(pricing.exact(prices) for prices in curves)
-    return max(pricing.exact(best), anyone), anyone
+    # For all policies prices must never rise: the two such vectors next to the best one, and the start if it is one.
+    monotone = [np.maximum.accumulate(best[::-1])[::-1], np.minimum.accumulate(best)] + [start] * _never_rises(start)
+    for_all_policies = max(pricing.exact(prices) for prices in monotone)
+    return max(pricing.exact(best), for_all_policies), for_all_policies
 
 
-def _falling(prices: FloatArray) -> bool:
+def _never_rises(prices: FloatArray) -> bool:
     return bool((np.diff(prices) <= 0).all())
 
 
-def improved(pricing: Pricing, prices: FloatArray, iterations: int) -> FloatArray:
+def improved_prices(pricing: Pricing, prices: FloatArray, iterations: int) -> FloatArray:
     """Better prices, by deflected subgradient steps towards a target somewhat above the best value found so far.
 
     The target moves away while that works and comes nearer when it does not (Goffin and Kiwiel 1999). On small

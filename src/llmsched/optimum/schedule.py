@@ -35,7 +35,7 @@ class Schedule(Latencies):
     start
         Start of each request (float64, rounds), in the workload's order.
     lower_bound
-        No non-preemptive schedule has a smaller total latency (see `bounds.LowerBound` for what else it covers).
+        No non-preemptive schedule has a smaller total latency (see `lower_bounds.LowerBound` for what else it covers).
     proven
         Whether the total latency is that of an optimum.
     method
@@ -107,7 +107,7 @@ class Schedule(Latencies):
         Idle times are cut to nothing and rounds counted from 0, so times are not those of the schedule; who runs with
         whom, and the memory of every round, are. Raises WorkloadError if the engine does anything else.
         """
-        at = slots(self.workload, self.start).astype(np.float64)
+        at = start_rounds(self.workload, self.start).astype(np.float64)
         result = simulate(self.workload.replace(arrival=at), REPLAY, memory=self.memory, seed=None)
         if len(self) and not np.array_equal(result.start, at):
             i = int(np.argmax(result.start != at))
@@ -126,7 +126,7 @@ def total_latency(workload: Workload, start: npt.ArrayLike) -> float:
     return float(waited.sum() + workload.output.sum())
 
 
-def slots(workload: Workload, start: npt.ArrayLike) -> IntArray:
+def start_rounds(workload: Workload, start: npt.ArrayLike) -> IntArray:
     """The number of the round in which each request starts; rounds are counted from 0, idle ones left out.
 
     Rounds last 1 and follow each other without a break while anything runs (model.md, section 2), so the starts of one
@@ -157,9 +157,9 @@ def slots(workload: Workload, start: npt.ArrayLike) -> IntArray:
     last = np.append(first[1:], len(at)) - 1
     length = np.rint(until[last] - begin[first]).astype(np.int64)
     origin = np.cumsum(length) - length
-    slot = np.empty(len(at), np.int64)
-    slot[order] = origin[period] + step.astype(np.int64)
-    return slot
+    round_number = np.empty(len(at), np.int64)
+    round_number[order] = origin[period] + step.astype(np.int64)
+    return round_number
 
 
 def peak_memory(workload: Workload, start: npt.ArrayLike) -> int:
@@ -170,7 +170,7 @@ def peak_memory(workload: Workload, start: npt.ArrayLike) -> int:
     """
     if not len(workload):
         return 0
-    begin = slots(workload, start)
+    begin = start_rounds(workload, start)
     end = begin + workload.output
     base = workload.prompt + 1 - begin  # memory in round τ is τ + base
     events = np.unique(np.concatenate([begin, end]))

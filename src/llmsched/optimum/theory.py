@@ -1,4 +1,4 @@
-"""The closed forms: what is proved about the policies, to be put next to what is measured.
+"""Closed forms: the competitive ratios that are proved of the policies, to compare measurements with.
 
     theory.amin_ratio([10, 40], [0.8, 0.2])      # 1.375, Lemma 2
     theory.best_guarantee("1/4")                 # Guarantee(policy='aell', ratio=1.1666666666666667, ...)
