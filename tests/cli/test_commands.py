@@ -23,7 +23,6 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from typer.testing import CliRunner
 
 import llmsched as ls
-from llmsched.cli import app as commands
 from llmsched.cli import console
 from llmsched.cli.main import app, main
 from llmsched.experiments import paper
@@ -284,7 +283,7 @@ def test_a_progress_bar_shows_on_a_terminal_after_a_second(monkeypatch: pytest.M
     screen = console.Console(file=io.StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(console, "Console", lambda **_: screen)
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.Bar("requests") as bar:
+    with console.ProgressBar("requests") as bar:
         bar.update("amin", 1000, 20000)
         assert screen.file.getvalue() == ""  # type: ignore[attr-defined]
         now[0] = 1.5
@@ -413,7 +412,7 @@ def test_paper_needs_requests_and_a_folder_it_can_make(tmp_path: Path, complaint
 def test_outputs_are_checked_before_the_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaint: Complaint
 ) -> None:
-    monkeypatch.setattr(commands.comparing, "compare", lambda *_, **__: pytest.fail("it simulated first"))
+    monkeypatch.setattr("llmsched.cli.compare.compare_policies", lambda *_, **__: pytest.fail("it simulated first"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "llmsched[plot]" in complaint("compare", "--plot", str(tmp_path / "a.png"))
     assert "llmsched[plot]" in complaint("paper", "--out", str(tmp_path))
@@ -431,7 +430,7 @@ def test_a_full_disk_is_told() -> None:
 
 
 def test_an_error_of_ones_own_making_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands.comparing, "compare", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("llmsched.cli.compare.compare_policies", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["compare"])
 
