@@ -168,7 +168,7 @@ def _print(study: PredictorValue, workload: Workload | None, coverage: float | N
         f"{coverage_at} and a width of {width_at}:"
     )
     biases = {
-        f"than {words}": [_range(*study.bias_range(policy, against)) for policy in study.policies]
+        f"than {words}": [_bias_text(*study.bias_range(policy, against)) for policy in study.policies]
         for against, words in _AGAINST.items()
     }
     print_columns({"policy": list(study.policies), **biases})
@@ -228,14 +228,15 @@ def _real_cells(study: PredictorValue) -> dict[str, list[str]]:
 
 def _break_even_width(width: float, sure: float) -> str:
     """A break-even width, and up to where it is sure."""
-    return _limit(width) if width == sure else f"{_limit(width)} (sure: {_limit(sure)})"
+    return _width_text(width) if width == sure else f"{_width_text(width)} (sure: {_width_text(sure)})"
 
 
-def _limit(width: float) -> str:
+def _width_text(width: float) -> str:
     return "all" if math.isinf(width) else "none" if width == 0 else f"{width:.1f}"
 
 
-def _range(low: float, high: float) -> str:
+def _bias_text(low: float, high: float) -> str:
+    """The biases between which a predictor is still worth it."""
     if math.isnan(low):
         return "none"
     if math.isinf(low):

@@ -84,7 +84,9 @@ def check(study_file: StudyFileOptions) -> None:
     each = console.number_of(study.replications or 0, "replication")
     if study.precision is not None:
         each = f"at first {study.precision.first:,}"
-    until = "" if study.precision is None else f", up to {study.precision.most:,}, until {_target(study.precision)}"
+    until = (
+        "" if study.precision is None else f", up to {study.precision.most:,}, until {_precision_text(study.precision)}"
+    )
     console.say(f"{each}{until}: {console.number_of(found.simulations, 'simulation')}{' at first' if until else ''}")
     processors = executors.processors()
     console.say(
@@ -180,9 +182,9 @@ def results(
     if failed:
         _print_failures(directory)
         return
-    described, table, lost = store.describe(directory), store.results(directory), store.failures(directory)
-    completeness.check_any(table, lost, directory)
-    missing = completeness.unfinished(described, table, lost)
+    described, table, failed_rows = store.describe(directory), store.results(directory), store.failures(directory)
+    completeness.check_any(table, failed_rows, directory)
+    missing = completeness.unfinished(described, table, failed_rows)
     if missing and (as_json or csv_file is not None):
         console.complain(f"note: {missing}")  # not into the data
     if csv_file is not None:
@@ -198,13 +200,15 @@ def results(
     factors = [f for f in summary.FACTORS if f in table.column_names]
     found.sort(key=lambda row: place[tuple(row[f] for f in factors)])
     if as_json:
-        console.print_json([{k: _plain(v) for k, v in row.items() if not k.startswith("boot")} for row in found])
+        console.print_json(
+            [{k: _finite_or_none(v) for k, v in row.items() if not k.startswith("boot")} for row in found]
+        )
         return
     cells = {f: [f"{row[f]:,}" if f == "memory" else str(row[f]) for row in found] for f in factors}
     cells["replications"] = [f"{row['n']:,}" for row in found]
     cells[name] = console.aligned([row["mean"] for row in found], decimals=_decimals(found))
-    half = [(row["high"] - row["low"]) / 2 for row in found]
-    cells["± 95 %"] = console.aligned(half, decimals=_decimals(found))
+    half_widths = [(row["high"] - row["low"]) / 2 for row in found]
+    cells["± 95 %"] = console.aligned(half_widths, decimals=_decimals(found))
     console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left_aligned=range(3))
     if missing:
         console.say(f"note: {missing}")
@@ -215,7 +219,7 @@ def _metrics(described: dict[str, Any]) -> list[str]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -270,6 +274,7 @@ def repeat(
 
 
 def _setting(text: str) -> tuple[str, Any]:
+    """Key and value of a --set."""
     import tomllib
 
     key, equals, value = text.partition("=")
@@ -281,7 +286,8 @@ def _setting(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text!r}: expected a key and a TOML value, such as --set 'memories=[8000]'") from None
 
 
-def _target(precision: Any) -> str:
+def _precision_text(precision: Any) -> str:
+    """What a study with a precision stops at."""
     widths = [f"±{precision.relative:.3g} of the mean" if precision.relative else ""]
     widths += [f"±{precision.absolute:g}" if precision.absolute else ""]
     within = " or ".join(filter(None, widths))
