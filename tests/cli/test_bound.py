@@ -13,23 +13,11 @@ import pytest
 pytest.importorskip("typer", reason="the command line needs typer (extra cli)")
 pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 
-from typer.testing import CliRunner
+from helpers.command_line import Refused, run
 
 import llmsched as ls
-from llmsched.cli.main import app, main
 
 SMALL = ["bound", "--generate", "two_point:5,20,0.8", "--limit", "12", "--memory", "30", "--seed", "1"]
-
-
-def run(*args: str) -> str:
-    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    assert main(list(args)) == 2
-    return capsys.readouterr().err
 
 
 def test_the_numbers_are_those_of_the_library() -> None:
@@ -106,12 +94,10 @@ def test_an_optimum_in_whole_rounds_is_not_called_the_optimum(tmp_path: Path) ->
         (["--exact", "--limit", "51"], "at most 50 requests, not 51"),
     ],
 )
-def test_bad_input_is_told_in_a_line(capsys: pytest.CaptureFixture[str], args: list[str], message: str) -> None:
-    assert message in complaint(capsys, *SMALL, *args)
+def test_bad_input_is_told_in_a_line(refused: Refused, args: list[str], message: str) -> None:
+    assert message in refused(*SMALL, *args)
 
 
-def test_a_missing_solver_is_told_with_its_extra(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_solver_is_told_with_its_extra(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "highspy", None)
-    assert "pip install 'llmsched[optimum]'" in complaint(capsys, *SMALL, "--exact")
+    assert "pip install 'llmsched[optimum]'" in refused(*SMALL, "--exact")

@@ -10,18 +10,16 @@ import pytest
 pytest.importorskip("typer", reason="the command line needs typer (extra cli)")
 pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 
-from typer.testing import CliRunner
+from helpers.command_line import run
 
 import llmsched as ls
-from llmsched.cli.main import app, main
+from llmsched.cli.main import main
 from llmsched.experiments import theory_tables
 from llmsched.optimum import theory
 
 
-def run(*args: str) -> str:
-    result = CliRunner().invoke(app, ["theory", *args], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+def theory_prints(*args: str) -> str:
+    return run("theory", *args)
 
 
 def row(out: str, first: str) -> list[str]:
@@ -29,7 +27,7 @@ def row(out: str, first: str) -> list[str]:
 
 
 def test_the_tables_hold_what_the_library_says() -> None:
-    out = run()
+    out = theory_prints()
     assert row(out, "1/4") == ["1/4", "10.0000", "6.0000", "4.5298", "1.3750", "1.1667", "aell"]
     assert row(out, "1/2")[-1] == "amin"
     assert row(out, "200") == ["200", "2.5121", f"{theory.amin_rho_fit(200):.4f}", f"{theory.amin_trace(200):.4f}"]
@@ -40,7 +38,7 @@ def test_the_tables_hold_what_the_library_says() -> None:
 @pytest.mark.parametrize("columns", ["60", "80", "120"])
 def test_no_line_is_cut_and_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    lines = run().splitlines()
+    lines = theory_prints().splitlines()
     assert not any("…" in line for line in lines)
     tables = [line for line in lines if line[:1].isdigit() or line.startswith("─")]
     assert len(tables) == len(theory_tables.ALPHAS) + len(theory_tables.UPPERS) + len(theory_tables.QS) + 3
@@ -48,7 +46,7 @@ def test_no_line_is_cut_and_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatc
 
 
 def test_json_is_the_library_in_numbers() -> None:
-    out = json.loads(run("--json"))
+    out = json.loads(theory_prints("--json"))
     assert out["llmsched"] == ls.__version__
     assert out["alpha_star"] == theory.ALPHA_STAR
     assert out["guarantees"] == theory_tables.guarantees()
@@ -57,7 +55,7 @@ def test_json_is_the_library_in_numbers() -> None:
 
 
 def test_alphas_of_ones_own() -> None:
-    out = json.loads(run("--json", "--alpha", "0.3", "--alpha", "1/3"))
+    out = json.loads(theory_prints("--json", "--alpha", "0.3", "--alpha", "1/3"))
     assert [entry["alpha"] for entry in out["guarantees"]] == ["0.3", "1/3"]
     assert out["guarantees"][1]["amax_bound"] == pytest.approx(6)
 
@@ -74,7 +72,7 @@ def test_alpha_outside_its_domain_is_refused(alpha: str, capsys: pytest.CaptureF
 def test_the_figure_has_a_curve_for_every_statement(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
     file = tmp_path / "theory.svg"
-    run("--plot", str(file))
+    theory_prints("--plot", str(file))
     assert file.read_bytes().startswith(b"<?xml")
     panels = theory_tables.figure().axes
     assert [len(panel.get_lines()) for panel in panels] == [3, 3, 3, 2]

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on stderr, if that is a terminal, once the work has taken a second."""
 
     def __init__(self, unit: str) -> None:
@@ -30,7 +30,7 @@ class Bar:
         self._progress = Progress(*layout, console=console, transient=True)
         self._task = self._progress.add_task("", visible=False)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -60,26 +60,31 @@ def complain(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> None:
-    """Columns aligned right, but for those in `left`. A short row's last cell runs on over the columns it lacks."""
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left_aligned: Iterable[int] = (0,)) -> None:
+    """Columns aligned right, but for some. A short row's last cell runs on over the columns it lacks."""
     full = [header, *(row for row in rows if len(row) == len(header))]
     widths = [max(len(row[k]) for row in full) for k in range(len(header))]
     widths[0] = max([widths[0], *(len(row[0]) for row in rows)])
-    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= stdout().width else " "
-    at_left = set(left)
+    between = "  " if sum(widths) + 2 * len(widths) - 2 <= stdout().width else " "
+    at_left = set(left_aligned)
 
     def line(cells: Sequence[str]) -> str:
-        left_all = len(cells) < len(header)
-        aligned = (
-            cell.ljust(width) if left_all or k in at_left else cell.rjust(width)
+        short = len(cells) < len(header)
+        padded = (
+            cell.ljust(width) if short or k in at_left else cell.rjust(width)
             for k, (cell, width) in enumerate(zip(cells, widths, strict=False))
         )
-        return gap.join(aligned).rstrip()
+        return between.join(padded).rstrip()
 
     say(line(header), "bold")
-    say("─" * (sum(widths) + len(gap) * (len(widths) - 1)), "dim")
+    say("─" * (sum(widths) + len(between) * (len(widths) - 1)), "dim")
     for row in rows:
         say(line(row), "" if len(row) == len(header) else "yellow")
+
+
+def print_columns(columns: Mapping[str, Sequence[str]], left_aligned: Iterable[int] = (0,)) -> None:
+    """A table of columns of equal length, by heading."""
+    print_table(list(columns), list(zip(*columns.values(), strict=True)), left_aligned)
 
 
 def print_json(value: Any) -> None:
@@ -111,6 +116,11 @@ def number_of(count: int, thing: str) -> str:
     """1 request, 2 requests, 1,000 queries."""
     plural = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
     return f"{count:,} {thing if count == 1 else plural}"
+
+
+def plus_minus(value: float, half_width: float) -> str:
+    """A value with half the width of its confidence interval, if that is known."""
+    return f"{value:.2f}" + ("" if math.isnan(half_width) else f" ± {half_width:.2f}")
 
 
 def at_most(shares: Sequence[float | None], decimals: int | None = None) -> list[str]:

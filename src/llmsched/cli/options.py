@@ -1,27 +1,31 @@
-"""What commands take: the options that several of them share, and the workloads and files that they stand for."""
+"""Options that several commands share, alone and in groups. An option that is added to a group is in all its commands.
+
+A command that wants another help text or default for an option of a group takes a subclass that says so.
+"""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Annotated, Literal, cast
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from ..errors import InputError
-from ..metrics import figure_style, service
-from ..policy import Policy
-from ..predict import intervals
-from ..predict.intervals import with_midpoints
-from ..simulation import clock as clocks
+from ..metrics import service
+from ..metrics.compare import MEMORY
+from ..simulation.clock import Clock, clocks
+from ..simulation.clock import parse as parse_clock
 from ..workloads import generate, traces
-from ..workloads.length_table import LengthTable
 from ..workloads.workload import Workload
-from . import describe
+from .output_files import check_outputs
 
-_DEFAULT_INTERVALS = "buckets:100"
+DEFAULT_INTERVALS = "buckets:100"
+#: What --slo says on a help page.
+SLO_HELP = f"Targets such as ttft=1,tpot=0.1. There are: {', '.join(service.METRICS)}."
+#: Requests that are generated unless --limit says how many.
+_GENERATED = 2000
 
 Trace = Annotated[
     str | None,
@@ -32,32 +36,10 @@ Format = Annotated[
     typer.Option("--format", metavar="NAME", help=f"Format of TRACE: {', '.join(traces.FORMATS)}. By default found."),
 ]
 OnError = Annotated[str, typer.Option(metavar="raise|skip", help="What to do with a bad row of TRACE.")]
-Memory = Annotated[int, typer.Option(metavar="M", help="Tokens of KV cache.")]
-Seed = Annotated[int, typer.Option(metavar="K", help="Governs everything that is random.")]
-EngineOption = Annotated[str, typer.Option(metavar="NAME", help="compiled, or reference (readable, equal, slow).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Intervals = Annotated[
-    str | None,
-    typer.Option(
-        "--intervals",
-        metavar="RULE",
-        help="Predicted intervals: exact, constant:1,1000, buckets:100, relative:0.95 or "
-        f"noisy:COVERAGE,WIDTH[,SEED[,BIAS]]. By default those in TRACE; if it has none, {_DEFAULT_INTERVALS}.",
-    ),
-]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="Only the first N requests (generated: 2,000).")]
 Generate = Annotated[
     str, typer.Option("--generate", metavar="SPEC", help="Workload without TRACE, such as two_point:10,40,0.8.")
 ]
-ClockOption = Annotated[
-    str | None,
-    typer.Option(
-        "--clock",
-        metavar="NAME|FILE",
-        help=f"How long a round lasts, so that times are in seconds: {', '.join(clocks.clocks)}, or a .toml or .json "
-        "file. By default a round lasts 1.",
-    ),
-]
+Limit = Annotated[int | None, typer.Option(metavar="N", help=f"Only the first N requests (generated: {_GENERATED:,}).")]
 Rate = Annotated[
     float | None,
     typer.Option(
@@ -70,10 +52,23 @@ Rate = Annotated[
 RoundSeconds = Annotated[
     float, typer.Option(metavar="S", help="Seconds that a round lasts: arrival times in TRACE are divided by this.")
 ]
-Slo = Annotated[
+Intervals = Annotated[
     str | None,
     typer.Option(
-        "--slo", metavar="TARGETS", help=f"Targets such as ttft=1,tpot=0.1. There are: {', '.join(service.METRICS)}."
+        "--intervals",
+        metavar="RULE",
+        help="Predicted intervals: exact, constant:1,1000, buckets:100, relative:0.95 or "
+        f"noisy:COVERAGE,WIDTH[,SEED[,BIAS]]. By default those in TRACE; if it has none, {DEFAULT_INTERVALS}.",
+    ),
+]
+Memory = Annotated[int, typer.Option(metavar="M", help="Tokens of KV cache.")]
+ClockName = Annotated[
+    str | None,
+    typer.Option(
+        "--clock",
+        metavar="NAME|FILE",
+        help=f"How long a round lasts, so that times are in seconds: {', '.join(clocks)}, or a .toml or .json "
+        "file. By default a round lasts 1.",
     ),
 ]
 MaxBatch = Annotated[int | None, typer.Option(metavar="N", help="Most requests that run at once.")]
@@ -82,84 +77,107 @@ PrefillBudget = Annotated[
     int | None,
     typer.Option(metavar="N", help="Most tokens that a round processes: long prompts take several (chunked prefill)."),
 ]
+Seed = Annotated[int, typer.Option(metavar="K", help="Governs everything that is random.")]
+EngineName = Annotated[str, typer.Option(metavar="NAME", help="compiled, or reference (readable, equal, slow).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Csv = Annotated[
+    str | None, typer.Option("--csv", metavar="FILE", help="Also write the numbers as CSV (-: print that instead).")
+]
 
 
-def load(trace: str, format_: str | None, on_error: str) -> Workload:
-    """The workload in the file TRACE."""
-    return traces.load(trace, format=format_, on_error=cast(Literal["raise", "skip"], on_error))  # it looks itself
+@dataclass(frozen=True)
+class TraceOptions:
+    """A trace file, and how it is read."""
+
+    trace: Trace = None
+    format_: Format = None
+    on_error: OnError = "raise"
+
+    def load(self) -> Workload | None:
+        """The workload in TRACE, if it is given."""
+        if self.trace is None:
+            return None
+        on_error = cast(Literal["raise", "skip"], self.on_error)  # `load` checks it
+        return traces.load(self.trace, format=self.format_, on_error=on_error)
 
 
-def read_workload(
-    trace: str | None,
-    generator: str,
-    seed: int,
-    limit: int | None,
-    format_: str | None,
-    on_error: str,
-    round_seconds: float,
-) -> Workload:
-    """The workload in TRACE, or a generated one, of which `limit` requests."""
-    if not 0 < round_seconds < math.inf:
-        raise InputError(f"--round-seconds is {round_seconds}, expected a number greater than 0")
-    if trace is None:
-        return generate.parse(generator, 2000 if limit is None else limit, seed)
-    if generator != "lmsys":
-        raise InputError("TRACE and --generate both say what the requests are: give one of them")
-    workload = load(trace, format_, on_error)
-    if limit is not None:
-        workload = workload.head(limit)
-    return workload if round_seconds == 1 else generate.speed_up(workload, round_seconds)
+@dataclass(frozen=True)
+class SourceOptions(TraceOptions):
+    """Where requests come from: a trace or a generator."""
+
+    generator: Generate = "lmsys"
+
+    def read(self, seed: int, limit: int | None = None, round_seconds: float = 1.0) -> Workload:
+        """The workload in TRACE, or a generated one, of which `limit` requests."""
+        if not 0 < round_seconds < math.inf:
+            raise InputError(f"--round-seconds is {round_seconds}, expected a number greater than 0")
+        if self.trace is not None and self.generator != "lmsys":
+            raise InputError("TRACE and --generate both say what the requests are: give one of them")
+        workload = self.load()
+        if workload is None:
+            return generate.parse(self.generator, _GENERATED if limit is None else limit, seed)
+        if limit is not None:
+            workload = workload.head(limit)
+        return workload if round_seconds == 1 else generate.speed_up(workload, round_seconds)
 
 
-def arriving(workload: Workload, rate: float | None, seed: int) -> Workload:
-    """The workload, arriving at --rate if that is given."""
-    return workload if rate is None else generate.poisson(workload, rate, seed)
+@dataclass(frozen=True)
+class RequestOptions(SourceOptions):
+    """The requests that are simulated: where they come from, how many, and when they arrive."""
+
+    limit: Limit = None
+    rate: Rate = None
+
+    def workload(self, seed: int, round_seconds: float = 1.0) -> Workload:
+        """The first --limit requests, arriving at --rate if that is given."""
+        workload = self.read(seed, self.limit, round_seconds)
+        return workload if self.rate is None else generate.poisson(workload, self.rate, seed)
 
 
-def predicted(
-    workload: Workload, rule: intervals.IntervalRule | None, chosen: Collection[Policy]
-) -> tuple[Workload, str, list[str]]:
-    """The workload with every prediction the policies may need, how its intervals are spelled, and notes on that."""
-    if rule is None and (workload.lower is not None or workload.upper is not None):
-        spelling = "as given"
-    else:
-        rule = rule or intervals.parse(_DEFAULT_INTERVALS)
-        workload, spelling = workload.replace(point=None).with_intervals(rule), str(rule)
-    notes = []
-    readers = {needed: [policy.name for policy in chosen if needed in policy.needs] for needed in ("lengths", "point")}
-    if readers["lengths"] and len(workload):
-        workload = workload.with_lengths(LengthTable.from_outputs(workload.output))
-        names = describe.listed(readers["lengths"])
-        notes.append(f"{names}: told how the outputs of this very workload are distributed, but not which is whose")
-    if not readers["point"] or workload.point is not None or workload.lower is None or workload.upper is None:
-        return workload, spelling, notes
-    names = describe.listed(readers["point"])
-    notes.append(f"{names}: no point predictions given, so the middle of each interval, rounded up, is used")
-    return with_midpoints(workload), spelling, notes
+@dataclass(frozen=True)
+class BatchOptions:
+    """Limits of a batch, and the blocks of the cache."""
+
+    max_batch: MaxBatch = None
+    block: Block = 1
+    prefill_budget: PrefillBudget = None
+
+    def limits(self) -> dict[str, Any]:
+        """As arguments of `llmsched.simulate` and the like."""
+        return {"max_batch": self.max_batch, "block": self.block, "prefill_budget": self.prefill_budget}
 
 
-def check_outputs(files: Sequence[str | None], plot: str | None) -> None:
-    """Find out before a long simulation, not after it, that a file cannot be written."""
-    if plot is not None:
-        figure_style.check_path(plot)
-        figure_style.require_matplotlib()
-    for file in (*files, plot):
-        if file is None:
-            continue
-        directory = Path(file).parent
-        if not directory.is_dir():
-            raise InputError(f"cannot write {file!r}: there is no directory {str(directory)!r}")
-        if Path(file).is_dir():
-            raise InputError(f"cannot write {file!r}: it is a directory")
-        if not os.access(file if Path(file).exists() else directory, os.W_OK):
-            raise InputError(f"cannot write {file!r}: permission denied")
+@dataclass(frozen=True)
+class MachineOptions(BatchOptions):
+    """What the requests run on: cache, clock and limits."""
+
+    memory: Memory = MEMORY
+    clock_name: ClockName = None
+
+    @cached_property
+    def clock(self) -> Clock | None:
+        """The clock that --clock names, if it is given; InputError if there is none of that name."""
+        return None if self.clock_name is None else parse_clock(self.clock_name)
+
+    def arguments(self) -> dict[str, Any]:
+        """As arguments of `llmsched.simulate` and the like."""
+        return {"memory": self.memory, "clock": self.clock, **self.limits()}
 
 
-def make_directory(directory: Path) -> None:
-    """Make the directory that is written to, and those above it, unless it is there."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        taken = directory.exists() and not directory.is_dir()
-        why = "there is a file of that name" if taken else error.strerror
-        raise InputError(f"cannot make the directory {str(directory)!r}: {why}") from None
+@dataclass(frozen=True)
+class DataOutput:
+    """Numbers as JSON and CSV."""
+
+    as_json: Json = False
+    csv_file: Csv = None
+
+    @property
+    def prints_csv(self) -> bool:
+        """Whether the CSV takes the place of what is printed."""
+        return self.csv_file == "-"
+
+    def check(self, plot_file: str | None = None) -> None:
+        """Raise InputError if what is asked cannot be written."""
+        if self.as_json and self.prints_csv:
+            raise InputError("--json and --csv - both want the standard output: give the CSV a file name")
+        check_outputs([self.csv_file], plot_file)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,16 +22,23 @@ from ..predict.feature_tables import read_csv
 from ..workloads import generate
 from ..workloads.workload import Workload
 from . import console, describe
-from .options import Memory, OnError, Seed, load, make_directory
+from .console import at_most, plus_minus, print_columns, say
+from .option_groups import expand_groups
+from .options import Memory, Seed, TraceOptions
+from .output_files import make_directory
 
-# Coverages of the grid that the table shows.
-_SHOWN = (0.5, 0.8, 0.9, 0.95, 1.0)
-# With fcfs this near to hsf, no prediction can bring anything.
-_EASY = 1.01
-_AGAINST: tuple[Against, ...] = ("none", "fcfs")
+#: Coverages of the grid that the table shows.
+_COVERAGES_SHOWN = (0.5, 0.8, 0.9, 0.95, 1.0)
+#: With fcfs within this ratio to hsf, no prediction can bring anything.
+_FCFS_IS_ENOUGH = 1.01
+#: What a predictor has to beat, and how the tables call it.
+_AGAINST: dict[Against, str] = {"none": "itself with none", "fcfs": "fcfs"}
 
 
-def predictors(
+@dataclasses.dataclass(frozen=True)
+class PredictorSource(TraceOptions):
+    """Where requests are drawn from: a trace or a generator."""
+
     trace: Annotated[
         str | None,
         typer.Argument(
@@ -37,7 +46,39 @@ def predictors(
             show_default=False,
             help="A trace file to draw requests from, or -. By default that of --features, if it has prompt_tokens.",
         ),
-    ] = None,
+    ] = None
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="Format of TRACE. By default found.")
+    ] = None
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            "--generate",
+            metavar="SPEC",
+            show_default=False,
+            help="Workload without TRACE, such as two_point:10,40,0.8. By default lmsys.",
+        ),
+    ] = None
+
+    def or_features(self, features: str | None) -> PredictorSource:
+        """With the file of features as TRACE if it is a trace as well, and nothing else is given."""
+        if self.trace is not None or self.generator is not None or features is None:
+            return self
+        is_trace = {"prompt_tokens", "output_tokens"} <= read_csv(features).keys()
+        return dataclasses.replace(self, trace=features) if is_trace else self
+
+    def workload(self, seed: int) -> Workload | None:
+        """Requests to draw from; None for fresh ones of the lmsys generator in every replication."""
+        if self.trace is not None or self.generator in (None, "lmsys"):
+            return self.load()
+        return generate.parse(self.generator, 20_000, seed)
+
+
+@expand_groups(
+    "trace out classes features coverage policy memory requests replications seed generator format_ on_error as_json"
+)
+def predictors(
+    source: PredictorSource,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures and numbers go; made if missing.")] = Path(
         "predictors"
     ),
@@ -58,19 +99,6 @@ def predictors(
     requests: Annotated[int, typer.Option(metavar="N", help="Requests in a replication.")] = 1000,
     replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests, at least 2.")] = 30,
     seed: Seed = 0,
-    generator: Annotated[
-        str | None,
-        typer.Option(
-            "--generate",
-            metavar="SPEC",
-            show_default=False,
-            help="Workload without TRACE, such as two_point:10,40,0.8. By default lmsys.",
-        ),
-    ] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", metavar="NAME", help="Format of TRACE. By default found.")
-    ] = None,
-    on_error: OnError = "raise",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """What a predictor is worth: latency over coverage, width and bias of the intervals, and with real predictors.
@@ -88,9 +116,7 @@ def predictors(
     coverage_of(coverage)
     for name in policy or ():
         named(name)
-    if trace is None and generator is None and features is not None and _has_requests(features):
-        trace = features
-    workload = _workload(trace, generator, seed, format_, on_error)
+    workload = source.or_features(features).workload(seed)
     prompts = generate.lmsys(1000, seed) if workload is None else workload
     predicted: dict[str, Workload] = {}
     if classes is not None:
@@ -98,7 +124,7 @@ def predictors(
     if features is not None:
         predicted |= real_predictors.from_features(features, prompts, coverage, seed)
     make_directory(out)
-    with console.Bar("simulations") as bar:
+    with console.ProgressBar("simulations") as bar:
         study = predictor_value(
             workload,
             policies=list(dict.fromkeys(policy or POLICIES)),
@@ -107,28 +133,14 @@ def predictors(
             requests=requests,
             replications=replications,
             predicted=predicted,
-            progress=lambda done, total: bar.update("predictors", done, total),
+            progress=partial(bar.update, "predictors"),
         )
     files = _write(study, out)
     if as_json:
         console.print_json(_json(study, workload, coverage))
     else:
         _print(study, workload, coverage if predicted else None)
-        console.say(f"\nWrote {', '.join(map(str, files[:-1]))} and {files[-1]}.")
-
-
-def _has_requests(features: str) -> bool:
-    """Whether a file of features is a trace as well."""
-    return {"prompt_tokens", "output_tokens"} <= read_csv(features).keys()
-
-
-def _workload(
-    trace: str | None, generator: str | None, seed: int, format_: str | None, on_error: str
-) -> Workload | None:
-    """Requests to draw from; None for fresh ones of the lmsys generator in every replication."""
-    if trace is not None:
-        return load(trace, format_, on_error)
-    return None if generator in (None, "lmsys") else generate.parse(generator, 20_000, seed)
+        say(f"\nWrote {', '.join(map(str, files[:-1]))} and {files[-1]}.")
 
 
 def _write(study: PredictorValue, out: Path) -> list[Path]:
@@ -145,52 +157,56 @@ def _write(study: PredictorValue, out: Path) -> list[Path]:
 
 def _print(study: PredictorValue, workload: Workload | None, coverage: float | None) -> None:
     drawn = f"{study.replications} replications of {console.number_of(study.requests, 'request')}"
-    given = None if workload is None else f"the {console.number_of(len(workload), 'request')} of {_origin(workload)}"
-    console.say(f"{drawn} from {given or 'the lmsys generator'}, all arriving at 0")
-    console.say(
-        f"KV cache {study.memory:,} tokens; seed {study.seed}; latencies relative to hsf on the same requests\n"
+    say(f"{drawn} from {describe.drawn_from(workload)}, all arriving at 0")
+    say(f"KV cache {study.memory:,} tokens; seed {study.seed}; latencies relative to hsf on the same requests\n")
+    _print_without_predictor(study)
+    say("\nIntervals as wide as so many times the truth are better than no predictor, at a coverage of:")
+    print_columns(_break_even_cells(study), left_aligned=(0, 1))
+    coverage_at, width_at = BIAS_AT
+    say(
+        "\nA bias of so much of the truth is still better than no predictor, at a coverage of "
+        f"{coverage_at} and a width of {width_at}:"
     )
-    console.say("With no predictor, each request between 1 token and the longest; fcfs reads no prediction:")
-    blind = [row for row in study.references if row.predictor == "none"]
-    _table(
+    biases = {
+        f"than {words}": [_bias_text(*study.bias_range(policy, against)) for policy in study.policies]
+        for against, words in _AGAINST.items()
+    }
+    print_columns({"policy": list(study.policies), **biases})
+    if study.real:
+        say(f"\nReal predictors, calibrated to a coverage of {coverage:g}:")
+        print_columns(_real_cells(study))
+    if any(row.policy == "fcfs" and row.vs_perfect < _FCFS_IS_ENOUGH for row in study.references):
+        say("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
+    describe.print_notes([] if workload is None else describe.reading_notes(workload))
+    incomplete = {row.policy for row in study.rows() if row.replications < study.replications}
+    if incomplete:
+        say(f"note: {' and '.join(sorted(incomplete))}: replications that did not finish are left out")
+
+
+def _print_without_predictor(study: PredictorValue) -> None:
+    say("With no predictor, each request between 1 token and the longest; fcfs reads no prediction:")
+    rows = [row for row in study.references if row.predictor == "none"]
+    print_columns(
         {
-            "policy": [r.policy for r in blind],
-            "latency / hsf": [_pm(r.vs_perfect, r.vs_perfect_ci95) for r in blind],
-            "gap": console.at_most([r.gap for r in blind]),
+            "policy": [row.policy for row in rows],
+            "latency / hsf": [plus_minus(row.vs_perfect, row.vs_perfect_ci95) for row in rows],
+            "gap": at_most([row.gap for row in rows]),
         }
     )
     (perfect,) = (row for row in study.references if row.predictor == "perfect")
-    console.say("gap: latency is at most so far above the best possible (a proven bound); "
-                f"hsf itself: {console.at_most([perfect.gap])[0]}")  # fmt: skip
-    console.say("\nIntervals as wide as so many times the truth are better than no predictor, at a coverage of:")
-    _table(_break_even_cells(study))
-    console.say("\nA bias of so much of the truth is still better than no predictor, at a coverage of "
-                f"{BIAS_AT[0]} and a width of {BIAS_AT[1]}:")  # fmt: skip
-    cells: dict[str, list[str]] = {"policy": list(study.policies)}
-    for against, words in zip(_AGAINST, ("than itself with none", "than fcfs"), strict=True):
-        cells[words] = [_range(*study.bias_range(p, against)) for p in study.policies]
-    _table(cells)
-    if study.real:
-        console.say(f"\nReal predictors, calibrated to a coverage of {coverage:g}:")
-        _table(_real_cells(study))
-    if any(row.policy == "fcfs" and row.vs_perfect < _EASY for row in blind):
-        console.say("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
-    for note in [] if workload is None else describe.reading_notes(workload):
-        console.say(f"note: {note}")
-    short = {row.policy for row in study.rows() if row.replications < study.replications}
-    if short:
-        console.say(f"note: {' and '.join(sorted(short))}: replications that did not finish are left out")
+    hsf = at_most([perfect.gap])[0]
+    say(f"gap: latency is at most so far above the best possible (a proven bound); hsf itself: {hsf}")
 
 
 def _break_even_cells(study: PredictorValue) -> dict[str, list[str]]:
     cells: dict[str, list[str]] = {"policy": [], "better than": []}
     for policy in study.policies:
-        for against in _AGAINST:
+        for against, words in _AGAINST.items():
             cells["policy"].append(policy)
-            cells["better than"].append("itself with none" if against == "none" else "fcfs")
+            cells["better than"].append(words)
             for point in study.break_even(policy, against):
-                if point.coverage in _SHOWN:
-                    cells.setdefault(f"{point.coverage:g}", []).append(_width(point.width, point.sure))
+                if point.coverage in _COVERAGES_SHOWN:
+                    cells.setdefault(f"{point.coverage:g}", []).append(_break_even_width(point.width, point.sure))
     return cells
 
 
@@ -204,40 +220,28 @@ def _real_cells(study: PredictorValue) -> dict[str, list[str]]:
         for column, heading in (("vs_perfect", "hsf"), ("vs_none", "none")):
             rows = [at.get((name, policy)) for name in names]
             cells[f"{policy} / {heading}"] = [
-                "-" if row is None else _pm(getattr(row, column), getattr(row, f"{column}_ci95")) for row in rows
+                "-" if row is None else plus_minus(getattr(row, column), getattr(row, f"{column}_ci95")) for row in rows
             ]
-        cells[f"{policy} gap"] = console.at_most([getattr(at.get((name, policy)), "gap", None) for name in names])
+        cells[f"{policy} gap"] = at_most([getattr(at.get((name, policy)), "gap", None) for name in names])
     return cells
 
 
-def _table(cells: dict[str, list[str]]) -> None:
-    names = sum(name in ("policy", "predictor", "better than") for name in cells)
-    console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left=range(names))
-
-
-def _pm(value: float, half: float) -> str:
-    return f"{value:.2f} ± {half:.2f}"
-
-
-def _width(width: float, sure: float) -> str:
+def _break_even_width(width: float, sure: float) -> str:
     """A break-even width, and up to where it is sure."""
-    return _limit(width) if width == sure else f"{_limit(width)} (sure: {_limit(sure)})"
+    return _width_text(width) if width == sure else f"{_width_text(width)} (sure: {_width_text(sure)})"
 
 
-def _limit(width: float) -> str:
+def _width_text(width: float) -> str:
     return "all" if math.isinf(width) else "none" if width == 0 else f"{width:.1f}"
 
 
-def _range(low: float, high: float) -> str:
+def _bias_text(low: float, high: float) -> str:
+    """The biases between which a predictor is still worth it."""
     if math.isnan(low):
         return "none"
     if math.isinf(low):
         return "all" if math.isinf(high) else f"up to {high:+.2f}"
     return f"from {low:+.2f}" if math.isinf(high) else f"{low:+.2f} to {high:+.2f}"
-
-
-def _origin(workload: Workload) -> Any:
-    return workload.source.get("path", f"the {workload.source.get('generator', 'given')} generator")
 
 
 def _json(study: PredictorValue, workload: Workload | None, coverage: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from ..errors import InputError, nearest
 from ..metrics import figure_style
 from . import console
+from .output_files import check_outputs
 
 
 def report(
@@ -51,16 +52,12 @@ def report(
     It has the metric against each factor with confidence intervals, ratios and paired differences, the best policies,
     memory use and evictions, a table that sorts and filters, and what it takes to do the study again.
     """
-    from ..study import report as reports
+    from ..study import report as study_report
     from ..study import store
 
     store.describe(directory)  # before anything else: a wrong directory is not a matter of what is written to it
     page = directory / "report.html" if out is None else out
-    for file in (page, *([Path(csv_file)] if csv_file not in (None, "-") else [])):
-        if not file.parent.is_dir():
-            raise InputError(f"cannot write {str(file)!r}: there is no directory {str(file.parent)!r}")
-        if file.is_dir():
-            raise InputError(f"cannot write {str(file)!r}: it is a directory")
+    check_outputs([page, csv_file])
     if (formats or along) and figures is None:
         raise InputError(f"--{'format' if formats else 'along'} is about figures: say where they go with --figures DIR")
     for extension in formats or ():
@@ -68,19 +65,19 @@ def report(
             raise InputError(f"--format {extension!r}: {nearest(extension, figure_style.FORMATS)}")
     if figures is not None:
         figure_style.require_matplotlib()
-    contents = reports.write(directory, page, metric=metric, against=against)
-    said = [f"{page} ({page.stat().st_size / 1e6:.1f} MB)"]
+    contents = study_report.write(directory, page, metric=metric, against=against)
+    written = [f"{page} ({page.stat().st_size / 1e6:.1f} MB)"]
     if figures is not None:
         from ..study.report_figures import save
 
-        said += [str(file) for file in save(contents, figures, formats or ["png"], along=along)]
+        written += [str(file) for file in save(contents, figures, formats or ["png"], along=along)]
     if csv_file is not None:
-        table = reports.table(contents)
+        table = study_report.table(contents)
         rows = [{k: None if v != v else v for k, v in row.items()} for row in table.to_pylist()]  # NaN: nothing
         console.write_csv(csv_file, table.column_names, rows)
-        said += [csv_file] if csv_file != "-" else []
+        written += [csv_file] if csv_file != "-" else []
     if csv_file != "-":
         console.say(f"{len(contents.cells):,} cells, {contents.simulations:,} simulations")
         if contents.unfinished:
             console.say(f"note: {contents.unfinished}")
-        console.say(f"Wrote {', '.join(said)}.")
+        console.say(f"Wrote {', '.join(written)}.")

@@ -6,6 +6,7 @@ import logging
 import math
 import shlex
 import time
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,32 +14,46 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, nearest
-from . import console, report
+from . import console
+from .option_groups import expand_groups
+from .options import Json
 
-app = typer.Typer(
-    help="Monte Carlo studies: one file says what is run; interrupted, they go on; results are Parquet.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
-
-app.command("report")(report.report)
-
-_File = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.", show_default=False)]
 _Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the results.", show_default=False)]
-_Traces = Annotated[
-    Path | None,
-    typer.Option(
-        "--traces", metavar="DIR", help="Where traces and clock files are. By default where the study file is."
-    ),
-]
-_Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the file by a TOML value; repeat for several."),
-]
 
 
-@app.command("new")
-def _new(
+@dataclass(frozen=True)
+class StudyFileOptions:
+    """A study file, and what the command line changes in it."""
+
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The study file.", show_default=False)]
+    traces: Annotated[
+        Path | None,
+        typer.Option(
+            "--traces", metavar="DIR", help="Where traces and clock files are. By default where the study file is."
+        ),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace a key of the file by a TOML value; repeat for several."
+        ),
+    ] = None
+
+    @property
+    def directory(self) -> Path:
+        """Where traces and clock files are."""
+        return self.traces or self.file.parent
+
+    def load(self) -> Any:
+        """The study in the file, with what the command line changes in it."""
+        from ..study.study import Study
+
+        study = Study.load(self.file)
+        changed = dict(_setting(text) for text in self.settings or [])
+        return study.replace(**changed) if changed else study
+
+
+def new(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("study.toml"),
 ) -> None:
     """Write an example of a study file, with comments, to start from."""
@@ -50,26 +65,28 @@ def _new(
     console.say(f"Wrote {file}. Next: llmsched study check {file}")
 
 
-@app.command("check")
-def _check(file: _File, traces: _Traces = None, settings: _Set = None) -> None:
+@expand_groups()
+def check(study_file: StudyFileOptions) -> None:
     """Check a study file, and say how many simulations it is and about how long they take."""
     from ..study import executors
     from ..study.time_estimate import estimate
     from .study_display import duration
 
-    study, folder = _load(file, traces, settings)
-    plan = study.plan(folder)
+    study = study_file.load()
+    plan = study.plan(study_file.directory)
     found = estimate(study, plan)
     axes = ((plan.workloads, "workload"), (plan.intervals, "interval setting"), (plan.policies, "policy"))
     counts = [console.number_of(len(axis), name) for axis, name in (*axes, (plan.memories, "memory"))]
     counts += [console.number_of(len(plan.clocks), "clock")] if len(plan.clocks) > 1 else []
-    console.say(f"{file}: {study.name}")
-    _tell_what_fails(plan, found)
+    console.say(f"{study_file.file}: {study.name}")
+    _print_what_fails(plan, found)
     console.say(f"{' × '.join(counts)}: {console.number_of(found.cells, 'cell')}")
     each = console.number_of(study.replications or 0, "replication")
     if study.precision is not None:
         each = f"at first {study.precision.first:,}"
-    until = "" if study.precision is None else f", up to {study.precision.most:,}, until {_target(study.precision)}"
+    until = (
+        "" if study.precision is None else f", up to {study.precision.most:,}, until {_precision_text(study.precision)}"
+    )
     console.say(f"{each}{until}: {console.number_of(found.simulations, 'simulation')}{' at first' if until else ''}")
     processors = executors.processors()
     console.say(
@@ -80,7 +97,7 @@ def _check(file: _File, traces: _Traces = None, settings: _Set = None) -> None:
         raise typer.Exit(1)
 
 
-def _tell_what_fails(plan: Any, found: Any) -> None:
+def _print_what_fails(plan: Any, found: Any) -> None:
     """How many of the simulations that were tried fail, and why: an example of each kind, whatever the policy."""
     if not found.failures:
         return
@@ -97,17 +114,15 @@ def _tell_what_fails(plan: Any, found: Any) -> None:
         console.say(f"   and others in {console.number_of(len(kinds) - 3, 'more setting')}")
 
 
-@app.command("run")
-def _run(
-    file: _File,
+@expand_groups("file out workers cluster traces settings quick extend repair retry")
+def run(
+    study_file: StudyFileOptions,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.", show_default=False)],
     workers: Annotated[int | None, typer.Option(metavar="N", help="Threads; by default one per processor.")] = None,
     cluster: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Let the workers of this Dask scheduler do it: tcp://10.0.0.1:8786."),
     ] = None,
-    traces: _Traces = None,
-    settings: _Set = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Try it: 5 replications (16 with a precision), a tenth of the requests.")
     ] = False,
@@ -126,12 +141,13 @@ def _run(
         raise InputError("--workers and --cluster both say who does the work: give one of them")
     if cluster is not None:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said below, in a line
-    study, folder = _load(file, traces, settings, quick)
+    study = study_file.load()
+    study = study.quick() if quick else study
     begin = time.monotonic()
     try:
         with Display() as display:
             options = {"extend": extend, "repair": repair, "retry": retry, "progress": display.update}
-            last = study.run(out, cluster=cluster, workers=workers, traces=folder, **options)
+            last = study.run(out, cluster=cluster, workers=workers, traces=study_file.directory, **options)
     except KeyboardInterrupt:
         if (out / "study.json").exists():
             console.complain(f"{store.count(out):,} simulations are in {out}; the same command goes on")
@@ -148,8 +164,7 @@ def _run(
         raise typer.Exit(1)
 
 
-@app.command("results")
-def _results(
+def results(
     directory: _Directory,
     metric: Annotated[
         str | None, typer.Option(metavar="NAME", help="The metric to show; by default the first of the study.")
@@ -158,7 +173,7 @@ def _results(
         str | None, typer.Option("--csv", metavar="FILE", help="Write all rows as CSV instead (-: to the output).")
     ] = None,
     failed: Annotated[bool, typer.Option("--failures", help="What failed instead.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show the mean of each cell with its 95 % interval, or write all rows as CSV."""
     from ..study import completeness, store, summary
@@ -167,9 +182,9 @@ def _results(
     if failed:
         _print_failures(directory)
         return
-    described, table, lost = store.describe(directory), store.results(directory), store.failures(directory)
-    completeness.check_any(table, lost, directory)
-    missing = completeness.unfinished(described, table, lost)
+    described, table, failed_rows = store.describe(directory), store.results(directory), store.failures(directory)
+    completeness.check_any(table, failed_rows, directory)
+    missing = completeness.unfinished(described, table, failed_rows)
     if missing and (as_json or csv_file is not None):
         console.complain(f"note: {missing}")  # not into the data
     if csv_file is not None:
@@ -185,14 +200,16 @@ def _results(
     factors = [f for f in summary.FACTORS if f in table.column_names]
     found.sort(key=lambda row: place[tuple(row[f] for f in factors)])
     if as_json:
-        console.print_json([{k: _plain(v) for k, v in row.items() if not k.startswith("boot")} for row in found])
+        console.print_json(
+            [{k: _finite_or_none(v) for k, v in row.items() if not k.startswith("boot")} for row in found]
+        )
         return
     cells = {f: [f"{row[f]:,}" if f == "memory" else str(row[f]) for row in found] for f in factors}
     cells["replications"] = [f"{row['n']:,}" for row in found]
     cells[name] = console.aligned([row["mean"] for row in found], decimals=_decimals(found))
-    half = [(row["high"] - row["low"]) / 2 for row in found]
-    cells["± 95 %"] = console.aligned(half, decimals=_decimals(found))
-    console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left=[0, 1, 2])
+    half_widths = [(row["high"] - row["low"]) / 2 for row in found]
+    cells["± 95 %"] = console.aligned(half_widths, decimals=_decimals(found))
+    console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left_aligned=range(3))
     if missing:
         console.say(f"note: {missing}")
 
@@ -202,7 +219,7 @@ def _metrics(described: dict[str, Any]) -> list[str]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -238,37 +255,26 @@ def _print_failures(directory: Path, most: int | None = None) -> None:
         console.say("Nothing failed.")
 
 
-@app.command("repeat")
-def _repeat(
-    file: _File,
+@expand_groups("file replication workload interval policy memory clock traces settings")
+def repeat(
+    study_file: StudyFileOptions,
     replication: Annotated[int, typer.Option(metavar="K", help="The replication, from 0.", show_default=False)],
     workload: Annotated[str | None, typer.Option(metavar="NAME", help="The workload.")] = None,
     interval: Annotated[str | None, typer.Option("--intervals", metavar="NAME", help="The intervals.")] = None,
     policy: Annotated[str | None, typer.Option(metavar="NAME", help="The policy.")] = None,
     memory: Annotated[int | None, typer.Option(metavar="M", help="The memory.")] = None,
     clock: Annotated[str | None, typer.Option(metavar="NAME", help="The clock.")] = None,
-    traces: _Traces = None,
-    settings: _Set = None,
 ) -> None:
     """Simulate one row of the results again, alone: for what failed, or looks strange. Prints JSON."""
-    study, folder = _load(file, traces, settings)
+    study = study_file.load()
     named = {"workload": workload, "intervals": interval, "policy": policy, "memory": memory, "clock": clock}
     cell = {factor: value for factor, value in named.items() if value is not None}
-    result = study.simulate(replication, traces=folder, **cell)
+    result = study.simulate(replication, traces=study_file.directory, **cell)
     console.print_json(result.summary())
 
 
-def _load(file: Path, traces: Path | None, settings: list[str] | None, quick: bool = False) -> tuple[Any, Path]:
-    """The study in a file, with what the command line changes in it, and the directory of its traces."""
-    from ..study.study import Study
-
-    study = Study.load(file)
-    changed = dict(_setting(text) for text in settings or [])
-    study = study.replace(**changed) if changed else study
-    return (study.quick() if quick else study), traces or file.parent
-
-
 def _setting(text: str) -> tuple[str, Any]:
+    """Key and value of a --set."""
     import tomllib
 
     key, equals, value = text.partition("=")
@@ -280,7 +286,8 @@ def _setting(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text!r}: expected a key and a TOML value, such as --set 'memories=[8000]'") from None
 
 
-def _target(precision: Any) -> str:
+def _precision_text(precision: Any) -> str:
+    """What a study with a precision stops at."""
     widths = [f"±{precision.relative:.3g} of the mean" if precision.relative else ""]
     widths += [f"±{precision.absolute:g}" if precision.absolute else ""]
     within = " or ".join(filter(None, widths))

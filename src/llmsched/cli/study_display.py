@@ -16,7 +16,7 @@ from rich.text import Text
 from ..study.runner import Status
 
 #: Seconds between two lines where there is no terminal.
-_LINE = 60.0
+_LINE_EVERY = 60.0
 
 
 class Display:
@@ -25,7 +25,7 @@ class Display:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Display:
         return self
@@ -39,10 +39,10 @@ class Display:
         if self._console.is_terminal:
             if not self._live.is_started:
                 self._live.start()
-            room = self._console.size.height - 6
-            self._live.update(Group(_bar(status), Text(), _means(status, room)), refresh=True)
-        elif time.monotonic() - self._told >= _LINE:
-            self._told = time.monotonic()
+            rows = self._console.size.height - 6
+            self._live.update(Group(_bar(status), Text(), _means(status, rows)), refresh=True)
+        elif time.monotonic() - self._last_line >= _LINE_EVERY:
+            self._last_line = time.monotonic()
             self._console.print(_line(status), soft_wrap=True)
 
 
@@ -60,8 +60,8 @@ def _bar(status: Status) -> Table:
     return grid
 
 
-def _means(status: Status, room: int) -> Table:
-    """The means so far: all cells if there is room, else those that are known the least."""
+def _means(status: Status, most: int) -> Table:
+    """The means so far: all cells, or the `most` that are known the least."""
     factors = [f for f in status.plan.factors if len({status.plan.labels(c)[f] for c in status.plan.cells}) > 1]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for factor in factors or ["policy"]:
@@ -70,19 +70,19 @@ def _means(status: Status, room: int) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         width = np.nan_to_num(status.half / np.abs(status.mean), nan=np.inf)
-    shown = range(len(width)) if len(width) <= room else sorted(np.argsort(-width, kind="stable")[: room - 1].tolist())
+    shown = range(len(width)) if len(width) <= most else sorted(np.argsort(-width, kind="stable")[: most - 1].tolist())
     for k in shown:
         labels = status.plan.labels(status.plan.cells[k])
         row = [f"{labels[f]:,}" if f == "memory" else str(labels[f]) for f in factors or ["policy"]]
         mean, half = float(status.mean[k]), float(status.half[k])
-        table.add_row(*row, f"{status.count[k]:,}", _figure(mean), _figure(half, mean))
+        table.add_row(*row, f"{status.count[k]:,}", _number(mean), _number(half, mean))
     if len(shown) < len(width):
         table.caption = f"the {len(shown)} least known of {len(width):,} cells"
         table.caption_justify = "left"
     return table
 
 
-def _figure(value: float, like: float | None = None) -> str:
+def _number(value: float, like: float | None = None) -> str:
     if not math.isfinite(value):
         return "-"
     size = abs(value if like is None else like)

@@ -1,0 +1,152 @@
+"""`llmsched bound`: the latency that no schedule can beat, and schedules that come near it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from .._version import version
+from ..errors import InputError
+from ..metrics.compare import MEMORY
+from ..optimum.exact import optimal
+from ..optimum.lower_bounds import LowerBound, lower_bound, on_grid
+from ..optimum.planner import best_known, seconds_of
+from ..optimum.schedule import Schedule
+from ..simulation.run import simulate
+from ..workloads.workload import Workload
+from . import console, describe
+from .console import aligned, at_most, print_columns, say
+from .option_groups import expand_groups
+from .options import DataOutput, Memory, RequestOptions, RoundSeconds, Seed
+
+#: What each bound of `llmsched.lower_bound` rests on.
+_RESTS_ON = {
+    "trivial": "a round per token",
+    "area": "memory-time, smallest first",
+    "busy": "mean busy times",
+    "price": "the linear relaxation, by prices for memory",
+    "search": "what the search proved",
+}
+
+
+@dataclass(frozen=True)
+class BoundOutput(DataOutput):
+    """JSON, and the best schedule as CSV."""
+
+    csv_file: Annotated[
+        str | None,
+        typer.Option("--csv", metavar="FILE", help="Also write the best schedule, a row per request (-: print that)."),
+    ] = None
+
+
+@expand_groups(
+    "trace memory limit generator at_once rate round_seconds seed search exact format_ on_error as_json csv_file"
+)
+def bound(
+    requests: RequestOptions,
+    output: BoundOutput,
+    memory: Memory = MEMORY,
+    at_once: Annotated[bool, typer.Option("--at-once", help="All requests arrive at 0.")] = False,
+    round_seconds: RoundSeconds = 1.0,
+    seed: Seed = 0,
+    search: Annotated[
+        float, typer.Option(metavar="S", help="Seconds to look for a good schedule. 0: only the bound.")
+    ] = 10.0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Prove the optimum: a few short requests, at most --search seconds.")
+    ] = False,
+) -> None:
+    """What latency no schedule can beat, and how near a planner that knows the future comes to it.
+
+    The bounds hold for every policy in the plain model, in which a round generates one token for every running request
+    and takes one unit of time. best_known is the best schedule found within --search seconds, hsf and svf are the
+    clairvoyant greedy policies. docs/background/optimum.md says more.
+    """
+    output.check()
+    if at_once and requests.rate is not None:
+        raise InputError("--at-once and --rate both say when requests arrive: give one of them")
+    seconds = seconds_of(search, "--search")
+    if not seconds and (output.csv_file is not None or exact):
+        what = "--exact proves" if exact else "--csv writes"
+        raise InputError(f"{what} the best schedule, and --search 0 looks for none")
+    workload = requests.workload(seed, round_seconds)
+    if at_once:
+        workload = workload.replace(arrival=0)
+    found = lower_bound(workload, memory)
+    best: Schedule | None = None
+    if exact:
+        best = optimal(workload, memory, time_limit=seconds, seed=seed)
+    elif seconds:
+        best = best_known(workload, memory, time_limit=seconds, seed=seed)
+    if best is not None:
+        found = found.improved_by(best)
+    totals = {name: simulate(workload, name, memory=memory, seed=seed).total_latency for name in ("svf", "hsf")}
+    if best is not None:
+        name = "best_known" if not best.proven else "optimal" if on_grid(workload) else "optimal in whole rounds"
+        totals = {name: best.total_latency, **totals}
+        if output.csv_file is not None:
+            _write_schedule(best, output.csv_file)
+    schedules = {name: (total, found.gap(total)) for name, total in totals.items()}
+    if output.as_json:
+        console.print_json(_bound_json(found, schedules, workload, memory))
+    elif not output.prints_csv:
+        _print_bound(found, schedules, workload, memory)
+
+
+def _write_schedule(schedule: Schedule, file: str) -> None:
+    columns = schedule.columns()
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    console.write_csv(file, list(columns), (dict(zip(columns, row, strict=True)) for row in rows))
+
+
+def _print_bound(
+    found: LowerBound, schedules: Mapping[str, tuple[float, float]], workload: Workload, memory: int
+) -> None:
+    """Bounds on total latency, then schedules, by name: total latency and gap."""
+    say(f"{describe.requests_text(workload)}{describe.arrivals_text(workload)}")
+    say(f"KV cache {memory:,} tokens; latency in rounds\n")
+    n = max(len(workload), 1)
+    names = [f"no less, by {name}" for name in found.each] + list(schedules)
+    bounds = {**found.each, found.method: found.value}  # the best is rounded up as far as the proof allows
+    fine = 1 if on_grid(workload) else 100  # between rounds there is more to a bound than whole ones
+    totals = [*(math.floor(value * fine) / fine for value in bounds.values()), *(t for t, _ in schedules.values())]
+    print_columns(
+        {
+            "latency": names,
+            "total": aligned(totals),
+            "mean": aligned([total / n for total in totals]),
+            "gap": ["" for _ in found.each] + at_most([gap for _, gap in schedules.values()], decimals=1),
+            "": [*(_RESTS_ON[name] for name in found.each), *("" for _ in schedules)],
+        },
+        left_aligned=(0, 4),
+    )
+    say()
+    say("gap: latency is at most so far above that of the best possible schedule (a proven bound)")
+    if "optimal in whole rounds" in schedules:
+        say("note: requests arrive between rounds. The optimum is that of schedules whose rounds start a whole number")
+        say("      after the first arrival; the bounds hold for all schedules")
+    if found.preemptive < found.value:
+        say(f"note: policies that keep the tokens of what they evict (fcfs) have no less than {found.preemptive:,.0f}")
+
+
+def _bound_json(
+    found: LowerBound, schedules: Mapping[str, tuple[float, float]], workload: Workload, memory: int
+) -> dict[str, Any]:
+    return {
+        "llmsched": version,
+        "workload": describe.workload_json(workload),
+        "memory": memory,
+        "bound": {
+            "total_latency": found.value,
+            "keeping_tokens": found.preemptive,
+            "method": found.method,
+            "each": dict(found.each),
+        },
+        "schedules": [
+            {"schedule": name, "total_latency": total, "gap": gap} for name, (total, gap) in schedules.items()
+        ],
+    }

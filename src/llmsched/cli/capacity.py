@@ -1,0 +1,154 @@
+"""`llmsched capacity`: the highest arrival rate, or the smallest cache, at which service targets hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from .._version import version
+from ..errors import InputError, nearest
+from ..metrics import service
+from ..metrics.capacity import Capacity, highest_rate, smallest_memory
+from ..metrics.compare import MEMORY
+from ..policy import named
+from ..simulation.clock import clocks
+from ..simulation.clock import parse as parse_clock
+from ..workloads.workload import Workload
+from . import console, describe
+from .console import aligned, number_of, print_columns, say
+from .option_groups import expand_groups
+from .options import SLO_HELP, BatchOptions, Intervals, Json, Seed, SourceOptions
+from .predictions import interval_rule, with_predictions
+
+_DEFAULT_CLOCK = "llama2-70b-2xa100"
+
+
+@expand_groups(
+    "slo trace policy attainment find memory rate clock_name max_batch block prefill_budget requests replications "
+    "interval seed generator format_ on_error as_json"
+)
+def capacity(
+    slo: Annotated[str, typer.Option("--slo", metavar="TARGETS", help=SLO_HELP, show_default=False)],
+    source: SourceOptions,
+    batch: BatchOptions,
+    policy: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A policy; repeat for several. By default fcfs.")
+    ] = None,
+    attainment: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the requests that has to keep all targets.")
+    ] = 0.9,
+    find: Annotated[
+        str, typer.Option(metavar="rate|memory", help="The highest arrival rate, or the smallest cache.")
+    ] = "rate",
+    memory: Annotated[
+        int | None, typer.Option(metavar="M", help=f"Tokens of KV cache [for a rate by default: {MEMORY}].")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="For --find memory: requests per second. By default as in TRACE."),
+    ] = None,
+    clock_name: Annotated[
+        str, typer.Option("--clock", metavar="NAME|FILE", help=f"A clock: {', '.join(clocks)}, or a file.")
+    ] = _DEFAULT_CLOCK,
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Requests in a replication; by default as many as there are (generated: 2,000)."
+        ),
+    ] = None,
+    replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 10,
+    interval: Intervals = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Find the highest arrival rate, or the smallest KV cache, at which the targets hold.
+
+    They hold if a share of the requests (--attainment) keeps all of them. Requests are drawn from TRACE with
+    replacement and arrive in a Poisson process; the answer is found by bisection, with its 95 % confidence interval.
+    """
+    search = _search(find, memory, rate)
+    targets, clock = service.parse_slo(slo), parse_clock(clock_name)
+    policies = {name: named(name) for name in policy or ["fcfs"]}
+    rule = interval_rule(interval)
+    workload, spelling, notes = with_predictions(source.read(seed), rule, policies.values())
+    if find == "memory" and rate is None and not workload.arrival.any():
+        notes.append("all requests arrive at 0: give --rate for a Poisson process")
+    notes += describe.reading_notes(workload)
+    asked: dict[str, Any] = {"slo": targets, "attainment": attainment, "requests": requests, "seed": seed}
+    asked |= {"clock": clock, **batch.limits(), "replications": replications}
+    found: dict[str, Capacity] = {}
+    with console.ProgressBar("simulations") as bar:
+        for name, chosen in policies.items():
+            found[name] = search(workload, chosen, **asked, progress=partial(bar.update, name))
+    notes += _capacity_notes(found)
+    if as_json:
+        settings = {"intervals": spelling, "seed": seed, "clock": describe.clock_json(clock_name, clock)}
+        records = [{**answer.record(), "policy": name} for name, answer in found.items()]
+        answers = {"notes": notes, "answers": records}
+        console.print_json({"llmsched": version, **settings, **batch.limits(), **answers})
+    else:
+        _print_capacity(found, workload, batch, f"clock {clock_name}; intervals {spelling}", notes)
+
+
+def _search(find: str, memory: int | None, rate: float | None) -> Callable[..., Capacity]:
+    """The search that --find names, with --memory or --rate: what is found cannot be given."""
+    if find not in ("rate", "memory"):
+        raise InputError(f"--find {find!r} is unknown; {nearest(find, ('rate', 'memory'))}")
+    if find == "rate":
+        if rate is not None:
+            raise InputError("--rate is what --find rate finds: leave it out, or give --find memory")
+        return partial(highest_rate, memory=MEMORY if memory is None else memory)
+    if memory is not None:
+        raise InputError("--memory is what --find memory finds: leave it out, or give --find rate")
+    return partial(smallest_memory, rate=rate)
+
+
+def _print_capacity(
+    found: Mapping[str, Capacity], workload: Workload, batch: BatchOptions, ran_with: str, notes: Sequence[str]
+) -> None:
+    answers = list(found.values())
+    first = answers[0]
+    drawn = f"{number_of(first.replications, 'replication')} of {number_of(first.requests, 'request')}"
+    arriving = "" if first.quantity == "rate" else ", as they arrive" if first.rate is None else f", {first.rate:g}/s"
+    say(f"{describe.requests_text(workload)}; {drawn}{arriving}")
+    say(f"{describe.machine_text(first.memory, batch)}{ran_with}; times in seconds")
+    say(
+        f"{'Highest rate' if first.quantity == 'rate' else 'Smallest cache'} with {first.attainment:.4g} of requests "
+        f"within {describe.targets_text(first.slo)}:\n"
+    )
+    decimals = 2 if first.quantity == "rate" else 0
+    print_columns(
+        {
+            "policy": list(found),
+            "requests/s" if first.quantity == "rate" else "tokens": aligned(
+                [answer.value for answer in answers], decimals=decimals
+            ),
+            "95 % from": aligned([answer.low for answer in answers], decimals=decimals),
+            "to": aligned([answer.high for answer in answers], decimals=decimals),
+            "within": aligned([answer.attained * 100 for answer in answers], suffix="%", decimals=1),
+        }
+    )
+    describe.print_notes(notes)
+
+
+def _capacity_notes(found: Mapping[str, Capacity]) -> list[str]:
+    """Why there is no number, or one that does not hold for ever."""
+    notes = []
+    for name, answer in found.items():
+        if answer.above_capacity:
+            notes.append(
+                f"{name}: requests pile up at this rate in {answer.above_capacity} of {answer.replications} "
+                f"replications; for ever, about {answer.stable_rate:.3g} requests/{answer.unit} can be served. Longer "
+                "ones (--requests) hold less"
+            )
+        if answer.value == 0:
+            notes.append(f"{name}: the targets do not hold even if requests come one by one")
+        if math.isinf(answer.value) and answer.quantity == "rate":
+            notes.append(f"{name}: the targets hold even if all requests come at once")
+        if math.isinf(answer.value) and answer.quantity == "memory":
+            notes.append(f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit")
+    return notes
