@@ -395,8 +395,6 @@ def test_means_so_far_are_those_of_the_rows(plain, tmp_path):
         low, high = scipy.stats.t.interval(0.95, len(values) - 1, values.mean(), scipy.stats.sem(values))
         assert (status.count[k], status.mean[k]) == (8, pytest.approx(values.mean()))
         assert status.half[k] == pytest.approx((high - low) / 2)
-    freedom = np.array([1.0, 2, 29, 30, 31, 32, 100, 1e4])
-    assert work_list._t95(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), abs=1e-4)
 
 
 def test_precision_is_reached_by_the_same_replications_whoever_works(tmp_path, monkeypatch):

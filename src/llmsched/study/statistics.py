@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, MissingExtraError
+from ..metrics.confidence import half_width
 
 if TYPE_CHECKING:
     from scipy import special
@@ -143,7 +144,8 @@ def _sequential_half(x: FloatArray, precision: Precision) -> tuple[float, int]:
     """Half the width of the interval, and the number of values at the last look."""
     look = precision.first << ((len(x) // precision.first).bit_length() - 1)
     error = _SHARE * (1 - precision.confidence)
-    return _t(1 - error / 2, look - 1) * float(x[:look].std(ddof=1)) / math.sqrt(len(x)), look
+    quantile = float(student_t(1 - error / 2, look - 1))
+    return quantile * float(x[:look].std(ddof=1)) / math.sqrt(len(x)), look
 
 
 # Means ---------------------------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
     mean = float(x.mean()) if len(x) else math.nan
     if len(x) < 2:
         return Interval(mean, math.nan, math.nan)
-    half = _t(0.5 + confidence / 2, len(x) - 1) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    half = half_width(x, float(student_t(0.5 + confidence / 2, len(x) - 1)))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -279,7 +281,7 @@ def ratio_interval(x: npt.ArrayLike, y: npt.ArrayLike, confidence: float = 0.95)
     ratio = float(a.mean()) / bottom
     if n < 2:
         return Interval(ratio, math.nan, math.nan)
-    t = _t(0.5 + confidence / 2, n - 1) / bottom
+    t = float(student_t(0.5 + confidence / 2, n - 1)) / bottom
     covariance = np.cov(a, b) / n
     g = t * t * float(covariance[1, 1])
     if g >= 1:
@@ -330,7 +332,7 @@ def best(values: npt.ArrayLike, confidence: float = 0.95, *, largest: bool = Fal
         return Best(regret, np.zeros(columns), np.zeros(columns), np.ones(columns, bool))
     if n < 2:
         return Best(regret, np.zeros(columns), np.full(columns, np.inf), np.ones(columns, bool))
-    t = _t(1 - (1 - confidence) / (2 * (columns - 1)), n - 1)
+    t = float(student_t(1 - (1 - confidence) / (2 * (columns - 1)), n - 1))
     low, high = np.empty((columns, columns)), np.empty((columns, columns))
     for other in range(columns):  # against every column as if it were the best
         difference = x - x[:, other : other + 1]
@@ -367,9 +369,9 @@ def _check_confidence(confidence: float) -> None:
         raise InputError(f"confidence is {confidence!r}, expected a number between 0 and 1, such as 0.95")
 
 
-def _t(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution."""
-    return float(_special().stdtrit(degrees, probability))
+def student_t(probability: float, degrees: npt.ArrayLike) -> Any:
+    """Quantile of Student's t distribution for each number of degrees of freedom; NaN unless it is at least 1."""
+    return _special().stdtrit(degrees, probability)
 
 
 def _special() -> special:

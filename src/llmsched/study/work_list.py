@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics.confidence import t_quantile
 from ..workloads.columns import FloatArray, IntArray
 from .plan import Plan
+from .statistics import replications_needed, student_t
 from .worker import Task
 
 if TYPE_CHECKING:
@@ -94,8 +93,6 @@ class Ledger:
         """
         if self.rule is None:
             return
-        from .statistics import replications_needed
-
         for cell in np.flatnonzero(self._open & (self.recorded >= self.wanted)).tolist():
             wanted = int(self.wanted[cell])
             while self._is_recorded[cell, :wanted].all():
@@ -160,21 +157,4 @@ class Ledger:
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = self._shift + total / count
             variance = np.maximum(squares - total * total / count, 0) / (count - 1)
-            return count.astype(np.int64), mean, _t95(count - 1) * np.sqrt(variance / count)
-
-
-_FEW = 30
-
-
-@functools.cache
-def _small_t95() -> FloatArray:
-    return np.array([np.nan, *(t_quantile(freedom) for freedom in range(1, _FEW + 1))])
-
-
-def _t95(freedom: FloatArray) -> FloatArray:
-    """The 97.5 % quantile of Student's t: exact for few degrees of freedom, else by its expansion (error < 1e-4)."""
-    z = 1.959963984540054
-    f = np.maximum(freedom, 1)
-    many = z + (z**3 + z) / (4 * f) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * f**2)
-    quantile: FloatArray = np.where(freedom > _FEW, many, _small_t95()[np.clip(freedom, 0, _FEW).astype(int)])
-    return quantile
+            return count.astype(np.int64), mean, student_t(0.975, count - 1) * np.sqrt(variance / count)
