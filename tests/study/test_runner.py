@@ -163,6 +163,41 @@ def test_the_gap_is_that_of_compare(tmp_path, more, clock, rate):
     assert len({row["gap"] for row in rows}) == 9
 
 
+ENERGY = {
+    "workloads": [{"generator": "lmsys", "requests": 30, "rate": 10}],
+    "policies": ["fcfs", "amin"],
+    "memories": [1500],
+    "clocks": ["llama2-70b-2xa100", "llama2-70b-8xh100"],
+    "metrics": ["energy_total", "energy_wasted_share", "gap", "mean_latency"],
+    "replications": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("power", "model"),
+    [
+        ("example-2xa100", ls.energy.powers["example-2xa100"]),
+        ({"idle": 100, "busy": 300, "per_token": 2.5}, ls.energy.Power(100, 0.0, 2.5, 300)),
+        ({"idle": 100, "per_request": 50, "limit": 250}, ls.energy.Power(100, 50, limit=250)),
+    ],
+)
+def test_joules_in_a_study_are_those_of_the_run_alone(tmp_path, power, model):
+    study = Study.from_dict({**ENERGY, "power": power})
+    study.run(tmp_path / "out")
+    rows = results(tmp_path / "out").to_pylist()
+    assert len(rows) == 8
+    for row in rows:
+        cell = {factor: row[factor] for factor in ("policy", "clock")}
+        result = study.simulate(row["replication"], **cell)
+        spent = ls.energy.metrics(result, model)
+        assert row["energy_total"] == spent.total > 0
+        assert row["energy_wasted_share"] == spent.wasted_share
+        assert row["mean_latency"] == result.mean_latency
+    again = {**ENERGY, "power": {"idle": 1}}
+    with pytest.raises(StudyError, match="power was"):
+        Study.from_dict(again).run(tmp_path / "out")
+
+
 def test_service_metrics_and_clocks():
     study = Study(
         workloads=[{"generator": "lmsys", "requests": 30, "rate": 2}],

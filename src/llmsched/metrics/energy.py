@@ -22,6 +22,7 @@ from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 from .attempts import Attempts, attempts
+from .catalogue import of_source
 
 __all__ = ["Energy", "Power", "metrics", "named", "powers"]
 
@@ -189,11 +190,15 @@ class Energy(Columns):
         """All joules over the seconds from the first arrival to the last completion; NaN when there are none."""
         return self.total / self.seconds if self.seconds > 0 else math.nan
 
+    @property
+    def peak_watts(self) -> float:
+        """The most that any round drew; NaN when there is none."""
+        return float(self.watts.max()) if len(self.watts) else math.nan
+
     def summary(self) -> dict[str, Any]:
         """The totals as a plain dict, ready for JSON or a dataframe row."""
-        names = ("total", "idle", "wasted", "wasted_share", "joules_per_token", "joules_per_request", "mean_watts")
-        peak = float(self.watts.max()) if len(self.watts) else math.nan
-        return {name: getattr(self, name) for name in names} | {"peak_watts": peak, "seconds": self.seconds}
+        found = {metric.name.removeprefix("energy_"): metric.value(self) for metric in of_source("energy")}
+        return found | {"seconds": self.seconds}
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: joules and wasted joules."""

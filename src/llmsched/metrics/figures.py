@@ -159,7 +159,7 @@ def tradeoff(
         marks += [(x, y, text, colour) for x, y, text in zip(across, up, texts, strict=True)]
     _label(axes, marks)
     axes.set_xlabel("joules per output token")
-    axes.set_ylabel(f"p{q:g} {metric} ({'ratio' if metric == 'slowdown' else 'seconds'})")
+    axes.set_ylabel(f"p{q:g} {metric} ({service.METRICS[metric].unit_in(clocked=True)})")
     axes.margins(0.1)
     light_grid(axes)
     if runs:

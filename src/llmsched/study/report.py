@@ -155,9 +155,9 @@ def _data(contents: Contents) -> dict[str, Any]:
             {
                 "name": metric.name,
                 "label": metric.label,
-                "unit": metric.unit,
-                "share": metric.share,
-                "largest": metric.largest,
+                "unit": "" if metric.is_share else metric.unit_in(contents.clocked),
+                "share": metric.is_share,
+                "moreIsBetter": not metric.less_is_better,
                 "values": {key: _numbers(column) for key, column in contents.values[metric.name].items()},
             }
             for metric in contents.metrics

@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from .._version import version
 from ..errors import LlmschedError, StudyError
-from ..metrics.service import metrics as service_metrics
+from ..metrics import catalogue
+from ..metrics.catalogue import Bounded, Metric
+from ..metrics.measure import measure
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..predict.intervals import with_midpoints
 from ..simulation._compiled import Stop
@@ -26,7 +28,6 @@ from ..workloads.columns import FloatArray, IntArray
 from ..workloads.length_table import LengthTable
 from ..workloads.workload import Workload
 from .file_entries import WorkloadEntry
-from .metrics import DERIVED, SERVICE, percentiles
 from .plan import Plan, Trace, draw, predict, replication_seed
 
 # Requests of which the workloads are in memory at a time: few, so that the caches of the processor hold them.
@@ -134,13 +135,13 @@ def simulate_one(plan: Plan, replication: int, **labels: Any) -> Result:
         memory=plan.memories[cell.memory],
         seed=seed,
         clock=list(plan.clocks.values())[cell.clock],
-        record=_record(plan),
+        record=catalogue.recorded_for(_metrics(plan)),
         **plan.options,
     )
 
 
-def _record(plan: Plan) -> tuple[str, ...]:
-    return ("tokens", "timeline") if any(name in SERVICE for name in plan.metrics) else ()
+def _metrics(plan: Plan) -> list[Metric]:
+    return [catalogue.find(name) for name in plan.metrics]
 
 
 def _blocks(task: Task, trace: Trace | None) -> Iterator[slice]:
@@ -273,20 +274,21 @@ def _simulated(
     plan: Plan, workloads: list[Workload], jobs: list[Job], clocks: list[int], stop: Stop
 ) -> tuple[FloatArray, dict[int, Exception]] | None:
     """The metrics (metrics, jobs) of jobs with their clocks, and why some have none; None if stopped."""
-    values = np.full((len(plan.metrics), len(jobs)), np.nan)
+    metrics = _metrics(plan)
+    values = np.full((len(metrics), len(jobs)), np.nan)
     errors: dict[int, Exception] = {}
-    served = bool(_record(plan))
+    one_by_one = any(metric.source not in ("totals", "bound") for metric in metrics)
     for c, clock in enumerate(plan.clocks.values()):
         rows = [k for k, of in enumerate(clocks) if of == c] if len(plan.clocks) > 1 else range(len(jobs))
         some = [jobs[k] for k in rows]
-        if served:
+        if one_by_one:
             for k, job in zip(rows, some, strict=True):
                 try:
-                    values[:, k] = _served(plan, workloads[job.workload], job, clock)
+                    values[:, k] = _measured(plan, metrics, workloads[job.workload], job, clock)
                 except LlmschedError as error:
                     errors[k] = error
         elif some:
-            totals = _totals(plan, workloads, some, clock, stop)
+            totals = _from_totals(plan, metrics, workloads, some, clock, stop)
             if totals is None:
                 return None
             values[:, rows] = totals[0]
@@ -294,65 +296,66 @@ def _simulated(
     return values, errors
 
 
-def _totals(
-    plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, stop: Stop
-) -> tuple[FloatArray, Mapping[int, Exception]] | None:
-    """The same for metrics that cost nothing, with one clock."""
-    spread = percentiles(plan.metrics)
-    batch = simulate_here(
-        workloads,
-        list(plan.policies.values()),
-        jobs,
-        stop,
-        percentiles=[q for _, q in spread],
+def _measured(plan: Plan, metrics: list[Metric], workload: Workload, job: Job, clock: Clock | None) -> list[float]:
+    """The metrics of one job that is simulated alone, with all that they need recorded."""
+    result = simulate(
+        workload,
+        list(plan.policies.values())[job.policy],
+        memory=job.memory,
+        seed=job.seed,
         clock=clock,
+        record=catalogue.recorded_for(metrics),
         **plan.options,
+    )
+    return list(measure(result, metrics, **plan.service, power=plan.power).values())
+
+
+def _from_totals(
+    plan: Plan, metrics: list[Metric], workloads: list[Workload], jobs: list[Job], clock: Clock | None, stop: Stop
+) -> tuple[FloatArray, Mapping[int, Exception]] | None:
+    """The same for metrics that cost nothing or need a bound, with one clock: all jobs at once."""
+    percentiles = [metric.percentile for metric in metrics if metric.percentile is not None]
+    batch = simulate_here(
+        workloads, list(plan.policies.values()), jobs, stop, percentiles=percentiles, clock=clock, **plan.options
     )
     if batch is None:
         return None
-    columns = {**batch.totals, **_derived(plan, workloads, jobs, batch.totals)}
-    columns |= {name: batch.totals[f"p{q:g}_latency"] for name, q in spread}
-    if "gap" in plan.metrics:
-        columns["gap"] = _gaps(plan, workloads, jobs, clock, batch.totals["total_latency"])
-    return np.array([columns[name] for name in plan.metrics], np.float64), batch.errors
-
-
-def _derived(plan: Plan, workloads: list[Workload], jobs: list[Job], totals: Any) -> dict[str, FloatArray]:
-    if not set(DERIVED) & set(plan.metrics):
-        return {}
     block = plan.options["block"]
-    tokens = np.array([int(workload.output.sum()) for workload in workloads], np.float64)
-    generated = tokens[[job.workload for job in jobs]] + totals["wasted_tokens"]
-    memory = np.array([job.memory - job.memory % block for job in jobs], np.float64)
-    wasted = np.divide(totals["wasted_tokens"], generated, out=np.zeros(len(jobs)), where=generated > 0)
-    return {"wasted_share": wasted, "peak_share": totals["peak_memory"] / memory}
+    place = [job.workload for job in jobs]
+    totals = {
+        **batch.totals,
+        **{m.name: batch.totals[f"p{m.percentile:g}_latency"] for m in metrics if m.percentile is not None},
+        "requests": np.array([len(workload) for workload in workloads])[place],
+        "output_tokens": np.array([int(workload.output.sum()) for workload in workloads], np.float64)[place],
+        "memory": np.array([job.memory - job.memory % block for job in jobs], np.float64),
+    }
+    bounds: list[Bounded | None] = []
+    if any(metric.source == "bound" for metric in metrics):
+        bounds = _bounds(plan, workloads, jobs, clock, batch.totals["total_latency"])
+    columns = [
+        metric.value(totals)
+        if metric.source == "totals"
+        else [math.nan if found is None else metric.value(found) for found in bounds]
+        for metric in metrics
+    ]
+    return np.array(columns, np.float64), batch.errors
 
 
-def _gaps(
+def _bounds(
     plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, latency: FloatArray
-) -> FloatArray:
-    """How far each job's total latency is above the best possible, at most."""
+) -> list[Bounded | None]:
+    """What no schedule can beat, beside each job's total latency; None for jobs that did not finish."""
     policies = list(plan.policies.values())
-    bounds: dict[tuple[int, ...], LowerBound] = {}  # of requests (what is predicted does not matter) and memory
-    gaps = []
+    known: dict[tuple[int, ...], LowerBound] = {}  # of requests (what is predicted does not matter) and memory
+    bounds: list[Bounded | None] = []
     for job, total in zip(jobs, latency.tolist(), strict=True):
+        if math.isnan(total):
+            bounds.append(None)
+            continue
         workload = workloads[job.workload]
         columns = (workload.prompt, workload.output, workload.arrival)  # variants of the same requests share them
         key = (*map(id, columns), job.memory)
-        if key not in bounds and not math.isnan(total):
-            bounds[key] = lower_bound(workload, job.memory, iterations=0, clock=clock)
-        gaps.append(math.nan if math.isnan(total) else bounds[key].gap(total, policies[job.policy]))
-    return np.array(gaps)
-
-
-def _served(plan: Plan, workload: Workload, job: Job, clock: Clock | None) -> list[float]:
-    policy = list(plan.policies.values())[job.policy]
-    result = simulate(
-        workload, policy, memory=job.memory, seed=job.seed, clock=clock, record=_record(plan), **plan.options
-    )
-    found = {**result.summary(), **service_metrics(result, **plan.service).summary()}
-    found |= {name: float(result.percentile(q)) for name, q in percentiles(plan.metrics)}
-    if "gap" in plan.metrics:
-        alone, latency = job._replace(workload=0), np.array([result.total_latency])
-        found["gap"] = float(_gaps(plan, [workload], [alone], clock, latency)[0])
-    return [float(found[name]) for name in plan.metrics]
+        if key not in known:
+            known[key] = lower_bound(workload, job.memory, iterations=0, clock=clock)
+        bounds.append(Bounded(known[key], total, policies[job.policy]))
+    return bounds
