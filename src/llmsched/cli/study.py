@@ -168,8 +168,8 @@ def _results(
         _print_failures(directory)
         return
     described, table, lost = store.describe(directory), store.results(directory), store.failures(directory)
-    completeness.check_any(table, lost, directory)
-    missing = completeness.unfinished(described, table, lost)
+    completeness.check_has_results(table, lost, directory)
+    missing = completeness.what_is_missing(described, table, lost)
     if missing and (as_json or csv_file is not None):
         console.complain(f"note: {missing}")  # not into the data
     if csv_file is not None:

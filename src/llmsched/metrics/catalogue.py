@@ -33,6 +33,7 @@ __all__ = [
     "find",
     "of_source",
     "recorded_for",
+    "values_from",
 ]
 
 #: What a metric is computed from:
@@ -348,6 +349,12 @@ def find(name: str) -> Metric:
 def of_source(source: Source) -> list[Metric]:
     """All of `METRICS` that are computed from `source`."""
     return [metric for metric in METRICS.values() if metric.source == source]
+
+
+def values_from(source: Source, found: Any) -> dict[str, Any]:
+    """All of `METRICS` that are computed from `source`, name -> plain value; `found` is what the source stands for."""
+    values = {metric.name: metric.value(found) for metric in of_source(source)}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
 
 
 def recorded_for(metrics: Iterable[Metric]) -> tuple[str, ...]:

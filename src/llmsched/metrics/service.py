@@ -23,7 +23,7 @@ from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 from .attempts import Attempts, attempts
-from .catalogue import PER_REQUEST, STATISTICS, RequestTimes, of_source
+from .catalogue import PER_REQUEST, STATISTICS, RequestTimes, values_from
 
 __all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "limits", "metrics", "parse_slo"]
 
@@ -181,7 +181,7 @@ class Service(Columns):
         For each of `METRICS` the mean, p50, p90, p99 and max over the counted requests (ttft_mean, ttft_p50, ...).
         """
         values: dict[str, Any] = {"counted": int(self.counted.sum()), "unit": self.unit}
-        return values | {metric.name: metric.value(self) for metric in of_source("service")}
+        return values | values_from("service", self)
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: the metrics, whether it is counted, and whether it kept the SLO."""
@@ -335,7 +335,7 @@ def _range_max(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
 def _longest_waits(log: Attempts, queueing: FloatArray) -> FloatArray:
     """The longest of the wait for the first admission and the waits between attempts."""
     waits = queueing.copy()
-    later = np.flatnonzero(~log.opens)
+    later = np.flatnonzero(~log.is_first)
     np.maximum.at(waits, log.request[later], log.begin[later] - log.end[later - 1])
     return waits
 

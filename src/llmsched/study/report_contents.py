@@ -122,7 +122,7 @@ class Contents:
         """Whether there is a metric of this name."""
         return metric in self.values
 
-    def about(self, metric: str) -> Metric:
+    def metric_named(self, metric: str) -> Metric:
         """The metric of this name."""
         return next(m for m in self.metrics if m.name == metric)
 

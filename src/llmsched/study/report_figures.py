@@ -47,7 +47,7 @@ def draw(contents: Contents, *, along: str | None = None) -> dict[str, Figure]:
     along = along or contents.along
     if along not in contents.factors:
         raise InputError(f"the study has no factor {along!r}: {nearest(along, contents.factors)}")
-    metric = contents.about(contents.metric)
+    metric = contents.metric_named(contents.metric)
     title = metric.title(contents.clocked)
     wanted: list[tuple[str, Metric, tuple[str, str, str], str]] = [(metric.name, metric, _MEANS, title)]
     if len(contents.factors["policy"]) > 1:
@@ -56,7 +56,7 @@ def draw(contents: Contents, *, along: str | None = None) -> dict[str, Figure]:
         wanted.append((f"{metric.name}-differences", metric, _DIFFERENCES, f"{title}: difference to {against}"))
     for name in (contents.memory_use, contents.eviction_rate):
         if name is not None and name != metric.name:
-            other = contents.about(name)
+            other = contents.metric_named(name)
             wanted.append((name, other, _MEANS, other.title(contents.clocked)))
     drawn = {}
     for name, of, keys, title in wanted:
@@ -197,18 +197,18 @@ def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> Non
         axes.set_ylim(bottom=0)
 
 
-def _level_ticks(axes: Axes, levels: Sequence[Any], room: float) -> None:
+def _level_ticks(axes: Axes, levels: Sequence[Any], letters: float) -> None:
     """A tick at each level, or at some of many numbers; names lie aslant where there is no room for them."""
     if all(isinstance(level, float) for level in levels):
         if _geometric(sorted(levels)):
             axes.set_xscale("log")
             axes.minorticks_off()
-        step = math.ceil(sum(len(_short(level)) + 2 for level in levels) / room)
+        step = math.ceil(sum(len(_short(level)) + 2 for level in levels) / letters)
         shown = levels[::step]
         axes.set_xticks(shown, [_short(level) for level in shown])
         return
     names = [_spelled("", level).strip() for level in levels]
-    aslant = sum(len(name) + 2 for name in names) > room
+    aslant = sum(len(name) + 2 for name in names) > letters
     axes.set_xticks(range(len(levels)), names, rotation=30 if aslant else 0, ha="right" if aslant else "center")
     axes.grid(visible=False, axis="x")
 
