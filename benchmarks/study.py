@@ -41,8 +41,8 @@ def overhead(requests: int) -> tuple[float, float, float]:
     """Processor time per simulation in seconds: in the core, for requests and intervals, and the rest."""
     plan = design(requests, REPLICATIONS).plan()
     cells = len(plan.cells)
-    task = work.Task(plan, 0, np.arange(cells), np.arange(REPLICATIONS), np.ones((REPLICATIONS, cells), bool))
-    spent = {"run_many": 0.0, "make": 0.0}
+    unit = work.WorkUnit(plan, 0, np.arange(cells), np.arange(REPLICATIONS), np.ones((REPLICATIONS, cells), bool))
+    spent = {"run_many": 0.0, "draw_workloads": 0.0}
 
     def timed(owner, name):
         inner = getattr(owner, name)
@@ -56,14 +56,14 @@ def overhead(requests: int) -> tuple[float, float, float]:
         setattr(owner, name, outer)
         return owner, name, inner
 
-    kept = [timed(batch, "run_many"), timed(work._Shape, "make")]
+    kept = [timed(batch, "run_many"), timed(work._CellJobs, "draw_workloads")]
     try:
         found = []
         for _ in range(REPEATS):
-            spent.update(run_many=0.0, make=0.0)
+            spent.update(run_many=0.0, draw_workloads=0.0)
             begin = time.process_time()
-            done = work.work(task)
-            found.append((time.process_time() - begin, spent["run_many"], spent["make"]))
+            done = work.simulate_unit(unit)
+            found.append((time.process_time() - begin, spent["run_many"], spent["draw_workloads"]))
     finally:
         for owner, name, inner in kept:
             setattr(owner, name, inner)
@@ -77,11 +77,11 @@ def workers(requests: int = 1000, replications: int = 600) -> tuple[float, float
     Linux says how long a thread was ready to run and waited for a processor: on a busy machine most of the time, and
     nothing of it is the study's. Waiting for the interpreter or for work is.
     """
-    engines = importlib.import_module("llmsched.study.executors")
+    executors = importlib.import_module("llmsched.study.executors")
     took: dict[int, list[float]] = {1: [], 2: []}
     study = design(requests, replications)
     at: dict[int, list[float]] = {}
-    inner = engines.work
+    inner = executors.simulate_unit
 
     def outer(*given):
         at.setdefault(threading.get_ident(), []).append(_own_time())
@@ -89,7 +89,7 @@ def workers(requests: int = 1000, replications: int = 600) -> tuple[float, float
         at[threading.get_ident()].append(_own_time())
         return done
 
-    engines.work = outer
+    executors.simulate_unit = outer
     try:
         for _ in range(5):
             for count in took:
@@ -98,7 +98,7 @@ def workers(requests: int = 1000, replications: int = 600) -> tuple[float, float
                     study.run(Path(directory) / "out", workers=count)
                 took[count].append(max(times[-1] - times[0] for times in at.values()))
     finally:
-        engines.work = inner
+        executors.simulate_unit = inner
     return statistics.median(took[1]), statistics.median(took[2])
 
 

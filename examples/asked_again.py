@@ -10,7 +10,6 @@ lengths of `conditional`; requests are drawn from the second half.
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 import llmsched as ls
 from llmsched import predict
 from llmsched.experiments import real_predictors
-from llmsched.metrics.confidence import t_quantile
+from llmsched.metrics.confidence import mean_and_half_width
 
 MEMORY, REQUESTS, REPLICATIONS = 16492, 1000, 30
 POLICIES = {
@@ -49,9 +48,8 @@ def main(path: str) -> None:
             batch = ls.simulate_batch(drawn, ["hsf", *POLICIES.values()], memory=MEMORY, seeds=seed).raise_errors()
             latency = batch.totals["mean_latency"]
             ratios[k] = latency[1:] / latency[0]
-        half = t_quantile(REPLICATIONS - 1) * ratios.std(axis=0, ddof=1) / math.sqrt(REPLICATIONS)
-        for policy, ratio, width in zip(POLICIES, ratios.mean(axis=0), half, strict=True):
-            print(f"{name}: {policy:<21} {ratio:.2f} ± {width:.2f}")
+        for policy, column in zip(POLICIES, ratios.T, strict=True):
+            print("{}: {:<21} {:.2f} ± {:.2f}".format(name, policy, *mean_and_half_width(column)))
 
 
 if __name__ == "__main__":

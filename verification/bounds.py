@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
+from llmsched.metrics.confidence import mean_and_half_width
 from llmsched.optimum import theory
 from llmsched.workloads import generate
 
 from . import figures
-from .checks import Check, Report, mean_and_half
+from .checks import Check, Report
 
 TITLE = "Theorems 1 and 2 on their instance, Corollary 1's distribution, and the staggered pipeline"
 
@@ -77,7 +78,7 @@ def _worst(quick: bool) -> list[Check]:
         n = 20 * memory if quick else 100 * memory
         drawn = (_drawn(lengths, shares, n, seed) for seed in range(5))
         ratios = [_ratios(workload, "amin", memory, 1, seed)[0] for seed, workload in enumerate(drawn)]
-        measured = mean_and_half(ratios, _COVERAGE)
+        measured = mean_and_half_width(ratios, _COVERAGE)
         size: dict[str, Any] = {"n": n, "memory": memory, "limit": True}
         name = f"amin / hsf, worst of Lemma 2 on 1..{high}"
         full = theory.random_order_ratio(lengths, shares)
@@ -99,7 +100,7 @@ def _ratios(workload: ls.Workload, policy: str, memory: int, replications: int, 
     ratios = [
         ls.simulate(workload, policy, memory=memory, seed=seed + k).total_latency / best for k in range(replications)
     ]
-    return mean_and_half(ratios, _COVERAGE) if replications > 1 else (ratios[0], 0.0)
+    return mean_and_half_width(ratios, _COVERAGE) if replications > 1 else (ratios[0], 0.0)
 
 
 def _remarks(checks: list[Check]) -> list[str]:

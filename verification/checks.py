@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-
-from llmsched.metrics.confidence import t_quantile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,10 +82,3 @@ class Report:
     @property
     def differing(self) -> list[Check]:
         return [check for check in self.checks if check.verdict == "differs"]
-
-
-def mean_and_half(values: Sequence[float] | np.ndarray[Any, Any], coverage: float) -> tuple[float, float]:
-    """Mean of independent values, and half the width of its confidence interval by Student's t."""
-    array = np.asarray(values, dtype=np.float64)
-    n = len(array)
-    return float(array.mean()), t_quantile(n - 1, coverage) * float(array.std(ddof=1)) / math.sqrt(n)

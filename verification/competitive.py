@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
+from llmsched.metrics.confidence import mean_and_half_width
 from llmsched.optimum import theory
 from llmsched.workloads import generate
 
 from . import figures
-from .checks import Check, Report, mean_and_half
+from .checks import Check, Report
 
 TITLE = "ratios to hsf under two-point, geometric and linear-geometric lengths, against Lemma 2 and Theorems 6-8"
 
@@ -140,17 +141,19 @@ def _checks(distribution: Distribution, point: Point) -> list[Check]:
     length, share = distribution.first_attempts
     label = distribution.label
     rows = [
-        Check(f"{label}: {policy} / hsf", source, value, *mean_and_half(point.ratios[policy], _COVERAGE), **size)
+        Check(f"{label}: {policy} / hsf", source, value, *mean_and_half_width(point.ratios[policy], _COVERAGE), **size)
         for policy, (source, value) in distribution.claims.items()
     ]
     if "geometric" in label:
         full = theory.random_order_ratio(distribution.lengths, distribution.shares, distribution.prompt)
-        ratio = mean_and_half(point.ratios["amin"], _COVERAGE)
+        ratio = mean_and_half_width(point.ratios["amin"], _COVERAGE)
         rows.append(Check(f"{label}: amin / hsf", "full cache, random order", full, *ratio, **size))
     name = f"{label}: hsf / its leading term"
-    rows.append(Check(name, "Lemma 2's denominator", 1.0, *mean_and_half(point.hindsight, _COVERAGE), **size))
+    rows.append(Check(name, "Lemma 2's denominator", 1.0, *mean_and_half_width(point.hindsight, _COVERAGE), **size))
     name = f"{label}: share of o={length} never evicted"
-    rows.append(Check(name, "Lemma 2's (s+l)/(s+i)", share, *mean_and_half(point.first_attempts, _COVERAGE), **size))
+    rows.append(
+        Check(name, "Lemma 2's (s+l)/(s+i)", share, *mean_and_half_width(point.first_attempts, _COVERAGE), **size)
+    )
     return rows
 
 
@@ -158,7 +161,7 @@ def _trend(distribution: Distribution, points: Sequence[Point]) -> list[str]:
     """What becomes of the difference as M grows, in words."""
     said = []
     for policy, (source, value) in distribution.claims.items():
-        before, last = (mean_and_half(point.ratios[policy], _COVERAGE) for point in points[-2:])
+        before, last = (mean_and_half_width(point.ratios[policy], _COVERAGE) for point in points[-2:])
         gaps = [mean / value - 1 for mean, _ in (before, last)]
         ends = float(points[-1].hindsight.mean()) - 1
         if abs(last[0] - value) <= last[1]:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
+from llmsched.metrics.confidence import mean_and_half_width
 from llmsched.predict import intervals
 from llmsched.workloads import generate
 
 from . import figures
-from .checks import Check, Report, mean_and_half
+from .checks import Check, Report
 
 TITLE = "M/G/1 waiting times where one request fits at a time: Pollaczek-Khinchine, and Cobham's priorities"
 
@@ -78,7 +79,7 @@ def run(quick: bool) -> Report:
     count = sum(len(_claims(service, load)) for service, load in cases)
     coverage = 1 - 0.01 / count
     checks = [
-        Check(name, source, value, *mean_and_half(_mean_wait(runs[policy], group), coverage), n, _memory(service))
+        Check(name, source, value, *mean_and_half_width(_mean_wait(runs[policy], group), coverage), n, _memory(service))
         for service, load, runs in measured
         for name, source, policy, group, value in _claims(service, load)
     ]

@@ -11,7 +11,7 @@ from scipy import special, stats
 import llmsched as ls
 from llmsched import errors
 from llmsched.experiments import paper
-from llmsched.metrics.confidence import t_quantile
+from llmsched.metrics.confidence import mean_and_half_width, t_quantile
 
 
 def by_setting(rows: list[paper.Row]) -> dict[tuple[str, str, int], paper.Row]:
@@ -121,11 +121,21 @@ def test_one_subset_has_no_confidence_interval() -> None:
 
 def test_confidence_intervals_are_students(rows: list[paper.Row]) -> None:
     values = np.array([3.0, 5.5, 4.0, 8.25])
-    mean, half = paper._mean_and_half_width(values)
+    mean, half = mean_and_half_width(values)
     low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
     assert mean == pytest.approx((low + high) / 2)
     assert half == pytest.approx((high - low) / 2, rel=1e-12)
     assert all(row.mean_latency_ci95 > 0 for row in rows)
+
+
+def test_a_half_width_is_students_at_any_coverage_or_nan_for_few_values() -> None:
+    mean, half = mean_and_half_width([1.0, 2.0, 3.0], 0.95)
+    assert mean == 2
+    assert half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    low, high = stats.t.interval(0.8, 2, loc=2, scale=stats.sem([1.0, 2.0, 3.0]))
+    assert mean_and_half_width([1.0, 2.0, 3.0], 0.8)[1] == pytest.approx((high - low) / 2)
+    assert mean_and_half_width([2.0]) == (2.0, pytest.approx(math.nan, nan_ok=True))
+    assert all(map(math.isnan, mean_and_half_width([])))
 
 
 @pytest.mark.parametrize("freedom", [*range(1, 12), 19, 30, 99, 100, 1000])

@@ -17,7 +17,7 @@ import llmsched as ls
 from llmsched.metrics import figure_style
 from verification import __main__ as command
 from verification import competitive, queueing
-from verification.checks import Check, Report, mean_and_half
+from verification.checks import Check, Report
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +111,6 @@ def test_figures_are_drawn(reports: dict[str, Report], tmp_path: Path) -> None:
 )
 def test_verdicts(measured: float, half: float, how: dict[str, bool], verdict: str) -> None:
     assert Check("a", "b", 1.0, measured, half, 1, 1, **how).verdict == verdict
-
-
-def test_mean_and_half_is_students_interval() -> None:
-    mean, half = mean_and_half([1.0, 2.0, 3.0], 0.95)
-    assert mean == 2
-    assert half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
 
 
 def test_every_distribution_has_a_claim() -> None:

@@ -48,7 +48,7 @@ def test_the_round_of_the_last_chunk_generates_the_first_token(run):
     assert (r.start.tolist(), r.completion.tolist()) == ([0], [5])
     assert memory_of(r) == [6, 6, 6, 7, 8]  # the whole prompt and the next token from the first round on
     found = service.metrics(r)
-    assert (found.ttft.tolist(), found.tpot.tolist(), found.gap.tolist()) == ([3], [1], [1])
+    assert (found.ttft.tolist(), found.tpot.tolist(), found.max_itl.tolist()) == ([3], [1], [1])
     assert found.slowdown.tolist() == [1]  # nor would it be faster alone
 
 
@@ -142,7 +142,7 @@ def test_recompute_prefills_kept_tokens_in_chunks_too(run):
     assert r.completion.tolist() == [6, 9]
     assert memory_of(r) == [2, 4, 6, 8, 5, 6, 5, 5, 6]
     found = service.metrics(r)
-    assert found.gap.tolist() == [1, 4]  # tokens at 4 and 8
+    assert found.max_itl.tolist() == [1, 4]  # tokens at 4 and 8
     assert found.ttft.tolist() == [1, 1]
 
 

@@ -114,14 +114,14 @@ def test_workers_of_another_version_are_refused_by_name(scheduler, folder, tmp_p
             StudyError, match=rf"worker tcp://127\S+ has llmsched 0\.0\.1, and this is {ls.__version__}: install"
         ):
             STUDY.run(tmp_path / "out", cluster=scheduler, traces=folder)
-        # One that comes later is asked by each task.
+        # One that comes later is asked by each unit.
         from distributed import Client
 
-        from llmsched.study.worker import Task
+        from llmsched.study.worker import WorkUnit
 
         with Client(scheduler, set_as_default=False) as client:
             plan = STUDY.plan(folder)
-            future = client.submit(dask_cluster._on_worker, Task(plan, 0, None, None, None), None)
+            future = client.submit(dask_cluster._on_worker, WorkUnit(plan, 0, None, None, None), None)
             with pytest.raises(StudyError, match=r"worker tcp://127\S+ has llmsched 0\.0\.1, the study is run by"):
                 future.result()
 

@@ -35,7 +35,7 @@ STUDY = {
     "intervals": ["buckets:100", "relative:0.5"],
     "policies": ["hsf", "amin", "amax", {"name": EVIL, "base": "amin", "margin": 0.1}],
     "memories": [1000, 2000, 8000],
-    "metrics": ["mean_latency", "total_latency", "p99_latency", "makespan", "evictions", "peak_share"],
+    "metrics": ["mean_latency", "p99_latency", "makespan", "evictions", "evictions_per_request", "peak_share"],
 }  # fmt: skip
 
 
@@ -120,6 +120,25 @@ def test_evictions_are_counted_per_request(directory: Path) -> None:
     expected = contents.values["evictions"]["mean"] / requests
     assert contents.values["evictions_per_request"]["mean"] == pytest.approx(expected)
     assert expected.max() > 0
+
+
+def test_every_metric_has_the_unit_and_the_direction_of_the_table(tmp_path: Path) -> None:
+    service = {"workloads": [{"generator": "lmsys", "requests": 20, "rate": 5}], "policies": ["fcfs"]}
+    metrics = ["slowdown_p99", "ttft_p99", "tokens_rate", "stable_rate", "gap", "evictions"]
+    Study.from_dict({**service, "metrics": metrics, "replications": 2, "clocks": ["llama2-70b-2xa100"]}).run(
+        tmp_path / "timed"
+    )
+    Study.from_dict({**service, "metrics": metrics, "replications": 2}).run(tmp_path / "rounds")
+    timed, rounds = (report.read(tmp_path / name) for name in ("timed", "rounds"))
+    shown = [{m["name"]: m for m in report._data(contents)["metrics"]} for contents in (timed, rounds)]
+    units = [[metrics[name]["unit"] for name in ("slowdown_p99", "ttft_p99", "tokens_rate")] for metrics in shown]
+    assert units == [["ratio", "seconds", "tokens/second"], ["ratio", "rounds", "tokens/round"]]
+    assert "stable_rate" not in shown[0]  # there is none below capacity
+    assert shown[0]["tokens_rate"]["moreIsBetter"]
+    assert not shown[0]["slowdown_p99"]["moreIsBetter"]
+    figures = report_figures.draw(report.read(tmp_path / "timed", metric="slowdown_p99"), along="workload")
+    figure = figures["slowdown_p99"]
+    assert figure.get_supylabel() == "slowdown p99 (ratio)"
 
 
 def test_the_page_says_how_to_do_it_again(directory: Path, page: Path) -> None:

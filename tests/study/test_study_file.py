@@ -155,6 +155,18 @@ def test_every_mistake_is_named_with_file_line_key_and_the_nearest_word(tmp_path
         ({**LEAST, "workloads": [{"generator": "lmsys", "arrivals": "trace"}]}, "needs a trace"),
         ({**LEAST, "workloads": ["two_point:40,10"]}, "workloads[0].generator: generator 'two_point:40,10'"),
         ({**LEAST, "intervals": ["constant:9,1"]}, "exchange them?"),
+        ({**LEAST, "metrics": ["gap_p99"]}, "there is no metric 'gap_p99'"),
+        ({**LEAST, "metrics": ["energy_totl"]}, "did you mean 'energy_total'?"),
+        ({**LEAST, "metrics": ["energy_total"]}, 'add power, such as power = "example-2xa100"'),
+        ({**LEAST, "metrics": ["energy_total"], "power": "example-2xa100"}, "energy_total needs seconds: add clocks"),
+        (
+            {**LEAST, "power": "example-2xa10"},
+            "there is no power model 'example-2xa10'; did you mean 'example-2xa100'?",
+        ),
+        ({**LEAST, "power": {}}, "power: give a named model (example-2xa100) or at least the watts when idle"),
+        ({**LEAST, "power": {"model": "example-2xa100", "busy": 3}}, "either a named model or watts (busy), not both"),
+        ({**LEAST, "power": {"idle": -1}}, "power.idle: idle must be a number at least 0, not -1"),
+        ({**LEAST, "power": {"idle": 9, "limit": 3}}, "power limit=3 is below idle=9"),
     ],
 )
 def test_a_mistake_in_a_python_object_is_named_with_its_key(values, message):

@@ -183,8 +183,8 @@ def results(
         _print_failures(directory)
         return
     described, table, failed_rows = store.describe(directory), store.results(directory), store.failures(directory)
-    completeness.check_any(table, failed_rows, directory)
-    missing = completeness.unfinished(described, table, failed_rows)
+    completeness.check_has_results(table, failed_rows, directory)
+    missing = completeness.what_is_missing(described, table, failed_rows)
     if missing and (as_json or csv_file is not None):
         console.complain(f"note: {missing}")  # not into the data
     if csv_file is not None:

@@ -48,7 +48,7 @@ class Display:
 
 def _line(status: Status) -> Text:
     return Text(
-        f"{status.done:,} of {status.total:,} simulations, {status.rate:,.0f}/s, {duration(status.left)} left"
+        f"{status.done:,} of {status.total:,} simulations, {status.rate:,.0f}/s, {duration(status.seconds_left)} left"
         + (f", {status.failed:,} failed" if status.failed else "")
     )
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError
-from ..metrics.confidence import t_quantile
+from ..metrics.confidence import mean_and_half_width
 from ..optimum import theory
 from ..optimum.lower_bounds import lower_bound
 from ..optimum.planner import plan_starts
@@ -237,8 +237,7 @@ class _Search:
         workload = self.workload(counts)
         fresh = range(_CONFIRM)  # small numbers: the search's own are random 64-bit ones
         measured = self.ratios([workload], fresh)[0]
-        spread = float((measured - measured[0]).std(ddof=1))  # exactly 0 where ties do not matter
-        half = t_quantile(_CONFIRM - 1) * spread / math.sqrt(_CONFIRM)
+        _, half = mean_and_half_width(measured - measured[0])  # exactly 0 where ties do not matter
         ratio = float(measured.mean())
         at_most = ratio
         if self.against is None:

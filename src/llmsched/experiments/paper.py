@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..metrics.compare import MEMORY
-from ..metrics.confidence import t_quantile
+from ..metrics.confidence import mean_and_half_width
 from ..optimum.lower_bounds import lower_bound
 from ..policy import policies
 from ..predict import intervals
@@ -30,7 +30,7 @@ from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray
 from ..workloads.workload import Workload
 
-__all__ = ["EXPERIMENTS", "MEMORY", "POLICIES", "SIZES", "Experiment", "Row", "findings", "reproduce", "t_quantile"]
+__all__ = ["EXPERIMENTS", "MEMORY", "POLICIES", "SIZES", "Experiment", "Row", "findings", "reproduce"]
 
 SIZES = tuple(range(200, 2001, 200))
 POLICIES = ("hsf", "amax", "amin")
@@ -217,14 +217,7 @@ def _row(
     hindsight: FloatArray,
     least: FloatArray,
 ) -> Row:
-    mean, half = _mean_and_half_width(latency)
-    ratio, ratio_half = _mean_and_half_width(latency / hindsight)
+    mean, half = mean_and_half_width(latency)
+    ratio, ratio_half = mean_and_half_width(latency / hindsight)
     spelling, subsets, gap = str(experiment.rule), len(latency), float((latency / least).mean()) - 1
     return Row(experiment.number, spelling, memory, count, subsets, policy, mean, half, ratio, ratio_half, gap)
-
-
-def _mean_and_half_width(values: FloatArray) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % confidence interval over independent values."""
-    n = len(values)
-    half = t_quantile(n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    return float(values.mean()), half

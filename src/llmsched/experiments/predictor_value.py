@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import InputError, nearest
 from ..metrics.compare import MEMORY
-from ..metrics.confidence import t_quantile
+from ..metrics.confidence import mean_and_half_width
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..policy import Policy, named, policies
 from ..predict import intervals
@@ -367,9 +367,13 @@ class _Replications:
                 continue
             latency, none = (np.array([getattr(m, column)[p] for m in finished]) for column in ("latency", "none"))
             perfect, fcfs = (np.array([getattr(m, column) for m in finished]) for column in ("perfect", "fcfs"))
-            mean, vs_perfect, vs_none, vs_fcfs = (_mean(latency / base) for base in (1.0, perfect, none, fcfs))
-            blind, _ = _mean(none / perfect)
-            gap, _ = _mean(np.array([m.bound.gap(m.latency[p] * self.requests, chosen[name]) for m in finished]))
+            mean, vs_perfect, vs_none, vs_fcfs = (
+                mean_and_half_width(latency / base) for base in (1.0, perfect, none, fcfs)
+            )
+            blind, _ = mean_and_half_width(none / perfect)
+            gap, _ = mean_and_half_width(
+                np.array([m.bound.gap(m.latency[p] * self.requests, chosen[name]) for m in finished])
+            )
             yield Row(predictor, *setting, name, len(finished), *mean, *vs_perfect, *vs_none, *vs_fcfs, blind, gap)
 
 
@@ -404,14 +408,6 @@ def _with_point(version: Workload) -> Workload:
 def _distinct(values: Sequence[Number]) -> list[Number]:
     """Each value once, as the decimal that was written."""
     return list({decimal_fraction(value): value for value in values}.values())
-
-
-def _mean(values: FloatArray) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % confidence interval."""
-    n = len(values)
-    if not n:
-        return math.nan, math.nan
-    return float(values.mean()), t_quantile(n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
 def _crossing(values: FloatArray, ratio: FloatArray) -> float:

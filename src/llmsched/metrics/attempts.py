@@ -62,11 +62,11 @@ class Attempts:
         return len(self.request)
 
     @property
-    def opens(self) -> npt.NDArray[np.bool_]:
+    def is_first(self) -> npt.NDArray[np.bool_]:
         """Whether it is its request's first attempt."""
-        opens = np.ones(len(self), bool)
-        opens[1:] = self.request[1:] != self.request[:-1]
-        return opens
+        is_first = np.ones(len(self), bool)
+        is_first[1:] = self.request[1:] != self.request[:-1]
+        return is_first
 
     @property
     def first_token(self) -> IntArray:
@@ -96,16 +96,16 @@ def attempts(result: Result) -> Attempts:
         column[order] for column in (log.request, log.first_round, log.rounds, log.kept, log.generated)
     )
     last = first + rounds - 1
-    opens = np.ones(len(request), bool)
-    opens[1:] = request[1:] != request[:-1]
+    is_first = np.ones(len(request), bool)
+    is_first[1:] = request[1:] != request[:-1]
     end = log.round_end[last]
-    round_begin = _round_begins(log.round_end, first[opens], result.start[request[opens]])
+    round_begin = _round_begins(log.round_end, first[is_first], result.start[request[is_first]])
     begin = round_begin[first]
-    shown = _largest_before(generated, request, opens)  # tokens of the request that the user has seen
+    shown = _largest_before(generated, request, is_first)  # tokens of the request that the user has seen
     completes = generated == result.workload.output[request]
     first_new = last - (generated - shown) + 1
     if result.prefill_budget is None:
-        chunks = _whole_prompts(result, request, first, kept, opens)
+        chunks = _whole_prompts(result, request, first, kept, is_first)
     else:
         key = len(log.round_end) + 1  # beyond any round
         chunk_attempt = np.searchsorted(request * key + first, log.chunk_request * key + log.chunk_round, "right") - 1
@@ -116,10 +116,10 @@ def attempts(result: Result) -> Attempts:
 
 
 def _whole_prompts(
-    result: Result, request: IntArray, first: IntArray, kept: IntArray, opens: npt.NDArray[np.bool_]
+    result: Result, request: IntArray, first: IntArray, kept: IntArray, is_first: npt.NDArray[np.bool_]
 ) -> tuple[IntArray, IntArray, IntArray]:
     """The chunks of a run without a budget: all at once on admission, but what is moved back in."""
-    computed = opens if result.policy.resume == "swap" else np.ones(len(opens), bool)
+    computed = is_first if result.policy.resume == "swap" else np.ones(len(is_first), bool)
     at = np.flatnonzero(computed)
     return at, first[at], result.workload.prompt[request[at]] + kept[at]
 
@@ -132,7 +132,7 @@ def _round_begins(round_end: FloatArray, first: IntArray, start: FloatArray) -> 
     return begins
 
 
-def _largest_before(values: IntArray, group: IntArray, opens: npt.NDArray[np.bool_]) -> IntArray:
+def _largest_before(values: IntArray, group: IntArray, is_first: npt.NDArray[np.bool_]) -> IntArray:
     """The largest of `values` among the earlier ones of the same group; 0 for its first. Groups are in order."""
     if not len(values):
         return values
@@ -140,5 +140,5 @@ def _largest_before(values: IntArray, group: IntArray, opens: npt.NDArray[np.boo
     largest = np.maximum.accumulate(values + offset) - offset
     before = np.zeros_like(values)
     before[1:] = largest[:-1]
-    before[opens] = 0
+    before[is_first] = 0
     return before

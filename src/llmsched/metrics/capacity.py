@@ -43,7 +43,7 @@ __all__ = ["Capacity", "highest_rate", "smallest_memory"]
 Progress = Callable[[int, int], None]
 
 _DOUBLINGS = 24  # a bracket that has grown or shrunk so often is taken for unbounded: one by one, or all at once
-_USUAL_PROBES = 25  # rates or memories that are tried
+_USUALLY_TRIED = 25  # rates or memories that are tried
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -166,8 +166,8 @@ def highest_rate(
         As `llmsched.simulate`.
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
-    search.machine(memory, clock, max_batch, block, prefill_budget)
-    return search.answer("rate", memory, None, progress)
+    search.set_machine(memory, clock, max_batch, block, prefill_budget)
+    return search.find("rate", memory, None, progress)
 
 
 def smallest_memory(
@@ -196,12 +196,12 @@ def smallest_memory(
     Raises what `highest_rate` raises.
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
-    search.machine(None, clock, max_batch, block, prefill_budget)
+    search.set_machine(None, clock, max_batch, block, prefill_budget)
     if rate is not None:
         generate.poisson(workload.head(0), rate)  # refuses a rate that is none
     elif requests is not None:
         raise InputError("requests are drawn at random at a given rate only: give a rate, or leave requests out")
-    return search.answer("memory", None, rate, progress)
+    return search.find("memory", None, rate, progress)
 
 
 class _Search:
@@ -242,7 +242,7 @@ class _Search:
         self.threads = os.cpu_count() or 1 if threads is None else whole("threads", threads, 1)
         self.tried: dict[float, tuple[FloatArray, FloatArray]] = {}  # shares and stable rates of the replications
 
-    def machine(
+    def set_machine(
         self,
         memory: int | None,
         clock: str | Clock | None,
@@ -257,7 +257,7 @@ class _Search:
         self.least = enough + -enough % block  # every request fits
         lower(self.workload, self.policy, self.least if memory is None else memory, 0, **self.options)
 
-    def answer(
+    def find(
         self, quantity: Literal["rate", "memory"], memory: int | None, rate: float | None, progress: Progress | None
     ) -> Capacity:
         with ThreadPoolExecutor(self.threads, thread_name_prefix="llmsched") as pool:
@@ -266,11 +266,11 @@ class _Search:
                 """Of each replication, the share of its requests that meet the targets."""
                 if tried not in self.tried:
                     at = (tried, memory) if memory is not None else (rate, int(tried))
-                    seen = list(pool.map(lambda k: self.served(k, *at), range(self.replications)))
+                    seen = list(pool.map(lambda k: self.share_and_stable_rate(k, *at), range(self.replications)))
                     self.tried[tried] = (np.array([s for s, _ in seen]), np.array([r for _, r in seen]))
                     if progress is not None:
                         done = len(self.tried)
-                        progress(done * self.replications, max(done + 1, _USUAL_PROBES) * self.replications)
+                        progress(done * self.replications, max(done + 1, _USUALLY_TRIED) * self.replications)
                 return self.tried[tried][0]
 
             def holds(side: int) -> Callable[[float], bool]:
@@ -287,7 +287,7 @@ class _Search:
                 guess = self.first_guess(memory)
                 find = partial(_largest, guess=guess, tolerance=self.tolerance)
             else:
-                most = self.everything(rate)
+                most = self.memory_for_all(rate)
                 find = partial(_smallest, least=self.least, most=most, tolerance=self.tolerance)
             value = find(holds(0))
             ends = [math.nan, math.nan]
@@ -321,19 +321,24 @@ class _Search:
             unit="round" if self.options["clock"] is None else "s",
         )
 
-    def drawn(self, k: int, rate: float | None) -> Workload:
+    def requests_of(self, k: int, rate: float | None) -> Workload:
         """The requests of replication k; the gaps between them scale with the rate and are else the same."""
         if rate is None:
             return self.workload
         requests = generate.resample(self.workload, self.requests, self.seeds[k])
         return requests if math.isinf(rate) else generate.poisson(requests, rate, self.seeds[k])
 
-    def served(self, k: int, rate: float | None, memory: int) -> tuple[float, float]:
+    def share_and_stable_rate(self, k: int, rate: float | None, memory: int) -> tuple[float, float]:
         """What replication k sees: the share that meets the targets (0 if it does not finish), and the stable rate if
         requests pile up, else NaN."""
         try:
             result = simulate(
-                self.drawn(k, rate), self.policy, memory=memory, seed=self.seeds[k], record="tokens", **self.options
+                self.requests_of(k, rate),
+                self.policy,
+                memory=memory,
+                seed=self.seeds[k],
+                record="tokens",
+                **self.options,
             )
         except NotFinishedError:
             return 0.0, math.nan
@@ -343,15 +348,17 @@ class _Search:
     def first_guess(self, memory: int) -> float:
         """Requests that are served per unit of time if all come at once; anything positive would do."""
         try:
-            result = simulate(self.drawn(0, math.inf), self.policy, memory=memory, seed=self.seeds[0], **self.options)
+            result = simulate(
+                self.requests_of(0, math.inf), self.policy, memory=memory, seed=self.seeds[0], **self.options
+            )
         except NotFinishedError:
             return 1.0
         return self.requests / result.makespan
 
-    def everything(self, rate: float | None) -> int:
+    def memory_for_all(self, rate: float | None) -> int:
         """A memory that holds all requests of any replication at once."""
         block = int(self.options["block"])
-        drawn = [self.drawn(k, rate) for k in range(self.replications)]
+        drawn = [self.requests_of(k, rate) for k in range(self.replications)]
         tokens = max(int(w.prompt.sum() + w.output.sum()) + block * len(w) for w in drawn)
         return max(self.least, tokens - tokens % block)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import InputError
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray
@@ -36,9 +39,18 @@ def _within(angle: float, freedom: int) -> float:
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
-def mean_and_half_width(values: FloatArray) -> tuple[float, float]:
-    """The mean, and half the width of its 95 % confidence interval (Student's t): NaN for a single value."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, math.nan
-    return mean, t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+def half_width(values: FloatArray, quantile: float) -> float:
+    """Half the width of the interval of the mean of at least two values: the quantile times the standard error."""
+    return quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def mean_and_half_width(values: npt.ArrayLike, coverage: float = 0.95) -> tuple[float, float]:
+    """The mean of independent values (n,), and half the width of its confidence interval by Student's t.
+
+    The half width is NaN for a single value; of no values both are. Raises InputError unless 0 < coverage < 1.
+    """
+    array = np.asarray(values, np.float64)
+    if not len(array):
+        return math.nan, math.nan
+    half = half_width(array, t_quantile(len(array) - 1, coverage)) if len(array) > 1 else math.nan
+    return float(array.mean()), half

@@ -22,6 +22,7 @@ from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 from .attempts import Attempts, attempts
+from .catalogue import values_from
 
 __all__ = ["Energy", "Power", "metrics", "named", "powers"]
 
@@ -70,18 +71,18 @@ class Power:
             if not (number >= 0 and (number < math.inf or name == "limit")):
                 raise InputError(f"power {name}={value!r} must be a number of watts, at least 0")
             object.__setattr__(self, name, number)
-        if self.limit < max(self.idle, self.floor):
-            raise InputError(f"power limit={self.limit:g} is below idle={self.idle:g} or busy={self.floor:g}")
+        if self.limit < max(self.idle, self.busy_watts):
+            raise InputError(f"power limit={self.limit:g} is below idle={self.idle:g} or busy={self.busy_watts:g}")
 
     @property
-    def floor(self) -> float:
+    def busy_watts(self) -> float:
         """`busy`, as a number."""
         assert self.busy is not None
         return self.busy
 
     def watts(self, batch: npt.ArrayLike, tokens: npt.ArrayLike) -> FloatArray:
         """Watts during rounds with `batch` requests and `tokens` processed."""
-        drawn = self.floor + self.per_request * np.asarray(batch) + self.per_token * np.asarray(tokens)
+        drawn = self.busy_watts + self.per_request * np.asarray(batch) + self.per_token * np.asarray(tokens)
         return np.asarray(np.minimum(drawn, self.limit), dtype=np.float64)
 
     def fields(self) -> dict[str, Any]:
@@ -189,11 +190,15 @@ class Energy(Columns):
         """All joules over the seconds from the first arrival to the last completion; NaN when there are none."""
         return self.total / self.seconds if self.seconds > 0 else math.nan
 
+    @property
+    def peak_watts(self) -> float:
+        """The most that any round drew; NaN when there is none."""
+        return float(self.watts.max()) if len(self.watts) else math.nan
+
     def summary(self) -> dict[str, Any]:
         """The totals as a plain dict, ready for JSON or a dataframe row."""
-        names = ("total", "idle", "wasted", "wasted_share", "joules_per_token", "joules_per_request", "mean_watts")
-        peak = float(self.watts.max()) if len(self.watts) else math.nan
-        return {name: getattr(self, name) for name in names} | {"peak_watts": peak, "seconds": self.seconds}
+        found = values_from("energy", self)
+        return {name.removeprefix("energy_"): value for name, value in found.items()} | {"seconds": self.seconds}
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: joules and wasted joules."""
@@ -210,15 +215,15 @@ def metrics(result: Result, power: str | Power) -> Energy:
     clock = result.clock
     if clock is None:
         raise InputError("joules need seconds, and the run had no clock: simulate(..., clock=...)")
-    work = _Work(result, log, clock)
+    work = _RoundWork(result, log, clock)
     watts = model.watts(work.batch, work.generating + work.prefilled)
-    joules, wasted = work.shared(watts)
+    joules, wasted = work.joules_of_attempts(watts)
     n = len(result)
     seconds = result.makespan - float(result.workload.arrival.min()) if n else 0.0
     idle = model.idle * max(0.0, seconds - float(work.seconds.sum()))
     return Energy(
-        per_request=_per_request(log, joules, n),
-        wasted_per_request=_per_request(log, wasted, n),
+        per_request=_summed_by_request(log, joules, n),
+        wasted_per_request=_summed_by_request(log, wasted, n),
         idle=idle,
         watts=watts,
         seconds=seconds,
@@ -227,11 +232,11 @@ def metrics(result: Result, power: str | Power) -> Energy:
     )
 
 
-def _per_request(log: Attempts, values: FloatArray, n: int) -> FloatArray:
+def _summed_by_request(log: Attempts, values: FloatArray, n: int) -> FloatArray:
     return np.asarray(np.bincount(log.request, values, n), dtype=np.float64)
 
 
-class _Work:
+class _RoundWork:
     """What the rounds had to do, and for which attempt."""
 
     def __init__(self, result: Result, log: Attempts, clock: Clock) -> None:
@@ -240,19 +245,19 @@ class _Work:
         self.seconds = log.round_end - log.round_begin
         self.batch = log.per_round(log.first_round, log.last_round)
         self.generating = log.per_round(log.first_token, log.last_round)
-        moved_in = ~log.opens & (self.resume == "swap")
+        moved_in = ~log.is_first & (self.resume == "swap")
         moved_out = ~log.completes & (self.resume == "swap")
         before, after = _prefilled_so_far(log)
         self.swap_in = np.where(moved_in, before + log.kept, 0)  # tokens, of each attempt, in its first round
         self.swap_out = np.where(moved_out, after + log.generated, 0)
-        self.left_in = np.minimum(log.last_round + 1, max(rounds - 1, 0))  # the round in which it is moved out
+        self.moved_out_round = np.minimum(log.last_round + 1, max(rounds - 1, 0))  # the round in which it is moved out
         self.prefilled = np.zeros(rounds, np.int64)
         np.add.at(self.prefilled, log.chunk_round, log.chunk_tokens)
         self.swapped = np.zeros(rounds, np.int64)
         np.add.at(self.swapped, log.first_round, self.swap_in)
-        np.add.at(self.swapped, self.left_in, self.swap_out)
+        np.add.at(self.swapped, self.moved_out_round, self.swap_out)
 
-    def shared(self, watts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def joules_of_attempts(self, watts: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Joules of each attempt, and those of them that were wasted."""
         clock, log = self.clock, self.log
         own = clock.per_prompt_token * self.prefilled + clock.per_swapped_token * self.swapped
@@ -261,7 +266,7 @@ class _Work:
         chunks = watts[log.chunk_round] * clock.per_prompt_token * log.chunk_tokens
         prefill = np.bincount(log.chunk_attempt, chunks, len(log))
         swap = watts[log.first_round] * clock.per_swapped_token * self.swap_in
-        swap += watts[self.left_in] * clock.per_swapped_token * self.swap_out
+        swap += watts[self.moved_out_round] * clock.per_swapped_token * self.swap_out
         joules = up_to[log.last_round + 1] - up_to[log.first_round] + prefill + swap
         if self.resume == "restart":
             return joules, np.where(log.completes, 0.0, joules)
@@ -278,5 +283,5 @@ def _prefilled_so_far(log: Attempts) -> tuple[IntArray, IntArray]:
     each = np.zeros(len(log), np.int64)
     np.add.at(each, log.chunk_attempt, log.chunk_tokens)
     total = np.cumsum(each)
-    earlier = np.maximum.accumulate(np.where(log.opens, total - each, 0))
+    earlier = np.maximum.accumulate(np.where(log.is_first, total - each, 0))
     return total - each - earlier, total - earlier

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg", "pdf")
 
 
-_BLACK, _ORANGE, _SKY, _GREEN, _BLUE, _RED, _PURPLE, _GREY = (
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#808080",
 )  # fmt: skip
 
@@ -27,32 +27,32 @@ _BLACK, _ORANGE, _SKY, _GREEN, _BLUE, _RED, _PURPLE, _GREY = (
 #: Named policy -> (colour, dash). Relatives share a hue or a grey and differ in the dash.
 STYLES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "hsf": (_BLACK, "-"),
-        "svf": (_BLACK, ":"),
-        "amax": (_RED, "-"),
-        "amin": (_BLUE, "-"),
-        "amin-doubling": (_SKY, "--"),
-        "aell": (_GREEN, "-"),
-        "mcsf": (_ORANGE, "-"),
-        "mc-benchmark": (_ORANGE, "--"),
-        "fcfs": (_PURPLE, "-"),
-        "protection": (_GREY, "--"),
-        "clearing": (_GREY, ":"),
-        "amin-recompute": (_BLUE, "--"),
-        "mcsf-protection": (_ORANGE, ":"),
-        "vllm": (_PURPLE, "--"),
-        "vllm-priority": (_PURPLE, "-."),
-        "trtllm": (_RED, "--"),
-        "s3": (_SKY, "-"),
-        "rect": (_GREEN, "--"),
-        "conditional": (_BLUE, ":"),
-        "sglang": (_RED, ":"),
-        "past-future": (_PURPLE, ":"),
+        "hsf": (BLACK, "-"),
+        "svf": (BLACK, ":"),
+        "amax": (RED, "-"),
+        "amin": (BLUE, "-"),
+        "amin-doubling": (SKY, "--"),
+        "aell": (GREEN, "-"),
+        "mcsf": (ORANGE, "-"),
+        "mc-benchmark": (ORANGE, "--"),
+        "fcfs": (PURPLE, "-"),
+        "protection": (GREY, "--"),
+        "clearing": (GREY, ":"),
+        "amin-recompute": (BLUE, "--"),
+        "mcsf-protection": (ORANGE, ":"),
+        "vllm": (PURPLE, "--"),
+        "vllm-priority": (PURPLE, "-."),
+        "trtllm": (RED, "--"),
+        "s3": (SKY, "-"),
+        "rect": (GREEN, "--"),
+        "conditional": (BLUE, ":"),
+        "sglang": (RED, ":"),
+        "past-future": (PURPLE, ":"),
     }
 )
 
 
-_OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733")  # compositions of one's own
+_COLOURS_OF_OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733")  # compositions of one's own
 
 
 def require_matplotlib() -> None:
@@ -95,8 +95,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 def styles_of(policies: Sequence[str]) -> dict[str, tuple[str, str]]:
     others = [policy for policy in policies if policy not in STYLES]
-    colours, dashes = len(_OTHERS), ("-.", "-", ":", "--")  # so that 24 can be told apart
-    looks = {policy: (_OTHERS[k % colours], dashes[k // colours % 4]) for k, policy in enumerate(sorted(others))}
+    colours, dashes = len(_COLOURS_OF_OTHERS), ("-.", "-", ":", "--")  # so that 24 can be told apart
+    looks = {
+        policy: (_COLOURS_OF_OTHERS[k % colours], dashes[k // colours % 4]) for k, policy in enumerate(sorted(others))
+    }
     return {**STYLES, **looks}
 
 

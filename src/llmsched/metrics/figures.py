@@ -19,13 +19,13 @@ from . import energy, service
 from .compare import Comparison
 from .compare import Row as ComparisonRow
 from .figure_style import (
-    _BLACK,
-    _BLUE,
-    _GREEN,
-    _ORANGE,
-    _RED,
-    _SKY,
+    BLACK,
+    BLUE,
     FORMATS,
+    GREEN,
+    ORANGE,
+    RED,
+    SKY,
     STYLES,
     check_path,
     light_grid,
@@ -52,9 +52,9 @@ __all__ = [
 
 
 _ECDF_POINTS = 2000  # enough for any eye; a million steps would make an SVG of 100 MB
-_ROUNDS = 3000  # rounds that are drawn one by one; more are put together
-_BINS = 800  # so many pieces of time are drawn then
-_GANTT = 60  # requests that a Gantt chart can show
+_MOST_ROUNDS = 3000  # rounds that are drawn one by one; more are put together
+_PIECES_OF_TIME = 800  # so many pieces of time are drawn then
+_MOST_IN_GANTT = 60  # requests that a Gantt chart can show
 
 
 def comparison(compared: Comparison) -> Figure:
@@ -89,7 +89,7 @@ def timeline(result: Result) -> Figure:
         raise InputError(f"expected a llmsched.Result, not {type(result).__name__}")
     if result.timeline is None:
         raise InputError('the run has no timeline: simulate(..., record=("timeline", "tokens")) keeps one')
-    chart = result.tokens is not None and 0 < len(result) <= _GANTT
+    chart = result.tokens is not None and 0 < len(result) <= _MOST_IN_GANTT
     heights = {"memory": 2.2, "batch": 1.3, "waiting": 1.3}
     heights |= {"evictions": 1.0} if result.total_evictions else {}
     heights |= {"gantt": 0.4 + 0.16 * len(result)} if chart else {}
@@ -98,18 +98,18 @@ def timeline(result: Result) -> Figure:
     panels: dict[str, Axes] = dict(zip(heights, rows[:, 0], strict=True))
     rounds = _rounds(result)
     for name, colour, label in (
-        ("memory", _BLUE, "KV cache (%)"),
-        ("batch", _GREEN, "running"),
-        ("waiting", _ORANGE, "waiting"),
+        ("memory", BLUE, "KV cache (%)"),
+        ("batch", GREEN, "running"),
+        ("waiting", ORANGE, "waiting"),
     ):
-        _level(panels[name], rounds, name, colour, 100 / result.memory if name == "memory" else 1.0)
+        _step_line(panels[name], rounds, name, colour, 100 / result.memory if name == "memory" else 1.0)
         panels[name].set_ylabel(label)
         panels[name].set_ylim(0, max(1.0, panels[name].get_ylim()[1]))
     panels["memory"].set_ylim(0, 104)
-    panels["memory"].axhline(100, color=_BLACK, linewidth=0.8, linestyle=":")
+    panels["memory"].axhline(100, color=BLACK, linewidth=0.8, linestyle=":")
     if "evictions" in panels:
         gone = rounds["evictions"] > 0
-        panels["evictions"].vlines(rounds["begin"][gone], 0, rounds["evictions"][gone], color=_RED, linewidth=1.2)
+        panels["evictions"].vlines(rounds["begin"][gone], 0, rounds["evictions"][gone], color=RED, linewidth=1.2)
         panels["evictions"].set_ylabel("evictions")
         panels["evictions"].set_ylim(0, max(1.0, panels["evictions"].get_ylim()[1]))
     if chart:
@@ -154,12 +154,12 @@ def tradeoff(
         up = [float(service.metrics(result).percentile(metric, q)) for result in line]
         colour, dash = styles[label]
         axes.plot(across, up, color=colour, linestyle=dash, linewidth=1.4, marker="o", markersize=5, label=label)
-        differs, texts = _told_apart(line)
+        differs, texts = _what_differs(line)
         what = differs or what
         marks += [(x, y, text, colour) for x, y, text in zip(across, up, texts, strict=True)]
-    _label(axes, marks)
+    _write_labels(axes, marks)
     axes.set_xlabel("joules per output token")
-    axes.set_ylabel(f"p{q:g} {metric} ({'ratio' if metric == 'slowdown' else 'seconds'})")
+    axes.set_ylabel(f"p{q:g} {metric} ({service.METRICS[metric].unit_in(clocked=True)})")
     axes.margins(0.1)
     light_grid(axes)
     if runs:
@@ -170,7 +170,7 @@ def tradeoff(
     return figure
 
 
-def _label(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
+def _write_labels(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
     """Write a text beside each point (x, y, text, colour), but no text twice in nearly the same place."""
     spans = [max(column) - min(column) or 1.0 for column in list(zip(*marks, strict=True))[:2]]
     written: list[tuple[float, float, str]] = []
@@ -184,7 +184,7 @@ def _label(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
             written.append((x, y, text))
 
 
-def _told_apart(line: Sequence[Result]) -> tuple[str, list[str]]:
+def _what_differs(line: Sequence[Result]) -> tuple[str, list[str]]:
     """What differs along a line of runs, a limit of the batch or else the memory, and its values; else nothing."""
     limits = (("max_batch", "cap on the batch"), ("prefill_budget", "prefill budget"), ("memory", "tokens of cache"))
     for name, words in limits:
@@ -200,11 +200,15 @@ def _rounds(result: Result) -> dict[str, np.ndarray[Any, Any]]:
     rows = result.timeline.expand()
     rounds = {"begin": rows["time"], "end": rows["time"] + rows["duration"]}
     rounds |= {name: rows[name] for name in ("memory", "batch", "waiting", "evictions")}
-    if len(rows["time"]) <= _ROUNDS:
+    if len(rows["time"]) <= _MOST_ROUNDS:
         return rounds
-    edges = np.linspace(0, result.makespan, _BINS + 1)
-    place = np.clip(np.searchsorted(edges, rounds["begin"], side="right") - 1, 0, _BINS - 1)
-    binned = {"begin": edges[:-1], "end": edges[1:], "evictions": np.bincount(place, rounds["evictions"], _BINS)}
+    edges = np.linspace(0, result.makespan, _PIECES_OF_TIME + 1)
+    place = np.clip(np.searchsorted(edges, rounds["begin"], side="right") - 1, 0, _PIECES_OF_TIME - 1)
+    binned = {
+        "begin": edges[:-1],
+        "end": edges[1:],
+        "evictions": np.bincount(place, rounds["evictions"], _PIECES_OF_TIME),
+    }
     for name in ("memory", "batch", "waiting"):
         # The integral over time, which grows during rounds alone, and its differences between the edges.
         spent = np.repeat(np.cumsum(rounds[name] * rows["duration"]), 2)
@@ -218,7 +222,7 @@ def _rounds(result: Result) -> dict[str, np.ndarray[Any, Any]]:
     return binned
 
 
-def _level(axes: Axes, rounds: Mapping[str, np.ndarray[Any, Any]], name: str, colour: str, scale: float) -> None:
+def _step_line(axes: Axes, rounds: Mapping[str, np.ndarray[Any, Any]], name: str, colour: str, scale: float) -> None:
     begin, end = rounds["begin"], rounds["end"]
     if not len(begin):
         return
@@ -245,9 +249,9 @@ def _gantt(axes: Axes, result: Result) -> None:
     lost = ~log.completes & (result.policy.resume == "restart")
     stopped = ~log.completes & ~lost
     for mask, colour, label in (
-        (log.completes, _GREEN, "running, completes"),
-        (stopped, _SKY, "running, evicted, tokens kept"),
-        (lost, _RED, "running, evicted, tokens lost"),
+        (log.completes, GREEN, "running, completes"),
+        (stopped, SKY, "running, evicted, tokens kept"),
+        (lost, RED, "running, evicted, tokens lost"),
     ):
         if mask.any():
             begin, wide = log.begin[mask], log.end[mask] - log.begin[mask]
@@ -267,7 +271,7 @@ def _bars(
     places = range(len(rows))
     axes.barh(places, latency, color=[styles[row.policy][0] for row in rows], height=0.7)
     for place, row, value in zip(places, rows, latency, strict=True):
-        axes.text(value, place, f" {_beside(row)}", va="center", fontsize=9)
+        axes.text(value, place, f" {_text_beside_bar(row)}", va="center", fontsize=9)
     axes.margins(x=0.14)
     axes.set_xlim(left=0)
     axes.set_xlabel(f"mean latency ({_unit(rows)})")
@@ -283,7 +287,7 @@ def _unit(rows: Sequence[ComparisonRow]) -> str:
     return "seconds" if any(row.result is not None and row.result.clock is not None for row in rows) else "rounds"
 
 
-def _beside(row: ComparisonRow) -> str:
+def _text_beside_bar(row: ComparisonRow) -> str:
     if row.result is None:
         return "does not finish" if isinstance(row.error, NotFinishedError) else "cannot run"
     return "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"

@@ -23,19 +23,12 @@ from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 from .attempts import Attempts, attempts
+from .catalogue import PER_REQUEST, STATISTICS, RequestTimes, values_from
 
 __all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "limits", "metrics", "parse_slo"]
 
-#: What is measured of every request, by name: what it is. An SLO sets upper limits to any of them.
-METRICS: Mapping[str, str] = {
-    "ttft": "time to first token: from arrival to the end of the round that generated it",
-    "tpot": "time per output token: mean time between new tokens; NaN for outputs of one token",
-    "gap": "the longest time between two new tokens, which preemption stretches; NaN for outputs of one token",
-    "e2e": "end-to-end latency: from arrival to completion",
-    "queueing": "time from arrival to the first admission",
-    "wait": "the longest uninterrupted wait for a place in the batch: before the first admission, or after an eviction",
-    "slowdown": "end-to-end latency over what it would be if the request were alone",
-}
+#: What is measured of every request, by name (`llmsched.metrics.catalogue`). An SLO sets upper limits to any of them.
+METRICS = PER_REQUEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +64,16 @@ class Overload:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Service(Columns):
-    """Service metrics of a run. Arrays have one value per request, in the workload's order; see `METRICS`.
+    """Service metrics of a run. Arrays have one value per request, in the workload's order.
+
+    Each metric of `METRICS` is an attribute too, an array (float64): ``service.ttft``, ``service.tpot``.
 
     Attributes
     ----------
-    ttft, tpot, gap, e2e, queueing, wait, slowdown
-        See `METRICS`. All are times but `slowdown`, a ratio (about 1 at the least).
+    times
+        What the metrics are computed from.
+    per_request
+        Metric -> array, for each of `METRICS`: times but for `slowdown`, a ratio (about 1 at the least).
     counted
         Whether the request arrived within the window: others are in no aggregate.
     met
@@ -102,13 +99,8 @@ class Service(Columns):
         Of times: "s", or "rounds" without a clock.
     """
 
-    ttft: FloatArray
-    tpot: FloatArray
-    gap: FloatArray
-    e2e: FloatArray
-    queueing: FloatArray
-    wait: FloatArray
-    slowdown: FloatArray
+    times: RequestTimes
+    per_request: Mapping[str, FloatArray]
     counted: npt.NDArray[np.bool_]
     met: npt.NDArray[np.bool_]
     slo: Mapping[str, float]
@@ -124,7 +116,12 @@ class Service(Columns):
     unit: str
 
     def __len__(self) -> int:
-        return len(self.ttft)
+        return len(self.times.arrival)
+
+    def __getattr__(self, name: str) -> FloatArray:
+        if name in METRICS:
+            return self.per_request[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return (
@@ -138,19 +135,45 @@ class Service(Columns):
 
         Raises InputError for an unknown metric, suggesting the nearest, or unless 0 <= q <= 100.
         """
-        if metric not in METRICS:
-            raise InputError(f"there is no metric {metric!r}; {nearest(str(metric), METRICS)}")
+        values = self._known(metric)
         wanted = np.asarray(q, dtype=np.float64)
         if not ((wanted >= 0) & (wanted <= 100)).all():
             raise InputError(f"percentile {q!r} is out of range, expected 0 to 100")
-        values = getattr(self, metric)[self.counted]
-        values = values[~np.isnan(values)]
         return np.percentile(values, wanted) if len(values) else np.full(wanted.shape, np.nan)[()]
+
+    def statistic(self, metric: str, which: str) -> float:
+        """One of `STATISTICS` of a metric over the counted requests, without NaN; NaN if there is none.
+
+        Raises InputError for an unknown metric or statistic, suggesting the nearest.
+        """
+        if which not in STATISTICS:
+            raise InputError(f"there is no statistic {which!r}; {nearest(str(which), STATISTICS)}")
+        values = self._known(metric)
+        if which == "mean":
+            return float(values.mean()) if len(values) else math.nan
+        return float(self.percentile(metric, 100 if which == "max" else float(which.removeprefix("p"))))
+
+    def _known(self, metric: str) -> FloatArray:
+        """The values of a metric of the counted requests that are not NaN."""
+        if metric not in METRICS:
+            raise InputError(f"there is no metric {metric!r}; {nearest(str(metric), METRICS)}")
+        values = self.per_request[metric][self.counted]
+        return values[~np.isnan(values)]
 
     @property
     def longest_wait(self) -> float:
         """The longest wait of any counted request for a place in the batch: how far starvation goes."""
         return float(self.percentile("wait", 100))
+
+    @property
+    def above_capacity(self) -> bool:
+        """Whether there are signs that more arrives than can be served: see `overload`."""
+        return self.overload is not None
+
+    @property
+    def stable_rate(self) -> float:
+        """Requests per unit of time that could be served for ever, about; NaN below capacity: see `Overload`."""
+        return self.overload.stable_rate if self.overload else math.nan
 
     def summary(self) -> dict[str, Any]:
         """All aggregates as a plain dict, ready for JSON or a dataframe row.
@@ -158,20 +181,11 @@ class Service(Columns):
         For each of `METRICS` the mean, p50, p90, p99 and max over the counted requests (ttft_mean, ttft_p50, ...).
         """
         values: dict[str, Any] = {"counted": int(self.counted.sum()), "unit": self.unit}
-        for name in METRICS:
-            column = getattr(self, name)[self.counted]
-            column = column[~np.isnan(column)]
-            values[f"{name}_mean"] = float(column.mean()) if len(column) else math.nan
-            spread = self.percentile(name, [50, 90, 99, 100])
-            values |= {f"{name}_{at}": float(v) for at, v in zip(("p50", "p90", "p99", "max"), spread, strict=True)}
-        scalars = ("goodput", "goodput_rate", "requests_rate", "tokens_rate", "busy", "cache_use", "jain")
-        values |= {name: getattr(self, name) for name in (*scalars, "longest_wait")}
-        values |= {"above_capacity": self.overload is not None}
-        return values | {"stable_rate": self.overload.stable_rate if self.overload else math.nan}
+        return values | values_from("service", self)
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: the metrics, whether it is counted, and whether it kept the SLO."""
-        return {name: getattr(self, name) for name in (*METRICS, "counted", "met")}
+        return {**self.per_request, "counted": self.counted, "met": self.met}
 
 
 def metrics(
@@ -185,7 +199,7 @@ def metrics(
         The run.
     slo
         Targets: metric -> the most it may be, e.g. ``{"ttft": 1.0, "tpot": 0.1}``; see `METRICS`. A request that
-        generates one token has no tpot and no gap, and keeps any target on them.
+        generates one token has no tpot and no max_itl, and keeps any target on them.
     warmup, drain
         Time cut off at the begin (from the first arrival) and before the end (the last completion). Requests are
         counted if they arrive in between, wherever they complete; rates and shares are of that window alone.
@@ -200,34 +214,34 @@ def metrics(
     targets = limits(slo)
     window = _window(result, warmup, drain)
     arrival, output = result.workload.arrival, result.workload.output
-    first_token, gap = _token_times(log, len(result))
-    longer = output > 1
-    tpot = np.full(len(result), np.nan)
-    np.divide(result.completion - first_token, output - 1, out=tpot, where=longer)
-    columns: dict[str, Any] = {
-        "ttft": first_token - arrival,
-        "tpot": tpot,
-        "gap": gap,
-        "e2e": result.latency,
-        "queueing": result.start - arrival,
-        "wait": _longest_waits(log, result.start - arrival),
-        "slowdown": result.latency / _alone(result),
-    }
+    first_token, longest_itl = _token_times(log, len(result))
+    times = RequestTimes(
+        arrival=arrival,
+        start=result.start,
+        completion=result.completion,
+        first_token=first_token,
+        longest_itl=longest_itl,
+        longest_wait=_longest_waits(log, result.start - arrival),
+        alone=_alone(result),
+        output=output,
+    )
+    per_request = {name: metric.value(times) for name, metric in METRICS.items()}
     met = np.ones(len(result), bool)
     for name, limit in targets.items():
-        met &= ~(columns[name] > limit)
+        met &= ~(per_request[name] > limit)
     counted = (arrival >= window[0]) & (arrival <= window[1])
     share, good = _goodput(met, counted), int((met & counted).sum())
     rates: dict[str, Any] = _rates(result, log, window)
     return Service(
-        **columns,
+        times=times,
+        per_request=per_request,
         counted=counted,
         met=met,
         slo=targets,
         window=window,
         goodput=share,
         goodput_rate=_per(good, window),
-        jain=_jain(columns["slowdown"][counted]),
+        jain=_jain(per_request["slowdown"][counted]),
         overload=_overload(result, log),
         unit="rounds" if result.clock is None else "s",
         **rates,
@@ -279,7 +293,7 @@ def _window(result: Result, warmup: float, drain: float) -> tuple[float, float]:
 
 def _token_times(log: Attempts, n: int) -> tuple[FloatArray, FloatArray]:
     """When each request's first token was there, and the longest time between two new ones (NaN for one token)."""
-    first_token, gap = np.full(n, np.nan), np.full(n, np.nan)
+    first_token, longest_itl = np.full(n, np.nan), np.full(n, np.nan)
     new = log.first_new <= log.last_round  # attempts that showed the user something
     request, first, last = log.request[new], log.first_new[new], log.last_round[new]
     longest = np.full(len(request), -np.inf)
@@ -295,8 +309,8 @@ def _token_times(log: Attempts, n: int) -> tuple[FloatArray, FloatArray]:
         heads = np.flatnonzero(~again)
         first_token[request[heads]] = log.round_end[first[heads]]
         most = np.maximum.reduceat(longest, heads)
-        gap[request[heads]] = np.where(np.isinf(most), np.nan, most)
-    return first_token, gap
+        longest_itl[request[heads]] = np.where(np.isinf(most), np.nan, most)
+    return first_token, longest_itl
 
 
 def _range_max(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
@@ -321,7 +335,7 @@ def _range_max(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
 def _longest_waits(log: Attempts, queueing: FloatArray) -> FloatArray:
     """The longest of the wait for the first admission and the waits between attempts."""
     waits = queueing.copy()
-    later = np.flatnonzero(~log.opens)
+    later = np.flatnonzero(~log.is_first)
     np.maximum.at(waits, log.request[later], log.begin[later] - log.end[later - 1])
     return waits
 

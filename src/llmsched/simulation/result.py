@@ -109,8 +109,7 @@ class Result(Latencies):
     @property
     def wasted_share(self) -> float:
         """Share of all generated tokens that was lost, from 0 to 1."""
-        generated = int(self.workload.output.sum()) + self.wasted_tokens
-        return self.wasted_tokens / generated if generated else 0.0
+        return float(wasted_share(self.wasted_tokens, int(self.workload.output.sum())))
 
     @property
     def peak_share(self) -> float:
@@ -152,3 +151,11 @@ class Result(Latencies):
         """One row per request: the workload's columns, then start, completion, latency and evictions."""
         happened = {name: getattr(self, name) for name in ("start", "completion", "latency", "evictions")}
         return {**self.workload.columns(), **happened}
+
+
+def wasted_share(wasted_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike) -> FloatArray:
+    """Share of all generated tokens that was lost, from 0 to 1; 0 where none was generated. Numbers or arrays."""
+    wasted = np.asarray(wasted_tokens, np.float64)
+    generated = wasted + np.asarray(output_tokens)
+    share: FloatArray = np.divide(wasted, generated, out=np.zeros_like(generated), where=generated > 0)
+    return share

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy
 
 if TYPE_CHECKING:
-    from .file_entries import CellsEntry, IntervalsEntry, PolicyEntry, PrecisionEntry, ServiceEntry, WorkloadEntry
+    from .file_entries import (
+        CellsEntry,
+        IntervalsEntry,
+        PolicyEntry,
+        PowerEntry,
+        PrecisionEntry,
+        ServiceEntry,
+        WorkloadEntry,
+    )
     from .plan import Cell, Plan
     from .runner import Status
     from .store import failures, results
@@ -24,6 +32,7 @@ __all__ = [
     "IntervalsEntry",
     "Plan",
     "PolicyEntry",
+    "PowerEntry",
     "PrecisionEntry",
     "ServiceEntry",
     "Status",

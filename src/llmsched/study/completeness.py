@@ -1,4 +1,4 @@
-"""How much of a study there is, told by its directory alone."""
+"""Whether a study is complete: what its directory holds of the simulations that it asks for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from . import statistics, summary
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["check_any", "unfinished", "wanted"]
+__all__ = ["check_has_results", "simulations_wanted", "what_is_missing"]
 
 
-def check_any(results: pyarrow.Table, failures: pyarrow.Table, directory: object) -> None:
+def check_has_results(results: pyarrow.Table, failures: pyarrow.Table, directory: object) -> None:
     """Raise StudyError if there is no result to show, which says why."""
     if len(results):
         return
@@ -30,15 +30,15 @@ def check_any(results: pyarrow.Table, failures: pyarrow.Table, directory: object
     )
 
 
-def unfinished(described: Mapping[str, Any], results: pyarrow.Table, failures: pyarrow.Table) -> str:
+def what_is_missing(described: Mapping[str, Any], results: pyarrow.Table, failures: pyarrow.Table) -> str:
     """A sentence that says how much is missing of what was asked for; nothing if nothing is."""
-    done, asked = len(results) + len(failures), wanted(described, results, failures)
+    done, asked = len(results) + len(failures), simulations_wanted(described, results, failures)
     if done >= asked:
         return ""
     return f"{done:,} of {asked:,} simulations: the study is not finished; run it again to go on"
 
 
-def wanted(described: Mapping[str, Any], results: pyarrow.Table, failures: pyarrow.Table) -> int:
+def simulations_wanted(described: Mapping[str, Any], results: pyarrow.Table, failures: pyarrow.Table) -> int:
     """Simulations that the study asks for. With a precision, as many as are known to be needed so far."""
     cells, replications = [tuple(cell) for cell in described["cells"]], described["replications"]
     if not isinstance(replications, Mapping):
@@ -51,11 +51,11 @@ def wanted(described: Mapping[str, Any], results: pyarrow.Table, failures: pyarr
     columns = [failures[name].to_pylist() for name in (*found.factors, "replication")]
     for *key, replication in zip(*columns, strict=True):
         failed[tuple(key)].append(replication)
-    return sum(_needed(found, place.get(cell), np.array(failed[cell], np.int64), rule) for cell in cells)
+    return sum(_replications_wanted(found, place.get(cell), np.array(failed[cell], np.int64), rule) for cell in cells)
 
 
-def _needed(cells: summary.Cells, cell: int | None, failed: Any, rule: statistics.Precision) -> int:
-    """Replications of one cell, asked for in the steps in which a run asks for them: see `Ledger.look`."""
+def _replications_wanted(cells: summary.Cells, cell: int | None, failed: Any, rule: statistics.Precision) -> int:
+    """Replications of one cell, asked for in the steps in which a run asks for them: see `WorkList.ask_for_more`."""
     if cell is None:
         there, known, values = failed, np.empty(0, np.int64), np.empty(0)
     else:

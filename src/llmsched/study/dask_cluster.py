@@ -1,4 +1,4 @@
-"""A Dask cluster does the work of a study (extra `cluster`): tasks to any number of machines, traces shipped once."""
+"""A Dask cluster does the work of a study (extra `cluster`): work units go to any number of machines, traces once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .._version import version
 from ..errors import MissingExtraError, StudyError
 from .executors import Future
 from .plan import Plan, Trace, fingerprint
-from .worker import Done, Task, work
+from .worker import UnitResults, WorkUnit, simulate_unit
 
 #: Seconds to wait for the scheduler, and then for its first worker.
 PATIENCE = 15.0
@@ -21,11 +21,11 @@ PATIENCE = 15.0
 _NEWS = 2.0
 
 
-class Cluster:
+class DaskWorkers:
     """The workers of a Dask scheduler.
 
     Raises StudyError if it does not answer or has no worker within `PATIENCE` seconds, or if a worker has another
-    version of llmsched. A worker that dies is Dask's affair: another one does its tasks.
+    version of llmsched. A worker that dies is Dask's affair: another one does its work units.
     """
 
     def __init__(self, plan: Plan, address: str, patience: float | None = None) -> None:
@@ -68,7 +68,7 @@ class Cluster:
         return self._client.submit(_unpacked, pickle.dumps(self.plan.read[name]), key=key)
 
     @property
-    def workers(self) -> int:
+    def count(self) -> int:
         """Threads of all workers, as of a moment ago."""
         now = time.monotonic()
         if now - self._asked > _NEWS:
@@ -77,21 +77,21 @@ class Cluster:
                 self._threads = sum(self._client.nthreads().values())
         return max(self._threads, 1)
 
-    def submit(self, task: Task) -> Future:
-        """Have a task done. Task and trace travel to the worker; the trace does so once."""
-        trace = self._traces.get(list(self.plan.workloads)[task.workload])
-        future: Future = self._client.submit(_on_worker, task, trace, pure=False)
+    def submit(self, unit: WorkUnit) -> Future:
+        """Have a work unit done. Unit and trace travel to the worker; the trace does so once."""
+        trace = self._traces.get(list(self.plan.workloads)[unit.workload])
+        future: Future = self._client.submit(_on_worker, unit, trace, pure=False)
         return future
 
-    def fatal(self, task: Task, error: BaseException) -> bool:
-        """Whether several workers died of this task (Dask then gives up). Raises StudyError if it was the scheduler."""
+    def died_of(self, unit: WorkUnit, error: BaseException) -> bool:
+        """Whether several workers died of this unit (Dask then gives up). Raises StudyError if it was the scheduler."""
         from distributed.scheduler import KilledWorker
 
         if isinstance(error, (CancelledError, asyncio.CancelledError)):
             raise self._gone() from None
         return isinstance(error, KilledWorker)
 
-    def check(self) -> None:
+    def check_alive(self) -> None:
         """Raise StudyError if the scheduler is gone."""
         if self._client.status not in ("running", "newly-created"):
             raise self._gone()
@@ -137,9 +137,9 @@ def _unpacked(trace: bytes) -> Trace:
     return read
 
 
-def _on_worker(task: Task, trace: Trace | None) -> Done | None:
-    if task.version != version:  # a worker that came later
+def _on_worker(unit: WorkUnit, trace: Trace | None) -> UnitResults | None:
+    if unit.version != version:  # a worker that came later
         from distributed import get_worker
 
-        raise StudyError(f"worker {get_worker().address} has llmsched {version}, the study is run by {task.version}")
-    return work(task, trace)
+        raise StudyError(f"worker {get_worker().address} has llmsched {version}, the study is run by {unit.version}")
+    return simulate_unit(unit, trace)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..errors import InputError, MissingExtraError, nearest
 from ..workloads.argument_checks import decimal_fraction, whole
-from . import metrics
 
 try:
     from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -19,7 +18,7 @@ try:
 except ImportError:
     raise MissingExtraError("pydantic", "study", "a study") from None
 
-from ..metrics import service
+from ..metrics import catalogue, energy, service
 from ..policy import CHOICES, Policy, named, policies
 from ..predict import intervals as rules
 from ..simulation import clock as clocks
@@ -78,7 +77,13 @@ def _no_text_alone(value: Any) -> Any:
 
 
 LIST = BeforeValidator(_no_text_alone)
-METRIC = BeforeValidator(metrics.check)
+
+
+def _metric(name: Any) -> str:
+    return catalogue.find(str(name)).name
+
+
+METRIC = BeforeValidator(_metric)
 
 
 def _generator(text: Any) -> str | None:
@@ -316,6 +321,42 @@ class ServiceEntry:
     @classmethod
     def _targets(cls, value: dict[str, Any]) -> dict[str, Any]:
         return service.limits(value)
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class PowerEntry:
+    """The table `power`: the watts that the machine draws, which metrics of energy need; they need a clock as well.
+
+    A text alone is a named power model: ``power = "example-2xa100"``.
+    """
+
+    model: Annotated[str | None, word_of("power model", energy.powers)] = None
+    """A named power model, instead of the watts below."""
+    idle: Annotated[float | None, amount_of("idle", 0, open_=False)] = None
+    """Watts while nothing runs."""
+    busy: Annotated[float | None, amount_of("busy", 0, open_=False)] = None
+    """Watts of a round before what it holds; by default as much as `idle`."""
+    per_request: Annotated[float, amount_of("per_request", 0, open_=False)] = 0.0
+    """Watts for each running request."""
+    per_token: Annotated[float, amount_of("per_token", 0, open_=False)] = 0.0
+    """Watts for each token processed in the round."""
+    limit: Annotated[float | None, amount_of("limit", 0)] = None
+    """The most that it can draw; by default there is no limit."""
+
+    def __post_init__(self) -> None:
+        watts = [f.name for f in dataclasses.fields(self) if f.name != "model" and getattr(self, f.name) != f.default]
+        if self.model is not None and watts:
+            raise InputError(f"give either a named model or watts ({', '.join(watts)}), not both")
+        if self.model is None and self.idle is None:
+            raise InputError(f"give a named model ({', '.join(energy.powers)}) or at least the watts when idle")
+        self.power()
+
+    def power(self) -> energy.Power:
+        """The power model that this describes. Raises InputError if the watts make none."""
+        if self.model is not None:
+            return energy.powers[self.model]
+        limit = math.inf if self.limit is None else self.limit
+        return energy.Power(self.idle or 0.0, self.per_request, self.per_token, self.busy, limit)
 
 
 def _default_name(entry: Any, name: str) -> None:

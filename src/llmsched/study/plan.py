@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError, StudyError, nearest
+from ..metrics.energy import Power
 from ..policy import Policy
 from ..predict import intervals
 from ..predict.intervals import IntervalRule
@@ -57,6 +58,8 @@ class Plan:
         max_batch, block, prefill_budget and max_rounds, as for `llmsched.simulate`.
     service
         slo, warmup and drain, as for `llmsched.service.metrics`.
+    power
+        The power model, if the study has one.
     traces
         Name of a workload -> name of what it is in its `Trace` -> SHA-256.
     read
@@ -73,6 +76,7 @@ class Plan:
     metrics: tuple[str, ...]
     options: Mapping[str, Any]
     service: Mapping[str, Any]
+    power: Power | None
     traces: Mapping[str, Mapping[str, str]]
     read: Mapping[str, Trace] = dataclasses.field(repr=False, compare=False)
 
@@ -98,6 +102,7 @@ class Plan:
             "metrics": list(self.metrics),
             **self.options,
             "service": dict(self.service),
+            "power": None if self.power is None else self.power.fields(),
             "workloads": {
                 name: {**dataclasses.asdict(entry), "format": None, "trace": self.traces.get(name, {}).get("")}
                 for name, entry in self.workloads.items()
@@ -161,6 +166,7 @@ def make(study: StudyFile, folder: Path) -> Plan:
         metrics=study.metrics,
         options={key: getattr(study, key) for key in ("max_batch", "block", "prefill_budget", "max_rounds")},
         service=dataclasses.asdict(study.service),
+        power=None if study.power is None else study.power.power(),
         traces={name: {of: _digest(workload) for of, workload in trace.items()} for name, trace in read.items()},
         read=read,
     )

@@ -45,9 +45,9 @@ def read(directory: str | os.PathLike[str], *, metric: str | None = None, agains
 
     folder = Path(directory)
     described, table, failures = store.describe(folder), store.results(folder), store.failures(folder)
-    completeness.check_any(table, failures, folder)
+    completeness.check_has_results(table, failures, folder)
     text = (folder / "study.toml").read_text(encoding="utf-8")
-    missing = completeness.unfinished(described, table, failures)
+    missing = completeness.what_is_missing(described, table, failures)
     return Contents.of(
         table, described, text, metric=metric, against=against, failures=failures.num_rows, unfinished=missing
     )
@@ -155,9 +155,9 @@ def _data(contents: Contents) -> dict[str, Any]:
             {
                 "name": metric.name,
                 "label": metric.label,
-                "unit": metric.unit,
-                "share": metric.share,
-                "largest": metric.largest,
+                "unit": "" if metric.is_share else metric.unit_in(contents.clocked),
+                "share": metric.is_share,
+                "moreIsBetter": not metric.less_is_better,
                 "values": {key: _numbers(column) for key, column in contents.values[metric.name].items()},
             }
             for metric in contents.metrics

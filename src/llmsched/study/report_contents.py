@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, nearest
+from ..metrics import catalogue
+from ..metrics.catalogue import Metric
 from ..policy import Policy, policies
 from . import statistics, summary
 from .statistics import FloatArray, Precision
@@ -18,38 +19,10 @@ from .statistics import FloatArray, Precision
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Contents", "Metric"]
+__all__ = ["Contents"]
 
-#: Metrics of which more is better.
-_LARGEST = frozenset({"goodput", "goodput_rate", "requests_rate", "tokens_rate", "busy", "cache_use", "jain"})
-_SHARES = frozenset({"wasted_share", "peak_share", "goodput", "busy", "cache_use"})
-_UNITS = {
-    "evictions": "per simulation",
-    "evicted_requests": "per simulation",
-    "wasted_tokens": "tokens per simulation",
-    "peak_memory": "tokens",
-}
-_UNITLESS = frozenset({"evictions_per_request", "jain", "above_capacity", "gap"})
-_RATES = frozenset({"goodput_rate", "requests_rate", "tokens_rate", "stable_rate"})
 _SCALES = {"rate": "arrival rate", "cv": "burstiness (cv of the gaps)", "speed": "speed of the trace"}
 _VERDICTS = ("best", "among the best", "worse", "no data")
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """A metric and its looks: `share` if it is from 0 to 1 and shown in per cent, `largest` if more is better."""
-
-    name: str
-    unit: str
-    share: bool
-    largest: bool
-
-    @property
-    def label(self) -> str:
-        """Its name for people."""
-        text = self.name.replace("_", " ")
-        text = re.sub(r"^(ttft|tpot|e2e)\b", lambda found: found[0].upper(), text)
-        return re.sub(r"^(p\d[\d.]*) (.*)$", r"\2 \1", text)  # "latency p99"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +33,8 @@ class Contents:
     order; `cells` has a tuple of levels per cell. `values` has for each metric columns over the cells: ``n``, ``mean``,
     ``low``, ``high``, ``p10``, ``p50``, ``p90``, the paired ``difference`` and ``ratio`` to the policy `against` with
     their limits (NaN for itself), ``regret`` with its limits, and ``verdict`` (an index of `Contents.verdicts`, -1 for
-    policies that know the truth: these are no candidates). `unfinished` says what is missing of the study, if it is.
+    policies that know the truth: these are no candidates). `clocked` says
+    whether times are in seconds, `unfinished` what is missing of the study, if it is.
     """
 
     described: Mapping[str, Any]
@@ -68,6 +42,7 @@ class Contents:
     factors: Mapping[str, Sequence[Any]]
     cells: Sequence[tuple[Any, ...]]
     metrics: Sequence[Metric]
+    clocked: bool
     metric: str
     against: str
     clairvoyant: frozenset[str]
@@ -100,7 +75,7 @@ class Contents:
         """
         if not len(results):
             raise InputError("the study has no results yet: run it first")
-        cells = summary.Cells.of(_with_eviction_rate(results))
+        cells = summary.Cells.of(results)
         cells = dataclasses.replace(cells, metrics=_constant_left_out(cells))
         rule = _precision(described)
         confidence = 0.95 if rule is None else next(iter(rule.values())).confidence
@@ -116,7 +91,7 @@ class Contents:
         order = sorted(range(len(cells)), key=lambda k: _place(cells.keys[k], factors))
         clairvoyant = frozenset(name for name in known if _knows_the_truth(name, described))
         timed = any((described.get("definitions") or {}).get("clocks", {}).values()) or "clock" in factors
-        metrics = [_metric(name, "seconds" if timed else "rounds") for name in cells.metrics]
+        metrics = [catalogue.find(name) for name in cells.metrics]
         values = {
             m.name: {k: v[order] for k, v in _columns(cells, m, baseline, clairvoyant, confidence, rule).items()}
             for m in metrics
@@ -127,6 +102,7 @@ class Contents:
             factors=factors,
             cells=[cells.keys[k] for k in order],
             metrics=metrics,
+            clocked=timed,
             metric=first,
             against=baseline,
             clairvoyant=clairvoyant,
@@ -146,7 +122,7 @@ class Contents:
         """Whether there is a metric of this name."""
         return metric in self.values
 
-    def about(self, metric: str) -> Metric:
+    def metric_named(self, metric: str) -> Metric:
         """The metric of this name."""
         return next(m for m in self.metrics if m.name == metric)
 
@@ -212,7 +188,7 @@ def _columns(
             tails[cell] = np.quantile(x, (0.1, 0.5, 0.9))
     columns |= dict(zip(("p10", "p50", "p90"), tails.T, strict=True))
     paired = summary.compared(cells, against, [name], confidence=confidence)
-    best = summary.best(cells, name, largest=metric.largest, leave_out=clairvoyant, confidence=confidence)
+    best = summary.best(cells, name, largest=not metric.less_is_better, leave_out=clairvoyant, confidence=confidence)
     for table, wanted in (
         (paired, ("difference", "difference_low", "difference_high", "ratio", "ratio_low", "ratio_high")),
         (best, ("regret", "regret_low", "regret_high")),
@@ -230,19 +206,6 @@ def _positions(cells: summary.Cells, table: pyarrow.Table) -> list[int]:
     """Which cell each row of a table of `summary` is about."""
     place = {key: k for k, key in enumerate(cells.keys)}
     return [place[key] for key in zip(*(table[factor].to_pylist() for factor in cells.factors), strict=True)]
-
-
-def _with_eviction_rate(results: pyarrow.Table) -> pyarrow.Table:
-    """The results with evictions per request; how many requests there were is a total over a mean."""
-    needed = {"evictions", "mean_latency", "total_latency"}
-    if not needed <= set(results.column_names) or "evictions_per_request" in results.column_names:
-        return results
-    evictions, mean, total = (np.asarray(results[name].to_numpy(), np.float64) for name in sorted(needed))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = evictions / np.rint(total / mean)
-    import pyarrow
-
-    return results.append_column("evictions_per_request", pyarrow.array(rate))
 
 
 def _constant_left_out(cells: summary.Cells) -> tuple[str, ...]:
@@ -281,12 +244,3 @@ def _knows_the_truth(name: str, described: Mapping[str, Any]) -> bool:
     fields = ((described.get("definitions") or {}).get("policies") or {}).get(name)
     policy = Policy(**fields) if fields is not None else policies.get(name)
     return policy is not None and policy.clairvoyant
-
-
-def _metric(name: str, time: str) -> Metric:
-    unit = _UNITS.get(name, "")
-    if name in _RATES:
-        unit = f"per {time.removesuffix('s')}"
-    elif name not in _SHARES | _UNITLESS | _UNITS.keys():
-        unit = "rounds" if name == "rounds" else time
-    return Metric(name, unit, name in _SHARES, name in _LARGEST)

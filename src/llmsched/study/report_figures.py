@@ -16,7 +16,8 @@ import numpy as np
 
 from ..errors import InputError, nearest
 from ..metrics import figure_style
-from .report_contents import Contents, Metric
+from ..metrics.catalogue import Metric
+from .report_contents import Contents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,17 +47,17 @@ def draw(contents: Contents, *, along: str | None = None) -> dict[str, Figure]:
     along = along or contents.along
     if along not in contents.factors:
         raise InputError(f"the study has no factor {along!r}: {nearest(along, contents.factors)}")
-    metric = contents.about(contents.metric)
-    wanted: list[tuple[str, Metric, tuple[str, str, str], str]] = [(metric.name, metric, _MEANS, _title(metric))]
+    metric = contents.metric_named(contents.metric)
+    title = metric.title(contents.clocked)
+    wanted: list[tuple[str, Metric, tuple[str, str, str], str]] = [(metric.name, metric, _MEANS, title)]
     if len(contents.factors["policy"]) > 1:
         against = contents.against
         wanted.append((f"{metric.name}-ratio", metric, _RATIOS, f"{metric.label}: ratio to {against}"))
-        title = f"{_title(metric)}: difference to {against}"
-        wanted.append((f"{metric.name}-differences", metric, _DIFFERENCES, title))
+        wanted.append((f"{metric.name}-differences", metric, _DIFFERENCES, f"{title}: difference to {against}"))
     for name in (contents.memory_use, contents.eviction_rate):
         if name is not None and name != metric.name:
-            other = contents.about(name)
-            wanted.append((name, other, _MEANS, _title(other)))
+            other = contents.metric_named(name)
+            wanted.append((name, other, _MEANS, other.title(contents.clocked)))
     drawn = {}
     for name, of, keys, title in wanted:
         for page, figure in enumerate(_pages(contents, of, keys, title, along), 1):
@@ -80,10 +81,6 @@ def save(
     for file, (figure, _) in zip(files, ((f, e) for f in drawn.values() for e in formats), strict=True):
         figure_style.save(figure, file)
     return files
-
-
-def _title(metric: Metric) -> str:
-    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
 
 
 def _pages(contents: Contents, metric: Metric, keys: tuple[str, str, str], title: str, along: str) -> Iterator[Figure]:
@@ -190,28 +187,28 @@ def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> Non
 
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
-    if metric.share and keys != _RATIOS:
+    if metric.is_share and keys != _RATIOS:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     if keys != _MEANS:
         axes.axhline(1 if keys == _RATIOS else 0, color="#555555", linestyle="--", linewidth=0.9)
-    elif metric.share:
+    elif metric.is_share:
         axes.set_ylim(0, 1.02)
     elif not log and axes.get_ylim()[0] >= 0:
         axes.set_ylim(bottom=0)
 
 
-def _level_ticks(axes: Axes, levels: Sequence[Any], room: float) -> None:
+def _level_ticks(axes: Axes, levels: Sequence[Any], letters: float) -> None:
     """A tick at each level, or at some of many numbers; names lie aslant where there is no room for them."""
     if all(isinstance(level, float) for level in levels):
         if _geometric(sorted(levels)):
             axes.set_xscale("log")
             axes.minorticks_off()
-        step = math.ceil(sum(len(_short(level)) + 2 for level in levels) / room)
+        step = math.ceil(sum(len(_short(level)) + 2 for level in levels) / letters)
         shown = levels[::step]
         axes.set_xticks(shown, [_short(level) for level in shown])
         return
     names = [_spelled("", level).strip() for level in levels]
-    aslant = sum(len(name) + 2 for name in names) > room
+    aslant = sum(len(name) + 2 for name in names) > letters
     axes.set_xticks(range(len(levels)), names, rotation=30 if aslant else 0, ha="right" if aslant else "center")
     axes.grid(visible=False, axis="x")
 

@@ -1,4 +1,4 @@
-"""run(): hands out tasks, writes down what comes back, and asks for more where a precision is to be reached."""
+"""run(): hands out work units, writes results to disk, and asks for more replications until a precision is reached."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .._version import version
 from ..errors import DamagedResultsError, InputError, StudyError
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray, IntArray
-from .executors import Engine, Given, Threads, died
+from .executors import ExecutorWorkers, ThreadWorkers, Workers, executor_broke
 from .plan import Plan, make
 from .store import Directory
 from .study_file import StudyFile
-from .work_list import Ledger
-from .worker import Done, Failure, Task
+from .work_list import WorkList
+from .worker import Failure, UnitResults, WorkUnit
 
-#: What a task should take, in seconds: long against what it costs to hand out, short against a person's patience.
-_TASK = 1.0
-#: Simulations of a task while nothing is known of what they take.
-_PILOT = 32
+#: What a work unit should take, in seconds: long against what it costs to hand out, short against a person's patience.
+_UNIT_SECONDS = 1.0
+#: Simulations of a work unit while nothing is known of what they take.
+_FIRST_UNIT = 32
 #: Rows that are written at once, and how long they may wait for that, in seconds.
-_ROWS, _AGE = 100_000, 2.0
+_ROWS_AT_ONCE, _LONGEST_UNWRITTEN = 100_000, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Status:
     damaged: tuple[str, ...] = ()
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until it is done, if it goes on like this."""
         return (self.total - self.done) / self.rate if self.rate > 0 else float("inf")
 
@@ -104,21 +104,21 @@ def run(
     plan = make(study, traces)
     directory = Directory(out, plan, study.to_toml(), about(study), extend)
     with contextlib.closing(directory):
-        running = _Running(study, plan, directory, repair, retry)
-        if running.ledger.behind():
-            engine = _engine(plan, executor, cluster, workers)
-            with contextlib.closing(engine):
-                running.work(engine, progress)
+        running = _StudyRun(study, plan, directory, repair, retry)
+        if running.work_list.waiting_workloads():
+            pool = _workers(plan, executor, cluster, workers)
+            with contextlib.closing(pool):
+                running.work(pool, progress)
         running.finish()
         return running.status(0)
 
 
-def _engine(plan: Plan, executor: Executor | None, cluster: str | None, workers: int | None) -> Engine:
+def _workers(plan: Plan, executor: Executor | None, cluster: str | None, workers: int | None) -> Workers:
     if cluster is not None:
-        from .dask_cluster import Cluster
+        from .dask_cluster import DaskWorkers
 
-        return Cluster(plan, cluster)
-    return Threads(plan, workers) if executor is None else Given(plan, executor, workers)
+        return DaskWorkers(plan, cluster)
+    return ThreadWorkers(plan, workers) if executor is None else ExecutorWorkers(plan, executor, workers)
 
 
 def about(study: StudyFile) -> dict[str, Any]:
@@ -142,139 +142,142 @@ def about(study: StudyFile) -> dict[str, Any]:
     }
 
 
-class _Running:
+class _StudyRun:
     """A study under way in a directory."""
 
     def __init__(self, study: StudyFile, plan: Plan, directory: Directory, repair: bool, retry: bool) -> None:
         self.plan, self.directory = plan, directory
-        self.ledger = Ledger(plan, study.replications, study.precision)
+        self.work_list = WorkList(plan, study.replications, study.precision)
         self.damaged: list[str] = []
-        self.waiting: list[Done] = []  # not yet on disk
-        self.oldest = 0.0
-        self.again: deque[Task] = deque()
-        self.cost: dict[int, float] = {}  # workload -> seconds per simulation
+        self.unwritten: list[UnitResults] = []  # not yet on disk
+        self.unwritten_since = 0.0
+        self.to_retry: deque[WorkUnit] = deque()
+        self.seconds_per_simulation: dict[int, float] = {}  # workload -> seconds per simulation
         self.began = time.monotonic()
         self.recent: deque[tuple[float, int]] = deque([(self.began, 0)], maxlen=60)
-        self._take_up(repair, retry)
+        self._read_stored(repair, retry)
         self.before = self.done
 
     # What is there already --------------------------------------------------------------------------------------------
 
-    def _take_up(self, repair: bool, retry: bool) -> None:
+    def _read_stored(self, repair: bool, retry: bool) -> None:
         def damaged(damage: DamagedResultsError) -> None:
             if not repair:
                 raise damage
             self.damaged.append(damage.path)
 
-        metric = self.plan.metrics[self.ledger.column]
+        metric = self.plan.metrics[self.work_list.metric_index]
         for cells, columns in self.directory.stored("results", ["replication", metric], damaged):
-            self.ledger.record(cells, columns["replication"], columns[metric])
+            self.work_list.record(cells, columns["replication"], columns[metric])
         if retry:
             self.directory.failures.clear()
         for cells, columns in self.directory.stored("failures", ["replication"], damaged):
-            self.ledger.record(cells, columns["replication"], None)
-        self.ledger.look()
+            self.work_list.record(cells, columns["replication"], None)
+        self.work_list.ask_for_more()
 
     @property
     def done(self) -> int:
-        return int(self.ledger.recorded.sum()) - sum(map(len, self.waiting))
+        return int(self.work_list.recorded.sum()) - sum(map(len, self.unwritten))
 
     # Work -------------------------------------------------------------------------------------------------------------
 
-    def work(self, engine: Engine, progress: Callable[[Status], None] | None) -> None:
-        """Hand out tasks and take in what comes back until nothing is wanted."""
+    def work(self, workers: Workers, progress: Callable[[Status], None] | None) -> None:
+        """Hand out units and take in what comes back until nothing is wanted."""
         finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        under_way: dict[int, Task] = {}
+        under_way: dict[int, WorkUnit] = {}
         told = 0.0
         try:
             while True:
-                while len(under_way) < 2 * engine.workers and (task := self._next(engine)) is not None:
-                    future = engine.submit(task)
-                    under_way[id(future)] = task
-                    self._hold(future, finished)
+                while len(under_way) < 2 * workers.count and (unit := self._next(workers)) is not None:
+                    future = workers.submit(unit)
+                    under_way[id(future)] = unit
+                    self._tell_when_done(future, finished)
                 if not under_way:
                     break
                 with contextlib.suppress(queue.Empty):
                     future = finished.get(timeout=0.25)
-                    self._collect(engine, under_way.pop(id(future)), future)
-                engine.check()
+                    self._collect(workers, under_way.pop(id(future)), future)
+                workers.check_alive()
                 now = time.monotonic()
-                if self.waiting and (sum(map(len, self.waiting)) >= _ROWS or now - self.oldest > _AGE):
+                if self.unwritten and (
+                    sum(map(len, self.unwritten)) >= _ROWS_AT_ONCE or now - self.unwritten_since > _LONGEST_UNWRITTEN
+                ):
                     self._write()
                 if progress is not None and now - told > 0.5:
                     told = now
-                    progress(self.status(engine.workers))
+                    progress(self.status(workers.count))
         finally:
-            with _at_least_that():
+            with _error_hides_no_other():
                 self._write()
         if progress is not None:
-            progress(self.status(engine.workers))
+            progress(self.status(workers.count))
 
     @staticmethod
-    def _hold(future: Any, finished: queue.SimpleQueue[Any]) -> None:
+    def _tell_when_done(future: Any, finished: queue.SimpleQueue[Any]) -> None:
         future.add_done_callback(lambda _: finished.put(future))  # the same object, which its id stands for
 
-    def _next(self, engine: Engine) -> Task | None:
-        if self.again:
-            return self.again.popleft()
-        for workload in self.ledger.behind():
-            return self.ledger.hand_out(workload, self._size(workload, engine.workers))
+    def _next(self, workers: Workers) -> WorkUnit | None:
+        if self.to_retry:
+            return self.to_retry.popleft()
+        for workload in self.work_list.waiting_workloads():
+            return self.work_list.hand_out(workload, self._size(workload, workers.count))
         return None
 
     def _size(self, workload: int, workers: int) -> int:
-        """Simulations of a task: about a second's, less towards the end, so that all workers end together."""
-        if workload not in self.cost:
-            return _PILOT
-        most = _TASK / self.cost[workload]
-        return max(1, int(min(most, max(self.ledger.left / (3 * workers), most / 20))))
+        """Simulations of a unit: about a second's, less towards the end, so that all workers end together."""
+        if workload not in self.seconds_per_simulation:
+            return _FIRST_UNIT
+        most = _UNIT_SECONDS / self.seconds_per_simulation[workload]
+        return max(1, int(min(most, max(self.work_list.remaining / (3 * workers), most / 20))))
 
-    def _collect(self, engine: Engine, task: Task, future: Any) -> None:
+    def _collect(self, workers: Workers, unit: WorkUnit, future: Any) -> None:
         try:
-            done: Done | None = future.result()
+            done: UnitResults | None = future.result()
         except BrokenExecutor as error:
-            raise died(error) from None
+            raise executor_broke(error) from None
         except BaseException as error:
-            if not engine.fatal(task, error):
+            if not workers.died_of(unit, error):
                 raise
-            self._divide(task, error)
+            self._halve(unit, error)
             return
         if done is None:
             return
         if len(done):
             taken = done.seconds / len(done)
-            self.cost[task.workload] = (self.cost.get(task.workload, taken) + taken) / 2
-        self._note(done)
+            before = self.seconds_per_simulation.get(unit.workload, taken)
+            self.seconds_per_simulation[unit.workload] = (before + taken) / 2
+        self._take_in(done)
 
-    def _divide(self, task: Task, error: BaseException) -> None:
-        """A task that kills its workers is halved, until the one simulation is found that does."""
-        halves = task.halves()
-        self.again.extend(halves)
-        if not halves and len(task):
+    def _halve(self, unit: WorkUnit, error: BaseException) -> None:
+        """A unit that kills its workers is halved, until the one simulation is found that does."""
+        halves = unit.halves()
+        self.to_retry.extend(halves)
+        if not halves and len(unit):
             from .plan import replication_seed
 
-            cell, replication = int(task.cells[0]), int(task.replications[0])
+            cell, replication = int(unit.cells[0]), int(unit.replications[0])
             seed = replication_seed(self.plan.seed, replication)
             failure = Failure(cell, replication, seed, type(error).__name__, f"it killed its workers: {error}")
-            self._note(Done.of_failures([failure], len(self.plan.metrics)))
+            self._take_in(UnitResults.of_failures([failure], len(self.plan.metrics)))
 
-    def _note(self, done: Done) -> None:
-        if not self.waiting:
-            self.oldest = time.monotonic()
-        self.waiting.append(done)
-        column = done.values[self.ledger.column]
-        self.ledger.record(done.cell.astype(np.int64), done.replication, column)
+    def _take_in(self, done: UnitResults) -> None:
+        if not self.unwritten:
+            self.unwritten_since = time.monotonic()
+        self.unwritten.append(done)
+        column = done.values[self.work_list.metric_index]
+        self.work_list.record(done.cell.astype(np.int64), done.replication, column)
         failed = done.failures
-        self.ledger.record(
+        self.work_list.record(
             np.array([f.cell for f in failed], np.int64), np.array([f.replication for f in failed], np.int64), None
         )
-        self.ledger.look()
+        self.work_list.ask_for_more()
         self.recent.append((time.monotonic(), self.recent[-1][1] + len(done)))
 
     # Disk -------------------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
         """Put what is waiting on disk. If that fails it is lost, and not reported done: the next run does it again."""
-        done, self.waiting = self.waiting, []
+        done, self.unwritten = self.unwritten, []
         try:
             results = [part for part in done if len(part.cell)]
             if results:
@@ -283,9 +286,9 @@ class _Running:
             if failed:
                 self.directory.failures.append(self._failures(failed))
         except OSError as error:
-            raise self._full(error) from None
+            raise self._cannot_write(error) from None
 
-    def _results(self, done: list[Done]) -> Any:
+    def _results(self, done: list[UnitResults]) -> Any:
         columns = {
             "replication": np.concatenate([part.replication for part in done]),
             "seed": np.concatenate([part.seed for part in done]),
@@ -299,7 +302,7 @@ class _Running:
         columns: Mapping[str, Any] = {name: [getattr(failure, name) for failure in failed] for name in names}
         return self.directory.rows("failures", columns, [failure.cell for failure in failed])
 
-    def _full(self, error: OSError) -> StudyError:
+    def _cannot_write(self, error: OSError) -> StudyError:
         return StudyError(
             f"cannot write to {self.directory.path}: {error.strerror or error}. What was reported done is on disk; "
             "make room and run the same command again: it goes on from there",
@@ -312,23 +315,23 @@ class _Running:
             self.directory.results.compact()
             self.directory.failures.compact()
         except OSError as error:
-            raise self._full(error) from None
+            raise self._cannot_write(error) from None
 
     def status(self, workers: int) -> Status:
         """How it goes."""
-        count, mean, half = self.ledger.means()
+        count, mean, half = self.work_list.means()
         (first, none), (last, some) = self.recent[0], self.recent[-1]
         return Status(
             directory=self.directory.path,
             plan=self.plan,
             done=self.done,
-            failed=int(self.ledger.failed.sum()),
-            total=max(self.ledger.total, self.done),
+            failed=int(self.work_list.failed.sum()),
+            total=max(self.work_list.total, self.done),
             before=self.before,
             seconds=time.monotonic() - self.began,
             rate=(some - none) / (last - first) if last > first else 0.0,
             workers=workers,
-            metric=self.plan.metrics[self.ledger.column],
+            metric=self.plan.metrics[self.work_list.metric_index],
             count=count,
             mean=mean,
             half=half,
@@ -337,7 +340,7 @@ class _Running:
 
 
 @contextlib.contextmanager
-def _at_least_that() -> Any:
+def _error_hides_no_other() -> Any:
     """An error within does not hide the one that is on its way; alone, it is raised."""
     coming = sys.exc_info()[1]
     try:

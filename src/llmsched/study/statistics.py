@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, MissingExtraError
+from ..metrics.confidence import half_width
 
 if TYPE_CHECKING:
     from scipy import special
@@ -37,9 +38,9 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 
-_SHARE = 0.85  # of the error probability is used at a look: see `Precision`
-_FEWEST = 16  # replications at the first look; a variance from fewer says too little
-_CHUNK = 4_000_000  # numbers of a bootstrap that are held at once
+_ERROR_SHARE = 0.85  # of the error probability is used at a look: see `Precision`
+_LEAST_FIRST = 16  # replications at the first look; a variance from fewer says too little
+_NUMBERS_AT_ONCE = 4_000_000  # numbers of a bootstrap that are held at once
 
 
 class Interval(NamedTuple):
@@ -92,9 +93,9 @@ class Precision:
         _check_confidence(self.confidence)
         if not 0.5 <= self.confidence <= 0.999:
             raise InputError(f"precision: confidence is {self.confidence!r}, expected one from 0.5 to 0.999")
-        if self.first < _FEWEST:
+        if self.first < _LEAST_FIRST:
             raise InputError(
-                f"precision: first is {self.first}, expected at least {_FEWEST}: fewer do not tell the variance"
+                f"precision: first is {self.first}, expected at least {_LEAST_FIRST}: fewer do not tell the variance"
             )
         if self.most < self.first:
             raise InputError(f"precision: most is {self.most}, expected at least first, which is {self.first}")
@@ -142,8 +143,9 @@ def sequential_interval(values: npt.ArrayLike, precision: Precision) -> Interval
 def _sequential_half(x: FloatArray, precision: Precision) -> tuple[float, int]:
     """Half the width of the interval, and the number of values at the last look."""
     look = precision.first << ((len(x) // precision.first).bit_length() - 1)
-    error = _SHARE * (1 - precision.confidence)
-    return _t(1 - error / 2, look - 1) * float(x[:look].std(ddof=1)) / math.sqrt(len(x)), look
+    error = _ERROR_SHARE * (1 - precision.confidence)
+    quantile = float(student_t(1 - error / 2, look - 1))
+    return quantile * float(x[:look].std(ddof=1)) / math.sqrt(len(x)), look
 
 
 # Means ---------------------------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
     mean = float(x.mean()) if len(x) else math.nan
     if len(x) < 2:
         return Interval(mean, math.nan, math.nan)
-    half = _t(0.5 + confidence / 2, len(x) - 1) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    half = half_width(x, float(student_t(0.5 + confidence / 2, len(x) - 1)))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -181,7 +183,7 @@ def bootstrap_intervals(
     centre = x.mean(axis=0)
     residual = x - centre
     low, high = np.empty(columns), np.empty(columns)
-    width = max(1, _CHUNK // resamples)
+    width = max(1, _NUMBERS_AT_ONCE // resamples)
     for begin in range(0, columns, width):
         part = slice(begin, begin + width)
         means = _resampled_means(residual[:, part], resamples, seed)
@@ -193,7 +195,7 @@ def _resampled_means(x: FloatArray, resamples: int, seed: int) -> FloatArray:
     """Means of every column in `resamples` resamples of the rows; equal seeds give equal resamples."""
     n = len(x)
     rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // n)
+    rows = max(1, _NUMBERS_AT_ONCE // n)
     parts = []
     for begin in range(0, resamples, rows):
         counts = rng.multinomial(n, np.full(n, 1 / n), size=min(rows, resamples - begin))
@@ -214,9 +216,9 @@ def _bca(means: FloatArray, residual: FloatArray, confidence: float) -> tuple[Fl
     for z in (special.ndtri((1 - confidence) / 2), special.ndtri((1 + confidence) / 2)):
         level = special.ndtr(bias + (bias + z) / (1 - acceleration * (bias + z)))
         at = level * (len(means) - 1)
-        left = np.minimum(at.astype(np.int64), len(means) - 2)
+        index = np.minimum(at.astype(np.int64), len(means) - 2)
         column = np.arange(means.shape[1])
-        limit = means[left, column] + (at - left) * (means[left + 1, column] - means[left, column])
+        limit = means[index, column] + (at - index) * (means[index + 1, column] - means[index, column])
         limits.append(np.where(constant, 0.0, limit))
     return limits[0], limits[1]
 
@@ -241,10 +243,12 @@ def quantile_interval(values: npt.ArrayLike, q: float, confidence: float = 0.95)
         return Interval(math.nan, math.nan, math.nan)
     tail = (1 - confidence) / 2
     cumulative = _special().bdtr(np.arange(n + 1), n, q)  # P(at most k values lie below)
-    lower = int(np.searchsorted(cumulative, tail, side="right")) - 1  # X[lower] is above with at most that probability
-    upper = int(np.searchsorted(cumulative, 1 - tail, side="left"))  # and X[upper] below
-    low = float(x[lower]) if lower >= 0 else -math.inf
-    high = float(x[upper]) if upper < n else math.inf
+    low_rank = (
+        int(np.searchsorted(cumulative, tail, side="right")) - 1
+    )  # X[low_rank] is above with at most that probability
+    high_rank = int(np.searchsorted(cumulative, 1 - tail, side="left"))  # and X[high_rank] below
+    low = float(x[low_rank]) if low_rank >= 0 else -math.inf
+    high = float(x[high_rank]) if high_rank < n else math.inf
     return Interval(float(np.quantile(x, q)), low, high)
 
 
@@ -279,7 +283,7 @@ def ratio_interval(x: npt.ArrayLike, y: npt.ArrayLike, confidence: float = 0.95)
     ratio = float(a.mean()) / bottom
     if n < 2:
         return Interval(ratio, math.nan, math.nan)
-    t = _t(0.5 + confidence / 2, n - 1) / bottom
+    t = float(student_t(0.5 + confidence / 2, n - 1)) / bottom
     covariance = np.cov(a, b) / n
     g = t * t * float(covariance[1, 1])
     if g >= 1:
@@ -330,7 +334,7 @@ def best(values: npt.ArrayLike, confidence: float = 0.95, *, largest: bool = Fal
         return Best(regret, np.zeros(columns), np.zeros(columns), np.ones(columns, bool))
     if n < 2:
         return Best(regret, np.zeros(columns), np.full(columns, np.inf), np.ones(columns, bool))
-    t = _t(1 - (1 - confidence) / (2 * (columns - 1)), n - 1)
+    t = float(student_t(1 - (1 - confidence) / (2 * (columns - 1)), n - 1))
     low, high = np.empty((columns, columns)), np.empty((columns, columns))
     for other in range(columns):  # against every column as if it were the best
         difference = x - x[:, other : other + 1]
@@ -367,9 +371,9 @@ def _check_confidence(confidence: float) -> None:
         raise InputError(f"confidence is {confidence!r}, expected a number between 0 and 1, such as 0.95")
 
 
-def _t(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution."""
-    return float(_special().stdtrit(degrees, probability))
+def student_t(probability: float, degrees: npt.ArrayLike) -> Any:
+    """Quantile of Student's t distribution for each number of degrees of freedom; NaN unless it is at least 1."""
+    return _special().stdtrit(degrees, probability)
 
 
 def _special() -> special:

@@ -33,11 +33,11 @@ except ImportError:
     raise MissingExtraError("pyarrow", "study", "a study") from None
 
 #: Batches of rows that are compacted into one part.
-_MANY = 64
+_COMPACTED_AT = 64
 #: A part with so many rows is left alone.
-_LARGE = 500_000
+_LARGE_PART = 500_000
 #: Rows that are in memory at a time.
-_SOME = 100_000
+_ROWS_IN_MEMORY = 100_000
 _PART = re.compile(r"part-(\d+)-(\d+)\.parquet")
 _DAMAGE = (pa.ArrowException, OSError, ValueError)
 
@@ -86,7 +86,7 @@ def _read_all(directory: Path, kind: str) -> pa.Table:
     described = describe(directory)
     for _ in range(3):  # a compaction may take a part away between listing and reading
         with contextlib.suppress(FileNotFoundError):
-            schema = pa.schema([(name, getattr(pa, _MAKER.get(type_, type_))()) for name, type_ in described[kind]])
+            schema = pa.schema([(name, getattr(pa, _MAKER_OF.get(type_, type_))()) for name, type_ in described[kind]])
             batches = [b for part in _parts(directory / kind)[0] for b in _batches(part.path, schema.names)]
             return _sorted(pa.Table.from_batches(batches, schema), described)
     raise StudyError(f"{directory} changes faster than it can be read: wait until the study has run")
@@ -107,7 +107,7 @@ def _codes(column: pa.ChunkedArray, levels: Any) -> Any:
 
 
 #: Types whose name is not that of the function that makes them.
-_MAKER = {"double": "float64"}
+_MAKER_OF = {"double": "float64"}
 
 
 class _Part(NamedTuple):
@@ -145,7 +145,7 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
             missing = set(columns) - set(parquet.schema_arrow.names)
             if missing:
                 raise ValueError(f"there is no column {min(missing)!r}")
-            yield from parquet.iter_batches(_SOME, columns=list(columns))
+            yield from parquet.iter_batches(_ROWS_IN_MEMORY, columns=list(columns))
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
@@ -213,10 +213,10 @@ class Rows:
         """Write a batch of rows. When this returns they are on disk. Raises OSError."""
         number = self.parts[-1].last + 1 if self.parts else 0
         part = self._part(number, number)
-        write_whole(part.path, lambda file: pq.write_table(table, file, **_HOW))
+        write_whole(part.path, lambda file: pq.write_table(table, file, **_PARQUET_OPTIONS))
         self.parts.append(part)
         self.sizes[part.path] = len(table)
-        if len(self.small()) >= _MANY:
+        if len(self.small()) >= _COMPACTED_AT:
             self.compact()
 
     def clear(self) -> None:
@@ -229,7 +229,7 @@ class Rows:
         """The parts at the end that are not yet large."""
         count = 0
         for part in reversed(self.parts):
-            if self.sizes[part.path] >= _LARGE:
+            if self.sizes[part.path] >= _LARGE_PART:
                 break
             count += 1
         return self.parts[len(self.parts) - count :]
@@ -242,9 +242,9 @@ class Rows:
         whole = self._part(small[0].first, small[-1].last)
 
         def copy(file: Any) -> None:
-            with pq.ParquetWriter(file, self.schema, **_HOW) as writer:
-                for table in _pieces(small, self.schema):
-                    writer.write_table(table, row_group_size=2 * _SOME)
+            with pq.ParquetWriter(file, self.schema, **_PARQUET_OPTIONS) as writer:
+                for table in _tables_of(small, self.schema):
+                    writer.write_table(table, row_group_size=2 * _ROWS_IN_MEMORY)
 
         write_whole(whole.path, copy)
         for part in small:
@@ -257,16 +257,16 @@ class Rows:
 
 
 #: How parts are written. Checksums find what the disk has spoilt.
-_HOW: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+_PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
-def _pieces(parts: Sequence[_Part], schema: pa.Schema) -> Iterator[pa.Table]:
+def _tables_of(parts: Sequence[_Part], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of parts, about 100,000 at a time, so that row groups are neither tiny nor large."""
     held: list[pa.RecordBatch] = []
     for part in parts:
         for batch in _batches(part.path, schema.names):
             held.append(batch)
-            if sum(map(len, held)) >= _SOME:
+            if sum(map(len, held)) >= _ROWS_IN_MEMORY:
                 yield pa.Table.from_batches(held, schema)
                 held = []
     if held:
@@ -303,7 +303,7 @@ class Directory:
         runs = [dict(about)]
         if (self.path / "study.json").exists():
             before = describe(self.path)
-            _check_continues(before, described, self.path, extend)
+            _check_same_study(before, described, self.path, extend)
             runs = before.get("runs", []) + runs
         described["runs"] = runs[-100:]
         write_whole(self.path / "study.toml", lambda file: file.write(text.encode()))
@@ -384,10 +384,10 @@ def _locked(path: Path) -> int:
     return handle
 
 
-_NAMED = ("workloads", "intervals", "policies", "clocks")
+_AXES_WITH_NAMES = ("workloads", "intervals", "policies", "clocks")
 
 
-def _check_continues(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, extend: bool) -> None:
+def _check_same_study(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, extend: bool) -> None:
     """Refuse rows that would not fit to those that are there."""
     if before["llmsched"] != now["llmsched"]:
         raise StudyError(
@@ -424,12 +424,12 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[st
     for key in before:
         if before[key] == now.get(key):
             continue
-        if key not in (*_NAMED, "memories"):
+        if key not in (*_AXES_WITH_NAMES, "memories"):
             changes.append((f"{key} was {_brief(before[key])} and is {_brief(now.get(key))}", False))
             continue
         old, new = before[key], now[key]
         changes += [(f"{key} lost {name!r}", False) for name in old if name not in new]
-        if key in _NAMED:
+        if key in _AXES_WITH_NAMES:
             changes += [
                 (f"{key}: {name!r} means something else", False)
                 for name in old

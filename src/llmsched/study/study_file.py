@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast
 
 from ..errors import InputError, StudyError, nearest
+from ..metrics import catalogue, energy
 from ..metrics.compare import MEMORY
+from ..simulation import clock as clocks
 from ..workloads.argument_checks import LARGEST_SEED
-from . import metrics, toml_lines
+from . import toml_lines
 from .file_entries import (
     CLOCK,
     CONFIG,
@@ -23,6 +25,7 @@ from .file_entries import (
     CellsEntry,
     IntervalsEntry,
     PolicyEntry,
+    PowerEntry,
     PrecisionEntry,
     ServiceEntry,
     WorkloadEntry,
@@ -81,10 +84,12 @@ class StudyFile:
     """Most tokens that a round processes: long prompts then take several rounds (chunked prefill)."""
     max_rounds: Annotated[int | None, count_of("max_rounds")] = None
     """Rounds after which a simulation is given up."""
-    metrics: Annotated[tuple[Annotated[str, METRIC], ...], LIST] = metrics.DEFAULT
+    metrics: Annotated[tuple[Annotated[str, METRIC], ...], LIST] = catalogue.DEFAULT
     """What is measured of every simulation."""
     service: ServiceEntry = dataclasses.field(default_factory=ServiceEntry)
     """How the service metrics are taken."""
+    power: Annotated[PowerEntry, short_for("model")] | None = None
+    """Watts that the machine draws: for the metrics of energy."""
     precision: PrecisionEntry | None = None
     """Instead of `replications`: as many as it takes."""
     cells: tuple[CellsEntry, ...] = ()
@@ -104,8 +109,21 @@ class StudyFile:
             raise InputError("give either replications or precision: precision finds the number itself")
         elif self.precision.metric not in self.metrics:
             raise InputError(f"precision.metric is {self.precision.metric!r}, which is not among the metrics")
+        self._check_energy()
         for k, block in enumerate(self.cells):
             self._check_block(k, block)
+
+    def _check_energy(self) -> None:
+        asked = [name for name in self.metrics if catalogue.find(name).source == "energy"]
+        if asked and self.power is None:
+            raise InputError(
+                f"the metric {asked[0]} needs the watts that the machine draws: add power, such as "
+                f'power = "{next(iter(energy.powers))}"'
+            )
+        if asked and not self.clocks:
+            raise InputError(
+                f'the metric {asked[0]} needs seconds: add clocks, such as clocks = ["{next(iter(clocks.clocks))}"]'
+            )
 
     def _check_block(self, k: int, block: CellsEntry) -> None:
         for key, known in self.factors().items():
@@ -200,6 +218,7 @@ _ENTRIES: Mapping[str, Any] = {
     "cells": CellsEntry,
     "precision": PrecisionEntry,
     "service": ServiceEntry,
+    "power": PowerEntry,
 }
 
 

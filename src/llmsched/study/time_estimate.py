@@ -7,11 +7,11 @@ import time
 
 from .plan import Plan
 from .study_file import StudyFile
-from .work_list import Ledger
-from .worker import Failure, work
+from .work_list import WorkList
+from .worker import Failure, simulate_unit
 
-#: Seconds to spend on each workload, at most about four times as many on all.
-_SPEND = 0.5
+#: Seconds to seconds_each on each workload, at most about four times as many on all.
+_SECONDS_PER_WORKLOAD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +39,22 @@ class Estimate:
 
 def estimate(study: StudyFile, plan: Plan) -> Estimate:
     """Time the first replications of every workload."""
-    ledger = Ledger(plan, study.replications, study.precision)
-    spend = min(_SPEND, 4 * _SPEND / len(plan.workloads))
+    work_list = WorkList(plan, study.replications, study.precision)
+    seconds_each = min(_SECONDS_PER_WORKLOAD, 4 * _SECONDS_PER_WORKLOAD / len(plan.workloads))
     seconds, tried, failed = 0.0, 0, []
     per_workload = [0] * len(plan.workloads)
-    for cell, wanted in zip(plan.cells, ledger.wanted.tolist(), strict=True):
+    for cell, wanted in zip(plan.cells, work_list.wanted.tolist(), strict=True):
         per_workload[cell.workload] += wanted
     for workload, simulations in enumerate(per_workload):
         size, took, done = 1, 0.0, 0
-        while took < spend and done < simulations:
+        while took < seconds_each and done < simulations:
             begin = time.perf_counter()
-            task = ledger.hand_out(workload, max(size, sum(c.workload == workload for c in plan.cells)))
-            found = work(task, plan.read.get(list(plan.workloads)[workload]))
+            unit = work_list.hand_out(workload, max(size, sum(c.workload == workload for c in plan.cells)))
+            found = simulate_unit(unit, plan.read.get(list(plan.workloads)[workload]))
             assert found is not None
             took += time.perf_counter() - begin
             done, size = done + len(found), 2 * len(found)
             failed += found.failures
         tried += done
         seconds += took * simulations / max(done, 1)
-    return Estimate(len(plan.cells), ledger.total, seconds, tried, tuple(failed))
+    return Estimate(len(plan.cells), work_list.total, seconds, tried, tuple(failed))

@@ -1,23 +1,22 @@
-"""Ledger: which simulations are wanted, handed out and done, and what is known of the means so far. No rows."""
+"""The work list of a study: which simulations are wanted, handed out and done, and the means so far. No rows."""
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics.confidence import t_quantile
 from ..workloads.columns import FloatArray, IntArray
 from .plan import Plan
-from .worker import Task
+from .statistics import replications_needed, student_t
+from .worker import WorkUnit
 
 if TYPE_CHECKING:
     from .file_entries import PrecisionEntry
 
 
-class Ledger:
+class WorkList:
     """The state of a study, in two to ten bytes per simulation.
 
     Attributes
@@ -32,23 +31,23 @@ class Ledger:
         cells = len(plan.cells)
         self.plan = plan
         self.rule = None if precision is None else precision.rule()
-        self.column = plan.metrics.index(precision.metric if precision else plan.metrics[0])
+        self.metric_index = plan.metrics.index(precision.metric if precision else plan.metrics[0])
         self.wanted: IntArray = np.full(cells, replications or (precision.first if precision else 0), np.int64)
         self.recorded: IntArray = np.zeros(cells, np.int64)
         self.failed: IntArray = np.zeros(cells, np.int64)
         self._handed: npt.NDArray[np.bool_] = np.zeros((cells, 0), bool)
         self._is_recorded: npt.NDArray[np.bool_] = np.zeros((cells, 0), bool)
         self._values: FloatArray = np.zeros((cells if self.rule else 0, 0))
-        self._open = self.wanted > 0  # cells that may want more than they have
-        self._low: IntArray = np.zeros(cells, np.int64)  # all before this are handed out
+        self._unsettled = self.wanted > 0  # cells that may want more replications
+        self._handed_before: IntArray = np.zeros(cells, np.int64)  # all before this are handed out
         self._sums = np.zeros((3, cells))  # count, sum and sum of squares of the values less `_shift`
         self._shift: FloatArray = np.full(cells, np.nan)
         workload = np.array([cell.workload for cell in plan.cells])
-        self._of = [np.flatnonzero(workload == w) for w in range(len(plan.workloads))]
-        self._grow(int(self.wanted.max(initial=0)))
+        self._cells_of = [np.flatnonzero(workload == w) for w in range(len(plan.workloads))]
+        self._widen(int(self.wanted.max(initial=0)))
 
-    def _grow(self, capacity: int) -> None:
-        more = capacity - self._handed.shape[1]
+    def _widen(self, replications: int) -> None:
+        more = replications - self._handed.shape[1]
         if more > 0:
             more = max(more, self._handed.shape[1] // 2)
             wider = ((0, 0), (0, more))
@@ -62,7 +61,7 @@ class Ledger:
         return int(self.wanted.sum())
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Simulations wanted that are not recorded."""
         return int(np.maximum(self.wanted - self.recorded, 0).sum())
 
@@ -70,7 +69,7 @@ class Ledger:
         """Note rows: those of failures without values (of the column that the means are of)."""
         if not len(cells):
             return
-        self._grow(int(replications.max()) + 1)
+        self._widen(int(replications.max()) + 1)
         self._handed[cells, replications] = True
         self._is_recorded[cells, replications] = True
         np.add.at(self.recorded, cells, 1)
@@ -87,16 +86,14 @@ class Ledger:
         for k, amount in enumerate((np.ones(len(less)), less, less * less)):
             self._sums[k] += np.bincount(cells, amount, len(self.wanted))
 
-    def look(self) -> None:
+    def ask_for_more(self) -> None:
         """Ask for more replications of the cells that have all they wanted, and are not known well enough.
 
         What is asked for depends on the values of replications 0, 1, ... alone: not on when this is called.
         """
         if self.rule is None:
             return
-        from .statistics import replications_needed
-
-        for cell in np.flatnonzero(self._open & (self.recorded >= self.wanted)).tolist():
+        for cell in np.flatnonzero(self._unsettled & (self.recorded >= self.wanted)).tolist():
             wanted = int(self.wanted[cell])
             while self._is_recorded[cell, :wanted].all():
                 values = self._values[cell, :wanted]
@@ -104,41 +101,41 @@ class Ledger:
                 lost = wanted - len(known)
                 asked = min(replications_needed(known, self.rule) + lost, self.rule.most) if len(known) else 0
                 if asked <= wanted:
-                    self._open[cell] = False
+                    self._unsettled[cell] = False
                     break
-                self._grow(asked)
+                self._widen(asked)
                 self.wanted[cell] = wanted = asked
 
     # Handing out ------------------------------------------------------------------------------------------------------
 
-    def behind(self) -> list[int]:
+    def waiting_workloads(self) -> list[int]:
         """The workloads that have simulations to hand out, the one with the earliest replication first."""
-        first = [self._first(w) for w in range(len(self._of))]
-        return [w for w in np.argsort(first, kind="stable").tolist() if first[w] >= 0 and self._has(w)]
+        first = [self._earliest_waiting(w) for w in range(len(self._cells_of))]
+        return [w for w in np.argsort(first, kind="stable").tolist() if first[w] >= 0 and self._has_waiting(w)]
 
-    def _has(self, workload: int) -> bool:
-        of = self._of[workload]
-        return bool((self._low[of] < self.wanted[of]).any())
+    def _has_waiting(self, workload: int) -> bool:
+        of = self._cells_of[workload]
+        return bool((self._handed_before[of] < self.wanted[of]).any())
 
-    def _first(self, workload: int) -> int:
+    def _earliest_waiting(self, workload: int) -> int:
         """The earliest replication that a cell of a workload waits for; -1 if there is none."""
-        of = self._of[workload]
-        waiting = of[self._low[of] < self.wanted[of]]
-        for cell in waiting[self._handed[waiting, self._low[waiting]]].tolist():  # few: see `hand_out`
+        of = self._cells_of[workload]
+        waiting = of[self._handed_before[of] < self.wanted[of]]
+        for cell in waiting[self._handed[waiting, self._handed_before[waiting]]].tolist():  # few: see `hand_out`
             end = int(self.wanted[cell])
-            row = self._handed[cell, self._low[cell] : end]
+            row = self._handed[cell, self._handed_before[cell] : end]
             at = int(np.argmin(row))
-            self._low[cell] = end if row[at] else self._low[cell] + at
-        lows = self._low[of][self._low[of] < self.wanted[of]]
-        return int(lows.min()) if len(lows) else -1
+            self._handed_before[cell] = end if row[at] else self._handed_before[cell] + at
+        earliest = self._handed_before[of][self._handed_before[of] < self.wanted[of]]
+        return int(earliest.min()) if len(earliest) else -1
 
-    def hand_out(self, workload: int, most: int) -> Task:
-        """A task of about `most` simulations of a workload, at least one; they count as handed out.
+    def hand_out(self, workload: int, most: int) -> WorkUnit:
+        """A work unit of about `most` simulations of a workload, at least one; they count as handed out.
 
         Replications are kept together, as their requests are drawn once for all cells.
         """
-        of = self._of[workload]
-        first = self._first(workload)
+        of = self._cells_of[workload]
+        first = self._earliest_waiting(workload)
         width = max(1, -(-most // len(of)))
         replications = np.arange(first, min(first + width, int(self.wanted[of].max())))
         mask = ~self._handed[np.ix_(of, replications)] & (replications < self.wanted[of][:, None])
@@ -148,9 +145,13 @@ class Ledger:
         whole = replications
         cells, replications, mask = of[used_cells], replications[used], mask[np.ix_(used_cells, used)]
         self._handed[np.ix_(cells, replications)] |= mask
-        over = self._handed[np.ix_(of, whole)].all(axis=1) & (self._low[of] >= first) & (self._low[of] <= whole[-1])
-        self._low[of[over]] = whole[-1] + 1
-        return Task(self.plan, workload, cells, replications, np.ascontiguousarray(mask.T))
+        over = (
+            self._handed[np.ix_(of, whole)].all(axis=1)
+            & (self._handed_before[of] >= first)
+            & (self._handed_before[of] <= whole[-1])
+        )
+        self._handed_before[of[over]] = whole[-1] + 1
+        return WorkUnit(self.plan, workload, cells, replications, np.ascontiguousarray(mask.T))
 
     # Means ------------------------------------------------------------------------------------------------------------
 
@@ -160,21 +161,4 @@ class Ledger:
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = self._shift + total / count
             variance = np.maximum(squares - total * total / count, 0) / (count - 1)
-            return count.astype(np.int64), mean, _t95(count - 1) * np.sqrt(variance / count)
-
-
-_FEW = 30
-
-
-@functools.cache
-def _small_t95() -> FloatArray:
-    return np.array([np.nan, *(t_quantile(freedom) for freedom in range(1, _FEW + 1))])
-
-
-def _t95(freedom: FloatArray) -> FloatArray:
-    """The 97.5 % quantile of Student's t: exact for few degrees of freedom, else by its expansion (error < 1e-4)."""
-    z = 1.959963984540054
-    f = np.maximum(freedom, 1)
-    many = z + (z**3 + z) / (4 * f) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * f**2)
-    quantile: FloatArray = np.where(freedom > _FEW, many, _small_t95()[np.clip(freedom, 0, _FEW).astype(int)])
-    return quantile
+            return count.astype(np.int64), mean, student_t(0.975, count - 1) * np.sqrt(variance / count)

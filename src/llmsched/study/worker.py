@@ -1,4 +1,4 @@
-"""What a worker does: a task in, a table of numbers out. It runs in threads, processes and on other machines."""
+"""What a worker does: a work unit in, a table of numbers out. It runs in threads, processes and on other machines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from .._version import version
 from ..errors import LlmschedError, StudyError
-from ..metrics.service import metrics as service_metrics
+from ..metrics import catalogue
+from ..metrics.catalogue import Bounded, Metric
+from ..metrics.measure import measure
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..predict.intervals import with_midpoints
 from ..simulation._compiled import Stop
@@ -26,7 +28,6 @@ from ..workloads.columns import FloatArray, IntArray
 from ..workloads.length_table import LengthTable
 from ..workloads.workload import Workload
 from .file_entries import WorkloadEntry
-from .metrics import DERIVED, SERVICE, percentiles
 from .plan import Plan, Trace, draw, predict, replication_seed
 
 # Requests of which the workloads are in memory at a time: few, so that the caches of the processor hold them.
@@ -34,7 +35,7 @@ _MOST_REQUESTS = 30_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class WorkUnit:
     """Simulations of one workload: cell ``cells[c]`` in replication ``replications[r]`` where ``wanted[r, c]``."""
 
     plan: Plan
@@ -47,8 +48,8 @@ class Task:
     def __len__(self) -> int:
         return int(self.wanted.sum())
 
-    def halves(self) -> list[Task]:
-        """The task in two parts, by replications or else by cells; one simulation has none."""
+    def halves(self) -> list[WorkUnit]:
+        """The work unit in two parts, by replications or else by cells; one simulation has none."""
         rows, columns = self.wanted.shape
         if rows > 1:
             cuts: list[Any] = [np.s_[: rows // 2], np.s_[rows // 2 :]]
@@ -70,8 +71,8 @@ class Failure(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
-    """The results of a task, one row per simulation that has one: `values` is (metrics, rows)."""
+class UnitResults:
+    """The results of a work unit, one row per simulation that has one: `values` is (metrics, rows)."""
 
     cell: npt.NDArray[np.int32]
     replication: IntArray
@@ -81,7 +82,7 @@ class Done:
     seconds: float = 0.0
 
     @classmethod
-    def of_failures(cls, failures: list[Failure], metrics: int) -> Done:
+    def of_failures(cls, failures: list[Failure], metrics: int) -> UnitResults:
         """No result at all."""
         nothing = np.empty(0, np.int64)
         return cls(nothing.astype(np.int32), nothing, nothing.astype(np.uint64), np.empty((metrics, 0)), failures)
@@ -91,22 +92,22 @@ class Done:
         return len(self.cell) + len(self.failures)
 
 
-def work(task: Task, trace: Trace | None = None, stop: Stop | None = None) -> Done | None:
-    """Do a task; `trace` is what its requests are drawn from, if not by a generator. None if ``stop.set()`` was called.
+def simulate_unit(unit: WorkUnit, trace: Trace | None = None, stop: Stop | None = None) -> UnitResults | None:
+    """Simulate a work unit; `trace` is what its requests are drawn from, if not by a generator. None if ``stop.set()`` was called.
 
     Raises StudyError if this worker has another version of llmsched: its numbers could differ.
     """
-    if task.version != version:
+    if unit.version != version:
         raise StudyError(
-            f"a worker has llmsched {version}, the study is run by {task.version}: install the same on all"
+            f"a worker has llmsched {version}, the study is run by {unit.version}: install the same on all"
         )
     begin = time.perf_counter()
-    shapes: dict[bytes, _Shape] = {}
-    parts = [_part(task, rows, trace, stop or Stop(), shapes) for rows in _blocks(task, trace)]
+    jobs_of_cells: dict[bytes, _CellJobs] = {}
+    parts = [_simulate_replications(unit, rows, trace, stop or Stop(), jobs_of_cells) for rows in _slices(unit, trace)]
     if any(part is None for part in parts):
         return None
     done = [part for part in parts if part is not None]
-    return Done(
+    return UnitResults(
         np.concatenate([part.cell for part in done]),
         np.concatenate([part.replication for part in done]),
         np.concatenate([part.seed for part in done]),
@@ -124,8 +125,8 @@ def simulate_one(plan: Plan, replication: int, **labels: Any) -> Result:
     name = list(plan.workloads)[cell.workload]
     seed = replication_seed(plan.seed, replication)
     policy = list(plan.policies.values())[cell.policy]
-    shape = _Shape.of(plan, np.array([index]))
-    (seen,) = shape.make(plan, plan.workloads[name], plan.read.get(name), seed)
+    cell_jobs = _CellJobs.of(plan, np.array([index]))
+    (seen,) = cell_jobs.draw_workloads(plan, plan.workloads[name], plan.read.get(name), seed)
     if isinstance(seen, LlmschedError):
         raise seen
     return simulate(
@@ -134,22 +135,22 @@ def simulate_one(plan: Plan, replication: int, **labels: Any) -> Result:
         memory=plan.memories[cell.memory],
         seed=seed,
         clock=list(plan.clocks.values())[cell.clock],
-        record=_record(plan),
+        record=catalogue.recorded_for(_metrics(plan)),
         **plan.options,
     )
 
 
-def _record(plan: Plan) -> tuple[str, ...]:
-    return ("tokens", "timeline") if any(name in SERVICE for name in plan.metrics) else ()
+def _metrics(plan: Plan) -> list[Metric]:
+    return [catalogue.find(name) for name in plan.metrics]
 
 
-def _blocks(task: Task, trace: Trace | None) -> Iterator[slice]:
-    """The rows of a task in slices whose workloads fit into memory."""
-    entry = list(task.plan.workloads.values())[task.workload]
+def _slices(unit: WorkUnit, trace: Trace | None) -> Iterator[slice]:
+    """The rows of a unit in slices whose workloads fit into memory."""
+    entry = list(unit.plan.workloads.values())[unit.workload]
     requests = entry.requests or (len(trace[""]) if trace else 1)
-    settings = len({task.plan.cells[c].intervals for c in task.cells.tolist()})
+    settings = len({unit.plan.cells[c].intervals for c in unit.cells.tolist()})
     step = max(1, _MOST_REQUESTS // (requests * (settings + 1)))
-    for first in range(0, len(task.replications), step):
+    for first in range(0, len(unit.replications), step):
         yield slice(first, first + step)
 
 
@@ -157,55 +158,57 @@ _PREDICTED = frozenset({"lower", "upper", "point"})
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shape:
-    """What there is to do for a set of cells in every replication: found once, as replications are alike.
+class _CellJobs:
+    """The simulations that a set of cells needs in every replication: found once, as replications are alike.
 
     `variants` are what policies see of the requests: an interval setting (None for those that read no prediction), and
     whether they want point predictions and a table of lengths, which is then that of these requests. `jobs` are
-    (variant, policy, memory), `clocks` theirs; `number` says which one each cell is. Cells that differ in a setting
+    (variant, policy, memory), `clocks` theirs; `job_of_cell` says which one each cell is. Cells that differ in a setting
     that the policy does not read share a job.
     """
 
     variants: list[tuple[int | None, bool, bool]]
     jobs: list[tuple[int, int, int]]
     clocks: list[int]
-    number: IntArray
+    job_of_cell: IntArray
 
     @classmethod
-    def of(cls, plan: Plan, cells: IntArray) -> _Shape:
+    def of(cls, plan: Plan, cells: IntArray) -> _CellJobs:
         """That of these cells."""
         needs = [policy.needs for policy in plan.policies.values()]
         variants: dict[tuple[int | None, bool, bool], int] = {}
         jobs: dict[tuple[int, int, int, int], int] = {}
-        number = []
+        job_of_cell = []
         for cell in (plan.cells[k] for k in cells.tolist()):
             need = needs[cell.policy]
             setting = None if _PREDICTED.isdisjoint(need) else cell.intervals
             seen = (setting, "point" in need, "lengths" in need)
             variant = variants.setdefault(seen, len(variants))
             job = (cell.clock, variant, cell.policy, plan.memories[cell.memory])
-            number.append(jobs.setdefault(job, len(jobs)))
-        return cls(list(variants), [job[1:] for job in jobs], [job[0] for job in jobs], np.array(number, np.int64))
+            job_of_cell.append(jobs.setdefault(job, len(jobs)))
+        return cls(list(variants), [job[1:] for job in jobs], [job[0] for job in jobs], np.array(job_of_cell, np.int64))
 
-    def make(self, plan: Plan, entry: WorkloadEntry, trace: Trace | None, seed: int) -> list[Workload | LlmschedError]:
+    def draw_workloads(
+        self, plan: Plan, entry: WorkloadEntry, trace: Trace | None, seed: int
+    ) -> list[Workload | LlmschedError]:
         """What policies see of the requests of a replication, or why it cannot be made, for each variant."""
         made: list[Workload | LlmschedError] = []
         predicted: dict[int, Workload] = {}
         rules = list(plan.intervals.items())
         try:
-            blind = draw(entry, trace[""] if trace else None, seed)
+            drawn = draw(entry, trace[""] if trace else None, seed)
         except LlmschedError as error:
             return [error] * len(self.variants)
-        _ = blind.extent  # found once: it is the same with any predictions
+        _ = drawn.extent  # found once: it is the same with any predictions
         for setting, point, lengths in self.variants:
             try:
                 if setting is None:
-                    made.append(_with_lengths(blind) if lengths else blind)
+                    made.append(_with_lengths(drawn) if lengths else drawn)
                     continue
                 if setting not in predicted:
                     name, rule = rules[setting]
                     own = trace.get(name) if trace else None  # the same requests are drawn: the seed is the same
-                    predicted[setting] = predict(blind, rule, seed) if own is None else draw(entry, own, seed)
+                    predicted[setting] = predict(drawn, rule, seed) if own is None else draw(entry, own, seed)
                 workload = _with_points(predicted[setting]) if point else predicted[setting]
                 made.append(_with_lengths(workload) if lengths else workload)
             except LlmschedError as error:
@@ -218,7 +221,7 @@ def _with_lengths(workload: Workload) -> Workload:
     return workload.with_lengths(LengthTable.from_outputs(workload.output))
 
 
-_NOTHING = Workload(prompt=[], output=[])
+_NO_REQUESTS = Workload(prompt=[], output=[])
 
 
 def _with_points(workload: Workload) -> Workload:
@@ -227,66 +230,69 @@ def _with_points(workload: Workload) -> Workload:
     return workload if given else with_midpoints(workload)
 
 
-def _part(task: Task, rows: slice, trace: Trace | None, stop: Stop, shapes: dict[bytes, _Shape]) -> Done | None:
-    """Some replications of a task."""
-    plan = task.plan
-    entry = list(plan.workloads.values())[task.workload]
+def _simulate_replications(
+    unit: WorkUnit, rows: slice, trace: Trace | None, stop: Stop, jobs_of_cells: dict[bytes, _CellJobs]
+) -> UnitResults | None:
+    """The results of some replications of a work unit; None if stopped."""
+    plan = unit.plan
+    entry = list(plan.workloads.values())[unit.workload]
     workloads: list[Workload] = []
     jobs: list[Job] = []
     clocks: list[int] = []
     errors: dict[int, Exception] = {}
-    cells, replications, seeds, number = [], [], [], []
-    for replication, mask in zip(task.replications[rows].tolist(), task.wanted[rows], strict=True):
-        if mask.tobytes() not in shapes:
-            shapes[mask.tobytes()] = _Shape.of(plan, task.cells[mask])
-        shape = shapes[mask.tobytes()]
+    cells, replications, seeds, job_of_cell = [], [], [], []
+    for replication, mask in zip(unit.replications[rows].tolist(), unit.wanted[rows], strict=True):
+        if mask.tobytes() not in jobs_of_cells:
+            jobs_of_cells[mask.tobytes()] = _CellJobs.of(plan, unit.cells[mask])
+        cell_jobs = jobs_of_cells[mask.tobytes()]
         seed = replication_seed(plan.seed, replication)
-        made = shape.make(plan, entry, trace, seed)
-        for k, (variant, _, _) in enumerate(shape.jobs):
+        made = cell_jobs.draw_workloads(plan, entry, trace, seed)
+        for k, (variant, _, _) in enumerate(cell_jobs.jobs):
             if isinstance(broken := made[variant], LlmschedError):
                 errors[len(jobs) + k] = broken
-        count = len(shape.number)
-        cells.append(task.cells[mask])
+        count = len(cell_jobs.job_of_cell)
+        cells.append(unit.cells[mask])
         replications.append(np.full(count, replication))
         seeds.append(np.full(count, seed, np.uint64))
-        number.append(shape.number + len(jobs))
+        job_of_cell.append(cell_jobs.job_of_cell + len(jobs))
         first = len(workloads)
-        workloads += [_NOTHING if isinstance(w, LlmschedError) else w for w in made]
-        jobs += [Job(first + variant, policy, memory, seed) for variant, policy, memory in shape.jobs]
-        clocks += shape.clocks
+        workloads += [_NO_REQUESTS if isinstance(w, LlmschedError) else w for w in made]
+        jobs += [Job(first + variant, policy, memory, seed) for variant, policy, memory in cell_jobs.jobs]
+        clocks += cell_jobs.clocks
     simulated = _simulated(plan, workloads, jobs, clocks, stop)
     if simulated is None:
         return None
     values, failed = simulated
     errors = {**failed, **errors}
-    columns = [np.concatenate(column) for column in (cells, replications, seeds, number)]
+    columns = [np.concatenate(column) for column in (cells, replications, seeds, job_of_cell)]
     good = ~np.isin(columns[3], list(errors))
     failures = [
         Failure(int(cell), int(replication), int(seed), type(errors[int(k)]).__name__, str(errors[int(k)]))
         for cell, replication, seed, k in zip(*(column[~good] for column in columns), strict=True)
     ]
     cell, replicated, seeded, job = (column[good] for column in columns)
-    return Done(cell.astype(np.int32), replicated, seeded, values[:, job], failures)
+    return UnitResults(cell.astype(np.int32), replicated, seeded, values[:, job], failures)
 
 
 def _simulated(
     plan: Plan, workloads: list[Workload], jobs: list[Job], clocks: list[int], stop: Stop
 ) -> tuple[FloatArray, dict[int, Exception]] | None:
     """The metrics (metrics, jobs) of jobs with their clocks, and why some have none; None if stopped."""
-    values = np.full((len(plan.metrics), len(jobs)), np.nan)
+    metrics = _metrics(plan)
+    values = np.full((len(metrics), len(jobs)), np.nan)
     errors: dict[int, Exception] = {}
-    served = bool(_record(plan))
+    one_by_one = any(metric.source not in ("totals", "bound") for metric in metrics)
     for c, clock in enumerate(plan.clocks.values()):
         rows = [k for k, of in enumerate(clocks) if of == c] if len(plan.clocks) > 1 else range(len(jobs))
         some = [jobs[k] for k in rows]
-        if served:
+        if one_by_one:
             for k, job in zip(rows, some, strict=True):
                 try:
-                    values[:, k] = _served(plan, workloads[job.workload], job, clock)
+                    values[:, k] = _measured(plan, metrics, workloads[job.workload], job, clock)
                 except LlmschedError as error:
                     errors[k] = error
         elif some:
-            totals = _totals(plan, workloads, some, clock, stop)
+            totals = _from_totals(plan, metrics, workloads, some, clock, stop)
             if totals is None:
                 return None
             values[:, rows] = totals[0]
@@ -294,65 +300,66 @@ def _simulated(
     return values, errors
 
 
-def _totals(
-    plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, stop: Stop
-) -> tuple[FloatArray, Mapping[int, Exception]] | None:
-    """The same for metrics that cost nothing, with one clock."""
-    spread = percentiles(plan.metrics)
-    batch = simulate_here(
-        workloads,
-        list(plan.policies.values()),
-        jobs,
-        stop,
-        percentiles=[q for _, q in spread],
+def _measured(plan: Plan, metrics: list[Metric], workload: Workload, job: Job, clock: Clock | None) -> list[float]:
+    """The metrics of one job that is simulated alone, with all that they need recorded."""
+    result = simulate(
+        workload,
+        list(plan.policies.values())[job.policy],
+        memory=job.memory,
+        seed=job.seed,
         clock=clock,
+        record=catalogue.recorded_for(metrics),
         **plan.options,
+    )
+    return list(measure(result, metrics, **plan.service, power=plan.power).values())
+
+
+def _from_totals(
+    plan: Plan, metrics: list[Metric], workloads: list[Workload], jobs: list[Job], clock: Clock | None, stop: Stop
+) -> tuple[FloatArray, Mapping[int, Exception]] | None:
+    """The same for metrics that cost nothing or need a bound, with one clock: all jobs at once."""
+    percentiles = [metric.percentile for metric in metrics if metric.percentile is not None]
+    batch = simulate_here(
+        workloads, list(plan.policies.values()), jobs, stop, percentiles=percentiles, clock=clock, **plan.options
     )
     if batch is None:
         return None
-    columns = {**batch.totals, **_derived(plan, workloads, jobs, batch.totals)}
-    columns |= {name: batch.totals[f"p{q:g}_latency"] for name, q in spread}
-    if "gap" in plan.metrics:
-        columns["gap"] = _gaps(plan, workloads, jobs, clock, batch.totals["total_latency"])
-    return np.array([columns[name] for name in plan.metrics], np.float64), batch.errors
-
-
-def _derived(plan: Plan, workloads: list[Workload], jobs: list[Job], totals: Any) -> dict[str, FloatArray]:
-    if not set(DERIVED) & set(plan.metrics):
-        return {}
     block = plan.options["block"]
-    tokens = np.array([int(workload.output.sum()) for workload in workloads], np.float64)
-    generated = tokens[[job.workload for job in jobs]] + totals["wasted_tokens"]
-    memory = np.array([job.memory - job.memory % block for job in jobs], np.float64)
-    wasted = np.divide(totals["wasted_tokens"], generated, out=np.zeros(len(jobs)), where=generated > 0)
-    return {"wasted_share": wasted, "peak_share": totals["peak_memory"] / memory}
+    place = [job.workload for job in jobs]
+    totals = {
+        **batch.totals,
+        **{m.name: batch.totals[f"p{m.percentile:g}_latency"] for m in metrics if m.percentile is not None},
+        "requests": np.array([len(workload) for workload in workloads])[place],
+        "output_tokens": np.array([int(workload.output.sum()) for workload in workloads], np.float64)[place],
+        "memory": np.array([job.memory - job.memory % block for job in jobs], np.float64),
+    }
+    bounds: list[Bounded | None] = []
+    if any(metric.source == "bound" for metric in metrics):
+        bounds = _bounds(plan, workloads, jobs, clock, batch.totals["total_latency"])
+    columns = [
+        metric.value(totals)
+        if metric.source == "totals"
+        else [math.nan if found is None else metric.value(found) for found in bounds]
+        for metric in metrics
+    ]
+    return np.array(columns, np.float64), batch.errors
 
 
-def _gaps(
+def _bounds(
     plan: Plan, workloads: list[Workload], jobs: list[Job], clock: Clock | None, latency: FloatArray
-) -> FloatArray:
-    """How far each job's total latency is above the best possible, at most."""
+) -> list[Bounded | None]:
+    """What no schedule can beat, beside each job's total latency; None for jobs that did not finish."""
     policies = list(plan.policies.values())
-    bounds: dict[tuple[int, ...], LowerBound] = {}  # of requests (what is predicted does not matter) and memory
-    gaps = []
+    known: dict[tuple[int, ...], LowerBound] = {}  # of requests (what is predicted does not matter) and memory
+    bounds: list[Bounded | None] = []
     for job, total in zip(jobs, latency.tolist(), strict=True):
+        if math.isnan(total):
+            bounds.append(None)
+            continue
         workload = workloads[job.workload]
         columns = (workload.prompt, workload.output, workload.arrival)  # variants of the same requests share them
         key = (*map(id, columns), job.memory)
-        if key not in bounds and not math.isnan(total):
-            bounds[key] = lower_bound(workload, job.memory, iterations=0, clock=clock)
-        gaps.append(math.nan if math.isnan(total) else bounds[key].gap(total, policies[job.policy]))
-    return np.array(gaps)
-
-
-def _served(plan: Plan, workload: Workload, job: Job, clock: Clock | None) -> list[float]:
-    policy = list(plan.policies.values())[job.policy]
-    result = simulate(
-        workload, policy, memory=job.memory, seed=job.seed, clock=clock, record=_record(plan), **plan.options
-    )
-    found = {**result.summary(), **service_metrics(result, **plan.service).summary()}
-    found |= {name: float(result.percentile(q)) for name, q in percentiles(plan.metrics)}
-    if "gap" in plan.metrics:
-        alone, latency = job._replace(workload=0), np.array([result.total_latency])
-        found["gap"] = float(_gaps(plan, [workload], [alone], clock, latency)[0])
-    return [float(found[name]) for name in plan.metrics]
+        if key not in known:
+            known[key] = lower_bound(workload, job.memory, iterations=0, clock=clock)
+        bounds.append(Bounded(known[key], total, policies[job.policy]))
+    return bounds

@@ -323,12 +323,12 @@
     const metric = metrics.get(state.metric), along = state.along;
     const groups = grouped(shownCells(), ["policy", along]).size;
     $("means-title").textContent = `${title(metric)} against ${along}`;
-    const unit = metric.unit ? `, in ${metric.unit}` : "";
-    $("means-lead").textContent = `Means over the replications${metric.unit.startsWith("per") ? ` (${metric.unit})` : unit}; ${factors.get(along).scale ? "bands" : "bars"} are ${percent} confidence intervals.` +
+    const unit = metric.unit ? ` (${metric.unit})` : "";
+    $("means-lead").textContent = `Means over the replications${unit}; ${factors.get(along).scale ? "bands" : "bars"} are ${percent} confidence intervals.` +
       (groups > 1 ? " A panel for each setting of the other factors, with its own scale." : "");
     $("ratio-title").textContent = `Ratio to ${data.against}`;
     $("ratio-lead").textContent = `${title(metric)} divided by that of ${data.against} in the same replications, with ${percent} confidence intervals (Fieller).` +
-      (metric.largest ? " More is better." : "");
+      (metric.moreIsBetter ? " More is better." : "");
     for (const id of ["ratio-card", "detail-card", "best-card"]) $(id).hidden = policies.length < 2;
     const legend = policies.map((name, k) => k).filter((k) => !state.hidden.get("policy").has(k));
     for (const place of document.querySelectorAll(".legend")) {
@@ -360,7 +360,7 @@
     }
     const winners = tally.filter((row) => row.alone + row.among).sort((a, b) => b.alone - a.alone || b.among - a.among);
     const wise = policies.filter((_, k) => data.clairvoyant[k]);
-    $("best-lead").textContent = `${metric.largest ? "Largest" : "Smallest"} ${metric.label} in ${count(compared, "setting", "settings")}` +
+    $("best-lead").textContent = `${metric.moreIsBetter ? "Largest" : "Smallest"} ${metric.label} in ${count(compared, "setting", "settings")}` +
       (wise.length ? `, not counting ${wise.join(" and ")}, which know${wise.length > 1 ? "" : "s"} the true lengths` : "") +
       `. Full colour: shown to be the best. Pale: may be the best, as may others. What is said of one setting holds jointly with ${percent} confidence.`;
     $("best").replaceChildren(...winners.map((row) => element("div", { className: "row" },

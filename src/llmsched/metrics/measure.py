@@ -1,0 +1,65 @@
+"""measure(): any metrics of the catalogue, of one simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..errors import InputError
+from ..optimum.lower_bounds import LowerBound, lower_bound
+from ..simulation.result import Result
+from . import energy, service
+from .catalogue import Bounded, Metric, Source
+
+__all__ = ["measure"]
+
+
+def measure(
+    result: Result,
+    metrics: Iterable[Metric],
+    *,
+    slo: Mapping[str, float] | None = None,
+    warmup: float = 0.0,
+    drain: float = 0.0,
+    power: energy.Power | None = None,
+    bound: LowerBound | None = None,
+) -> dict[str, float]:
+    """Metric name -> its value. Only what the metrics are computed from is computed.
+
+    Parameters
+    ----------
+    result
+        The simulation, recorded with ``record=catalogue.recorded_for(metrics)``.
+    slo, warmup, drain
+        As for `llmsched.service.metrics`.
+    power
+        Needed for metrics of energy.
+    bound
+        That of the simulation, if it is known; else `llmsched.lower_bound` finds it.
+
+    Raises InputError if the run was not recorded as the metrics need it, or there is no power model or clock.
+    """
+    wanted = list(metrics)
+
+    def totals() -> dict[str, Any]:
+        spread = {m.name: float(result.percentile(m.percentile)) for m in wanted if m.percentile is not None}
+        return {**result.summary(), **spread, "output_tokens": int(result.workload.output.sum())}
+
+    def spent() -> energy.Energy:
+        if power is None:
+            raise InputError("joules need a power model: power=...")
+        return energy.metrics(result, power)
+
+    def bounded() -> Bounded:
+        known = bound or lower_bound(result.workload, result.memory, iterations=0, clock=result.clock)
+        return Bounded(known, result.total_latency, result.policy)
+
+    computed: Mapping[Source, Callable[[], Any]] = {
+        "totals": totals,
+        "bound": bounded,
+        "result": lambda: result,
+        "service": lambda: service.metrics(result, slo, warmup=warmup, drain=drain),
+        "energy": spent,
+    }
+    found = {source: computed[source]() for source in {metric.source for metric in wanted}}
+    return {metric.name: float(metric.value(found[metric.source])) for metric in wanted}
