@@ -23,7 +23,7 @@ from ..optimum.schedule import Schedule
 from ..policy import named, policies
 from ..predict import intervals
 from ..simulation import clock as clocks
-from ..simulation.run import Engine, simulate
+from ..simulation.run import EngineName, simulate
 from . import console, describe
 from . import study as studies
 from .options import (
@@ -153,7 +153,7 @@ def _compare(
             chosen,
             memory=memory,
             seed=seed,
-            engine=cast(Engine, engine),
+            engine=cast(EngineName, engine),
             max_rounds=max_rounds,
             progress=bar.update,
             **machine,
@@ -225,7 +225,7 @@ def _timeline(
             chosen,
             memory=memory,
             seed=seed,
-            engine=cast(Engine, engine),
+            engine=cast(EngineName, engine),
             clock=clock,
             max_batch=max_batch,
             block=block,
@@ -437,7 +437,7 @@ def _paper(
             memory=memory,
             seed=seed,
             subsets=subsets,
-            engine=cast(Engine, engine),
+            engine=cast(EngineName, engine),
             progress=lambda done, total: bar.update("experiments", done, total),
         )
     files = [out / f"average_latency.{extension}" for extension in ("png", "svg", "csv")]
