@@ -12,7 +12,7 @@ import numpy as np
 
 import llmsched as ls
 from llmsched.predict.intervals import with_midpoints
-from llmsched.simulation.problem import lower
+from llmsched.simulation.problem import problem_of
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MEMORY = 16_492  # tokens of KV cache, as in the paper's experiments
@@ -130,7 +130,7 @@ def yardstick_b(case: Case, sweep: bool = False) -> Callable[[], tuple[Any, ...]
     from build_plain import plain
 
     policy = ls.policies[case.policy] if isinstance(case.policy, str) else case.policy
-    problem = lower(case.workload, policy, case.memory, 0)
+    problem = problem_of(case.workload, policy, case.memory, 0)
     rank = np.random.default_rng(0).permutation(len(case.workload))
     run = plain().run
     return lambda: run(problem, rank, sweep)

@@ -1,14 +1,16 @@
 # The compiled engine's data dictionary. Other people's Cython code can drive it without Python in the loop:
-#     engine_start(&engine, &task); while engine_advance(&engine, steps) == RUNNING: ...; engine_free(&engine)
+#     engine_start(&engine, &problem); while engine_advance(&engine, steps) == RUNNING: ...; engine_free(&engine)
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from llmsched._engine.belief cimport Belief, BeliefRules
 from llmsched._engine.waiting_heap cimport Entry, Heap
-from llmsched._engine.waiting_tree cimport Line
+from llmsched._engine.waiting_tree cimport WaitingTree
 from llmsched._engine.memory_profile cimport Profile
 from llmsched._engine.request cimport Prefill, Request
+from llmsched._engine.eviction_rules cimport Evict
 from llmsched._engine.eviction_ties cimport Ties
+from llmsched._engine.status cimport FINISHED, NO_MEMORY, RUNNING, STOPPED
 from llmsched._engine.timing_wheel cimport Wheel
 
 cdef enum Order:
@@ -22,16 +24,8 @@ cdef enum Order:
 cdef enum Reserve:
     RESERVE_NONE
     RESERVE_BOUND
-    RESERVE_BELIEVED
+    RESERVE_COLUMN      # see `believed`
     RESERVE_MOVING      # see `beliefs`
-
-cdef enum Evict:
-    EVICT_BOUND
-    EVICT_PROGRESS
-    EVICT_NEWEST
-    EVICT_ALL
-    EVICT_RANDOM
-    EVICT_PRIORITY
 
 cdef enum Refine:
     REFINE_NONE
@@ -44,12 +38,6 @@ cdef enum Resume:
     RESUME_RECOMPUTE
     RESUME_SWAP
 
-cdef enum Status:
-    NO_MEMORY = -1
-    RUNNING = 0     # the budget of steps is used up: call again
-    FINISHED = 1    # every request completed
-    STOPPED = 2     # max_rounds reached, or nothing changed for stall_limit rounds
-
 
 cdef struct Clock:
     # Seconds; see clock.py.
@@ -61,7 +49,7 @@ cdef struct Clock:
     bint context_all
 
 
-cdef struct Task:
+cdef struct Problem:
     # What to simulate. Arrays hold one value per request, in the workload's order, and outlive the run; nothing here is
     # checked: values must satisfy model.md section 1 (s >= 0, o >= 1, s + o <= memory, bounds >= 1, sums below 2**53).
     int64_t n
@@ -70,7 +58,7 @@ cdef struct Task:
     const double* arrival       # NULL: all arrive at 0
     const int64_t* bound        # õ at the start; NULL where the policy never reads it
     const int64_t* upper        # for REFINE_UPPER on caps, else NULL
-    const int64_t* believed     # for RESERVE_BELIEVED, else NULL
+    const int64_t* believed     # for RESERVE_COLUMN, else NULL
     BeliefRules beliefs         # for RESERVE_MOVING; the table for ORDER_TABLE too
     const int64_t* keys         # for ORDER_KEYS: these, or
     const double* real_keys     # these (finite)
@@ -98,7 +86,10 @@ cdef struct Task:
     double beta
     int64_t max_rounds
     int64_t stall_limit
-    bint may_cycle              # see problem.admission_limit
+    bint may_cycle              # see problem.admission_limit, which is of these two numbers
+    int64_t admissions_start
+    int64_t admissions_factor
+    int64_t largest_bound       # õ stops rising here
     bint record_timeline        # keep segments
     bint record_tokens          # keep attempts and the ends of rounds
     double* completion          # outputs, one value per request, unset for those that did not get so far
@@ -121,7 +112,7 @@ cdef struct Segment:
 
 
 cdef struct Attempt:
-    # A stay in the batch; see tokens.py.
+    # A stay in the batch; see token_log.py.
     int64_t request
     int64_t first_round
     int64_t rounds
@@ -130,7 +121,7 @@ cdef struct Attempt:
 
 
 cdef struct Chunk:
-    # Tokens that were prefilled in a round; see tokens.py.
+    # Tokens that were prefilled in a round; see token_log.py.
     int64_t chunk_request
     int64_t chunk_round
     int64_t chunk_tokens
@@ -144,13 +135,13 @@ cdef struct Work:
 
 
 cdef struct Engine:
-    const Task* task
+    const Problem* problem
     int32_t* order          # the initial admission order: place -> index in the workload
     int32_t* rank           # breaks admission ties, by index; NULL where places never change
     int32_t* by_arrival     # places in order of arrival; NULL where that is 0..n-1
     Request* requests       # requests that run, ran, or are next to run; the others are but a place
     int32_t requests_made
-    int32_t requests_room
+    int32_t requests_allocated
     int32_t free_request    # chain of requests to use again
     int64_t* kept           # with record_tokens: tokens that each request had at its last admission
     int64_t round           # rounds that ran
@@ -165,7 +156,7 @@ cdef struct Engine:
     int64_t ticks           # steps spent on rounds under a clock and on passing over a queue
     # who is where
     int64_t arrived         # requests that joined so far
-    int64_t left            # requests not complete
+    int64_t unfinished      # requests not complete
     int64_t waiting
     int64_t running
     int64_t used            # tokens that running requests hold: sum of s + g
@@ -177,30 +168,30 @@ cdef struct Engine:
     int32_t head            # the request made of place `fresh`, or NONE
     Entry head_entry        # how it compares with the heap's top
     Heap heap               # all others that wait,
-    Line line               # unless fill="skip": then all who wait are here
+    WaitingTree tree               # unless fill="skip": then all who wait are here
     Wheel wheel
     int32_t capped          # chain of requests that reached their cap in the last round
     int64_t budget          # most tokens that a round processes
-    int64_t spent           # tokens that the coming round has to process for those that run
+    int64_t budget_used     # tokens that the coming round has to process for those that run
     Prefill* prefills       # with a budget: what it needs to know of each request; else NULL
-    int32_t slow            # the running request that is still to prefill, or NONE
+    int32_t prefilling      # the running request that is still to prefill, or NONE
     int32_t evicted         # chain of requests evicted for overflow in this round
     # what is believed
     bint profiled           # the policy looks ahead round by round, so that the profile is kept
     Profile profile
-    bint believes           # beliefs move, or a table orders: so `belief` is kept
+    bint tracks_beliefs     # beliefs move, or a table orders: so `belief` is kept
     bint redrawn            # what is believed of waiting requests differs from round to round
     Belief belief
-    bint limited            # with fill="skip": two limits say who is feasible
-    int64_t lone_end        # nobody is admitted up to this round, as those that run are believed to outgrow C
+    bint demand_decides     # with fill="skip": what it asks for says whether a request is feasible, not what it holds
+    int64_t blocked_until   # nobody is admitted up to this round, as those that run are believed to outgrow C
     int32_t tested          # the request whose earliest start is known, or NONE
     int64_t earliest
     int64_t refused_held    # with fill="skip": the easiest request that was refused in this round
-    int64_t refused_length
+    int64_t refused_demand
     int64_t accepted_held   # and one that would fit: -1 until there is one since the last admission
-    int64_t accepted_length
+    int64_t accepted_demand
     # overflow
-    bint overflows          # it can happen: some request may outgrow its belief
+    bint may_overflow       # some request may outgrow its belief
     Ties ties
     int32_t oldest          # running requests by admission number, for the other eviction orders
     int32_t newest
@@ -208,22 +199,22 @@ cdef struct Engine:
     # outcome
     int64_t peak_memory
     int64_t wasted_tokens
-    int64_t leavers         # requests that left in this round before completing
+    int64_t evictions_this_round  # requests that left in this round before completing
     Segment* segments
     int64_t segments_size
-    int64_t segments_room
+    int64_t segments_allocated
     Attempt* attempts
     int64_t attempts_size
-    int64_t attempts_room
+    int64_t attempts_allocated
     Chunk* chunks
     int64_t chunks_size
-    int64_t chunks_room
+    int64_t chunks_allocated
     double* round_end       # one per round that ran
-    int64_t round_end_room
+    int64_t round_end_allocated
     Work work
 
 
-cdef int engine_start(Engine* engine, const Task* task) noexcept nogil
+cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil
 cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil
 cdef void engine_free(Engine* engine) noexcept nogil
 

@@ -6,7 +6,7 @@ request grows by one token and that is all: such rounds are one addition. `refer
 
 from libc.math cimport fabs
 from libc.stdint cimport INT64_MAX as NEVER
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
@@ -14,68 +14,76 @@ from llmsched._engine.belief cimport (
     BELIEF_HISTORY, belief_add, belief_earliest, belief_free, belief_init, belief_length, belief_make, belief_remove,
     length_of_class, ratio_learn, ratio_restart,
 )
+from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.check cimport check
-from llmsched._engine.eviction_order cimport line_up, step_out
+from llmsched._engine.eviction_order cimport enter_eviction_order, first_in_rank, leave_eviction_order
+from llmsched._engine.eviction_rules cimport EVICT_ALL, EVICT_NEWEST, EVICT_RANDOM, is_ranked
 from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
 from llmsched._engine.waiting_tree cimport (
-    line_add, line_choose, line_free, line_init, line_least, line_remove, line_settle, line_shrink, line_update,
+    tree_add, tree_choose, tree_free, tree_init, tree_least, tree_remove, tree_settle, tree_shrink, tree_update,
 )
 from llmsched._engine.allocation cimport enlarge, prefetch, prefetch_to_write
 from llmsched._engine.tree_node cimport Node
 from llmsched._engine.admission_order cimport area_key, look_ahead, order_arrivals, order_requests
-from llmsched._engine.chunked_prefill cimport note_crowd, postpone, prefill_begin, prefill_enter, unlikely
+from llmsched._engine.chunked_prefill cimport note_blocked_until, postpone, prefill_begin, prefill_enter, unlikely
 from llmsched._engine.memory_profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
-from llmsched._engine.splitmix64 cimport splitmix64_below, splitmix64_unit
+from llmsched._engine.splitmix64 cimport splitmix64_unit
+from llmsched._engine.status cimport FINISHED, NO_MEMORY, OK, RUNNING, STOPPED
 from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._engine.recording cimport new_segment, record_attempt, reserve_round_ends
 from llmsched._engine.rounds cimport (
-    arrival_of, due, earliest_due, grow, in_blocks, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
+    arrival_of, due, earliest_due, grow, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
     run_rounds, too_full,
 )
 from llmsched._engine.radix_sort cimport double_key
-from llmsched._engine.eviction_ties cimport Peers, ties_count_longest, ties_find_longest, ties_first, ties_free, ties_init
+from llmsched._engine.eviction_ties cimport ties_free, ties_init
 from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 
 cdef enum:
-    ROUNDS_PER_EVENT = 65536        # with a clock rounds cost time: the engine comes up for air
+    ROUNDS_PER_EVENT = 65536        # with a clock each round costs time: how many pass before steps are counted
 
 
 # Starting and ending ------------------------------------------------------------------------------------------------
 
 
-cdef int engine_start(Engine* engine, const Task* task) noexcept nogil:
+cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
     # Sorts the requests and sets everything up. RUNNING, or NO_MEMORY. Call engine_free in either case.
-    cdef int64_t i, n = task.n, longest = 0
+    cdef int64_t i, n = problem.n, longest = 0
     memset(engine, 0, sizeof(Engine))
-    engine.task = task
-    engine.left = n
+    engine.problem = problem
+    engine.unfinished = n
     engine.capped = engine.evicted = engine.tested = engine.oldest = engine.newest = NONE
-    engine.head = engine.free_request = engine.slow = NONE
-    engine.lone_end = NONE
-    engine.budget = task.prefill_budget if task.prefill_budget > 0 else INT64_MAX
-    engine.stream = task.seed if task.seeded else 0
-    engine.profiled = (task.reserve == RESERVE_BOUND or task.reserve == RESERVE_BELIEVED) and not task.peak
-    engine.believes = task.reserve == RESERVE_MOVING or task.order == ORDER_TABLE
-    engine.redrawn = task.reserve == RESERVE_MOVING and task.beliefs.kind == BELIEF_HISTORY
-    engine.limited = (task.peak or task.reserve == RESERVE_NONE) and not engine.redrawn and task.prefill_budget == 0
-    line_init(&engine.line, not engine.limited, task.block)
+    engine.head = engine.free_request = engine.prefilling = NONE
+    engine.blocked_until = NONE
+    engine.budget = problem.prefill_budget if problem.prefill_budget > 0 else INT64_MAX
+    engine.stream = problem.seed if problem.seeded else OK
+    engine.profiled = (problem.reserve == RESERVE_BOUND or problem.reserve == RESERVE_COLUMN) and not problem.peak
+    engine.tracks_beliefs = problem.reserve == RESERVE_MOVING or problem.order == ORDER_TABLE
+    engine.redrawn = problem.reserve == RESERVE_MOVING and problem.beliefs.kind == BELIEF_HISTORY
+    engine.demand_decides = (
+        (problem.peak or problem.reserve == RESERVE_NONE) and not engine.redrawn and problem.prefill_budget == 0
+    )
+    tree_init(&engine.tree, not engine.demand_decides, problem.block)
     for i in range(n):
-        if task.output[i] > longest:
-            longest = task.output[i]
-    if order_requests(engine) < 0 or order_arrivals(engine) < 0 or wheel_init(&engine.wheel, longest) < 0:
+        if problem.output[i] > longest:
+            longest = problem.output[i]
+    if order_requests(engine) == NO_MEMORY or order_arrivals(engine) == NO_MEMORY:
         return NO_MEMORY
-    if engine.profiled and profile_init(&engine.profile, task.block) < 0:
+    if wheel_init(&engine.wheel, longest) == NO_MEMORY:
         return NO_MEMORY
-    if engine.believes and belief_init(&engine.belief, &task.beliefs, task.memory, task.block, engine.stream) < 0:
+    if engine.profiled and profile_init(&engine.profile, problem.block) == NO_MEMORY:
         return NO_MEMORY
-    if task.block > 1:
-        engine.residues = <int64_t*>calloc(task.block, sizeof(int64_t))
+    if engine.tracks_beliefs:
+        if belief_init(&engine.belief, &problem.beliefs, problem.memory, problem.block, engine.stream) == NO_MEMORY:
+            return NO_MEMORY
+    if problem.block > 1:
+        engine.residues = <int64_t*>calloc(problem.block, sizeof(int64_t))
         if engine.residues == NULL:
             return NO_MEMORY
-    engine.overflows = can_overflow(task)
-    if engine.overflows and ties_init(&engine.ties) < 0:
+    engine.may_overflow = can_overflow(problem)
+    if engine.may_overflow and ties_init(&engine.ties) == NO_MEMORY:
         return NO_MEMORY
     return RUNNING
 
@@ -93,7 +101,7 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.attempts)
     free(engine.round_end)
     heap_free(&engine.heap)
-    line_free(&engine.line)
+    tree_free(&engine.tree)
     wheel_free(&engine.wheel)
     profile_free(&engine.profile)
     belief_free(&engine.belief)
@@ -101,16 +109,16 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     memset(engine, 0, sizeof(Engine))
 
 
-cdef bint can_overflow(const Task* task) noexcept nogil:
+cdef bint can_overflow(const Problem* problem) noexcept nogil:
     # Whether some request may outgrow what is believed of it. If none can, no round ever needs more than M.
     cdef int64_t i
-    cdef const int64_t* belief = task.bound if task.reserve == RESERVE_BOUND else task.believed
-    if task.reserve == RESERVE_NONE or task.reserve == RESERVE_MOVING:
+    cdef const int64_t* belief = problem.bound if problem.reserve == RESERVE_BOUND else problem.believed
+    if problem.reserve == RESERVE_NONE or problem.reserve == RESERVE_MOVING:
         return True
-    if task.prefill_budget > 0:  # prefill may take longer than is believed
+    if problem.prefill_budget > 0:  # prefill may take longer than is believed
         return True
-    for i in range(task.n):
-        if belief[i] < task.output[i]:
+    for i in range(problem.n):
+        if belief[i] < problem.output[i]:
             return True
     return False
 
@@ -120,57 +128,57 @@ cdef bint can_overflow(const Task* task) noexcept nogil:
 
 cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
     # Simulates for about `steps` steps: rounds looked at, requests tested or admitted, points passed. A Status.
-    cdef const Task* task = engine.task
+    cdef const Problem* problem = engine.problem
     cdef int64_t wake, rounds
-    steps += spent(engine)
-    while engine.left > 0:
-        if engine.round >= task.max_rounds or stalled(engine):
+    steps += steps_spent(engine)
+    while engine.unfinished > 0:
+        if engine.round >= problem.max_rounds or stalled(engine):
             return STOPPED
-        if spent(engine) >= steps:
+        if steps_spent(engine) >= steps:
             return RUNNING
         engine.work.rounds_stepped += 1
-        engine.leavers = engine.prefilled = engine.swapped = 0
-        if engine.arrived < task.n and arrivals(engine) < 0:
+        engine.evictions_this_round = engine.prefilled = engine.swapped = 0
+        if engine.arrived < problem.n and arrivals(engine) == NO_MEMORY:
             return NO_MEMORY
-        if engine.capped != NONE and caps(engine) < 0:
+        if engine.capped != NONE and caps(engine) == NO_MEMORY:
             return NO_MEMORY
-        if engine.overflows and engine.need > task.memory:
-            if overflow(engine) < 0:
+        if engine.may_overflow and engine.need > problem.memory:
+            if overflow(engine) == NO_MEMORY:
                 return NO_MEMORY
-        if unlikely(engine.prefills != NULL) and prefill_begin(engine) < 0:
+        if unlikely(engine.prefills != NULL) and prefill_begin(engine) == NO_MEMORY:
             return NO_MEMORY
         wake = NEVER
-        if not (task.pause and engine.evicted != NONE) and admission(engine, &wake) < 0:
+        if not (problem.pause and engine.evicted != NONE) and admission(engine, &wake) == NO_MEMORY:
             return NO_MEMORY
         if engine.evicted != NONE:
-            if rejoin(engine) < 0:
+            if rejoin(engine) == NO_MEMORY:
                 return NO_MEMORY
             wake = engine.round + 1
-            if engine.running == 0 and admission(engine, &wake) < 0:
+            if engine.running == 0 and admission(engine, &wake) == NO_MEMORY:
                 return NO_MEMORY
         check(engine.running > 0)
-        check(engine.need <= task.memory)
+        check(engine.need <= problem.memory)
         rounds = quiet_rounds(engine, wake)
         check(rounds > 0)
-        if task.record_tokens and reserve_round_ends(engine, rounds) < 0:
+        if problem.record_tokens and reserve_round_ends(engine, rounds) == NO_MEMORY:
             return NO_MEMORY
-        if task.record_timeline and new_segment(engine) < 0:
+        if problem.record_timeline and new_segment(engine) == NO_MEMORY:
             return NO_MEMORY
         rounds = run_rounds(engine, rounds)
-        engine.ticks += rounds >> 4 if task.clocked else 0
-        if task.record_timeline:
+        engine.ticks += rounds >> 4 if problem.clocked else OK
+        if problem.record_timeline:
             engine.segments[engine.segments_size - 1].rounds += rounds
         engine.round += rounds
         engine.used += rounds * engine.running
         grow(engine, rounds)
-        if unlikely(engine.slow != NONE) and postpone(engine) < 0:
+        if unlikely(engine.prefilling != NONE) and postpone(engine) == NO_MEMORY:
             return NO_MEMORY
-        if departures(engine) < 0:
+        if departures(engine) == NO_MEMORY:
             return NO_MEMORY
     return FINISHED
 
 
-cdef inline int64_t spent(const Engine* engine) noexcept nogil:
+cdef inline int64_t steps_spent(const Engine* engine) noexcept nogil:
     # Steps so far, some 100 ns each.
     cdef const Work* work = &engine.work
     cdef int64_t scanned = engine.profile.scanned + engine.belief.scanned
@@ -184,10 +192,11 @@ cdef inline void changed(Engine* engine) noexcept nogil:
 
 
 cdef inline bint stalled(const Engine* engine) noexcept nogil:
-    cdef int64_t in_vain = engine.work.admissions - engine.admissions_then
-    if engine.round - engine.last_change >= engine.task.stall_limit:
+    cdef const Problem* problem = engine.problem
+    cdef int64_t admissions = engine.work.admissions - engine.admissions_then
+    if engine.round - engine.last_change >= problem.stall_limit:
         return True
-    return engine.task.may_cycle and in_vain >= 1000 + 100 * engine.left  # problem.admission_limit
+    return problem.may_cycle and admissions >= problem.admissions_start + problem.admissions_factor * engine.unfinished
 
 
 cdef int arrivals(Engine* engine) noexcept nogil:
@@ -196,13 +205,13 @@ cdef int arrivals(Engine* engine) noexcept nogil:
         engine.epoch = engine.time = time = next_arrival(engine)
         engine.epoch_round = engine.round
         ratio_restart(&engine.belief, engine.round)
-    while engine.arrived < engine.task.n and next_arrival(engine) <= time:
-        if not engine.in_place and join(engine, next_place(engine), NONE) < 0:
-            return -1
+    while engine.arrived < engine.problem.n and next_arrival(engine) <= time:
+        if not engine.in_place and join(engine, next_place(engine), NONE) == NO_MEMORY:
+            return NO_MEMORY
         engine.arrived += 1
         engine.waiting += 1
         changed(engine)
-    return 0
+    return OK
 
 
 cdef int caps(Engine* engine) noexcept nogil:
@@ -211,47 +220,47 @@ cdef int caps(Engine* engine) noexcept nogil:
     engine.capped = NONE
     while p != NONE:
         after = engine.requests[p].next
-        if leave(engine, p, engine.task.cap) < 0 or join(engine, engine.requests[p].place, p) < 0:
-            return -1
+        if leave(engine, p, engine.problem.cap) == NO_MEMORY or join(engine, engine.requests[p].place, p) == NO_MEMORY:
+            return NO_MEMORY
         engine.waiting += 1
         p = after
-    return 0
+    return OK
 
 
 cdef int rejoin(Engine* engine) noexcept nogil:
     # Those evicted for overflow in this round wait again.
     cdef int32_t p = engine.evicted
     while p != NONE:
-        if join(engine, engine.requests[p].place, p) < 0:
-            return -1
+        if join(engine, engine.requests[p].place, p) == NO_MEMORY:
+            return NO_MEMORY
         engine.waiting += 1
         p = engine.requests[p].next
     engine.evicted = NONE
-    return 0
+    return OK
 
 
 cdef inline int64_t quiet_rounds(const Engine* engine, int64_t wake) noexcept nogil:
     # How many rounds run before the engine must look again; at least one.
-    cdef const Task* task = engine.task
+    cdef const Problem* problem = engine.problem
     cdef int64_t upto, limit
     if unlikely(engine.prefills != NULL) and engine.prefilled > 0:
         return 1  # the next one has more to spare for prompts
     upto = wheel_next(&engine.wheel, engine.round) + 1
     upto = min(upto, wake)
-    upto = min(upto, task.max_rounds)
-    limit = engine.last_change + task.stall_limit
+    upto = min(upto, problem.max_rounds)
+    limit = engine.last_change + problem.stall_limit
     upto = min(upto, limit)
-    if task.may_cycle and stalled(engine):
+    if problem.may_cycle and stalled(engine):
         upto = engine.round + 1
-    if engine.overflows:
+    if engine.may_overflow:
         limit = engine.round + rounds_that_fit(engine)
         upto = min(upto, limit)
-    if task.clocked:
+    if problem.clocked:
         limit = engine.round + ROUNDS_PER_EVENT
         upto = min(upto, limit)
-    if task.block > 1 and task.record_timeline:
+    if problem.block > 1 and problem.record_timeline:
         upto = engine.round + 1  # blocks are taken in steps: every round is a segment of its own
-    if engine.arrived < task.n and not task.clocked:
+    if engine.arrived < problem.n and not problem.clocked:
         limit = round_of(engine, next_arrival(engine))
         upto = min(upto, limit)
     return upto - engine.round
@@ -259,14 +268,14 @@ cdef inline int64_t quiet_rounds(const Engine* engine, int64_t wake) noexcept no
 
 cdef int departures(Engine* engine) noexcept nogil:
     # At the end of a round: who reached o completes; who reached the cap will leave at the start of the next round.
-    # 0, or -1 without memory.
+    # OK or NO_MEMORY.
     cdef int64_t last = engine.round - 1
     cdef int64_t bucket = last & engine.wheel.mask
     cdef int32_t after, p, chain = NONE
     cdef bint anybody = False
     cdef Request* r
     if not (engine.wheel.filled[bucket >> 6] >> (bucket & 63)) & 1:
-        return 0
+        return OK
     p = wheel_take(&engine.wheel, bucket)
     while p != NONE:
         r = &engine.requests[p]
@@ -277,8 +286,8 @@ cdef int departures(Engine* engine) noexcept nogil:
             continue
         anybody = True
         if r.birth + r.output - 1 == last:
-            if complete(engine, p) < 0:
-                return -1
+            if complete(engine, p) == NO_MEMORY:
+                return NO_MEMORY
         else:
             r.next = NONE
             if chain == NONE:
@@ -289,7 +298,7 @@ cdef int departures(Engine* engine) noexcept nogil:
         p = after
     if not anybody:
         engine.wheel.idle_until = earliest_due(engine)
-    return 0
+    return OK
 
 
 # Entering and leaving the batch --------------------------------------------------------------------------------------
@@ -300,86 +309,86 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
     cdef int32_t p
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
-    if engine.task.skip:
+    if engine.problem.skip:
         return admission_skipping(engine, wake)
     while engine.waiting > 0:
         p = first_waiting(engine)
         if p == NONE:
-            return -1
+            return NO_MEMORY
         if not feasible(engine, p, wake):
-            return 0
+            return OK
         if p == engine.head:
             engine.head = NONE
             engine.fresh += 1
         else:
             heap_pop(&engine.heap)
         engine.waiting -= 1
-        if admit(engine, p) < 0:
-            return -1
-    return 0
+        if admit(engine, p) == NO_MEMORY:
+            return NO_MEMORY
+    return OK
 
 
 cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
     # The same with fill="skip": whoever is feasible, in order.
-    cdef int status = 0
+    cdef int status = OK
     cdef int64_t room, places, k
     # Once somebody outgrows what was set aside, the coming round may lack room that seems to be there.
-    if engine.limited and (engine.need <= engine.reserved or not engine.task.peak):
-        room = engine.task.capacity - (engine.reserved if engine.task.peak else engine.need)
-        places = engine.task.max_batch - engine.running
-        if line_choose(&engine.line, engine.requests, room, places, engine.running == 0) < 0:
-            return -1
-        engine.work.feasibility_tests += engine.line.tests
-        engine.waiting -= engine.line.chosen_size
-        for k in range(engine.line.chosen_size):
-            if admit(engine, engine.line.chosen[k]) < 0:
-                return -1
-        return 0
-    if line_settle(&engine.line) < 0:
-        return -1
-    engine.refused_held = engine.refused_length = INT64_MAX
+    if engine.demand_decides and (engine.need <= engine.reserved or not engine.problem.peak):
+        room = engine.problem.capacity - (engine.reserved if engine.problem.peak else engine.need)
+        places = engine.problem.max_batch - engine.running
+        if tree_choose(&engine.tree, engine.requests, room, places, engine.running == 0) == NO_MEMORY:
+            return NO_MEMORY
+        engine.work.feasibility_tests += engine.tree.tests
+        engine.waiting -= engine.tree.chosen_size
+        for k in range(engine.tree.chosen_size):
+            if admit(engine, engine.tree.chosen[k]) == NO_MEMORY:
+                return NO_MEMORY
+        return OK
+    if tree_settle(&engine.tree) == NO_MEMORY:
+        return NO_MEMORY
+    engine.refused_held = engine.refused_demand = INT64_MAX
     engine.accepted_held = -1
-    if engine.line.first != NONE:
-        k = engine.line.nodes[engine.line.first].used
-        admit_tested(engine, engine.line.first, engine.line.height, 0, k, wake, &status)
-        line_shrink(&engine.line)
+    if engine.tree.root != NONE:
+        k = engine.tree.nodes[engine.tree.root].used
+        admit_tested(engine, engine.tree.root, engine.tree.height, 0, k, wake, &status)
+        tree_shrink(&engine.tree)
     return status
 
 
 cdef int64_t admit_tested(
     Engine* engine, int32_t which, int32_t level, int64_t start, int64_t end, int64_t* wake, int* status
 ) noexcept nogil:
-    # The same where each has to be tested, for these items of a node of the line. Returns how many items are no more.
-    # Where one that held the least and had the least to come would not fit, nobody does.
-    cdef Node* node = &engine.line.nodes[which]
-    cdef int64_t held, length, middle, gone = 0, admitted = engine.work.admissions
+    # The same where each has to be tested, for these items of a node of the tree. Returns how many items are no more.
+    # Where one that held the least and asked for the least would not fit, nobody does.
+    cdef Node* node = &engine.tree.nodes[which]
+    cdef int64_t held, demand, middle, gone = 0, admitted = engine.work.admissions
     cdef int32_t p
-    if status[0] < 0 or not line_least(&engine.line, node, start, end, &held, &length):
+    if status[0] == NO_MEMORY or not tree_least(&engine.tree, node, start, end, &held, &demand):
         return 0
     if end - start > 1:
-        engine.line.operations += 1
-        if somebody_fits(engine, held, length, wake):
+        engine.tree.operations += 1
+        if somebody_fits(engine, held, demand, wake):
             middle = (start + end) // 2
             gone = admit_tested(engine, which, level, start, middle, wake, status)
             gone += admit_tested(engine, which, level, middle - gone, end - gone, wake, status)
     elif level > 0:
-        end = engine.line.nodes[node.child[start]].used
+        end = engine.tree.nodes[node.child[start]].used
         admit_tested(engine, node.child[start], level - 1, 0, end, wake, status)
         if engine.work.admissions > admitted:
-            gone = line_update(&engine.line, node, start)
+            gone = tree_update(&engine.tree, node, start)
     else:
         p = <int32_t>node.rest[start]
         if engine.redrawn:
-            length = in_line(engine, p, believed_length(engine, p))
-        if somebody_fits(engine, engine.requests[p].prompt + engine.requests[p].mark, length, wake):
-            line_remove(&engine.line, node, start)
+            demand = demand_of(engine, p, believed_length(engine, p))
+        if somebody_fits(engine, engine.requests[p].prompt + engine.requests[p].kept, demand, wake):
+            tree_remove(&engine.tree, node, start)
             engine.waiting -= 1
             status[0] = admit(engine, p)
     return gone
 
 
 cdef inline int32_t first_waiting(Engine* engine) noexcept nogil:
-    # The first in admission order, of those that never ran and those that did. Needs waiting > 0. NONE without memory.
+    # The first in admission order, of those that never ran and those that did. Needs waiting > 0. NONE: no memory.
     cdef Entry* top = &engine.heap.entries[0]
     if engine.in_place and engine.fresh < engine.arrived:
         if engine.head == NONE:
@@ -395,8 +404,8 @@ cdef inline int32_t first_waiting(Engine* engine) noexcept nogil:
 
 
 cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
-    # The request at this place, which never ran; its number, or NONE without memory.
-    cdef const Task* task = engine.task
+    # The request at this place, which never ran; its number, or NONE: no memory.
+    cdef const Problem* problem = engine.problem
     cdef int32_t p = engine.free_request
     cdef int32_t i = engine.order[place]
     cdef Request* block
@@ -406,36 +415,36 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
     if p != NONE:
         engine.free_request = engine.requests[p].next
     else:
-        if engine.requests_made == engine.requests_room:
-            engine.requests_room = 2 * engine.requests_room + 64
+        if engine.requests_made == engine.requests_allocated:
+            engine.requests_allocated = 2 * engine.requests_allocated + 64
             block = <Request*>enlarge(
-                engine.requests, engine.requests_made * sizeof(Request), engine.requests_room * sizeof(Request)
+                engine.requests, engine.requests_made * sizeof(Request), engine.requests_allocated * sizeof(Request)
             )
             if block == NULL:
                 return NONE
             engine.requests = block
-            if task.record_tokens:
-                kept = <int64_t*>realloc(engine.kept, engine.requests_room * sizeof(int64_t))
+            if problem.record_tokens:
+                kept = <int64_t*>realloc(engine.kept, engine.requests_allocated * sizeof(int64_t))
                 if kept == NULL:
                     return NONE
                 engine.kept = kept
-            if task.prefill_budget > 0:
-                prefills = <Prefill*>realloc(engine.prefills, engine.requests_room * sizeof(Prefill))
+            if problem.prefill_budget > 0:
+                prefills = <Prefill*>realloc(engine.prefills, engine.requests_allocated * sizeof(Prefill))
                 if prefills == NULL:
                     return NONE
                 engine.prefills = prefills
         p = engine.requests_made
         engine.requests_made += 1
     r = &engine.requests[p]
-    r.prompt = task.prompt[i]
-    r.output = task.output[i]
-    r.bound = task.bound[i] if task.bound != NULL else task.believed[i] if task.believed != NULL else 1
-    r.birth = r.mark = 0
+    r.prompt = problem.prompt[i]
+    r.output = problem.output[i]
+    r.bound = problem.bound[i] if problem.bound != NULL else problem.believed[i] if problem.believed != NULL else 1
+    r.birth = r.kept = 0
     r.index = i
     r.place = <int32_t>place
-    r.next = r.peers = r.peer_at = NONE
+    r.next = r.equals = r.equals_at = NONE
     r.previous = NEVER_RAN
-    if engine.believes and belief_make(&engine.belief, p) < 0:
+    if engine.tracks_beliefs and belief_make(&engine.belief, p) == NO_MEMORY:
         return NONE
     look_ahead(engine, place)
     return p
@@ -443,7 +452,7 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
 
 cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # How a request that joins the waiting set compares; p is its number, or NONE where it has none yet.
-    cdef const Task* task = engine.task
+    cdef const Problem* problem = engine.problem
     cdef Entry entry
     cdef int32_t i
     cdef bint fresh
@@ -454,14 +463,14 @@ cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexc
         return entry
     i = engine.order[place] if p == NONE else engine.requests[p].index
     entry.tie = engine.rank[i]
-    if task.order == ORDER_BOUND:
-        entry.key = task.bound[i] if p == NONE else engine.requests[p].bound
-    elif task.order == ORDER_AREA:
+    if problem.order == ORDER_BOUND:
+        entry.key = problem.bound[i] if p == NONE else engine.requests[p].bound
+    elif problem.order == ORDER_AREA:
         if p == NONE:
-            entry.key = area_key(task.prompt[i], task.bound[i])
+            entry.key = area_key(problem.prompt[i], problem.bound[i])
         else:
             entry.key = area_key(engine.requests[p].prompt, engine.requests[p].bound)
-    elif task.order == ORDER_TABLE:
+    elif problem.order == ORDER_TABLE:
         entry.key = length_of_class(&engine.belief, i, 0 if p == NONE else engine.belief.known[p])
     else:
         fresh = p == NONE or engine.requests[p].previous == NEVER_RAN
@@ -470,248 +479,248 @@ cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexc
 
 
 cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:
-    # The request starts to wait; p is its number, or NONE. 0, or -1 without memory.
+    # The request starts to wait; p is its number, or NONE. OK or NO_MEMORY.
     cdef const Request* r
-    cdef int64_t length
-    if engine.task.skip:
+    cdef int64_t length, demand
+    if engine.problem.skip:
         if p == NONE:
             p = make_request(engine, place)
             if p == NONE:
-                return -1
+                return NO_MEMORY
         r = &engine.requests[p]
-        length = r.mark + 1 if engine.redrawn else believed_length(engine, p)  # the least, where it is drawn anew
-        # With reserve="none" all that counts is the coming round: what it holds then.
-        length = r.prompt + r.mark + 1 if engine.task.reserve == RESERVE_NONE else in_line(engine, p, length)
-        return line_add(&engine.line, entry_of(engine, place, p), r.prompt + r.mark, length)
+        length = r.kept + 1 if engine.redrawn else believed_length(engine, p)  # the least, where it is drawn anew
+        demand = demand_of(engine, p, length)
+        if engine.problem.reserve == RESERVE_NONE:  # only the coming round counts: what it holds then
+            demand = r.prompt + r.kept + 1
+        return tree_add(&engine.tree, entry_of(engine, place, p), r.prompt + r.kept, demand)
     return heap_push(&engine.heap, entry_of(engine, place, p))
 
 
 cdef inline int64_t believed_length(Engine* engine, int32_t p) noexcept nogil:
     # L of a waiting request (model.md, section 4).
-    cdef const Task* task = engine.task
+    cdef const Problem* problem = engine.problem
     cdef const Request* r = &engine.requests[p]
     cdef int64_t length = r.bound
-    if task.reserve == RESERVE_MOVING:
+    if problem.reserve == RESERVE_MOVING:
         return belief_length(
-            &engine.belief, r.index, task.memory - r.prompt, r.mark, engine.belief.known[p], engine.round
+            &engine.belief, r.index, problem.memory - r.prompt, r.kept, engine.belief.known[p], engine.round
         )
-    if task.reserve == RESERVE_BELIEVED and task.bound != NULL:
-        length = task.believed[r.index]
-    length = max(length, r.mark + 1)
-    return min(length, task.memory - r.prompt)
+    if problem.reserve == RESERVE_COLUMN and problem.bound != NULL:
+        length = problem.believed[r.index]
+    length = max(length, r.kept + 1)
+    return min(length, problem.memory - r.prompt)
 
 
-cdef inline int64_t in_line(const Engine* engine, int32_t p, int64_t length) noexcept nogil:
-    # What a line of requests knows of one believed to reach `length`: what will come, or, with hold="peak", all.
-    return length + (engine.requests[p].prompt if engine.task.peak else -engine.requests[p].mark)
+cdef inline int64_t demand_of(const Engine* engine, int32_t p, int64_t length) noexcept nogil:
+    # What one that is believed to reach `length` asks for: the tokens to come, or, with hold="peak", all it will hold.
+    return length + (engine.requests[p].prompt if engine.problem.peak else -engine.requests[p].kept)
 
 
-cdef inline bint crowded(const Engine* engine, int64_t held) noexcept nogil:
+cdef inline bint coming_round_is_full(const Engine* engine, int64_t held) noexcept nogil:
     # Whether the coming round has no room for one more, of `held` tokens: its need only grows until somebody leaves.
-    if engine.running >= engine.task.max_batch or engine.spent >= engine.budget:
+    if engine.running >= engine.problem.max_batch or engine.budget_used >= engine.budget:
         return True
-    return engine.need + held + 1 > engine.task.capacity
+    return engine.need + held + 1 > engine.problem.capacity
 
 
 cdef inline bint room_for(const Engine* engine, int64_t tokens) noexcept nogil:
     # With hold="peak": whether as many can be set aside beside what is. That changes when somebody leaves.
-    return engine.reserved + in_blocks(engine.task, tokens) <= engine.task.capacity
+    return engine.reserved + whole_blocks(tokens, engine.problem.block) <= engine.problem.capacity
 
 
 cdef inline int64_t earliest_start(Engine* engine, int64_t held, int64_t length) noexcept nogil:
     # The first round in which a request of `held` tokens with `length` to come is feasible, should nothing else happen.
-    if engine.task.reserve == RESERVE_MOVING:
-        return belief_earliest(&engine.belief, engine.round, held, length, engine.task.capacity)
-    if held + length > engine.task.capacity:
+    if engine.problem.reserve == RESERVE_MOVING:
+        return belief_earliest(&engine.belief, engine.round, held, length, engine.problem.capacity)
+    if held + length > engine.problem.capacity:
         return NEVER  # only alone, and then it is feasible anyway
-    if engine.lone_end >= engine.round:
-        return engine.lone_end + 1
-    return profile_earliest(&engine.profile, engine.round, held, length, engine.task.capacity)
+    if engine.blocked_until >= engine.round:
+        return engine.blocked_until + 1
+    return profile_earliest(&engine.profile, engine.round, held, length, engine.problem.capacity)
 
 
 cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nogil:
     # Whether p may start now. If not, `wake` is lowered to the round at which it may, should nothing else happen.
     cdef const Request* r = &engine.requests[p]
-    cdef int64_t held = r.prompt + r.mark
+    cdef int64_t held = r.prompt + r.kept
     engine.work.feasibility_tests += 1
     if engine.running == 0:
         return True
-    if crowded(engine, held):
+    if coming_round_is_full(engine, held):
         return False
-    if engine.task.peak:
+    if engine.problem.peak:
         if engine.redrawn:
             wake[0] = engine.round + 1
         return room_for(engine, r.prompt + believed_length(engine, p))
-    if engine.task.reserve == RESERVE_NONE:
+    if engine.problem.reserve == RESERVE_NONE:
         return True
     if engine.tested != p or engine.earliest <= engine.round:
         engine.tested = p
-        engine.earliest = earliest_start(engine, held, believed_length(engine, p) - r.mark)
+        engine.earliest = earliest_start(engine, held, believed_length(engine, p) - r.kept)
     if engine.earliest > engine.round:
         wake[0] = min(wake[0], engine.earliest)
         return False
     return True
 
 
-cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t length, int64_t* wake) noexcept nogil:
-    # The same of a request, or the best of several, that holds `held` tokens and has `length` to come. Who holds no
-    # less than one refused in this round, and has no less to come, does not fit either, now or before that one; who
-    # holds no more than one that would fit since the last admission, and has no more to come, fits too.
+cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t demand, int64_t* wake) noexcept nogil:
+    # The same of a request, or the best of several, that holds `held` tokens and asks for `demand`. Who holds no
+    # less than one refused in this round, and asks for no less, does not fit either, now or before that one; who holds
+    # no more than one that would fit since the last admission, and asks for no more, fits too.
     cdef int64_t earliest
     engine.work.feasibility_tests += 1
     if engine.running == 0:
         return True
-    if crowded(engine, held):
+    if coming_round_is_full(engine, held):
         return False
-    if engine.task.peak:
+    if engine.problem.peak:
         if engine.redrawn:
             wake[0] = engine.round + 1
-        return room_for(engine, length)  # that is all it is believed to need: see join()
-    if engine.task.reserve == RESERVE_NONE:
+        return room_for(engine, demand)  # that is all it is believed to need: see join()
+    if engine.problem.reserve == RESERVE_NONE:
         return True
-    if held >= engine.refused_held and length >= engine.refused_length:
+    if held >= engine.refused_held and demand >= engine.refused_demand:
         return False
-    if held <= engine.accepted_held and length <= engine.accepted_length:
+    if held <= engine.accepted_held and demand <= engine.accepted_demand:
         return True
-    earliest = earliest_start(engine, held, length)
+    earliest = earliest_start(engine, held, demand)
     if earliest <= engine.round:
         engine.accepted_held = held
-        engine.accepted_length = length
+        engine.accepted_demand = demand
         return True
     wake[0] = min(wake[0], earliest)
-    if held <= engine.refused_held and length <= engine.refused_length:
+    if held <= engine.refused_held and demand <= engine.refused_demand:
         engine.refused_held = held
-        engine.refused_length = length
+        engine.refused_demand = demand
     return False
 
 
 cdef int admit(Engine* engine, int32_t p) noexcept nogil:
-    # 0, or -1 without memory.
-    cdef const Task* task = engine.task
+    # OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
     cdef Request* r = &engine.requests[p]
     cdef int64_t length = believed_length(engine, p)
-    cdef int64_t kept = r.mark
+    cdef int64_t kept = r.kept
     engine.work.admissions += 1
     if r.previous == NEVER_RAN:
-        task.start[r.index] = now(engine)
-    if task.cap != REFINE_NONE:  # it may leave soon
-        prefetch_to_write(&task.evictions[r.index])
+        problem.start[r.index] = now(engine)
+    if problem.cap != REFINE_NONE:  # it may leave soon
+        prefetch_to_write(&problem.evictions[r.index])
         if engine.rank != NULL:
             prefetch(&engine.rank[r.index])
     r.birth = engine.round - kept
-    r.mark = r.birth + length - 1
-    if engine.running == 0 and r.prompt + length > task.capacity:
-        engine.lone_end = r.mark
+    r.believed_end = r.birth + length - 1
+    if engine.running == 0 and r.prompt + length > problem.capacity:
+        engine.blocked_until = r.believed_end
     engine.running += 1
     engine.used += r.prompt + kept
-    engine.need += in_blocks(task, r.prompt + kept + 1)
+    engine.need += whole_blocks(r.prompt + kept + 1, problem.block)
     engine.prompts += r.prompt
-    if task.peak:
-        engine.reserved += in_blocks(task, r.prompt + length)
+    if problem.peak:
+        engine.reserved += whole_blocks(r.prompt + length, problem.block)
     if unlikely(engine.prefills != NULL):
-        if prefill_enter(engine, p, kept) < 0:
-            return -1
+        if prefill_enter(engine, p, kept) == NO_MEMORY:
+            return NO_MEMORY
     else:
-        if task.resume == RESUME_SWAP and r.previous != NEVER_RAN:
+        if problem.resume == RESUME_SWAP and r.previous != NEVER_RAN:
             engine.swapped += r.prompt + kept
         else:
             engine.prefilled += r.prompt + kept
         wheel_add(&engine.wheel, engine.requests, p, due(engine, r))
-    if task.block > 1:
-        engine.residues[residue(task, r)] += 1
-    if task.record_tokens:
+    if problem.block > 1:
+        engine.residues[residue(problem, r)] += 1
+    if problem.record_tokens:
         engine.kept[p] = kept
     engine.tested = NONE
     engine.accepted_held = -1
-    if engine.believes and belief_add(&engine.belief, r, p, engine.round, length - kept) < 0:
-        return -1
-    if engine.profiled and r.mark > engine.round:
-        if profile_add(&engine.profile, r.prompt - r.birth, r.mark) < 0:
-            return -1
-    return line_up(engine, p) if engine.overflows else 0
+    if engine.tracks_beliefs and belief_add(&engine.belief, r, p, engine.round, length - kept) == NO_MEMORY:
+        return NO_MEMORY
+    if engine.profiled and r.believed_end > engine.round:
+        if profile_add(&engine.profile, r.prompt - r.birth, r.believed_end) == NO_MEMORY:
+            return NO_MEMORY
+    return enter_eviction_order(engine, p) if engine.may_overflow else OK
 
 
 cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
-    # What completing and leaving have in common. The request is out of the wheel already. 0, or -1 without memory.
-    cdef const Task* task = engine.task
+    # What completing and leaving have in common. The request is out of the wheel already. OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
     cdef Request* r = &engine.requests[p]
     cdef int64_t held = r.prompt + engine.round - r.birth
     engine.running -= 1
     engine.used -= held
-    engine.need -= in_blocks(task, held + 1)
+    engine.need -= whole_blocks(held + 1, problem.block)
     engine.prompts -= r.prompt
-    if task.peak:
-        engine.reserved -= in_blocks(task, r.prompt + r.mark - r.birth + 1)
+    if problem.peak:
+        engine.reserved -= whole_blocks(r.prompt + r.believed_end - r.birth + 1, problem.block)
         check(engine.reserved >= 0)
-    if task.block > 1:
-        engine.residues[residue(task, r)] -= 1
-    if task.record_tokens and record_attempt(engine, p) < 0:
-        return -1
-    if engine.believes:
+    if problem.block > 1:
+        engine.residues[residue(problem, r)] -= 1
+    if problem.record_tokens and record_attempt(engine, p) == NO_MEMORY:
+        return NO_MEMORY
+    if engine.tracks_beliefs:
         belief_remove(&engine.belief, p, engine.round - r.birth, engine.round - r.birth == r.output)
         engine.tested = NONE
-    if engine.profiled and r.mark > engine.round:  # earlier than believed
+    if engine.profiled and r.believed_end > engine.round:  # earlier than believed
         profile_expire(&engine.profile, engine.round)
-        profile_remove(&engine.profile, r.prompt - r.birth, r.mark)
+        profile_remove(&engine.profile, r.prompt - r.birth, r.believed_end)
         engine.tested = NONE
         if unlikely(engine.prefills != NULL):
-            note_crowd(engine)
+            note_blocked_until(engine)
     if engine.running == 0:
-        engine.lone_end = NONE
-    if engine.overflows:
-        step_out(engine, p)
-    return 0
+        engine.blocked_until = NONE
+    if engine.may_overflow:
+        leave_eviction_order(engine, p)
+    return OK
 
 
 cdef int complete(Engine* engine, int32_t p) noexcept nogil:
-    # 0, or -1 without memory.
-    if stop_running(engine, p) < 0:
-        return -1
-    engine.task.completion[engine.requests[p].index] = now(engine)
+    # OK or NO_MEMORY.
+    if stop_running(engine, p) == NO_MEMORY:
+        return NO_MEMORY
+    engine.problem.completion[engine.requests[p].index] = now(engine)
     engine.requests[p].next = engine.free_request
     engine.free_request = p
-    engine.left -= 1
+    engine.unfinished -= 1
     changed(engine)
-    return 0
+    return OK
 
 
 cdef int leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
-    # It leaves before completing. The request is out of the wheel already. 0, or -1 without memory.
-    cdef const Task* task = engine.task
+    # It leaves before completing. The request is out of the wheel already. OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
     cdef Request* r = &engine.requests[p]
     cdef int64_t generated = engine.round - r.birth
-    if stop_running(engine, p) < 0:
-        return -1
-    task.evictions[r.index] += 1
-    engine.leavers += 1
-    if task.bound != NULL:
+    if stop_running(engine, p) == NO_MEMORY:
+        return NO_MEMORY
+    problem.evictions[r.index] += 1
+    engine.evictions_this_round += 1
+    if problem.bound != NULL:
         refine(engine, r, rule, generated)
     r.previous = NONE
-    if task.resume == RESUME_RESTART:
-        r.mark = 0
+    if problem.resume == RESUME_RESTART:
+        r.kept = 0
         engine.wasted_tokens += generated
     else:
-        r.mark = generated
-        if task.resume == RESUME_SWAP:
+        r.kept = generated
+        if problem.resume == RESUME_SWAP:
             engine.swapped += r.prompt + generated
             if engine.prefills != NULL:
-                engine.swapped -= engine.prefills[p].left
-    return 0
+                engine.swapped -= engine.prefills[p].to_prefill
+    return OK
 
 
 cdef inline void refine(Engine* engine, Request* r, Refine rule, int64_t generated) noexcept nogil:
-    cdef int64_t old = r.bound
-    cdef int64_t largest = <int64_t>1 << 62  # problem.LARGEST_BOUND
+    cdef int64_t old = r.bound, largest = engine.problem.largest_bound
     cdef int64_t doubled = 2 * old if old < largest // 2 else largest
     if rule == REFINE_PROGRESS:
         r.bound = max(old, generated + 1)
     elif rule == REFINE_DOUBLE:
         r.bound = max(doubled, generated + 1)
     elif rule == REFINE_UPPER:
-        r.bound = engine.task.upper[r.index]
+        r.bound = engine.problem.upper[r.index]
         if old >= r.bound:
             r.bound = doubled
-    if min(r.bound, engine.task.memory) > old:  # a rise beyond M changes no believed length
+    if min(r.bound, engine.problem.memory) > old:  # a rise beyond M changes no believed length
         changed(engine)
 
 
@@ -719,51 +728,43 @@ cdef inline void refine(Engine* engine, Request* r, Refine rule, int64_t generat
 
 
 cdef inline int evict(Engine* engine, int32_t p) noexcept nogil:
-    # 0, or -1 without memory.
-    if p == engine.slow:
-        engine.slow = NONE
+    # OK or NO_MEMORY.
+    if p == engine.prefilling:
+        engine.prefilling = NONE
     else:
         wheel_remove(&engine.wheel, engine.requests, p, due(engine, &engine.requests[p]))
-    if leave(engine, p, engine.task.refine) < 0:
-        return -1
+    if leave(engine, p, engine.problem.refine) == NO_MEMORY:
+        return NO_MEMORY
     engine.requests[p].next = engine.evicted
     engine.evicted = p
-    return 0
+    return OK
 
 
 cdef int overflow(Engine* engine) noexcept nogil:
-    # Evicts until the coming round fits. 0, or -1 without memory.
-    cdef const Task* task = engine.task
-    cdef const Peers* equals
+    # Evicts until the coming round fits. OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
     cdef int32_t p, newer
-    cdef uint64_t drawn, size
     while too_full(engine):
-        if task.evict == EVICT_NEWEST:
-            if evict(engine, engine.newest) < 0:
-                return -1
-        elif task.evict == EVICT_ALL:
+        if is_ranked(problem.evict):
+            if evict(engine, first_in_rank(engine)) == NO_MEMORY:
+                return NO_MEMORY
+        elif problem.evict == EVICT_NEWEST:
+            if evict(engine, engine.newest) == NO_MEMORY:
+                return NO_MEMORY
+        elif problem.evict == EVICT_ALL:
             while engine.oldest != NONE:
-                if evict(engine, engine.oldest) < 0:
-                    return -1
-        elif task.evict == EVICT_RANDOM:
+                if evict(engine, engine.oldest) == NO_MEMORY:
+                    return NO_MEMORY
+        else:
+            check(problem.evict == EVICT_RANDOM)
             p = engine.oldest
             while p != NONE:
-                newer = engine.requests[p].peers
-                if splitmix64_unit(&engine.stream) < task.beta and evict(engine, p) < 0:
-                    return -1
+                newer = engine.requests[p].newer
+                if splitmix64_unit(&engine.stream) < problem.beta and evict(engine, p) == NO_MEMORY:
+                    return NO_MEMORY
                 p = newer
-        else:
-            equals = ties_first(&engine.ties)
-            size = equals.size if not task.longest_prompt else ties_count_longest(equals, engine.requests)
-            drawn = 0
-            if task.seeded and size > 1:
-                drawn = splitmix64_below(&engine.stream, size)
-            if task.longest_prompt:
-                drawn = ties_find_longest(equals, engine.requests, drawn)
-            if evict(engine, equals.members[drawn]) < 0:
-                return -1
-    ratio_learn(&engine.belief, engine.round, task.headroom)
-    return 0
+    ratio_learn(&engine.belief, engine.round, problem.headroom)
+    return OK
 
 
 # Sums -----------------------------------------------------------------------------------------------------------------

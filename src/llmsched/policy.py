@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
@@ -26,6 +26,87 @@ Resume = Literal["restart", "recompute", "swap"]
 Pause = Literal["none", "overflow"]
 Tie = Literal["drawn", "prompt"]
 
+
+class OrderRule(NamedTuple):
+    """A word of `Policy.order`."""
+
+    reads: str | None  # a column of the workload, "lengths" (the table), "bound" (õ), or nothing but arrivals
+    changes: bool  # whether the key of a request may be another one when it joins the waiting set again
+
+
+#: Word of `Policy.order` -> what is to be known of it. The engines must know all of these, in this and the next two
+#: tables: see `check_words`.
+ORDERS: Mapping[str, OrderRule] = MappingProxyType(
+    {
+        "arrival": OrderRule(reads=None, changes=False),
+        "queue": OrderRule(reads=None, changes=True),
+        "bound": OrderRule(reads="bound", changes=True),
+        "area": OrderRule(reads="bound", changes=True),
+        "upper": OrderRule(reads="upper", changes=False),
+        "point": OrderRule(reads="point", changes=False),
+        "output": OrderRule(reads="output", changes=False),
+        "volume": OrderRule(reads="output", changes=False),
+        "priority": OrderRule(reads="priority", changes=False),
+        "table": OrderRule(reads="lengths", changes=True),
+    }
+)
+
+
+class ReserveRule(NamedTuple):
+    """A word of `Policy.reserve`."""
+
+    belief: str  # what a request is believed to reach, for docs/reference/policies.md
+    reads: str | None  # a column of the workload, "lengths" (the table), "bound" (õ), or nothing
+    kind: Literal["none", "bound", "column", "moving"]  # "moving": different as a request runs (model.md, section 8)
+
+
+#: Word of `Policy.reserve` -> what is to be known of it.
+RESERVES: Mapping[str, ReserveRule] = MappingProxyType(
+    {
+        "bound": ReserveRule("õ", reads="bound", kind="bound"),
+        "upper": ReserveRule("the upper bound", reads="upper", kind="column"),
+        "point": ReserveRule("the point prediction", reads="point", kind="column"),
+        "output": ReserveRule("the truth", reads="output", kind="column"),
+        "none": ReserveRule("nothing: only the coming round counts", reads=None, kind="none"),
+        "conditional": ReserveRule(
+            "the `quantile` of the outputs that exceed what it generated so far, by a table of lengths",
+            reads="lengths",
+            kind="moving",
+        ),
+        "ratio": ReserveRule("a falling share of what is left to the upper bound", reads="upper", kind="moving"),
+        "history": ReserveRule(
+            "a length drawn from those of the last `window` completed requests", reads="upper", kind="moving"
+        ),
+    }
+)
+
+
+class EvictionRule(NamedTuple):
+    """A word of `Policy.evict`."""
+
+    who: str  # leaves, for docs/reference/policies.md
+    reads: Literal["bound", "priority"] | None  # õ, or a column of the workload
+    ranks: bool  # by a key, the smallest leaves first; equals form lists (model.md, section 5) and `tie` chooses there
+    may_cycle: Literal["never", "always", "unless bounds rise"]  # whether requests may evict each other for ever:
+    # never, where the one furthest on, the oldest or the most urgent is evicted last and so completes
+
+
+#: Word of `Policy.evict` -> what is to be known of it.
+EVICTION_RULES: Mapping[str, EvictionRule] = MappingProxyType(
+    {
+        "bound": EvictionRule("the one with the smallest õ", "bound", ranks=True, may_cycle="unless bounds rise"),
+        "progress": EvictionRule("the one with the fewest tokens", None, ranks=True, may_cycle="never"),
+        "newest": EvictionRule("the one admitted last", None, ranks=False, may_cycle="never"),
+        "all": EvictionRule("every running request", None, ranks=False, may_cycle="always"),
+        "random": EvictionRule(
+            "each running request with probability `beta`, in repeated passes", None, ranks=False, may_cycle="always"
+        ),
+        "priority": EvictionRule(
+            "the least urgent, of these the one that arrived last", "priority", ranks=True, may_cycle="never"
+        ),
+    }
+)
+
 #: Field -> the words it may hold. `order` may also be an array; the fields that are not here are numbers.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -43,6 +124,21 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "tie": get_args(Tie),
     }
 )
+
+
+def check_words(where: str, known: Iterable[str], words: Iterable[str]) -> None:
+    """Raise TypeError unless `known`, what some code knows how to do, are these words of a policy field.
+
+    For the import of a module: a rule that one of the engines lacks is found there, not met in a run.
+    """
+    lacking, unknown = sorted(set(words) - set(known)), sorted(set(known) - set(words))
+    if lacking or unknown:
+        raise TypeError(f"{where}: it lacks {lacking} of the words in llmsched.policy, which does not have {unknown}")
+
+
+check_words("policy.ORDERS", ORDERS, CHOICES["order"])
+check_words("policy.RESERVES", RESERVES, CHOICES["reserve"])
+check_words("policy.EVICTION_RULES", EVICTION_RULES, CHOICES["evict"])
 
 
 class _Limits(NamedTuple):
@@ -85,7 +181,7 @@ _READERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
         "beta": ("evict", ("random",)),
         "cap_refine": ("cap", ("bound",)),
-        "tie": ("evict", ("bound", "progress", "priority")),
+        "tie": ("evict", tuple(word for word, rule in EVICTION_RULES.items() if rule.ranks)),
         "ratio": ("reserve", ("ratio",)),
         "ratio_floor": ("reserve", ("ratio",)),
         "ratio_rounds": ("reserve", ("ratio",)),
@@ -116,7 +212,7 @@ class Policy:
     evict, beta
         Who leaves when the cache overflows: smallest ``"bound"``, least ``"progress"``, ``"newest"``, least urgent
         ``"priority"`` (then latest arrival), ``"all"``, or ``"random"``, each with probability `beta` (0 < beta <= 1)
-        in repeated passes.
+        in repeated passes. See `EVICTION_RULES`.
     refine
         What becomes of õ on an overflow eviction: ``"progress"``, ``"double"`` or ``"none"``.
     cap, cap_refine
@@ -211,27 +307,26 @@ class Policy:
     @property
     def clairvoyant(self) -> bool:
         """Whether it reads the true output lengths."""
-        return self.reserve == "output" or (isinstance(self.order, str) and self.order in ("output", "volume"))
+        return "output" in self._read
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
         """What it reads if it is there: ``lower``, ``upper``, ``point``, ``priority``, ``lengths`` (the table)."""
-        read = {self.order if isinstance(self.order, str) else "custom", self.reserve}
-        if self.tracks_bound:
-            read.add(self.bound)
-        if read & {"ratio", "history"} or (self.cap == "bound" and self.cap_refine == "upper"):
+        read = {*self._read, self.bound} if self.tracks_bound else set(self._read)
+        if self.cap == "bound" and self.cap_refine == "upper":
             read.add("upper")
-        if self.evict == "priority":
-            read.add("priority")
-        if read & {"table", "conditional"}:
-            read.add("lengths")
         return tuple(column for column in ("lower", "upper", "point", "priority", "lengths") if column in read)
 
     @cached_property
     def tracks_bound(self) -> bool:
         """Whether it reads õ."""
-        by_bound = isinstance(self.order, str) and self.order in ("bound", "area")
-        return by_bound or "bound" in (self.reserve, self.evict, self.cap)
+        return "bound" in (*self._read, self.cap)
+
+    @cached_property
+    def _read(self) -> frozenset[str | None]:
+        """What its order, its reserve and its eviction rule read."""
+        order = ORDERS[self.order].reads if isinstance(self.order, str) else None
+        return frozenset({order, RESERVES[self.reserve].reads, EVICTION_RULES[self.evict].reads})
 
     def fields(self) -> dict[str, Any]:
         """The fields as a plain dict; a custom order as a list."""

@@ -17,7 +17,7 @@ import llmsched as ls
 from llmsched import errors
 from llmsched.metrics import energy, service
 from llmsched.simulation import reference
-from llmsched.simulation.problem import lower
+from llmsched.simulation.problem import problem_of
 
 CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
 POWER = energy.Power(idle=10, busy=100, per_request=5, per_token=1)
@@ -50,8 +50,8 @@ def test_joules_of_requests_and_idling_add_up_to_those_of_rounds(
         result = ls.simulate(workload, policy, memory=memory, record="tokens", **machine)
     except (errors.NotFinishedError, errors.MemoryTooSmallError):
         return
-    engine = Metered(lower(workload, policy, memory, 0, **machine))
-    while engine.left:
+    engine = Metered(problem_of(workload, policy, memory, 0, **machine))
+    while engine.unfinished:
         engine.round()
     watts = [min(50 + 3 * b + 2 * tokens, power.limit) for _, _, b, tokens in engine.log]
     spent = sum(w * (end - begin) for w, (begin, end, *_) in zip(watts, engine.log, strict=True))

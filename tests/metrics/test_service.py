@@ -17,7 +17,7 @@ import llmsched as ls
 from llmsched import errors
 from llmsched.metrics import service
 from llmsched.simulation import reference
-from llmsched.simulation.problem import lower
+from llmsched.simulation.problem import problem_of
 
 CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
 
@@ -86,8 +86,8 @@ def test_every_metric_is_what_the_single_tokens_say(problem: Any, machine: Any, 
         result = ls.simulate(workload, policy, memory=memory, seed=seed, record=("tokens", "timeline"), **machine)
     except (errors.NotFinishedError, errors.MemoryTooSmallError):
         return
-    engine = Watched(lower(workload, policy, memory, seed, **machine))
-    while engine.left:
+    engine = Watched(problem_of(workload, policy, memory, seed, **machine))
+    while engine.unfinished:
         engine.round()
     length = result.makespan - float(workload.arrival.min())
     cut = data.draw(st.sampled_from([(0.0, 0.0), (0.25, 0.0), (0.0, 0.3), (0.25, 0.25)]))

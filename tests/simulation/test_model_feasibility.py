@@ -151,7 +151,7 @@ def test_running_requests_may_grow_into_the_margin(run):
 def test_the_margin_is_the_decimal_that_was_written(memory, margin, capacity):
     """In doubles (1 - 0.9) * 10 is 0.9999999999999998, whose floor is 0."""
     policy = dataclasses.replace(GREEDY, margin=margin)
-    assert problem.lower(ls.Workload(0, [1]), policy, memory, 0).capacity == capacity
+    assert problem.problem_of(ls.Workload(0, [1]), policy, memory, 0).capacity == capacity
 
 
 def test_the_margin_leaves_room_for_exactly_its_floor(run):

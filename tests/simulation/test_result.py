@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import llmsched as ls
 from llmsched.errors import LlmschedError, MissingExtraError, NotFinishedError
 from llmsched.simulation import reference
-from llmsched.simulation.problem import lower
+from llmsched.simulation.problem import problem_of
 
 ENGINES = ("reference", "compiled")
 MIXED = ls.generate.poisson(ls.generate.lmsys(80, seed=5), rate=0.2, seed=5).with_intervals(ls.intervals.buckets(50))
@@ -254,11 +254,11 @@ def log_of(problem):
         def generation(self):
             batch = list(self.running)
             memory = sum(r.prompt + r.generated + 1 for r in batch)
-            log.append((self.now, memory, len(batch), len(self.waiting), self.left_this_round))
+            log.append((self.now, memory, len(batch), len(self.waiting), self.evictions_this_round))
             super().generation()
 
     engine = Logged(problem, ())
-    while engine.left:
+    while engine.unfinished:
         engine.round()
     return log
 
@@ -276,7 +276,7 @@ def test_an_expanded_timeline_is_the_log_of_every_round(data):
     except NotFinishedError:
         reject()
     assert results[0].timeline == results[1].timeline
-    log = log_of(lower(workload, policy, memory, seed))
+    log = log_of(problem_of(workload, policy, memory, seed))
     rows = results[1].timeline.expand()
     assert {"time", "memory", "batch", "waiting", "evictions"} <= rows.keys()
     for k, name in enumerate(["time", "memory", "batch", "waiting", "evictions"]):

@@ -407,5 +407,5 @@ def test_volumes_at_the_edge_of_64_bits():
 def test_svf_orders_by_exact_volumes():
     """Volumes beyond 2**100 that differ by one token in the prompt."""
     w = ls.Workload([2**51 + 1, 2**51], [2**50, 2**50])
-    assert problem.lower(w, ls.policies["svf"], 2**52, None).keys.tolist() == [1, 0]
+    assert problem.problem_of(w, ls.policies["svf"], 2**52, None).keys.tolist() == [1, 0]
     assert 2**50 * (2**51 + 1) > 2**100

@@ -1,12 +1,13 @@
-# In which order requests are looked at: the initial admission order, and that of arrivals. 0, or -1 without memory.
+# In which order requests are looked at: the initial admission order, and that of arrivals. OK or NO_MEMORY.
 
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
 
-from llmsched._core cimport ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, Engine, Task
+from llmsched._core cimport ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, Engine, Problem
 from llmsched._engine.allocation cimport allocate, prefetch, prefetch_to_write
 from llmsched._engine.numpy_permutation cimport permutation
 from llmsched._engine.radix_sort cimport double_key, sort_places
+from llmsched._engine.status cimport NO_MEMORY, OK
 
 
 cdef enum:
@@ -19,27 +20,30 @@ cdef inline int64_t area_key(int64_t prompt, int64_t bound) noexcept nogil:
 
 cdef inline int order_requests(Engine* engine) noexcept nogil:
     # Fills order[]: the initial admission order, by key, ties by rank.
-    cdef const Task* task = engine.task
-    cdef int64_t i, n = task.n
-    cdef int status = 0
+    cdef const Problem* problem = engine.problem
+    cdef int64_t i, n = problem.n
+    cdef int status = OK
     cdef int64_t* converted = NULL
-    cdef const int64_t* keys = task.bound if task.order == ORDER_BOUND else task.keys
-    cdef const double* reals = task.real_keys if task.order == ORDER_KEYS else task.arrival
+    cdef const int64_t* keys = problem.bound if problem.order == ORDER_BOUND else problem.keys
+    cdef const double* reals = problem.real_keys if problem.order == ORDER_KEYS else problem.arrival
     engine.order = <int32_t*>allocate(n * sizeof(int32_t))
     engine.rank = <int32_t*>allocate(n * sizeof(int32_t))
     if engine.order == NULL or engine.rank == NULL:
-        return -1
-    if task.seeded:
-        permutation(task.seed, engine.rank, n)
+        return NO_MEMORY
+    if problem.seeded:
+        permutation(problem.seed, engine.rank, n)
     else:
         for i in range(n):
             engine.rank[i] = <int32_t>i
-    if keys == NULL and (reals != NULL or task.order == ORDER_AREA):
+    if keys == NULL and (reals != NULL or problem.order == ORDER_AREA):
         converted = <int64_t*>allocate(n * sizeof(int64_t))
         if converted == NULL:
-            return -1
+            return NO_MEMORY
         for i in range(n):
-            converted[i] = area_key(task.prompt[i], task.bound[i]) if task.order == ORDER_AREA else double_key(reals[i])
+            if problem.order == ORDER_AREA:
+                converted[i] = area_key(problem.prompt[i], problem.bound[i])
+            else:
+                converted[i] = double_key(reals[i])
         keys = converted
     if keys != NULL:
         status = sort_places(keys, engine.rank, engine.order, n)
@@ -47,7 +51,7 @@ cdef inline int order_requests(Engine* engine) noexcept nogil:
         for i in range(n):
             engine.order[engine.rank[i]] = <int32_t>i
     free(converted)
-    if task.order == ORDER_KEYS or task.order == ORDER_ARRIVAL:  # a place never changes and says it all
+    if problem.order == ORDER_KEYS or problem.order == ORDER_ARRIVAL:  # a place never changes and says it all
         free(engine.rank)
         engine.rank = NULL
     return status
@@ -56,26 +60,26 @@ cdef inline int order_requests(Engine* engine) noexcept nogil:
 cdef inline int order_arrivals(Engine* engine) noexcept nogil:
     # Decides where waiting requests are kept. Where they arrive in the order of their places (all at once, or admission
     # is by arrival) those that never left need no heap: they are a range of places.
-    cdef const Task* task = engine.task
-    cdef int64_t p, n = task.n
+    cdef const Problem* problem = engine.problem
+    cdef int64_t p, n = problem.n
     cdef bint together = True
     cdef int64_t* keys
     cdef int status
-    if task.arrival != NULL:
+    if problem.arrival != NULL:
         for p in range(1, n):
-            if task.arrival[p] != task.arrival[0]:
+            if problem.arrival[p] != problem.arrival[0]:
                 together = False
                 break
-    engine.in_place = not task.skip and (together or task.order == ORDER_ARRIVAL or task.order == ORDER_QUEUE)
-    if together or task.order == ORDER_ARRIVAL or task.order == ORDER_QUEUE:
-        return 0
+    engine.in_place = not problem.skip and (together or problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE)
+    if together or problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE:
+        return OK
     keys = <int64_t*>allocate(n * sizeof(int64_t))
     engine.by_arrival = <int32_t*>allocate(n * sizeof(int32_t))
     if keys == NULL or engine.by_arrival == NULL:
         free(keys)
-        return -1
+        return NO_MEMORY
     for p in range(n):
-        keys[p] = double_key(task.arrival[engine.order[p]])
+        keys[p] = double_key(problem.arrival[engine.order[p]])
     status = sort_places(keys, NULL, engine.by_arrival, n)
     free(keys)
     return status
@@ -83,18 +87,18 @@ cdef inline int order_arrivals(Engine* engine) noexcept nogil:
 
 cdef inline void look_ahead(const Engine* engine, int64_t place) noexcept nogil:
     # Bring the numbers of a request near whose turn comes soon: in the workload's order they are a cache miss each.
-    cdef const Task* task = engine.task
+    cdef const Problem* problem = engine.problem
     cdef int32_t i
-    if place + LOOK_AHEAD >= task.n:
+    if place + LOOK_AHEAD >= problem.n:
         return
     i = engine.order[place + LOOK_AHEAD]
-    prefetch(&task.prompt[i])
-    prefetch(&task.output[i])
-    if task.bound != NULL:
-        prefetch(&task.bound[i])
-    if task.believed != NULL:
-        prefetch(&task.believed[i])
+    prefetch(&problem.prompt[i])
+    prefetch(&problem.output[i])
+    if problem.bound != NULL:
+        prefetch(&problem.bound[i])
+    if problem.believed != NULL:
+        prefetch(&problem.believed[i])
     if engine.rank != NULL:
         prefetch(&engine.rank[i])
-    prefetch_to_write(&task.start[i])
-    prefetch_to_write(&task.completion[i])
+    prefetch_to_write(&problem.start[i])
+    prefetch_to_write(&problem.completion[i])

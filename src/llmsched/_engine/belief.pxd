@@ -10,20 +10,34 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
+from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.splitmix64 cimport splitmix64_at
 from llmsched._engine.request cimport Request
+from llmsched._engine.status cimport NO_MEMORY, OK
 
 cdef enum BeliefKind:
     BELIEF_TABLE
     BELIEF_RATIO
     BELIEF_HISTORY
 
+
+cdef inline int belief_kind(str reserve) except -1:
+    # Of a `reserve` whose beliefs move. ValueError: there is none.
+    if reserve == "conditional":
+        return BELIEF_TABLE
+    if reserve == "ratio":
+        return BELIEF_RATIO
+    if reserve == "history":
+        return BELIEF_HISTORY
+    raise ValueError(f"the compiled engine knows no moving beliefs {reserve!r}: add them to _engine/belief.pxd")
+
+
 cdef enum:
     ENOUGH = 0x40000000000000    # more tokens than any cache has, and far from what 64 bits hold
 
 
 cdef struct BeliefRules:
-    # What a Task says of them. Arrays as there: one value per request, or NULL where nothing reads it.
+    # What a Problem says of them. Arrays as there: one value per request, or NULL where nothing reads it.
     BeliefKind kind
     const int64_t* table        # row, tokens seen -> length; rows never fall
     const int64_t* row          # of each request
@@ -42,14 +56,14 @@ cdef struct Member:
     int64_t birth       # the round in which it would have had no tokens: g = t - birth
     int64_t known       # the most tokens that an earlier attempt generated
     int64_t most        # M - s
-    int64_t admitted    # round of its admission
-    int64_t left        # tokens that it is believed to generate yet, where `Belief.round` says when
+    int64_t first_round  # of this attempt
+    int64_t remaining        # tokens that it is believed to generate yet, where `Belief.round` says when
     int32_t who         # its number
     int32_t index       # in the workload
 
 
 cdef struct Point:
-    int64_t left
+    int64_t remaining
     int64_t held
 
 
@@ -59,15 +73,15 @@ cdef struct Belief:
     int64_t block
     Member* members     # members[0:size], in no order
     int64_t size
-    int64_t room        # of members; of points twice as many, the second half for sorting
+    int64_t allocated   # members that there is memory for; of points twice as many, the second half for sorting
     int64_t* known      # request number -> the most tokens it generated in attempts that ended
     int32_t* place      # request number -> its place in members, while it runs
-    int64_t requests
-    Point* points       # of the members, largest `left` first, where `round` is the present one
+    int64_t requests_allocated
+    Point* points       # of the members, largest `remaining` first, where `round` is the present one
     int64_t round       # NEVER: points are of no use
     int64_t tightest    # the round in which the cache was fullest in the last look that found no room
-    double start        # r was this
-    int64_t since       # in this round
+    double ratio_start  # r was this
+    int64_t ratio_round  # in this round
     int64_t* recent     # the last completed lengths: a ring
     int64_t* sorted     # the same, ascending
     int64_t completed
@@ -80,7 +94,7 @@ cdef struct Belief:
 cdef inline int belief_init(
     Belief* belief, const BeliefRules* rules, int64_t memory, int64_t block, uint64_t seed
 ) noexcept nogil:
-    # 0, or -1 without memory.
+    # OK or NO_MEMORY.
     memset(belief, 0, sizeof(Belief))
     belief.rules = rules[0]
     belief.memory = memory
@@ -88,13 +102,13 @@ cdef inline int belief_init(
     belief.seed = seed
     belief.round = NEVER
     belief.tightest = belief.drawn_round = -1
-    belief.start = rules.ratio
+    belief.ratio_start = rules.ratio
     if rules.kind == BELIEF_HISTORY:
         belief.recent = <int64_t*>malloc(2 * rules.window * sizeof(int64_t))
         if belief.recent == NULL:
-            return -1
+            return NO_MEMORY
         belief.sorted = belief.recent + rules.window
-    return 0
+    return OK
 
 
 cdef inline void belief_free(Belief* belief) noexcept nogil:
@@ -106,21 +120,21 @@ cdef inline void belief_free(Belief* belief) noexcept nogil:
 
 
 cdef inline int belief_make(Belief* belief, int32_t p) noexcept nogil:
-    # Request number p is of one that never ran. 0, or -1 without memory.
-    cdef int64_t room = 2 * <int64_t>p + 64
+    # Request number p is of one that never ran. OK or NO_MEMORY.
+    cdef int64_t larger = 2 * <int64_t>p + 64
     cdef void* block
-    if p >= belief.requests:
-        block = realloc(belief.known, room * sizeof(int64_t))
+    if p >= belief.requests_allocated:
+        block = realloc(belief.known, larger * sizeof(int64_t))
         if block == NULL:
-            return -1
+            return NO_MEMORY
         belief.known = <int64_t*>block
-        block = realloc(belief.place, room * sizeof(int32_t))
+        block = realloc(belief.place, larger * sizeof(int32_t))
         if block == NULL:
-            return -1
+            return NO_MEMORY
         belief.place = <int32_t*>block
-        belief.requests = room
+        belief.requests_allocated = larger
     belief.known[p] = 0
-    return 0
+    return OK
 
 
 # What is believed ----------------------------------------------------------------------------------------------------
@@ -166,7 +180,7 @@ cdef inline int64_t belief_length(
     return min(length, most)
 
 
-cdef inline int64_t length_left(Belief* belief, const Member* m, int64_t round) noexcept nogil:
+cdef inline int64_t remaining_length(Belief* belief, const Member* m, int64_t round) noexcept nogil:
     cdef int64_t generated = round - m.birth
     return belief_length(belief, m.index, m.most, generated, m.known, round) - generated
 
@@ -175,41 +189,41 @@ cdef inline int64_t length_left(Belief* belief, const Member* m, int64_t round) 
 
 
 cdef inline int belief_add(
-    Belief* belief, const Request* r, int32_t p, int64_t round, int64_t left
+    Belief* belief, const Request* r, int32_t p, int64_t round, int64_t remaining
 ) noexcept nogil:
-    # Request number p is admitted, and believed to generate so many more tokens. 0, or -1 without memory.
-    cdef int64_t room = 2 * belief.room + 64, at
+    # Request number p is admitted, and believed to generate so many more tokens. OK or NO_MEMORY.
+    cdef int64_t larger = 2 * belief.allocated + 64, at
     cdef Member* m
     cdef void* block
-    if belief.size == belief.room:
-        block = realloc(belief.members, room * sizeof(Member))
+    if belief.size == belief.allocated:
+        block = realloc(belief.members, larger * sizeof(Member))
         if block == NULL:
-            return -1
+            return NO_MEMORY
         belief.members = <Member*>block
-        block = realloc(belief.points, 2 * room * sizeof(Point))
+        block = realloc(belief.points, 2 * larger * sizeof(Point))
         if block == NULL:
-            return -1
+            return NO_MEMORY
         belief.points = <Point*>block
-        belief.room = room
+        belief.allocated = larger
     if belief.round == round:  # the points stay right for those that are looked at next
         at = belief.size
-        while at > 0 and belief.points[at - 1].left < left:
+        while at > 0 and belief.points[at - 1].remaining < remaining:
             at -= 1
         memmove(belief.points + at + 1, belief.points + at, (belief.size - at) * sizeof(Point))
-        belief.points[at].left = left
+        belief.points[at].remaining = remaining
         belief.points[at].held = r.prompt + round - r.birth
     m = &belief.members[belief.size]
     m.offset = r.prompt - r.birth
     m.birth = r.birth
     m.known = belief.known[p]
     m.most = belief.memory - r.prompt
-    m.admitted = round
-    m.left = left
+    m.first_round = round
+    m.remaining = remaining
     m.who = p
     m.index = r.index
     belief.place[p] = <int32_t>belief.size
     belief.size += 1
-    return 0
+    return OK
 
 
 cdef inline void belief_remove(Belief* belief, int32_t p, int64_t generated, bint completes) noexcept nogil:
@@ -267,13 +281,13 @@ cdef extern from *:
 
 
 cdef inline double ratio_at(const Belief* belief, int64_t round) noexcept nogil:
-    return max(belief.start - belief.rules.step * <double>(round - belief.since), belief.rules.least)
+    return max(belief.ratio_start - belief.rules.step * <double>(round - belief.ratio_round), belief.rules.least)
 
 
 cdef inline void ratio_restart(Belief* belief, int64_t round) noexcept nogil:
     # Nothing ran.
-    belief.start = belief.rules.ratio
-    belief.since = round
+    belief.ratio_start = belief.rules.ratio
+    belief.ratio_round = round
 
 
 cdef inline void ratio_learn(Belief* belief, int64_t round, int64_t headroom) noexcept nogil:
@@ -286,29 +300,29 @@ cdef inline void ratio_learn(Belief* belief, int64_t round, int64_t headroom) no
     for k in range(belief.size):
         m = &belief.members[k]
         generated += round - m.birth
-        lengths += round - m.birth + length_left(belief, m, round)
-    belief.start = min(1.0, <double>generated / <double>lengths)
-    belief.since = round
+        lengths += round - m.birth + remaining_length(belief, m, round)
+    belief.ratio_start = min(1.0, <double>generated / <double>lengths)
+    belief.ratio_round = round
 
 
 cdef inline int64_t ratio_earliest(
-    Belief* belief, int64_t round, int64_t held, int64_t left, int64_t capacity
+    Belief* belief, int64_t round, int64_t held, int64_t remaining, int64_t capacity
 ) noexcept nogil:
     # The first round in which a request that holds and may still generate so much fits, as far as can be known: this
     # one, or a later one before which it does not.
     cdef const BeliefRules* rules = &belief.rules
-    cdef int64_t tokens = whole_blocks(belief, held + min(left, rules.clip)), fresh = 0, before = 0, rest, k
+    cdef int64_t tokens = whole_blocks(held + min(remaining, rules.clip), belief.block), fresh = 0, before = 0, rest, k
     cdef double room, share, rounds
     cdef const Member* m
     belief.scanned += belief.size
     for k in range(belief.size):
         m = &belief.members[k]
-        rest = min(length_left(belief, m, round), rules.clip)
-        if m.admitted == round:
-            tokens += whole_blocks(belief, m.offset + round + rest)
+        rest = min(remaining_length(belief, m, round), rules.clip)
+        if m.first_round == round:
+            tokens += whole_blocks(m.offset + round + rest, belief.block)
             fresh += rest
         else:
-            tokens += whole_blocks(belief, m.offset + round)
+            tokens += whole_blocks(m.offset + round, belief.block)
             before += rest
     if <double>tokens + ratio_at(belief, round) * <double>before <= <double>capacity:
         return round
@@ -320,30 +334,26 @@ cdef inline int64_t ratio_earliest(
         return round + 1
     if share < rules.least:
         return NEVER
-    if share >= belief.start:
+    if share >= belief.ratio_start:
         return round + 1
     if rules.step <= 0:
         return NEVER
-    rounds = (belief.start - share) / rules.step - 1
-    return max(round + 1, belief.since + <int64_t>min(rounds, 1e15))
+    rounds = (belief.ratio_start - share) / rules.step - 1
+    return max(round + 1, belief.ratio_round + <int64_t>min(rounds, 1e15))
 
 
 # Feasibility (model.md, section 4) -----------------------------------------------------------------------------------
 
 
-cdef inline int64_t whole_blocks(const Belief* belief, int64_t tokens) noexcept nogil:
-    return tokens if belief.block == 1 else (tokens + belief.block - 1) // belief.block * belief.block
-
-
 cdef inline void sort_points(Point* points, Point* scratch, int64_t n) noexcept nogil:
-    # Largest `left` first: runs of four by insertion, then merged.
-    cdef int64_t start = 0, width = 4, at, k, i, j, middle, end, first, from_left
+    # Largest `remaining` first: runs of four by insertion, then merged.
+    cdef int64_t start = 0, width = 4, at, k, i, j, middle, end, first, take_scratch
     cdef Point point
     while start < n:
         for k in range(start + 1, min(start + width, n)):
             point = points[k]
             at = k
-            while at > start and points[at - 1].left < point.left:
+            while at > start and points[at - 1].remaining < point.remaining:
                 points[at] = points[at - 1]
                 at -= 1
             points[at] = point
@@ -353,15 +363,15 @@ cdef inline void sort_points(Point* points, Point* scratch, int64_t n) noexcept 
         while start + width < n:
             middle = j = start + width
             end = min(middle + width, n)
-            if points[middle - 1].left < points[middle].left:
+            if points[middle - 1].remaining < points[middle].remaining:
                 memcpy(scratch, points + start, width * sizeof(Point))
                 i = 0
                 k = start
                 while i < width and j < end:  # without branches on what nobody could foresee
-                    first = scratch[i].left >= points[j].left
-                    from_left = -<int64_t>first
-                    points[k].left = (scratch[i].left & from_left) | (points[j].left & ~from_left)
-                    points[k].held = (scratch[i].held & from_left) | (points[j].held & ~from_left)
+                    first = scratch[i].remaining >= points[j].remaining
+                    take_scratch = -<int64_t>first
+                    points[k].remaining = (scratch[i].remaining & take_scratch) | (points[j].remaining & ~take_scratch)
+                    points[k].held = (scratch[i].held & take_scratch) | (points[j].held & ~take_scratch)
                     i += first
                     j += 1 - first
                     k += 1
@@ -371,17 +381,17 @@ cdef inline void sort_points(Point* points, Point* scratch, int64_t n) noexcept 
 
 
 cdef inline int64_t until_room(
-    const Belief* belief, int64_t round, int64_t d, int64_t tokens, int64_t held, int64_t left, int64_t capacity
+    const Belief* belief, int64_t round, int64_t d, int64_t tokens, int64_t held, int64_t remaining, int64_t capacity
 ) noexcept nogil:
     # The batch and a candidate take `tokens` > C when d more tokens are generated, the candidate, unless it is done by
     # then, not rounded up to blocks: the first round in which it may fit at that point, all else as it is.
     if belief.rules.kind == BELIEF_HISTORY:
         return round + 1
-    return round + (min(tokens - capacity, d) if left >= d else d)
+    return round + (min(tokens - capacity, d) if remaining >= d else d)
 
 
 cdef inline int64_t belief_earliest(
-    Belief* belief, int64_t round, int64_t held, int64_t left, int64_t capacity
+    Belief* belief, int64_t round, int64_t held, int64_t remaining, int64_t capacity
 ) noexcept nogil:
     # The first round in which a request that holds and will generate so much fits, as far as can be known: this one, or
     # a later one before which it does not. Needs a running request.
@@ -390,49 +400,49 @@ cdef inline int64_t belief_earliest(
     cdef Point* points = belief.points
     cdef bint counted
     if belief.rules.kind == BELIEF_RATIO:
-        return ratio_earliest(belief, round, held, left, capacity)
+        return ratio_earliest(belief, round, held, remaining, capacity)
     belief.scanned += n
     if belief.round != round:
         # First the point that was the tightest last time: it mostly still is.
         d = max(belief.tightest - round + 1, <int64_t>1)
-        tokens = held + d if left >= d else 0
+        tokens = held + d if remaining >= d else 0
         for k in range(n):
             m = &belief.members[k]
-            m.left = length_left(belief, m, round)
-            tokens += whole_blocks(belief, m.offset + round + d) if m.left >= d else 0
+            m.remaining = remaining_length(belief, m, round)
+            tokens += whole_blocks(m.offset + round + d, belief.block) if m.remaining >= d else 0
             if tokens > capacity and belief.rules.kind == BELIEF_HISTORY:
                 break  # how much too much it is does not matter then
         if tokens > capacity:
-            return until_room(belief, round, d, tokens, held, left, capacity)
+            return until_room(belief, round, d, tokens, held, remaining, capacity)
         for k in range(n):
             m = &belief.members[k]
-            points[k].left = m.left
+            points[k].remaining = m.remaining
             points[k].held = m.offset + round
-        sort_points(points, points + belief.room, n)
+        sort_points(points, points + belief.allocated, n)
         belief.round = round
     sum = 0
     counted = False
     at = 0
     for k in range(1, n + 2):
-        if not counted and (at == n or left >= points[at].left):
-            d = left
+        if not counted and (at == n or remaining >= points[at].remaining):
+            d = remaining
             sum += held
             counted = True
         else:
-            d = points[at].left
+            d = points[at].remaining
             sum += points[at].held
             at += 1
         tokens = sum + k * d
         if belief.block > 1 and tokens <= capacity < tokens + k * (belief.block - 1):
             tokens = held + d if counted else 0
-            rough = whole_blocks(belief, tokens) - tokens
+            rough = whole_blocks(tokens, belief.block) - tokens
             for i in range(at):
-                tokens += whole_blocks(belief, points[i].held + d)
+                tokens += whole_blocks(points[i].held + d, belief.block)
             if tokens + rough <= capacity:
                 continue
             tokens = max(tokens, capacity + 1)
         if tokens > capacity:
-            wake = until_room(belief, round, d, tokens, held, left, capacity)
+            wake = until_room(belief, round, d, tokens, held, remaining, capacity)
             earliest = max(earliest, wake)
             if tokens > worst:
                 worst = tokens

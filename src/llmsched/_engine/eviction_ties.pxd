@@ -7,13 +7,14 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from llmsched._engine.request cimport NONE, Request
+from llmsched._engine.status cimport NO_MEMORY, OK
 
 cdef enum:
     SIZE_CLASSES = 30       # member arrays hold 4 << class requests
     CHUNK_BYTES = 65536
 
 
-cdef struct Peers:
+cdef struct Equals:
     int64_t key
     int32_t* members    # members[0:size]: places of running requests
     int32_t size
@@ -22,9 +23,9 @@ cdef struct Peers:
 
 
 cdef struct Ties:
-    Peers* lists
+    Equals* lists
     int32_t lists_made
-    int32_t lists_room
+    int32_t lists_allocated
     int32_t free_list           # a list to use again, or NONE
     int32_t* heap               # heap[0:heap_size]: numbers of the lists in use, smallest key on top
     int32_t heap_size
@@ -38,18 +39,18 @@ cdef struct Ties:
 
 
 cdef inline int ties_init(Ties* ties) noexcept nogil:
-    # 0, or -1 without memory.
+    # OK or NO_MEMORY.
     memset(ties, 0, sizeof(Ties))
     ties.free_list = NONE
-    ties.lists_room = 16
+    ties.lists_allocated = 16
     ties.table_mask = 63
-    ties.lists = <Peers*>malloc(ties.lists_room * sizeof(Peers))
-    ties.heap = <int32_t*>malloc(ties.lists_room * sizeof(int32_t))
+    ties.lists = <Equals*>malloc(ties.lists_allocated * sizeof(Equals))
+    ties.heap = <int32_t*>malloc(ties.lists_allocated * sizeof(int32_t))
     ties.table = <int32_t*>malloc((ties.table_mask + 1) * sizeof(int32_t))
     if ties.lists == NULL or ties.heap == NULL or ties.table == NULL:
-        return -1
+        return NO_MEMORY
     memset(ties.table, 0xFF, (ties.table_mask + 1) * sizeof(int32_t))
-    return 0
+    return OK
 
 
 cdef inline void ties_free(Ties* ties) noexcept nogil:
@@ -72,7 +73,7 @@ cdef inline void ties_free(Ties* ties) noexcept nogil:
 
 
 cdef inline int32_t* array_take(Ties* ties, int32_t size_class) noexcept nogil:
-    # An array of 4 << size_class places, or NULL without memory.
+    # An array of 4 << size_class places, NULL: no memory.
     cdef int64_t size = <int64_t>16 << size_class
     cdef int64_t chunk_size
     cdef void* array = ties.free_arrays[size_class]
@@ -180,98 +181,98 @@ cdef inline void table_delete(Ties* ties, int64_t at) noexcept nogil:
 
 
 cdef inline int lists_grow(Ties* ties) noexcept nogil:
-    # Twice the room for lists, and a table that is at most half full. 0, or -1 without memory.
-    cdef int32_t room = 2 * ties.lists_room, k
+    # Memory for twice as many lists, and a table that is at most half full. OK or NO_MEMORY.
+    cdef int32_t larger = 2 * ties.lists_allocated, k
     cdef void* block
-    block = realloc(ties.lists, room * sizeof(Peers))
+    block = realloc(ties.lists, larger * sizeof(Equals))
     if block == NULL:
-        return -1
-    ties.lists = <Peers*>block
-    block = realloc(ties.heap, room * sizeof(int32_t))
+        return NO_MEMORY
+    ties.lists = <Equals*>block
+    block = realloc(ties.heap, larger * sizeof(int32_t))
     if block == NULL:
-        return -1
+        return NO_MEMORY
     ties.heap = <int32_t*>block
-    ties.lists_room = room
-    if 2 * room <= ties.table_mask + 1:
-        return 0
+    ties.lists_allocated = larger
+    if 2 * larger <= ties.table_mask + 1:
+        return OK
     block = realloc(ties.table, 2 * (ties.table_mask + 1) * sizeof(int32_t))
     if block == NULL:
-        return -1
+        return NO_MEMORY
     ties.table = <int32_t*>block
     ties.table_mask = 2 * ties.table_mask + 1
     memset(ties.table, 0xFF, (ties.table_mask + 1) * sizeof(int32_t))
     for k in range(ties.heap_size):
         ties.table[table_find(ties, ties.lists[ties.heap[k]].key)] = ties.heap[k]
-    return 0
+    return OK
 
 
 # Joining, leaving, choosing -----------------------------------------------------------------------------------------
 
 
 cdef inline int ties_add(Ties* ties, Request* requests, int32_t p, int64_t key) noexcept nogil:
-    # Request p starts to run with this eviction key. 0, or -1 without memory.
+    # Request p starts to run with this eviction key. OK or NO_MEMORY.
     cdef int64_t at = table_find(ties, key)
     cdef int32_t number = ties.table[at]
-    cdef Peers* peers
+    cdef Equals* equals
     cdef int32_t* members
     if number == NONE:
-        if ties.free_list == NONE and ties.lists_made == ties.lists_room:
-            if lists_grow(ties) < 0:
-                return -1
+        if ties.free_list == NONE and ties.lists_made == ties.lists_allocated:
+            if lists_grow(ties) == NO_MEMORY:
+                return NO_MEMORY
             at = table_find(ties, key)
         members = array_take(ties, 0)
         if members == NULL:
-            return -1
+            return NO_MEMORY
         if ties.free_list != NONE:
             number = ties.free_list
             ties.free_list = ties.lists[number].heap_at
         else:
             number = ties.lists_made
             ties.lists_made += 1
-        peers = &ties.lists[number]
-        peers.key = key
-        peers.size = peers.size_class = 0
-        peers.members = members
+        equals = &ties.lists[number]
+        equals.key = key
+        equals.size = equals.size_class = 0
+        equals.members = members
         ties.table[at] = number
         ties.heap_size += 1
         heap_up(ties, ties.heap_size - 1, number)
-    peers = &ties.lists[number]
-    if peers.size == 4 << peers.size_class:
-        members = array_take(ties, peers.size_class + 1)
+    equals = &ties.lists[number]
+    if equals.size == 4 << equals.size_class:
+        members = array_take(ties, equals.size_class + 1)
         if members == NULL:
-            return -1
-        memcpy(members, peers.members, peers.size * sizeof(int32_t))
-        array_return(ties, peers.members, peers.size_class)
-        peers.members = members
-        peers.size_class += 1
-    peers.members[peers.size] = p
-    requests[p].peers = number
-    requests[p].peer_at = peers.size
-    peers.size += 1
-    return 0
+            return NO_MEMORY
+        memcpy(members, equals.members, equals.size * sizeof(int32_t))
+        array_return(ties, equals.members, equals.size_class)
+        equals.members = members
+        equals.size_class += 1
+    equals.members[equals.size] = p
+    requests[p].equals = number
+    requests[p].equals_at = equals.size
+    equals.size += 1
+    return OK
 
 
 cdef inline void ties_remove(Ties* ties, Request* requests, int32_t p) noexcept nogil:
-    cdef int32_t number = requests[p].peers, at = requests[p].peer_at, last
-    cdef Peers* peers = &ties.lists[number]
-    peers.size -= 1
-    last = peers.members[peers.size]
-    peers.members[at] = last
-    requests[last].peer_at = at
-    if peers.size == 0:
-        table_delete(ties, table_find(ties, peers.key))
-        heap_delete(ties, peers.heap_at)
-        array_return(ties, peers.members, peers.size_class)
-        peers.heap_at = ties.free_list
+    cdef int32_t number = requests[p].equals, at = requests[p].equals_at, last
+    cdef Equals* equals = &ties.lists[number]
+    equals.size -= 1
+    last = equals.members[equals.size]
+    equals.members[at] = last
+    requests[last].equals_at = at
+    if equals.size == 0:
+        table_delete(ties, table_find(ties, equals.key))
+        heap_delete(ties, equals.heap_at)
+        array_return(ties, equals.members, equals.size_class)
+        equals.heap_at = ties.free_list
         ties.free_list = number
 
 
-cdef inline const Peers* ties_first(const Ties* ties) noexcept nogil:
+cdef inline const Equals* ties_first(const Ties* ties) noexcept nogil:
     # The list with the smallest key. Needs a running request.
     return &ties.lists[ties.heap[0]]
 
 
-cdef inline int64_t longest_prompt(const Peers* equals, const Request* requests) noexcept nogil:
+cdef inline int64_t longest_prompt(const Equals* equals, const Request* requests) noexcept nogil:
     cdef int64_t longest = -1
     cdef int32_t k
     for k in range(equals.size):
@@ -279,7 +280,7 @@ cdef inline int64_t longest_prompt(const Peers* equals, const Request* requests)
     return longest
 
 
-cdef inline int32_t ties_count_longest(const Peers* equals, const Request* requests) noexcept nogil:
+cdef inline int32_t ties_count_longest(const Equals* equals, const Request* requests) noexcept nogil:
     # How many of the members have the longest prompt.
     cdef int64_t longest = longest_prompt(equals, requests)
     cdef int32_t k, found = 0
@@ -288,7 +289,7 @@ cdef inline int32_t ties_count_longest(const Peers* equals, const Request* reque
     return found
 
 
-cdef inline int32_t ties_find_longest(const Peers* equals, const Request* requests, int64_t which) noexcept nogil:
+cdef inline int32_t ties_find_longest(const Equals* equals, const Request* requests, int64_t which) noexcept nogil:
     # The place in the list of the `which`-th (from 0) of these.
     cdef int64_t longest = longest_prompt(equals, requests)
     cdef int32_t k

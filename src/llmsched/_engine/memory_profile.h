@@ -1,4 +1,4 @@
-/* The three loops over believed completion points (see memory_profile.pxd), in C so that one portable binary holds versions
+/* The loops over believed completion points (see memory_profile.pxd), in C so that one portable binary holds versions
    for the vector units that machines have. Integers only: every version gives the same answer. */
 #ifndef LLMSCHED_PROFILE_H
 #define LLMSCHED_PROFILE_H
@@ -57,15 +57,6 @@ LLMSCHED_VECTOR static void change_load(int64_t *restrict load, int64_t *restric
                                         int64_t n, int64_t offset, int64_t sign) {
     for (int64_t k = 0; k < n; k++) {
         load[k] += (offset + round[k]) * sign;
-        count[k] += sign;
-    }
-}
-
-/* The same in whole blocks of cache; `count` is that of the request's residue. */
-static void change_load_in_blocks(int64_t *restrict load, int64_t *restrict count, const int64_t *restrict round,
-                                  int64_t n, int64_t offset, int64_t sign, int64_t block) {
-    for (int64_t k = 0; k < n; k++) {
-        load[k] += (offset + round[k] + block - 1) / block * block * sign;
         count[k] += sign;
     }
 }

@@ -12,6 +12,9 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memmove
 
+from llmsched._engine.blocks cimport whole_blocks
+from llmsched._engine.status cimport NO_MEMORY, OK
+
 cdef extern from "llmsched/_engine/memory_profile.h" nogil:
     int64_t earliest_start(const int64_t* round, const int64_t* load, int64_t n, int64_t slack, int64_t start) noexcept
     int64_t earliest_start_until(
@@ -22,9 +25,6 @@ cdef extern from "llmsched/_engine/memory_profile.h" nogil:
     ) noexcept
     void change_load(
         int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset, int64_t sign) noexcept
-    void change_load_in_blocks(
-        int64_t* load, int64_t* count, const int64_t* round, int64_t n, int64_t offset, int64_t sign, int64_t block
-    ) noexcept
 
 
 cdef enum:
@@ -34,25 +34,25 @@ cdef enum:
 cdef struct Profile:
     int64_t* round      # round[first:last]: believed last rounds, strictly ascending
     int64_t* load       # U(round) + round at each of them
-    int64_t* count      # requests believed to run in that round or later: count[residue * capacity + point]
+    int64_t* count      # requests believed to run in that round or later: count[residue * allocated + point]
     int64_t block       # tokens in a block of cache
     int64_t first
     int64_t last
-    int64_t capacity
+    int64_t allocated   # points that there is memory for
     int64_t scanned     # points looked at, for the work counters
 
 
 cdef inline int profile_init(Profile* profile, int64_t block) noexcept nogil:
-    # 0, or -1 without memory.
+    # OK or NO_MEMORY.
     profile.first = profile.last = profile.scanned = 0
     profile.block = block
-    profile.capacity = 256
-    profile.round = <int64_t*>malloc((2 + block) * profile.capacity * sizeof(int64_t))
+    profile.allocated = 256
+    profile.round = <int64_t*>malloc((2 + block) * profile.allocated * sizeof(int64_t))
     if profile.round == NULL:
-        return -1
-    profile.load = profile.round + profile.capacity
-    profile.count = profile.load + profile.capacity
-    return 0
+        return NO_MEMORY
+    profile.load = profile.round + profile.allocated
+    profile.count = profile.load + profile.allocated
+    return OK
 
 
 cdef inline void profile_free(Profile* profile) noexcept nogil:
@@ -79,11 +79,6 @@ cdef inline int64_t profile_find_after(const Profile* profile, int64_t low, int6
     return low
 
 
-cdef inline int64_t whole_blocks(int64_t tokens, int64_t block) noexcept nogil:
-    # Tokens of the blocks that hold so many; tokens >= 0.
-    return (tokens + block - 1) // block * block
-
-
 cdef inline int64_t profile_load(const Profile* profile, int64_t at, int64_t round) noexcept nogil:
     # U(round), `at` being the first point at or after it: the same requests run there as at the point.
     cdef int64_t load, residue
@@ -94,7 +89,7 @@ cdef inline int64_t profile_load(const Profile* profile, int64_t at, int64_t rou
     if block == 1:
         return load - profile.count[at] * (profile.round[at] - round)
     for residue in range(block):
-        load -= profile.count[residue * profile.capacity + at] * (
+        load -= profile.count[residue * profile.allocated + at] * (
             whole_blocks(residue + profile.round[at], block) - whole_blocks(residue + round, block)
         )
     return load
@@ -150,39 +145,39 @@ cdef inline int64_t profile_last_over(Profile* profile, int64_t capacity) noexce
     return profile.round[at] if at >= profile.first else -1
 
 
-cdef inline int profile_make_room(Profile* profile) noexcept nogil:
-    # One more point must fit behind the last. 0, or -1 without memory.
+cdef inline int profile_reserve(Profile* profile) noexcept nogil:
+    # One more point must fit behind the last. OK or NO_MEMORY.
     cdef int64_t n = profile.last - profile.first
-    cdef int64_t capacity = profile.capacity
+    cdef int64_t allocated = profile.allocated
     cdef int64_t* arrays = profile.round
     cdef int64_t* old = profile.round
     cdef int64_t k
-    if profile.last < capacity:
-        return 0
-    if 2 * n > capacity:
-        capacity *= 2
-        arrays = <int64_t*>malloc((2 + profile.block) * capacity * sizeof(int64_t))
+    if profile.last < allocated:
+        return OK
+    if 2 * n > allocated:
+        allocated *= 2
+        arrays = <int64_t*>malloc((2 + profile.block) * allocated * sizeof(int64_t))
         if arrays == NULL:
-            return -1
+            return NO_MEMORY
     for k in range(2 + profile.block):
-        memmove(arrays + k * capacity, old + k * profile.capacity + profile.first, n * sizeof(int64_t))
+        memmove(arrays + k * allocated, old + k * profile.allocated + profile.first, n * sizeof(int64_t))
     if arrays != old:
         free(old)
     profile.round = arrays
-    profile.load = arrays + capacity
-    profile.count = profile.load + capacity
-    profile.capacity = capacity
+    profile.load = arrays + allocated
+    profile.count = profile.load + allocated
+    profile.allocated = allocated
     profile.first = 0
     profile.last = n
-    return 0
+    return OK
 
 
 cdef inline int profile_add(Profile* profile, int64_t offset, int64_t end) noexcept nogil:
-    # A request with s - birth = offset is believed to run up to round `end`. 0, or -1 without memory.
+    # A request with s - birth = offset is believed to run up to round `end`. OK or NO_MEMORY.
     cdef int64_t at, load, k
     cdef int64_t* array
-    if profile_make_room(profile) < 0:
-        return -1
+    if profile_reserve(profile) == NO_MEMORY:
+        return NO_MEMORY
     if profile.block == 1 and profile.last - profile.first <= FEW:
         at = profile.first + change_load_until(
             profile.load + profile.first, profile.count + profile.first, profile.round + profile.first,
@@ -190,7 +185,7 @@ cdef inline int profile_add(Profile* profile, int64_t offset, int64_t end) noexc
         )
         profile.scanned += profile.last - profile.first
         if at < profile.last and profile.round[at] == end:
-            return 0
+            return OK
         load = profile_load(profile, at, end) + end + offset + 1 + end
         k = 1
         if at < profile.last:
@@ -202,21 +197,21 @@ cdef inline int profile_add(Profile* profile, int64_t offset, int64_t end) noexc
         profile.load[at] = load
         profile.count[at] = k
         profile.last += 1
-        return 0
+        return OK
     at = profile_find_after(profile, profile.first, end - 1)
     if at == profile.last or profile.round[at] != end:
         load = profile_load(profile, at, end) + end
         for k in range(2 + profile.block):
-            array = profile.round + k * profile.capacity
+            array = profile.round + k * profile.allocated
             memmove(array + at + 1, array + at, (profile.last - at) * sizeof(int64_t))
         profile.round[at] = end
         profile.load[at] = load
         for k in range(profile.block):
-            array = profile.count + k * profile.capacity
-            array[at] = array[at + 1] if at < profile.last else 0
+            array = profile.count + k * profile.allocated
+            array[at] = array[at + 1] if at < profile.last else OK
         profile.last += 1
     profile_change(profile, at + 1, offset + 1, 1)
-    return 0
+    return OK
 
 
 cdef inline void profile_remove(Profile* profile, int64_t offset, int64_t end) noexcept nogil:
@@ -233,7 +228,8 @@ cdef inline void profile_remove(Profile* profile, int64_t offset, int64_t end) n
 
 cdef inline void profile_change(Profile* profile, int64_t upto, int64_t offset, int64_t sign) noexcept nogil:
     # A request that occupies offset + r tokens in round r enters (sign 1) or leaves (-1) the points before `upto`.
-    cdef int64_t first = profile.first, n = upto - profile.first, residue = 0
+    cdef int64_t first = profile.first, n = upto - profile.first, residue, k
+    cdef int64_t* count
     profile.scanned += n
     if profile.block == 1:
         change_load(profile.load + first, profile.count + first, profile.round + first, n, offset, sign)
@@ -241,7 +237,7 @@ cdef inline void profile_change(Profile* profile, int64_t upto, int64_t offset, 
     residue = offset % profile.block
     if residue < 0:
         residue += profile.block
-    change_load_in_blocks(
-        profile.load + first, profile.count + residue * profile.capacity + first, profile.round + first, n,
-        offset, sign, profile.block,
-    )
+    count = profile.count + residue * profile.allocated
+    for k in range(first, upto):  # whole blocks
+        profile.load[k] += whole_blocks(offset + profile.round[k], profile.block) * sign
+        count[k] += sign

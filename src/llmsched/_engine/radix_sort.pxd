@@ -5,6 +5,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from llmsched._engine.allocation cimport allocate
+from llmsched._engine.status cimport NO_MEMORY, OK
 
 cdef enum:
     DIGIT_BITS = 11
@@ -21,12 +22,12 @@ cdef inline int64_t double_key(double x) noexcept nogil:
 
 cdef inline int sort_places(const int64_t* keys, const int32_t* rank, int32_t* places, int64_t n) noexcept nogil:
     # places[0:n] becomes 0..n-1 in ascending order of keys; ties go by rank, or by index where that is NULL.
-    # n > 0. 0, or -1 without memory.
+    # n > 0. OK or NO_MEMORY.
     cdef uint64_t lowest = biased(keys[0]), span = lowest, key, half = <uint32_t>-1
     cdef uint64_t* pairs = NULL
     cdef uint64_t* other = NULL
     cdef int64_t i
-    cdef int status = 0
+    cdef int status = OK
     for i in range(n):
         key = biased(keys[i])
         lowest = min(lowest, key)
@@ -36,7 +37,7 @@ cdef inline int sort_places(const int64_t* keys, const int32_t* rank, int32_t* p
     if (span >> DIGIT_BITS) != 0:
         other = <uint64_t*>allocate(n * sizeof(uint64_t))
     if pairs == NULL or (other == NULL and (span >> DIGIT_BITS) != 0):
-        status = -1
+        status = NO_MEMORY
     else:
         # Half a key and an index are one word. Keys become distances from the smallest: the bits tell the passes.
         for i in range(n):

@@ -2,25 +2,40 @@
 
 from libc.stdint cimport int32_t, int64_t
 
-
-cdef struct Request:
-    int64_t prompt      # s
-    int64_t output      # o
-    int64_t bound       # õ where the policy reads it, else the believed length
-    int64_t birth       # while it runs: the round in which it would have had no tokens; g = round - birth
-    int64_t mark        # while it waits: tokens kept, g; while it runs: the last round it is believed to run in
-    int32_t index       # its place in the workload
-    int32_t place       # its place in the initial admission order
-    int32_t next        # the next in its bucket of the wheel, of those that just left, or of the free ones; or NONE
-    int32_t previous    # the one before it in its bucket, or NONE; NEVER_RAN before its first admission
-    int32_t peers       # its list of equals, or the next newer running request, or NONE
-    int32_t peer_at     # its place in that list, or the next older running request, or NONE
+cdef extern from * nogil:
+    """
+    #include <stdint.h>
+    /* In C, for unions without a name: fields of which one is of use at a time share their place in the cache line. */
+    typedef struct {
+        int64_t prompt, output, bound, birth;
+        union { int64_t kept, believed_end; };
+        int32_t index, place, next, previous;
+        union { int32_t equals, newer; };
+        union { int32_t equals_at, older; };
+    } llmsched_request;
+    _Static_assert(sizeof(llmsched_request) == 64, "a request takes a cache line");
+    """
+    ctypedef struct Request "llmsched_request":
+        int64_t prompt          # s
+        int64_t output          # o
+        int64_t bound           # õ where the policy reads it, else the believed length
+        int64_t birth           # while it runs: the round in which it would have had no tokens; g = round - birth
+        int64_t kept            # while it waits: the tokens it has, g
+        int64_t believed_end    # while it runs: the last round that it is believed to run in
+        int32_t index           # in the workload
+        int32_t place           # in the initial admission order
+        int32_t next            # in its bucket of the wheel, of those that just left, or of the free ones; or NONE
+        int32_t previous        # the one before it in its bucket, or NONE; NEVER_RAN before its first admission
+        int32_t equals          # where the eviction rule ranks: its list of equals,
+        int32_t equals_at       # and its place there
+        int32_t newer           # where it does not: the running request admitted next after it, or NONE,
+        int32_t older           # and the one admitted just before it, or NONE
 
 
 cdef struct Prefill:
     # What chunked prefill needs to know of it besides.
-    int64_t left        # tokens still to be prefilled; with resume="swap" kept while it waits
-    int64_t since       # round of its last admission
+    int64_t to_prefill  # tokens still to be prefilled; with resume="swap" kept while it waits
+    int64_t first_round  # of this attempt
 
 
 cdef enum:

@@ -4,20 +4,20 @@ from libc.math cimport INFINITY, ceil
 from libc.stdint cimport INT64_MAX as NEVER
 from libc.stdint cimport int32_t, int64_t
 
-from llmsched._core cimport REFINE_NONE, Clock, Engine, Task
+from llmsched._core cimport REFINE_NONE, Clock, Engine, Problem
 from llmsched._engine.request cimport NONE, Request
 
 # Time ----------------------------------------------------------------------------------------------------------------
 
 
 cdef inline double now(const Engine* engine) noexcept nogil:
-    if engine.task.clocked:
+    if engine.problem.clocked:
         return engine.time
     return engine.epoch + <double>(engine.round - engine.epoch_round)
 
 
 cdef inline double arrival_of(const Engine* engine, int64_t place) noexcept nogil:
-    return 0.0 if engine.task.arrival == NULL else engine.task.arrival[engine.order[place]]
+    return 0.0 if engine.problem.arrival == NULL else engine.problem.arrival[engine.order[place]]
 
 
 cdef inline int64_t next_place(const Engine* engine) noexcept nogil:
@@ -46,7 +46,7 @@ cdef inline int64_t round_of(const Engine* engine, double time) noexcept nogil:
 cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
     # The last round of a running request if nobody evicts it: its output, or the cap, is reached.
     cdef int64_t length = r.output
-    if engine.task.cap != REFINE_NONE and r.bound < length:
+    if engine.problem.cap != REFINE_NONE and r.bound < length:
         length = r.bound
     return r.birth + length - 1
 
@@ -67,20 +67,20 @@ cdef inline int64_t earliest_due(const Engine* engine) noexcept nogil:
 
 cdef inline int64_t charged_context(const Engine* engine) noexcept nogil:
     # Tokens of context that the clock charges the coming round for.
-    return engine.used if engine.task.clock.context_all else engine.used - engine.prompts
+    return engine.used if engine.problem.clock.context_all else engine.used - engine.prompts
 
 
 cdef inline int64_t run_rounds(Engine* engine, int64_t rounds) noexcept nogil:
     # Lets time pass: up to `rounds` rounds, or with a clock until somebody arrives. Returns how many.
-    cdef const Clock* clock = &engine.task.clock
+    cdef const Clock* clock = &engine.problem.clock
     cdef double fixed, duration, arrival, time
     cdef int64_t context, k
-    if not engine.task.clocked:
-        if engine.task.record_tokens:
+    if not engine.problem.clocked:
+        if engine.problem.record_tokens:
             for k in range(rounds):
                 engine.round_end[engine.round + k] = engine.epoch + <double>(engine.round + k + 1 - engine.epoch_round)
         return rounds
-    arrival = next_arrival(engine) if engine.arrived < engine.task.n else INFINITY
+    arrival = next_arrival(engine) if engine.arrived < engine.problem.n else INFINITY
     fixed = clock.base + clock.per_request * <double>engine.running
     context = charged_context(engine)
     time = engine.time
@@ -90,7 +90,7 @@ cdef inline int64_t run_rounds(Engine* engine, int64_t rounds) noexcept nogil:
             duration += clock.per_prompt_token * <double>engine.prefilled
             duration += clock.per_swapped_token * <double>engine.swapped
         time += duration
-        if engine.task.record_tokens:
+        if engine.problem.record_tokens:
             engine.round_end[engine.round + k] = time
         if arrival <= time:
             rounds = k + 1
@@ -103,24 +103,20 @@ cdef inline int64_t run_rounds(Engine* engine, int64_t rounds) noexcept nogil:
 # The cache -----------------------------------------------------------------------------------------------------------
 
 
-cdef inline int64_t in_blocks(const Task* task, int64_t tokens) noexcept nogil:
-    return tokens if task.block == 1 else (tokens + task.block - 1) // task.block * task.block
-
-
-cdef inline int64_t residue(const Task* task, const Request* r) noexcept nogil:
+cdef inline int64_t residue(const Problem* problem, const Request* r) noexcept nogil:
     # Where a running request is in its last block: in round t it occupies this plus t tokens, modulo the block.
-    cdef int64_t place = (r.prompt - r.birth + 1) % task.block
-    return place if place >= 0 else place + task.block
+    cdef int64_t place = (r.prompt - r.birth + 1) % problem.block
+    return place if place >= 0 else place + problem.block
 
 
 cdef inline int64_t growing(const Engine* engine, int64_t round) noexcept nogil:
     # The residue of those that take a new block in the round after this one: their last block is full in it.
-    return (engine.task.block - round % engine.task.block) % engine.task.block
+    return (engine.problem.block - round % engine.problem.block) % engine.problem.block
 
 
 cdef inline void grow(Engine* engine, int64_t rounds) noexcept nogil:
     # The need of the coming round, and the peak, after `rounds` rounds. engine.round counts them already.
-    cdef int64_t block = engine.task.block
+    cdef int64_t block = engine.problem.block
     cdef int64_t k, peak
     if block == 1:
         engine.need += rounds * engine.running
@@ -138,28 +134,29 @@ cdef inline void grow(Engine* engine, int64_t rounds) noexcept nogil:
 
 cdef inline int64_t rounds_that_fit(const Engine* engine) noexcept nogil:
     # How many rounds run before the cache overflows, if nothing leaves or enters. At least one, as the coming one fits.
-    cdef const Task* task = engine.task
-    cdef int64_t periods = (task.memory - engine.need) // (task.block * engine.running)
+    cdef const Problem* problem = engine.problem
+    cdef int64_t periods = (problem.memory - engine.need) // (problem.block * engine.running)
     cdef int64_t need, k
-    if task.block == 1:
+    if problem.block == 1:
         return periods + 1
-    need = engine.need + periods * task.block * engine.running
-    for k in range(task.block):
-        need += task.block * engine.residues[growing(engine, engine.round + k)]
-        if need > task.memory:
+    need = engine.need + periods * problem.block * engine.running
+    for k in range(problem.block):
+        need += problem.block * engine.residues[growing(engine, engine.round + k)]
+        if need > problem.memory:
             break
-    return periods * task.block + k + 1
+    return periods * problem.block + k + 1
 
 
 cdef inline bint too_full(const Engine* engine) noexcept nogil:
     # Whether less than `headroom` tokens are free for each running request. One alone always has enough.
-    cdef const Task* task = engine.task
-    cdef int64_t tokens, k
-    if task.headroom == 1:
-        return engine.need > task.memory
+    cdef const Problem* problem = engine.problem
+    cdef int64_t block = problem.block, tokens, rest, k
+    if problem.headroom == 1:
+        return engine.need > problem.memory
     if engine.running <= 1:
         return False
-    tokens = engine.used + task.headroom * engine.running
-    for k in range(task.block if task.block > 1 else 0):
-        tokens += engine.residues[k] * ((task.block - (k + engine.round + task.headroom - 1) % task.block) % task.block)
-    return tokens > task.memory
+    tokens = engine.used + problem.headroom * engine.running
+    for k in range(block if block > 1 else 0):
+        rest = (k + engine.round + problem.headroom - 1) % block
+        tokens += engine.residues[k] * ((block - rest) % block)
+    return tokens > problem.memory

@@ -9,6 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from llmsched._engine.request cimport NONE, Request
+from llmsched._engine.status cimport NO_MEMORY, OK
 
 cdef extern from * nogil:
     """
@@ -29,7 +30,7 @@ cdef struct Wheel:
 
 
 cdef inline int wheel_init(Wheel* wheel, int64_t longest) noexcept nogil:
-    # `longest` is the most rounds a request can run. 0, or -1 without memory.
+    # `longest` is the most rounds a request can run. OK or NO_MEMORY.
     cdef int64_t size = 64
     while size <= longest and size < LARGEST_WHEEL:
         size *= 2
@@ -38,11 +39,11 @@ cdef inline int wheel_init(Wheel* wheel, int64_t longest) noexcept nogil:
     wheel.head = <int32_t*>malloc(2 * size * sizeof(int32_t))
     wheel.filled = <uint64_t*>malloc(size // 64 * sizeof(uint64_t))
     if wheel.head == NULL or wheel.filled == NULL:
-        return -1
+        return NO_MEMORY
     wheel.tail = wheel.head + size
     memset(wheel.head, 0xFF, 2 * size * sizeof(int32_t))
     memset(wheel.filled, 0, size // 64 * sizeof(uint64_t))
-    return 0
+    return OK
 
 
 cdef inline void wheel_free(Wheel* wheel) noexcept nogil:

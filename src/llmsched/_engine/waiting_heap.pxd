@@ -5,6 +5,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from llmsched._engine.check cimport check
+from llmsched._engine.status cimport NO_MEMORY, OK
 
 cdef extern from "stdlib.h" nogil:
     void* aligned_alloc(size_t alignment, size_t size) noexcept
@@ -36,7 +37,7 @@ cdef struct Entry:
 cdef struct Heap:
     Entry* entries      # entries[0:size] is a heap
     int64_t size
-    int64_t capacity
+    int64_t allocated   # entries that there is memory for
     int64_t operations  # entries moved, for the work counters
 
 
@@ -51,29 +52,29 @@ cdef inline bint entry_less(Entry a, Entry b) noexcept nogil:
 
 
 cdef inline int heap_reserve(Heap* heap) noexcept nogil:
-    # Room for one more entry. 0, or -1 without memory.
-    cdef int64_t capacity
+    # Memory for one more entry. OK or NO_MEMORY.
+    cdef int64_t larger
     cdef Entry* entries
-    if heap.size < heap.capacity:
-        return 0
-    capacity = heap.capacity + heap.capacity // 2 + 64
-    entries = <Entry*>aligned_alloc(LINE, ((capacity + BEFORE_ROOT) * sizeof(Entry) + LINE - 1) // LINE * LINE)
+    if heap.size < heap.allocated:
+        return OK
+    larger = heap.allocated + heap.allocated // 2 + 64
+    entries = <Entry*>aligned_alloc(LINE, ((larger + BEFORE_ROOT) * sizeof(Entry) + LINE - 1) // LINE * LINE)
     if entries == NULL:
-        return -1
+        return NO_MEMORY
     entries += BEFORE_ROOT
     if heap.entries != NULL:
         memcpy(entries, heap.entries, heap.size * sizeof(Entry))
     heap_free(heap)
     heap.entries = entries
-    heap.capacity = capacity
-    return 0
+    heap.allocated = larger
+    return OK
 
 
 cdef inline int heap_push(Heap* heap, Entry entry) noexcept nogil:
-    # 0, or -1 without memory.
+    # OK or NO_MEMORY.
     cdef int64_t at, parent
-    if heap_reserve(heap) < 0:
-        return -1
+    if heap_reserve(heap) == NO_MEMORY:
+        return NO_MEMORY
     at = heap.size
     heap.size += 1
     while at > 0:
@@ -84,7 +85,7 @@ cdef inline int heap_push(Heap* heap, Entry entry) noexcept nogil:
         heap.entries[at] = heap.entries[parent]
         at = parent
     heap.entries[at] = entry
-    return 0
+    return OK
 
 
 cdef inline void heap_pop(Heap* heap) noexcept nogil:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from ..metrics.compare import compare as compare_policies
 from ..metrics.energy import Energy, Power
 from ..metrics.service import Service
 from ..policy import named
-from ..simulation.run import Engine
+from ..simulation.run import EngineName
 from . import console, describe
 from .console import aligned, at_most, print_table, say, stdout
 from .option_groups import expand_groups
@@ -125,7 +125,7 @@ def compare(
             policies,
             **machine.arguments(),
             seed=seed,
-            engine=cast(Engine, engine),
+            engine=engine,
             record=("tokens", "timeline") if timed else (),
             max_rounds=max_rounds,
             progress=bar.update,

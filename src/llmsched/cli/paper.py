@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from ..experiments import paper_figure
 from ..experiments.paper import EXPERIMENTS, POLICIES, Row, findings, reproduce
 from ..metrics import figure_style
 from ..metrics.compare import MEMORY
-from ..simulation.run import Engine
+from ..simulation.run import EngineName
 from ..workloads.workload import Workload
 from . import console, describe
 from .console import aligned, at_most, number_of, plus_minus, print_columns, say
@@ -50,7 +50,7 @@ def paper(
             memory=memory,
             seed=seed,
             subsets=subsets,
-            engine=cast(Engine, engine),
+            engine=engine,
             progress=partial(bar.update, "experiments"),
         )
     files = [out / f"average_latency.{extension}" for extension in ("png", "svg", "csv")]

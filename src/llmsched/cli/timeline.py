@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
 from ..metrics import figure_style, figures, perfetto, service
 from ..policy import named
-from ..simulation.run import Engine, simulate
+from ..simulation.run import EngineName, simulate
 from . import console, describe
 from .option_groups import expand_groups
 from .options import EngineName, Intervals, MachineOptions, RequestOptions, Seed
@@ -49,7 +49,7 @@ def timeline(
             chosen,
             **arguments,
             seed=seed,
-            engine=cast(Engine, engine),
+            engine=engine,
             record=("tokens", "timeline"),
             progress=partial(bar.update, policy),
         )

@@ -23,8 +23,8 @@ from ..optimum.lower_bounds import lower_bound
 from ..policy import policies
 from ..predict import intervals
 from ..predict.intervals import IntervalRule
-from ..simulation.problem import lower
-from ..simulation.run import Engine, simulate
+from ..simulation.problem import problem_of
+from ..simulation.run import EngineName, simulate
 from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray
@@ -105,7 +105,7 @@ def reproduce(
     seed: int = 0,
     subsets: int = 20,
     sizes: Iterable[int] = SIZES,
-    engine: Engine = "compiled",
+    engine: EngineName = "compiled",
     progress: Progress | None = None,
 ) -> list[Row]:
     """Run the experiments: for every setting and size, a row per policy in `POLICIES`.
@@ -144,7 +144,7 @@ def reproduce(
     if workload is not None:
         if not len(workload):
             raise InputError("the experiments need requests to draw from, and the workload has none")
-        lower(workload, policies["hsf"], memory, seed)  # names the request as the user counts it, before any draw
+        problem_of(workload, policies["hsf"], memory, seed)  # names the request as the user counts it, before any draw
     latency = np.empty((len(EXPERIMENTS), len(counts), len(POLICIES), subsets))
     least = np.empty((len(counts), subsets))
     total = subsets * len(counts)
@@ -197,7 +197,7 @@ def _draw(workload: Workload | None, n: int, seed: int) -> Workload:
     return generate.lmsys(n, seed) if workload is None else generate.resample(workload, n, seed)
 
 
-def _one_subset(subset: Workload, memory: int, seed: int, engine: Engine) -> FloatArray:
+def _one_subset(subset: Workload, memory: int, seed: int, engine: EngineName) -> FloatArray:
     """Average latencies (settings, policies) on one subset. `hsf` reads no interval: once is enough."""
     hindsight = simulate(subset, POLICIES[0], memory=memory, seed=seed, engine=engine).mean_latency
     latency = np.full((len(EXPERIMENTS), len(POLICIES)), hindsight)

@@ -26,7 +26,7 @@ from ..predict import intervals
 from ..predict.conformal import Number
 from ..predict.intervals import IntervalRule, with_midpoints
 from ..simulation.batch import simulate_batch
-from ..simulation.problem import lower
+from ..simulation.problem import problem_of
 from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import FloatArray
@@ -393,7 +393,7 @@ def _check_source(name: str, source: Workload | None, memory: int, seed: int) ->
         return
     if not len(source):
         raise InputError(f"there is nothing to draw from{f' for {name!r}' if name else ''}: no requests")
-    lower(source, policies["hsf"], memory, seed)
+    problem_of(source, policies["hsf"], memory, seed)
 
 
 def _draw(source: Workload | None, n: int, seed: int) -> Workload:

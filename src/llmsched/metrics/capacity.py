@@ -27,7 +27,7 @@ from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
-from ..simulation.problem import lower
+from ..simulation.problem import problem_of
 from ..simulation.run import simulate
 from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, whole
@@ -255,7 +255,7 @@ class _Search:
         block = whole("block", block, 1)
         enough = self.workload.extent.request
         self.least = enough + -enough % block  # every request fits
-        lower(self.workload, self.policy, self.least if memory is None else memory, 0, **self.options)
+        problem_of(self.workload, self.policy, self.least if memory is None else memory, 0, **self.options)
 
     def find(
         self, quantity: Literal["rate", "memory"], memory: int | None, rate: float | None, progress: Progress | None

@@ -15,7 +15,7 @@ from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..policy import Policy, named
 from ..simulation.clock import Clock
 from ..simulation.result import Result
-from ..simulation.run import Engine, simulate
+from ..simulation.run import EngineName, simulate
 from ..workloads.workload import Workload
 
 __all__ = ["COLUMNS", "DEFAULT_POLICIES", "Comparison", "Row", "compare"]
@@ -153,7 +153,7 @@ def compare(
     *,
     memory: int,
     seed: int | None = 0,
-    engine: Engine = "compiled",
+    engine: EngineName = "compiled",
     clock: str | Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,

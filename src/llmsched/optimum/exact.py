@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError, nearest
 from ..policy import policies
-from ..simulation.problem import lower
+from ..simulation.problem import problem_of
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
@@ -87,7 +87,7 @@ def optimal(
         raise InputError(f"optimal needs a llmsched.Workload, not {type(workload).__name__}")
     if solver not in SOLVERS:
         raise InputError(f"there is no solver {solver!r}; {nearest(str(solver), SOLVERS)}")
-    memory = lower(workload, policies["hsf"], memory, None).memory
+    memory = problem_of(workload, policies["hsf"], memory, None).memory
     limit, seed = seconds_of(time_limit), whole("seed", seed, 0, LARGEST_SEED)
     _check_size(workload, memory)
     highs("the exact optimum")

@@ -30,7 +30,7 @@ import numpy as np
 from ..errors import InputError
 from ..policy import Policy, named, policies
 from ..simulation import clock as clocks
-from ..simulation.problem import lower
+from ..simulation.problem import problem_of
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray
 from ..workloads.workload import Workload
@@ -111,7 +111,7 @@ def lower_bound(
     """
     if not isinstance(workload, Workload):
         raise InputError(f"lower_bound needs a llmsched.Workload, not {type(workload).__name__}")
-    memory, timed = lower(workload, policies["hsf"], memory, None).memory, clocks.named(clock)
+    memory, timed = problem_of(workload, policies["hsf"], memory, None).memory, clocks.named(clock)
     if iterations is not None:
         iterations = whole("iterations", iterations, 0)
     if not len(workload):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError, WorkloadError
 from ..policy import Policy, policies
-from ..simulation.problem import lower
+from ..simulation.problem import problem_of
 from ..simulation.run import simulate
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
@@ -76,7 +76,7 @@ def best_known(
     began = time.perf_counter()
     if not isinstance(workload, Workload):
         raise InputError(f"best_known needs a llmsched.Workload, not {type(workload).__name__}")
-    memory = lower(workload, policies["hsf"], memory, None).memory
+    memory = problem_of(workload, policies["hsf"], memory, None).memory
     limit, rounds = budget(time_limit, iterations)
     seed = whole("seed", seed, 0, LARGEST_SEED)
     bound = lower_bound(workload, memory).value

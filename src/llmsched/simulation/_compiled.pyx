@@ -10,16 +10,18 @@ from libc.string cimport memset
 
 import numpy as np
 
-from llmsched._engine.belief cimport BELIEF_HISTORY, BELIEF_RATIO, BELIEF_TABLE
+from llmsched._engine.belief cimport BELIEF_TABLE, belief_kind
+from llmsched._engine.eviction_rules cimport eviction_rule, is_ranked
 from llmsched._core cimport (
-    EVICT_ALL, EVICT_BOUND, EVICT_NEWEST, EVICT_PRIORITY, EVICT_PROGRESS, EVICT_RANDOM, FINISHED, NO_MEMORY,
-    ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE, REFINE_NONE,
-    REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BELIEVED, RESERVE_BOUND,
-    RESERVE_MOVING, RESERVE_NONE, RUNNING, Attempt, Chunk, Engine, Segment, Task, engine_advance, engine_free,
-    engine_start, sum_of_differences,
+    FINISHED, NO_MEMORY, ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE,
+    REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BOUND,
+    RESERVE_COLUMN, RESERVE_MOVING, RESERVE_NONE, RUNNING, Attempt, Chunk, Engine, Problem, Segment, engine_advance,
+    engine_free, engine_start, sum_of_differences,
 )
 
+from ..policy import CHOICES, EVICTION_RULES, RESERVES, check_words
 from .outcome import Outcome
+from .problem import LARGEST_BOUND, STALL_FACTOR, STALL_START
 from .timeline import Piece, merged
 from .token_log import Tokens
 
@@ -30,21 +32,39 @@ cdef enum:
 
 # A problem as the engine reads it -------------------------------------------------------------------------------------
 
-cdef dict ORDERS = {
+# Word of a policy field -> what the core calls it. Where the keys of an order never change, they are all that it reads,
+# but for arrivals, which it has anyway.
+cdef dict CORE_ORDERS = {
     "arrival": ORDER_ARRIVAL, "queue": ORDER_QUEUE, "bound": ORDER_BOUND, "area": ORDER_AREA, "table": ORDER_TABLE,
+    **{word: ORDER_KEYS for word in ("upper", "point", "output", "volume", "priority")},
 }
-cdef dict RESERVES = {"none": RESERVE_NONE, "bound": RESERVE_BOUND}
-cdef dict MOVING = {"conditional": BELIEF_TABLE, "ratio": BELIEF_RATIO, "history": BELIEF_HISTORY}
-cdef dict EVICTS = {
-    "bound": EVICT_BOUND, "progress": EVICT_PROGRESS, "newest": EVICT_NEWEST, "all": EVICT_ALL, "random": EVICT_RANDOM,
-    "priority": EVICT_PRIORITY,
+cdef dict CORE_RESERVES = {
+    "none": RESERVE_NONE, "bound": RESERVE_BOUND, "column": RESERVE_COLUMN, "moving": RESERVE_MOVING,
 }
-cdef dict REFINES = {
+cdef dict CORE_RULES = {word: eviction_rule(word) for word in EVICTION_RULES}
+cdef dict CORE_BELIEFS = {word: belief_kind(word) for word, rule in RESERVES.items() if rule.kind == "moving"}
+cdef dict CORE_REFINES = {
     "none": REFINE_NONE, "progress": REFINE_PROGRESS, "double": REFINE_DOUBLE, "upper": REFINE_UPPER,
 }
+cdef dict CORE_RESUMES = {"restart": RESUME_RESTART, "recompute": RESUME_RECOMPUTE, "swap": RESUME_SWAP}
+cdef dict FLAGS = {  # field -> which of its words sets the flag of that name, see fill_rules()
+    "cap": {"none": False, "bound": True},
+    "fill": {"break": False, "skip": True},
+    "pause": {"none": False, "overflow": True},
+    "hold": {"growth": False, "peak": True},
+    "tie": {"drawn": False, "prompt": True},
+}
 
-
-cdef dict RESUMES = {"restart": RESUME_RESTART, "recompute": RESUME_RECOMPUTE, "swap": RESUME_SWAP}
+check_words("_compiled.CORE_ORDERS", CORE_ORDERS, CHOICES["order"])
+check_words("_compiled.CORE_REFINES", CORE_REFINES, CHOICES["refine"] + CHOICES["cap_refine"])
+check_words("_compiled.CORE_RESUMES", CORE_RESUMES, CHOICES["resume"])
+for field, words in FLAGS.items():
+    check_words(f"_compiled.FLAGS, {field}", words, CHOICES[field])
+check_words(
+    "_engine/eviction_rules.pxd, is_ranked",
+    [word for word, rule in CORE_RULES.items() if is_ranked(rule)],
+    [word for word, rule in EVICTION_RULES.items() if rule.ranks],
+)
 
 
 cdef const int64_t* integers(const int64_t[::1] column) noexcept:
@@ -55,89 +75,89 @@ cdef const double* reals(const double[::1] column) noexcept:
     return NULL if column.shape[0] == 0 else &column[0]
 
 
-cdef int fill_task(Task* task, problem, completion, start, evictions) except -1:
-    memset(task, 0, sizeof(Task))
-    fill_rules(task, problem)
-    fill_requests(task, problem)
-    fill_outputs(task, completion, start, evictions)
+cdef int fill_problem(Problem* c_problem, problem, completion, start, evictions) except -1:
+    memset(c_problem, 0, sizeof(Problem))
+    fill_rules(c_problem, problem)
+    fill_requests(c_problem, problem)
+    fill_outputs(c_problem, completion, start, evictions)
     return 0
 
 
-cdef int fill_rules(Task* task, problem) except -1:
+cdef int fill_rules(Problem* c_problem, problem) except -1:
     # What many problems share: the policy and the machine.
     policy = problem.policy
-    task.order = ORDER_KEYS
-    if isinstance(policy.order, str):
-        task.order = ORDERS.get(policy.order, ORDER_KEYS)
-    task.reserve = RESERVE_MOVING if policy.reserve in MOVING else RESERVES.get(policy.reserve, RESERVE_BELIEVED)
-    task.evict = EVICTS[policy.evict]
-    task.refine = REFINES[policy.refine]
-    task.cap = REFINE_NONE if policy.cap == "none" else REFINES[policy.cap_refine]
-    task.peak = policy.hold == "peak" and policy.reserve != "none"
-    task.skip = policy.fill == "skip"
-    task.resume = RESUMES[policy.resume]
-    task.pause = policy.pause == "overflow"
-    task.longest_prompt = policy.tie == "prompt"
-    task.headroom = policy.headroom
-    task.beliefs.kind = MOVING.get(policy.reserve, BELIEF_TABLE)
-    task.beliefs.clip = policy.clip
-    task.beliefs.window = policy.window
+    c_problem.order = CORE_ORDERS[policy.order] if isinstance(policy.order, str) else ORDER_KEYS
+    c_problem.reserve = CORE_RESERVES[RESERVES[policy.reserve].kind]
+    c_problem.evict = CORE_RULES[policy.evict]
+    c_problem.refine = CORE_REFINES[policy.refine]
+    c_problem.cap = CORE_REFINES[policy.cap_refine] if FLAGS["cap"][policy.cap] else REFINE_NONE
+    c_problem.peak = FLAGS["hold"][policy.hold] and c_problem.reserve != RESERVE_NONE
+    c_problem.skip = FLAGS["fill"][policy.fill]
+    c_problem.resume = CORE_RESUMES[policy.resume]
+    c_problem.pause = FLAGS["pause"][policy.pause]
+    c_problem.longest_prompt = FLAGS["tie"][policy.tie]
+    c_problem.headroom = policy.headroom
+    c_problem.beliefs.kind = CORE_BELIEFS.get(policy.reserve, BELIEF_TABLE)  # the table for an order, if for anything
+    c_problem.beliefs.clip = policy.clip
+    c_problem.beliefs.window = policy.window
     if problem.ratio is not None:
-        task.beliefs.ratio, task.beliefs.least, task.beliefs.step = problem.ratio
-    task.beta = policy.beta
-    task.clocked = problem.clock is not None
-    if task.clocked:
-        task.clock.base = problem.clock.base
-        task.clock.per_request = problem.clock.per_request
-        task.clock.per_context_token = problem.clock.per_context_token
-        task.clock.per_prompt_token = problem.clock.per_prompt_token
-        task.clock.per_swapped_token = problem.clock.per_swapped_token
-        task.clock.context_all = problem.clock.context == "all"
+        c_problem.beliefs.ratio, c_problem.beliefs.least, c_problem.beliefs.step = problem.ratio
+    c_problem.beta = policy.beta
+    c_problem.clocked = problem.clock is not None
+    if c_problem.clocked:
+        c_problem.clock.base = problem.clock.base
+        c_problem.clock.per_request = problem.clock.per_request
+        c_problem.clock.per_context_token = problem.clock.per_context_token
+        c_problem.clock.per_prompt_token = problem.clock.per_prompt_token
+        c_problem.clock.per_swapped_token = problem.clock.per_swapped_token
+        c_problem.clock.context_all = problem.clock.context == "all"
     return 0
 
 
-cdef int fill_requests(Task* task, problem) except -1:
-    # What no two problems need have in common. The arrays belong to the problem.
-    task.n = len(problem.output)
-    task.prompt = integers(problem.prompt)
-    task.output = integers(problem.output)
-    task.arrival = reals(problem.arrival)
-    task.bound = integers(problem.bound)
-    task.upper = integers(problem.upper)
-    task.levels = integers(problem.levels)
-    task.believed = NULL if task.reserve == RESERVE_MOVING else integers(problem.believed)
-    task.beliefs.upper = integers(problem.believed)
-    task.beliefs.row = integers(problem.classes)
+cdef int fill_requests(Problem* c_problem, problem) except -1:
+    # What no two problems need have in common. The arrays belong to the Python object.
+    c_problem.n = len(problem.output)
+    c_problem.prompt = integers(problem.prompt)
+    c_problem.output = integers(problem.output)
+    c_problem.arrival = reals(problem.arrival)
+    c_problem.bound = integers(problem.bound)
+    c_problem.upper = integers(problem.upper)
+    c_problem.levels = integers(problem.levels)
+    c_problem.believed = NULL if c_problem.reserve == RESERVE_MOVING else integers(problem.believed)
+    c_problem.beliefs.upper = integers(problem.believed)
+    c_problem.beliefs.row = integers(problem.classes)
     if problem.lengths is not None:
-        task.beliefs.table = integers(problem.lengths.reshape(-1))
-        task.beliefs.width = problem.lengths.shape[1]
-    task.keys = NULL
-    task.real_keys = NULL
-    if task.order == ORDER_TABLE:
-        task.keys = integers(problem.keys)
-    if task.order == ORDER_KEYS:
+        c_problem.beliefs.table = integers(problem.lengths.reshape(-1))
+        c_problem.beliefs.width = problem.lengths.shape[1]
+    c_problem.keys = NULL
+    c_problem.real_keys = NULL
+    if c_problem.order == ORDER_TABLE:
+        c_problem.keys = integers(problem.keys)
+    if c_problem.order == ORDER_KEYS:
         if problem.keys.dtype == np.float64:
-            task.real_keys = reals(problem.keys)
+            c_problem.real_keys = reals(problem.keys)
         else:
-            task.keys = integers(problem.keys)
-    task.max_batch = problem.max_batch
-    task.block = problem.block
-    task.prefill_budget = problem.prefill_budget if problem.chunked else 0
-    task.memory = problem.memory
-    task.capacity = problem.capacity
-    task.seeded = problem.seed is not None
-    task.seed = problem.seed or 0
-    task.max_rounds = problem.max_rounds
-    task.stall_limit = problem.stall_limit
-    task.may_cycle = problem.may_cycle
+            c_problem.keys = integers(problem.keys)
+    c_problem.max_batch = problem.max_batch
+    c_problem.block = problem.block
+    c_problem.prefill_budget = problem.prefill_budget if problem.chunked else 0
+    c_problem.memory = problem.memory
+    c_problem.capacity = problem.capacity
+    c_problem.seeded = problem.seed is not None
+    c_problem.seed = problem.seed or 0
+    c_problem.max_rounds = problem.max_rounds
+    c_problem.stall_limit = problem.stall_limit
+    c_problem.may_cycle = problem.may_cycle
+    c_problem.admissions_start, c_problem.admissions_factor = STALL_START, STALL_FACTOR
+    c_problem.largest_bound = LARGEST_BOUND
     return 0
 
 
-cdef int fill_outputs(Task* task, double[::1] completion, double[::1] start, int64_t[::1] evictions) except -1:
+cdef int fill_outputs(Problem* c_problem, double[::1] completion, double[::1] start, int64_t[::1] evictions) except -1:
     if completion.shape[0] > 0:
-        task.completion = &completion[0]
-        task.start = &start[0]
-        task.evictions = &evictions[0]
+        c_problem.completion = &completion[0]
+        c_problem.start = &start[0]
+        c_problem.evictions = &evictions[0]
     return 0
 
 
@@ -146,7 +166,7 @@ cdef int fill_outputs(Task* task, double[::1] completion, double[::1] start, int
 
 def run(problem, record=(), progress=None):
     """Simulate `problem`; the same as `reference.run`, with `Outcome.work` counted. Raises MemoryError."""
-    cdef Task task
+    cdef Problem c_problem
     cdef Engine engine
     cdef int status
     n = len(problem.output)
@@ -154,18 +174,18 @@ def run(problem, record=(), progress=None):
         raise MemoryError(f"{n} requests are more than one simulation can hold")
     completion, start, evictions = output_arrays(n)
     memset(&engine, 0, sizeof(Engine))
-    fill_task(&task, problem, completion, start, evictions)
-    task.record_timeline = "timeline" in record
-    task.record_tokens = "tokens" in record
+    fill_problem(&c_problem, problem, completion, start, evictions)
+    c_problem.record_timeline = "timeline" in record
+    c_problem.record_tokens = "tokens" in record
     try:
         with nogil:
-            status = FINISHED if task.n == 0 else engine_start(&engine, &task)
+            status = FINISHED if c_problem.n == 0 else engine_start(&engine, &c_problem)
             if status == RUNNING:
                 status = engine_advance(&engine, STEPS_PER_LOOK)
         while status == RUNNING:
             PyErr_CheckSignals()
             if progress is not None:
-                progress(n - engine.left, n)
+                progress(n - engine.unfinished, n)
             with nogil:
                 status = engine_advance(&engine, STEPS_PER_LOOK)
         if status == NO_MEMORY:
@@ -177,9 +197,9 @@ def run(problem, record=(), progress=None):
             rounds=engine.round,
             peak_memory=engine.peak_memory,
             wasted_tokens=engine.wasted_tokens,
-            unfinished=engine.left,
-            timeline=timeline(&engine, problem.clock) if task.record_timeline and engine.left == 0 else None,
-            tokens=tokens(&engine) if task.record_tokens and engine.left == 0 else None,
+            unfinished=engine.unfinished,
+            timeline=timeline(&engine, problem.clock) if c_problem.record_timeline and engine.unfinished == 0 else None,
+            tokens=tokens(&engine) if c_problem.record_tokens and engine.unfinished == 0 else None,
             work=work(&engine),
         )
     finally:
@@ -214,7 +234,7 @@ cdef dict work(const Engine* engine):
         "admissions": engine.work.admissions,
         "feasibility_tests": engine.work.feasibility_tests,
         "points_scanned": engine.profile.scanned + engine.belief.scanned,
-        "heap_operations": engine.heap.operations + engine.line.operations + engine.ties.operations,
+        "heap_operations": engine.heap.operations + engine.tree.operations + engine.ties.operations,
     }
 
 
@@ -264,48 +284,48 @@ def run_many(list problems, list seeds, Stop stop not None, list kept=None):
     cdef int64_t k, jobs = len(problems)
     cdef int status = FINISHED
     cdef Totals[::1] totals
-    cdef Task* tasks
+    cdef Problem* c_problems
     table = np.zeros(jobs, TOTALS)
     if jobs == 0:
         return table
     totals = table.view(TOTALS)
-    tasks = <Task*>calloc(jobs, sizeof(Task))
-    if tasks == NULL:
+    c_problems = <Problem*>calloc(jobs, sizeof(Problem))
+    if c_problems == NULL:
         raise MemoryError(f"no memory for {jobs} simulations")
     try:
-        _shared = fill_tasks(tasks, problems, seeds, kept)  # the arrays that tasks point into
+        _shared = fill_problems(c_problems, problems, seeds, kept)  # the arrays that c_problems point into
         with nogil:  # once for all of them: taking the GIL back can mean to wait for whoever has it
             for k in range(jobs):
-                if tasks[k].n > 0 and status != FAILED:
-                    memset(tasks[k].evictions, 0, tasks[k].n * sizeof(int64_t))
-                    status = run_one(&tasks[k], &totals[k], stop)
+                if c_problems[k].n > 0 and status != FAILED:
+                    memset(c_problems[k].evictions, 0, c_problems[k].n * sizeof(int64_t))
+                    status = run_one(&c_problems[k], &totals[k], stop)
     finally:
-        free(tasks)
+        free(c_problems)
     return None if status == FAILED else table
 
 
-cdef tuple fill_tasks(Task* tasks, list problems, list seeds, list kept):
+cdef tuple fill_problems(Problem* c_problems, list problems, list seeds, list kept):
     # Returns the arrays that all write to, where what they write is not kept.
     cdef int64_t k
-    cdef Task* task
+    cdef Problem* c_problem
     arrays = () if kept is not None else output_arrays(max([1] + [len(problem.output) for problem in problems]))
     last = None
     for k in range(len(problems)):
         problem = problems[k]
-        task = &tasks[k]
+        c_problem = &c_problems[k]
         if last is not None:
-            task[0] = tasks[k - 1]
+            c_problem[0] = c_problems[k - 1]
         if last is None or problem.policy is not last.policy or problem.clock is not last.clock:
-            fill_rules(task, problem)
+            fill_rules(c_problem, problem)
         if problem is not last:
-            fill_requests(task, problem)
+            fill_requests(c_problem, problem)
         if kept is not None:
-            arrays = output_arrays(task.n)
+            arrays = output_arrays(c_problem.n)
             kept.append(arrays)
         if kept is not None or last is None:
-            fill_outputs(task, arrays[0], arrays[1], arrays[2])
-        task.seeded = seeds[k] is not None
-        task.seed = seeds[k] or 0
+            fill_outputs(c_problem, arrays[0], arrays[1], arrays[2])
+        c_problem.seeded = seeds[k] is not None
+        c_problem.seed = seeds[k] or 0
         last = problem
     return arrays
 
@@ -314,9 +334,9 @@ cdef tuple output_arrays(int64_t n):
     return np.empty(n), np.empty(n), np.zeros(n, np.int64)
 
 
-cdef int run_one(const Task* task, Totals* totals, Stop stop) noexcept nogil:
+cdef int run_one(const Problem* c_problem, Totals* totals, Stop stop) noexcept nogil:
     cdef Engine engine
-    cdef int status = engine_start(&engine, task)
+    cdef int status = engine_start(&engine, c_problem)
     while status == RUNNING:
         if stop.raised:
             engine_free(&engine)
@@ -324,23 +344,23 @@ cdef int run_one(const Task* task, Totals* totals, Stop stop) noexcept nogil:
         status = engine_advance(&engine, STEPS_PER_LOOK)
     totals.status = status
     totals.rounds = engine.round
-    totals.unfinished = engine.left
+    totals.unfinished = engine.unfinished
     totals.wasted_tokens = engine.wasted_tokens
     totals.peak_memory = engine.peak_memory
     engine_free(&engine)
     if totals.unfinished == 0:
-        add_up(task, totals)
+        add_up(c_problem, totals)
     return status
 
 
-cdef void add_up(const Task* task, Totals* totals) noexcept nogil:
+cdef void add_up(const Problem* c_problem, Totals* totals) noexcept nogil:
     # The totals of a finished run, as Result computes them.
     cdef int64_t i
     cdef double latency
-    totals.total_latency = sum_of_differences(task.completion, task.arrival, task.n)
-    for i in range(task.n):
-        latency = task.completion[i] - task.arrival[i]
+    totals.total_latency = sum_of_differences(c_problem.completion, c_problem.arrival, c_problem.n)
+    for i in range(c_problem.n):
+        latency = c_problem.completion[i] - c_problem.arrival[i]
         totals.max_latency = max(totals.max_latency, latency)
-        totals.makespan = max(totals.makespan, task.completion[i])
-        totals.evictions += task.evictions[i]
-        totals.evicted_requests += task.evictions[i] > 0
+        totals.makespan = max(totals.makespan, c_problem.completion[i])
+        totals.evictions += c_problem.evictions[i]
+        totals.evicted_requests += c_problem.evictions[i] > 0

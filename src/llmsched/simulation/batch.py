@@ -21,7 +21,7 @@ from .clock import Clock
 from .clock import named as named_clock
 from .dataframes import Columns
 from .outcome import Outcome
-from .problem import Problem, lower
+from .problem import Problem, problem_of
 from .result import Result
 from .run import Progress, not_finished, result_of
 
@@ -230,21 +230,21 @@ class _Run:
     def chunks(self, most: int, requests: int = _CHUNK_REQUESTS) -> Iterator[_Chunk]:
         """The jobs that can be simulated, `most` at a time, or those with so many requests."""
         chunk = _Chunk(bool(self.keep or self.percentiles))
-        for row, problem in self.lowered():
+        for row, problem in self.to_simulate():
             chunk.add(row, problem, self.jobs[row].seed)
             if len(chunk.rows) >= most or chunk.requests >= requests:
                 yield chunk
                 chunk = _Chunk(bool(self.keep or self.percentiles))
         yield chunk
 
-    def lowered(self) -> Iterator[tuple[int, Problem]]:
-        """The jobs that can be simulated; neighbours that differ in the seed alone share what is lowered."""
+    def to_simulate(self) -> Iterator[tuple[int, Problem]]:
+        """The jobs that can be simulated; neighbours that differ in the seed alone share a problem."""
         before, problem = None, None
         for row, job in enumerate(self.jobs):
             try:
                 what = job[:3]
                 if what != before:
-                    before, problem = None, self.lower(*what)
+                    before, problem = None, self.problem(*what)
                     before = what
                 if job.seed is not None:
                     whole("seed", job.seed, 0, LARGEST_SEED)
@@ -254,11 +254,11 @@ class _Run:
             assert problem is not None
             yield row, problem
 
-    def lower(self, workload: int, policy: int, memory: int) -> Problem:
+    def problem(self, workload: int, policy: int, memory: int) -> Problem:
         given = self.workloads[workload]
         if not isinstance(given, Workload):
             raise InputError(f"expected a llmsched.Workload, not {type(given).__name__}")
-        return lower(given, named(self.policies[policy]), memory, None, **self.options)
+        return problem_of(given, named(self.policies[policy]), memory, None, **self.options)
 
     def fail(self, row: int, error: Exception) -> None:
         """Note the error with the row it belongs to, as the same type of exception."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
-from ..policy import Policy
+from ..policy import EVICTION_RULES, ORDERS, RESERVES, Policy
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import LARGEST, FloatArray, IntArray
 from ..workloads.workload import Workload
@@ -18,11 +18,10 @@ from .clock import Clock
 
 #: õ stops rising here (62 doublings): no believed length can see the difference, and 64 bits hold it.
 LARGEST_BOUND = 2**62
+#: A run is stopped after so many rounds, or admissions, and a hundred attempts of everybody, that came to nothing.
+STALL_START, STALL_FACTOR = 1000, 100
 #: Tokens in a block of cache; real ones have 16 or so, and the engine counts requests by their place in the block.
 LARGEST_BLOCK = 1024
-
-#: `reserve` -> the column in which an engine finds what is believed, or the largest that can be.
-_BELIEVED = {"upper": "upper", "point": "point", "output": "output", "ratio": "upper", "history": "upper"}
 
 _HOW_TO_ADD = {
     "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
@@ -43,7 +42,7 @@ class Ratio(NamedTuple):
 
 @dataclasses.dataclass(eq=False, slots=True)  # frozen would triple the time to make one
 class Problem:
-    """One simulation, lowered. Arrays are over requests, in the workload's order."""
+    """One simulation, as both engines read it. Arrays are over requests, in the workload's order."""
 
     policy: Policy
     prompt: IntArray  # s
@@ -51,10 +50,8 @@ class Problem:
     arrival: FloatArray  # a
     bound: IntArray | None  # õ at the start; None where the policy never reads it
     upper: IntArray | None  # u; only where a cap refines to it
-    believed: IntArray | None  # the `reserve` field's values, u for "ratio" and "history"; else None
-    keys: (
-        IntArray | FloatArray | None
-    )  # the admission order's keys, "table"'s at the start; None for others that change
+    believed: IntArray | None  # the column that the `reserve` rule reads; None where it reads none
+    keys: IntArray | FloatArray | None  # of the admission order, "table"'s at the start; None for others that change
     levels: IntArray | None  # place by priority, then arrival, the same for equals; only where it decides an eviction
     memory: int  # M
     capacity: int  # C while anything runs: floor((1 - margin) M)
@@ -76,7 +73,7 @@ class Problem:
         return self.prefill_budget < LARGEST_BOUND
 
 
-def lower(
+def problem_of(
     workload: Workload,
     policy: Policy,
     memory: int | float,
@@ -88,7 +85,7 @@ def lower(
     block: int = 1,
     prefill_budget: int | None = None,
 ) -> Problem:
-    """Check that `policy` can run on `workload` with `memory` tokens, and lower all three.
+    """Check that `policy` can run on `workload` with `memory` tokens, and make a problem of all three.
 
     Raises
     ------
@@ -114,10 +111,8 @@ def lower(
     _check_fits(workload, memory, block)
     if clock is not None:
         _check_time(workload, clock)
-    memory -= memory % block  # what is left of the last block is of no use
+    memory -= memory % block  # part of a block is of no use
     caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
-    column = _BELIEVED.get(policy.reserve)
-    believed: IntArray | None = None if column is None else getattr(workload, column)
     table = workload.lengths.quantile(policy.quantile) if workload.lengths and "lengths" in policy.needs else None
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
     finishes = policy.resume != "restart" or n == 0
@@ -130,9 +125,9 @@ def lower(
         arrival=workload.arrival,
         bound=_bound(workload, policy),
         upper=workload.upper if caps_to_upper else None,
-        believed=believed,
+        believed=_believed(workload, policy),
         keys=_keys(workload, policy),
-        levels=_levels(workload) if policy.evict == "priority" else None,
+        levels=_levels(workload) if EVICTION_RULES[policy.evict].reads == "priority" else None,
         memory=memory,
         capacity=_capacity(memory, policy.margin, block),
         seed=seed,
@@ -142,7 +137,7 @@ def lower(
         prefill_budget=budget,
         max_rounds=limit,
         may_cycle=not finishes and _may_cycle(policy, chunked),
-        stall_limit=LARGEST_BOUND if finishes else 1000 + 100 * longest,
+        stall_limit=LARGEST_BOUND if finishes else STALL_START + STALL_FACTOR * longest,
         lengths=table,
         classes=None if table is None else workload.classes,
         ratio=_ratio(policy) if policy.reserve == "ratio" else None,
@@ -159,6 +154,14 @@ def _bound(workload: Workload, policy: Policy) -> IntArray | None:
     return column
 
 
+def _believed(workload: Workload, policy: Policy) -> IntArray | None:
+    rule = RESERVES[policy.reserve]
+    if rule.kind in ("none", "bound") or rule.reads == "lengths":
+        return None
+    column: IntArray = getattr(workload, str(rule.reads))
+    return column
+
+
 def _ratio(policy: Policy) -> Ratio:
     least = policy.ratio * policy.ratio_floor
     return Ratio(policy.ratio, least, (policy.ratio - least) / policy.ratio_rounds)
@@ -167,13 +170,12 @@ def _ratio(policy: Policy) -> Ratio:
 def _may_cycle(policy: Policy, chunked: bool) -> bool:
     """Whether requests may evict each other in turns without end.
 
-    Not where the one furthest on, the oldest, the most urgent or the one with the largest bound is evicted last and so
-    completes; nor where every eviction past a bound that is believed raises it (the paper's A_min): with a prefill that
-    takes longer than believed, requests are evicted before they are past it.
+    Bounds rise for good where every eviction past a bound that is believed raises it (the paper's A_min): with a
+    prefill that takes longer than believed, requests are evicted before they are past it.
     """
-    if policy.evict == "bound":
+    if EVICTION_RULES[policy.evict].may_cycle == "unless bounds rise":
         return policy.reserve != "bound" or policy.refine == "none" or chunked
-    return policy.evict in ("all", "random")
+    return EVICTION_RULES[policy.evict].may_cycle == "always"
 
 
 def _longest_prefill(memory: int, budget: int) -> int:
@@ -185,9 +187,9 @@ def _longest_prefill(memory: int, budget: int) -> int:
     return 4 * (memory // budget + 1)
 
 
-def admission_limit(left: int) -> int:
-    """Admissions without a completion, an arrival or a rise of a bound that mean a cycle, with `left` requests left."""
-    return 1000 + 100 * left
+def admission_limit(unfinished: int) -> int:
+    """Admissions without a completion, an arrival or a rise of a bound that mean a cycle, with so many unfinished."""
+    return STALL_START + STALL_FACTOR * unfinished
 
 
 @functools.lru_cache(maxsize=256)  # exact decimals take longer than all else here
@@ -198,6 +200,14 @@ def _capacity(memory: int, margin: float, block: int) -> int:
     """
     capacity = memory if margin == 0 else math.floor((1 - decimal_fraction(margin)) * memory)
     return capacity - capacity % block
+
+
+_Tokens = TypeVar("_Tokens", int, IntArray)
+
+
+def whole_blocks(tokens: _Tokens, block: int) -> _Tokens:
+    """Tokens of the blocks of cache that hold so many."""
+    return tokens + -tokens % block
 
 
 def _check_predictions(workload: Workload, policy: Policy) -> None:
@@ -214,15 +224,15 @@ def _check_predictions(workload: Workload, policy: Policy) -> None:
 
 def _check_fits(workload: Workload, memory: int, block: int) -> None:
     total, needed, _ = workload.extent
-    needed += -needed % block
+    needed = whole_blocks(needed, block)
     if total > LARGEST:
         raise WorkloadError(f"all prompts and outputs together are {total:.3g} tokens, more than {LARGEST}")
     if needed > memory:
         size = workload.prompt + workload.output
-        i = int(np.argmax(size + -size % block > memory))
+        i = int(np.argmax(whole_blocks(size, block) > memory))
         raise MemoryTooSmallError(
             f"request {i} needs prompt {workload.prompt[i]} + output {workload.output[i]} = {size[i]} tokens of cache, "
-            f"{_in_blocks(block)}but memory is {memory}: it can never finish. "
+            f"{'' if block == 1 else f'in whole blocks of {block}, '}but memory is {memory}: it can never finish. "
             f"memory={needed} is enough for every request",
             i,
             needed,
@@ -242,10 +252,6 @@ def _check_time(workload: Workload, clock: Clock) -> None:
         )
 
 
-def _in_blocks(block: int) -> str:
-    return "" if block == 1 else f"in whole blocks of {block}, "
-
-
 def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
     order = policy.order
     if isinstance(order, np.ndarray):
@@ -256,12 +262,12 @@ def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
         return volume(workload)
     if order == "priority":
         return _levels(workload)
-    if order in ("bound", "area", "queue"):
-        return None
     if order == "table":
         assert workload.lengths is not None  # `_check_predictions`
         return np.ascontiguousarray(workload.lengths.quantile(policy.quantile)[workload.classes, 0])
-    keys: IntArray | FloatArray = getattr(workload, str(order))  # the other orders are columns
+    if ORDERS[str(order)].changes:
+        return None
+    keys: IntArray | FloatArray = getattr(workload, str(order))  # the others are named after their column
     return keys
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
+from ..policy import CHOICES, EVICTION_RULES, ORDERS, check_words
 from .outcome import Outcome
-from .problem import LARGEST_BOUND, Problem, admission_limit
+from .problem import LARGEST_BOUND, Problem, admission_limit, whole_blocks
 from .timeline import Piece, merged
 from .token_log import Tokens
 
@@ -27,12 +28,12 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
     `record` holds "timeline", "tokens", both or neither: what the outcome keeps of them.
     """
     engine = _Engine(problem, record)
-    while engine.left:
+    while engine.unfinished:
         if engine.rounds >= problem.max_rounds or engine.stalled():
             break
         engine.round()
         if progress is not None and engine.rounds % 256 == 0:
-            progress(engine.n - engine.left, engine.n)
+            progress(engine.n - engine.unfinished, engine.n)
     return engine.outcome()
 
 
@@ -40,9 +41,9 @@ class _Request:
     """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
 
     __slots__ = (
-        "admission", "arrival", "believed", "bound", "completion", "evictions", "first_round", "generated", "index",
-        "joined", "kept", "key", "known", "level", "output", "prompt", "rank", "reserved", "start", "tie_key",
-        "unfilled", "upper",
+        "admission", "arrival", "believed", "bound", "completion", "eviction_key", "evictions", "first_round",
+        "generated", "index", "joined", "kept", "key", "known", "level", "output", "prompt", "rank", "reserved",
+        "start", "to_prefill", "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -57,7 +58,7 @@ class _Request:
         self.level = 0 if problem.levels is None else int(problem.levels[i])  # place by priority, then arrival
         self.rank = rank  # breaks admission ties
         self.generated = self.known = 0  # g, and the most it ever was: the output exceeds that
-        self.unfilled = 0  # tokens of the prompt, and of those it kept, that are still to be prefilled
+        self.to_prefill = 0  # tokens of the prompt, and of those it kept, that are still to be prefilled
         self.first_round = self.kept = 0  # round of the last admission, and the tokens it had then
         self.joined = self.arrival  # when it last joined the waiting set
         self.start: float | None = None
@@ -65,17 +66,19 @@ class _Request:
         self.evictions = 0
         self.reserved = 0  # while it runs: tokens of cache that were believed at its admission to be enough
         self.admission = -1  # admission number
-        self.tie_key = 0  # the list of equals it is in while it runs
+        self.eviction_key = 0  # the list of equals it is in while it runs, where the rule ranks
 
 
 class _Engine:
     def __init__(self, problem: Problem, record: Collection[str]) -> None:
         self.problem, self.policy = problem, problem.policy
-        self.n = self.left = len(problem.output)
+        self.n = self.unfinished = len(problem.output)
         self.requests = [_Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
         self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
         self.waiting: list[_Request] = []
+        self.key_changes = isinstance(self.policy.order, str) and ORDERS[self.policy.order].changes
         self.running: list[_Request] = []  # in order of admission number
+        self.eviction_key = _EVICTION_KEYS.get(self.policy.evict)  # None where the rule does not rank
         self.ties: dict[int, list[_Request]] = {}  # eviction key -> running requests that have it
         self.admissions = 0
         self.rounds = 0
@@ -84,7 +87,7 @@ class _Engine:
         self.prefilled = self.swapped = 0  # tokens, in this round
         self.last_change = self.admissions_then = 0  # round of the last completion, arrival or rise of a bound
         self.peak_memory = self.wasted_tokens = 0
-        self.left_this_round = 0
+        self.evictions_this_round = 0
         self.draws = _splitmix64(problem.seed or 0)
         self.ratio_start, self.ratio_round = problem.ratio.start if problem.ratio else 0.0, 0
         self.completed: deque[int] = deque(maxlen=self.policy.window)  # lengths of the last completed requests
@@ -103,13 +106,13 @@ class _Engine:
 
     def stalled(self) -> bool:
         idle = self.rounds - self.last_change >= self.problem.stall_limit
-        in_vain = self.admissions - self.admissions_then
-        return idle or (self.problem.may_cycle and in_vain >= admission_limit(self.left))
+        admissions = self.admissions - self.admissions_then
+        return idle or (self.problem.may_cycle and admissions >= admission_limit(self.unfinished))
 
     # Section 3: one round, in this order ---------------------------------------------------------------------------
 
     def round(self) -> None:
-        self.left_this_round = self.prefilled = self.swapped = 0
+        self.evictions_this_round = self.prefilled = self.swapped = 0
         self.arrivals()
         self.caps()
         evicted = self.overflow()
@@ -155,10 +158,10 @@ class _Engine:
 
     def prefill(self) -> None:
         """Process prompts and kept tokens, first admitted first, with what generating leaves of the budget."""
-        budget = self.problem.prefill_budget - sum(not r.unfilled for r in self.running)
+        budget = self.problem.prefill_budget - sum(not r.to_prefill for r in self.running)
         for r in self.running:
-            chunk = min(r.unfilled, budget)
-            r.unfilled -= chunk
+            chunk = min(r.to_prefill, budget)
+            r.to_prefill -= chunk
             budget -= chunk
             self.prefilled += chunk
             if chunk and self.problem.chunked:
@@ -175,18 +178,19 @@ class _Engine:
         self.rounds += 1
         if self.attempts is not None:
             self.round_end.append(self.now)
-        if self.policy.evict == "progress":  # who got no token is now as far behind as who will start next
-            for r in [r for r in self.running if r.unfilled]:
-                self.step_out(r)
-                self.line_up(r)
-        for r in [r for r in self.running if not r.unfilled]:
+        if self.eviction_key is not None:  # by "progress", who got no token is now as far behind as who starts next
+            for r in [r for r in self.running if r.to_prefill]:
+                if self.eviction_key(r, self.rounds) != r.eviction_key:
+                    self.leave_eviction_order(r)
+                    self.enter_eviction_order(r)
+        for r in [r for r in self.running if not r.to_prefill]:
             r.generated += 1
             r.known = max(r.known, r.generated)
             if r.generated == r.output:
                 r.completion = self.now
                 self.completed.append(r.output)
                 self.stop_running(r)
-                self.left -= 1
+                self.unfinished -= 1
                 self.changed()
 
     def context(self) -> int:
@@ -196,7 +200,7 @@ class _Engine:
         return prompts + sum(r.generated for r in self.running)
 
     def piece(self) -> Piece:
-        counts = len(self.running), len(self.waiting), self.left_this_round
+        counts = len(self.running), len(self.waiting), self.evictions_this_round
         work = (self.context(), self.prefilled, self.swapped) if self.problem.clock else (0, 0, 0)
         return Piece(self.epoch, self.now, 1, self.need(), *counts, *work)
 
@@ -206,15 +210,15 @@ class _Engine:
         if r.start is None:
             r.start = self.now
         if self.policy.resume == "swap" and r.admission >= 0:
-            self.swapped += r.prompt + r.generated - r.unfilled
+            self.swapped += r.prompt + r.generated - r.to_prefill
         else:
-            r.unfilled = r.prompt + r.generated
+            r.to_prefill = r.prompt + r.generated
         r.first_round, r.kept = self.rounds, r.generated
         if self.policy.reserve != "none":
-            r.reserved = self.occupied(r.prompt + self.believed_length(r))
+            r.reserved = whole_blocks(r.prompt + self.believed_length(r), self.problem.block)
         r.admission = self.admissions
         self.admissions += 1
-        self.line_up(r)
+        self.enter_eviction_order(r)
         self.running.append(r)
 
     def stop_running(self, r: _Request) -> None:
@@ -222,83 +226,65 @@ class _Engine:
         self.running.remove(r)
         if self.attempts is not None:
             self.attempts.append((r.index, r.first_round, self.rounds - r.first_round, r.kept, r.generated))
-        self.step_out(r)
+        self.leave_eviction_order(r)
 
-    def line_up(self, r: _Request) -> None:
-        """It joins the end of its list of equals (section 5)."""
-        if self.policy.evict in ("bound", "priority"):
-            r.tie_key = r.bound if self.policy.evict == "bound" else -r.level
-        else:
-            r.tie_key = self.rounds - r.generated
-        self.ties.setdefault(r.tie_key, []).append(r)
+    def enter_eviction_order(self, r: _Request) -> None:
+        """By a rule that ranks, it joins the end of its list of equals (section 5)."""
+        if self.eviction_key is not None:
+            r.eviction_key = self.eviction_key(r, self.rounds)
+            self.ties.setdefault(r.eviction_key, []).append(r)
 
-    def step_out(self, r: _Request) -> None:
+    def leave_eviction_order(self, r: _Request) -> None:
         """In its list of equals the last one takes its place."""
-        equals = self.ties[r.tie_key]
+        if self.eviction_key is None:
+            return
+        equals = self.ties[r.eviction_key]
         place = next(k for k, other in enumerate(equals) if other is r)
         equals[place] = equals[-1]
         equals.pop()
         if not equals:
-            del self.ties[r.tie_key]
+            del self.ties[r.eviction_key]
 
     def leave(self, r: _Request, rule: str) -> None:
         self.stop_running(r)
         r.evictions += 1
-        self.left_this_round += 1
+        self.evictions_this_round += 1
         r.joined = self.now
         self.refine(r, rule)
         if self.policy.resume == "restart":
             self.wasted_tokens += r.generated
             r.generated = 0
         elif self.policy.resume == "swap":
-            self.swapped += r.prompt + r.generated - r.unfilled
+            self.swapped += r.prompt + r.generated - r.to_prefill
 
     def refine(self, r: _Request, rule: str) -> None:
         if self.problem.bound is None:  # nothing reads õ
             return
         old = r.bound
-        if rule == "progress":
-            r.bound = max(old, r.generated + 1)
-        elif rule == "double":
-            r.bound = max(2 * old, r.generated + 1)
-        elif rule == "upper":
-            r.bound = r.upper if old < r.upper else 2 * old
-        r.bound = min(r.bound, LARGEST_BOUND)
+        r.bound = min(_REFINED[rule](r), LARGEST_BOUND)
         if min(r.bound, self.problem.memory) > old:  # a rise beyond M changes no believed length
             self.changed()
 
     # Section 4: feasibility of an admission ------------------------------------------------------------------------
 
-    def occupied(self, tokens: int) -> int:
-        return tokens + -tokens % self.problem.block  # whole blocks
-
     def need(self) -> int:
-        return sum(self.occupied(r.prompt + r.generated + 1) for r in self.running)
+        return sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in self.running)
 
     def believed_length(self, r: _Request) -> int:
-        known, rule = r.generated, self.policy.reserve
-        if rule == "bound":
-            b = r.bound
-        elif rule == "conditional":
-            b, known = self.length_of_its_class(r), r.known
-        elif rule == "history":
-            b, known = self.drawn_length(r), r.known
-        else:
-            b = r.believed
-        return min(max(b, known + 1), self.problem.memory - r.prompt)
+        return min(_BELIEVED[self.policy.reserve](self, r), self.problem.memory - r.prompt)
 
     def feasible(self, candidate: _Request) -> bool:
         capacity = self.problem.capacity if self.running else self.problem.memory
         batch = [*self.running, candidate]
         if len(batch) > self.problem.max_batch:
             return False
-        if sum(max(r.unfilled, 1) for r in self.running) >= self.problem.prefill_budget:
+        if sum(max(r.to_prefill, 1) for r in self.running) >= self.problem.prefill_budget:
             return False
-        coming = sum(self.occupied(r.prompt + r.generated + 1) for r in batch)
+        coming = sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in batch)
         if self.policy.reserve == "none" or coming > capacity:
             return coming <= capacity
         if self.policy.hold == "peak":
-            peak = self.occupied(candidate.prompt + self.believed_length(candidate))
+            peak = whole_blocks(candidate.prompt + self.believed_length(candidate), self.problem.block)
             return sum(r.reserved for r in self.running) + peak <= capacity
         if self.policy.reserve == "ratio":
             return self.ratio_fits(candidate, capacity)
@@ -306,7 +292,7 @@ class _Engine:
         generated = np.array([r.generated for r in batch])
         held = np.array([r.prompt for r in batch]) + generated
         d = (length - generated)[:, None]
-        occupied = held + d + -(held + d) % self.problem.block
+        occupied = whole_blocks(held + d, self.problem.block)
         return bool((occupied * (generated + d <= length)).sum(axis=1).max() <= capacity)
 
     # Section 8: beliefs that move while a request runs -------------------------------------------------------------
@@ -323,15 +309,15 @@ class _Engine:
         lengths = sorted(self.completed)
         longer = lengths[bisect.bisect_right(lengths, r.known) :]
         if not longer:
-            return r.believed
+            return max(r.believed, r.known + 1)
         of_this_round = _mixed((self.problem.seed or 0) + (self.rounds + 1) * _STEP)
         return longer[(_mixed(of_this_round + (r.index + 1) * _STEP) >> 32) * len(longer) >> 32]
 
     def ratio_fits(self, candidate: _Request, capacity: int) -> bool:
         now = [r for r in self.running if r.first_round == self.rounds] + [candidate]
         before = [r for r in self.running if r.first_round < self.rounds]
-        tokens = sum(self.occupied(r.prompt + r.generated) for r in before)
-        tokens += sum(self.occupied(r.prompt + r.generated + self.clipped_rest(r)) for r in now)
+        tokens = sum(whole_blocks(r.prompt + r.generated, self.problem.block) for r in before)
+        tokens += sum(whole_blocks(r.prompt + r.generated + self.clipped_rest(r), self.problem.block) for r in now)
         return float(tokens) + self.ratio() * float(sum(self.clipped_rest(r) for r in before)) <= capacity
 
     def clipped_rest(self, r: _Request) -> int:
@@ -355,37 +341,34 @@ class _Engine:
     # Section 5: orders and ties ------------------------------------------------------------------------------------
 
     def admission_key(self, r: _Request) -> tuple[float, int]:
-        order = self.policy.order
-        if isinstance(order, str) and order == "table":
-            return self.length_of_its_class(r), r.rank
-        if r.key is None:
-            area = float(r.prompt + r.bound) * r.bound  # rounded in the same way by both engines
-            return {"bound": r.bound, "area": area, "queue": r.joined}[str(order)], r.rank
-        return r.key, r.rank
+        key = _CHANGING_KEYS[str(self.policy.order)](self, r) if self.key_changes else r.key
+        assert key is not None
+        return key, r.rank
 
     def victims(self) -> Iterator[_Request]:
         """Who leaves while the cache overflows; each has left before the next is chosen."""
         if self.need() <= self.problem.memory:
             return
-        rule = self.policy.evict
-        if rule == "all":
-            yield from list(self.running)
-        while self.crowded():
-            if rule == "random":
-                leavers = [r for r in self.running if (next(self.draws) >> 11) * 2.0**-53 < self.policy.beta]
-                yield from leavers
-            elif rule == "newest":
-                yield self.running[-1]
-            else:  # fewest generated tokens, which is the largest (rounds - tokens); smallest bound; last level
-                equals = self.ties[max(self.ties) if rule == "progress" else min(self.ties)]
-                if self.policy.tie == "prompt":
-                    longest = max(r.prompt for r in equals)
-                    equals = [r for r in equals if r.prompt == longest]
-                yield equals[self.drawn_member(len(equals))]
+        while self.too_full():
+            yield from _VICTIMS[self.policy.evict](self)
 
-    def crowded(self) -> bool:
+    def first_in_rank(self) -> list[_Request]:
+        """By a rule that ranks: one of the equals with the smallest key."""
+        equals = self.ties[min(self.ties)]
+        if self.policy.tie == "prompt":
+            longest = max(r.prompt for r in equals)
+            equals = [r for r in equals if r.prompt == longest]
+        return [equals[self.drawn_member(len(equals))]]
+
+    def one_pass(self) -> list[_Request]:
+        """Each running request with probability beta."""
+        return [r for r in self.running if (next(self.draws) >> 11) * 2.0**-53 < self.policy.beta]
+
+    def too_full(self) -> bool:
         """Whether there is less room than `headroom` for each; with one request left there is always enough."""
-        tokens = sum(self.occupied(r.prompt + r.generated + self.policy.headroom) for r in self.running)
+        tokens = sum(
+            whole_blocks(r.prompt + r.generated + self.policy.headroom, self.problem.block) for r in self.running
+        )
         return len(self.running) > 1 and tokens > self.problem.memory
 
     def drawn_member(self, k: int) -> int:
@@ -414,11 +397,68 @@ class _Engine:
             rounds=self.rounds,
             peak_memory=self.peak_memory,
             wasted_tokens=self.wasted_tokens,
-            unfinished=self.left,
+            unfinished=self.unfinished,
             timeline=timeline,
             tokens=tokens,
             work={},
         )
+
+
+# What the engine knows of each policy field ---------------------------------------------------------------------------
+
+#: `order` -> the key of a request that joins the waiting set, where it may change.
+_CHANGING_KEYS: dict[str, Callable[[_Engine, _Request], float]] = {
+    "queue": lambda engine, r: r.joined,
+    "bound": lambda engine, r: r.bound,
+    "area": lambda engine, r: float(r.prompt + r.bound) * r.bound,  # rounded in the same way by both engines
+    "table": lambda engine, r: engine.length_of_its_class(r),
+}
+#: `reserve` -> what a request is believed to reach, more than what is known of it.
+_BELIEVED: dict[str, Callable[[_Engine, _Request], int]] = {
+    "bound": lambda engine, r: max(r.bound, r.generated + 1),
+    **{word: lambda engine, r: max(r.believed, r.generated + 1) for word in ("upper", "point", "output", "ratio")},
+    "conditional": lambda engine, r: engine.length_of_its_class(r),
+    "history": lambda engine, r: engine.drawn_length(r),
+}
+#: `refine` and `cap_refine` -> õ of a request that leaves.
+_REFINED: dict[str, Callable[[_Request], int]] = {
+    "none": lambda r: r.bound,
+    "progress": lambda r: max(r.bound, r.generated + 1),
+    "double": lambda r: max(2 * r.bound, r.generated + 1),
+    "upper": lambda r: r.upper if r.bound < r.upper else 2 * r.bound,
+}
+#: `evict`, where it ranks -> the key of a running request before a round; the smallest leaves first. It may not change
+#: while all that run grow by a token.
+_EVICTION_KEYS: dict[str, Callable[[_Request, int], int]] = {
+    "bound": lambda r, rounds: r.bound,
+    "progress": lambda r, rounds: r.generated - rounds,
+    "priority": lambda r, rounds: -r.level,
+}
+#: `evict` -> who leaves next.
+_VICTIMS: dict[str, Callable[[_Engine], list[_Request]]] = {
+    "newest": lambda engine: engine.running[-1:],
+    "all": lambda engine: list(engine.running),
+    "random": _Engine.one_pass,
+    **dict.fromkeys(_EVICTION_KEYS, _Engine.first_in_rank),
+}
+
+check_words("reference._CHANGING_KEYS", _CHANGING_KEYS, [word for word, rule in ORDERS.items() if rule.changes])
+check_words("reference._BELIEVED", [*_BELIEVED, "none"], CHOICES["reserve"])
+check_words("reference._REFINED", _REFINED, CHOICES["refine"] + CHOICES["cap_refine"])
+check_words("reference._EVICTION_KEYS", _EVICTION_KEYS, [word for word, rule in EVICTION_RULES.items() if rule.ranks])
+check_words("reference._VICTIMS", _VICTIMS, CHOICES["evict"])
+for _field, _words in {  # what the methods of `_Engine` compare with
+    "fill": ("break", "skip"),
+    "cap": ("none", "bound"),
+    "resume": ("restart", "recompute", "swap"),
+    "pause": ("none", "overflow"),
+    "hold": ("growth", "peak"),
+    "tie": ("drawn", "prompt"),
+}.items():
+    check_words(f"reference._Engine, {_field}", _words, CHOICES[_field])
+
+
+# Draws ----------------------------------------------------------------------------------------------------------------
 
 
 def _ranks(n: int, seed: int | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""simulate(): lowers (workload, policy) to plain arrays, calls an engine, wraps the Result."""
+"""simulate(): makes a problem of its arguments, has an engine solve it, wraps the Result."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from . import _compiled, reference
 from .clock import Clock
 from .clock import named as named_clock
 from .outcome import Outcome
-from .problem import LARGEST_BOUND, Problem, lower
+from .problem import LARGEST_BOUND, Problem, problem_of
 from .result import Result
 
-Engine = Literal["compiled", "reference"]
+EngineName = Literal["compiled", "reference"]
 #: Called now and then during a run with (requests completed, requests in all).
 Progress = Callable[[int, int], None]
 
@@ -33,7 +33,7 @@ def simulate(
     *,
     memory: int,
     seed: int | None = 0,
-    engine: Engine = "compiled",
+    engine: EngineName = "compiled",
     clock: str | Clock | None = None,
     max_batch: int | None = None,
     block: int = 1,
@@ -89,7 +89,7 @@ def simulate(
     for word in keep:
         if word not in RECORDS:
             raise InputError(f"record={word!r} is unknown; {nearest(str(word), RECORDS)}")
-    problem = lower(
+    problem = problem_of(
         workload,
         named(policy),
         memory,
@@ -138,8 +138,8 @@ def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: st
     )
 
 
-def not_finished(problem: Problem, rounds: int, left: int) -> NotFinishedError:
-    """Why a run was stopped after `rounds` rounds with `left` requests left."""
+def not_finished(problem: Problem, rounds: int, unfinished: int) -> NotFinishedError:
+    """Why a run was stopped after `rounds` rounds with so many requests unfinished."""
     name = problem.policy.name
     if rounds >= problem.max_rounds:
         why = f"max_rounds={problem.max_rounds} is reached"
@@ -149,8 +149,8 @@ def not_finished(problem: Problem, rounds: int, left: int) -> NotFinishedError:
             "Keep a larger margin or more memory, or use another policy"
         )
     return NotFinishedError(
-        f"policy {name} stopped at round {rounds} with {left} of {len(problem.output)} requests left: {why}",
+        f"policy {name} stopped at round {rounds} with {unfinished} of {len(problem.output)} requests left: {why}",
         name,
         rounds,
-        left,
+        unfinished,
     )

@@ -1,0 +1,10 @@
+# What a function that can fail returns.
+
+cdef enum Status:
+    NO_MEMORY = -1
+    RUNNING = 0     # the budget of steps is used up: call again
+    FINISHED = 1    # every request completed
+    STOPPED = 2     # max_rounds reached, or nothing changed for stall_limit rounds
+
+cdef enum:
+    OK = 0          # of one that needs no more than memory
