@@ -17,7 +17,6 @@ from ..metrics.compare import compare as compare_policies
 from ..metrics.energy import Energy, Power
 from ..metrics.service import Service
 from ..policy import named
-from ..simulation.run import EngineName
 from . import console, describe
 from .console import aligned, at_most, print_table, say, stdout
 from .option_groups import expand_groups

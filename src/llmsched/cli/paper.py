@@ -14,7 +14,6 @@ from ..experiments import paper_figure
 from ..experiments.paper import EXPERIMENTS, POLICIES, Row, findings, reproduce
 from ..metrics import figure_style
 from ..metrics.compare import MEMORY
-from ..simulation.run import EngineName
 from ..workloads.workload import Workload
 from . import console, describe
 from .console import aligned, at_most, number_of, plus_minus, print_columns, say

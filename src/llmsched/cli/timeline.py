@@ -10,7 +10,7 @@ import typer
 
 from ..metrics import figure_style, figures, perfetto, service
 from ..policy import named
-from ..simulation.run import EngineName, simulate
+from ..simulation.run import simulate
 from . import console, describe
 from .option_groups import expand_groups
 from .options import EngineName, Intervals, MachineOptions, RequestOptions, Seed
