@@ -70,7 +70,9 @@ cdef struct Problem:
     Evict evict
     Refine refine               # on overflow
     Refine cap                  # on reaching õ; REFINE_NONE: no cap
-    bint peak                   # hold="peak", and a reserve
+    bint peak                   # hold="peak" or "rising", and a reserve
+    bint rising                 # hold="rising"
+    bint shed                   # shed="lottery"; then `cap` is REFINE_PROGRESS
     bint skip                   # fill="skip"
     Resume resume
     bint pause                  # pause="overflow"
@@ -134,6 +136,16 @@ cdef struct Work:
     int64_t admissions
 
 
+cdef struct Rising:
+    # hold="rising": what running requests have reserved; see rising_peak.pxd.
+    int64_t* within_until   # the last round in which it is within its belief; NONE once it outgrew that, or left
+    Heap queue              # requests by that round; entries of those that left or moved are passed over
+    int64_t within          # tokens reserved by those within their belief, in whole blocks
+    int64_t outgrown        # how many are not
+    int64_t outgrown_base   # their sum of s - birth + 1: with the round added for each, what they occupy
+    int64_t* residues       # they by (s - birth + 1) mod block
+
+
 cdef struct Engine:
     const Problem* problem
     int32_t* order          # the initial admission order: place -> index in the workload
@@ -143,6 +155,8 @@ cdef struct Engine:
     int32_t requests_made
     int32_t requests_allocated
     int32_t free_request    # chain of requests to use again
+    int64_t* shed_at        # with shed="lottery": tokens at which each request is stopped
+    Rising rising
     int64_t* kept           # with record_tokens: tokens that each request had at its last admission
     int64_t round           # rounds that ran
     double epoch            # time of the last idle jump; without a clock now is epoch + (round - epoch_round)

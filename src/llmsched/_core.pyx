@@ -26,6 +26,7 @@ from llmsched._engine.allocation cimport enlarge, prefetch, prefetch_to_write
 from llmsched._engine.tree_node cimport Node
 from llmsched._engine.admission_order cimport area_key, look_ahead, order_arrivals, order_requests
 from llmsched._engine.chunked_prefill cimport note_blocked_until, postpone, prefill_begin, prefill_enter, unlikely
+from llmsched._engine.lottery cimport lottery_length
 from llmsched._engine.memory_profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
@@ -33,6 +34,9 @@ from llmsched._engine.splitmix64 cimport splitmix64_unit
 from llmsched._engine.status cimport FINISHED, NO_MEMORY, OK, RUNNING, STOPPED
 from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._engine.recording cimport new_segment, record_attempt, reserve_round_ends
+from llmsched._engine.rising_peak cimport (
+    rising_add, rising_free, rising_init, rising_make, rising_remove, rising_reserved,
+)
 from llmsched._engine.rounds cimport (
     arrival_of, due, earliest_due, grow, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
     run_rounds, too_full,
@@ -78,6 +82,8 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
     if engine.tracks_beliefs:
         if belief_init(&engine.belief, &problem.beliefs, problem.memory, problem.block, engine.stream) == NO_MEMORY:
             return NO_MEMORY
+    if problem.rising and rising_init(engine) == NO_MEMORY:
+        return NO_MEMORY
     if problem.block > 1:
         engine.residues = <int64_t*>calloc(problem.block, sizeof(int64_t))
         if engine.residues == NULL:
@@ -94,6 +100,8 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.by_arrival)
     free(engine.requests)
     free(engine.kept)
+    free(engine.shed_at)
+    rising_free(engine)
     free(engine.prefills)
     free(engine.chunks)
     free(engine.residues)
@@ -307,6 +315,8 @@ cdef int departures(Engine* engine) noexcept nogil:
 cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
     # Admits what is feasible; lowers `wake` to the round at which the next one may be, if nothing else happens.
     cdef int32_t p
+    if engine.problem.rising:
+        engine.reserved = rising_reserved(engine)
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
     if engine.problem.skip:
@@ -411,6 +421,7 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
     cdef Request* block
     cdef Request* r
     cdef int64_t* kept
+    cdef int64_t* shed_at
     cdef Prefill* prefills
     if p != NONE:
         engine.free_request = engine.requests[p].next
@@ -428,6 +439,13 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
                 if kept == NULL:
                     return NONE
                 engine.kept = kept
+            if problem.shed:
+                shed_at = <int64_t*>realloc(engine.shed_at, engine.requests_allocated * sizeof(int64_t))
+                if shed_at == NULL:
+                    return NONE
+                engine.shed_at = shed_at
+            if problem.rising and rising_make(engine, engine.requests_allocated) == NO_MEMORY:
+                return NONE
             if problem.prefill_budget > 0:
                 prefills = <Prefill*>realloc(engine.prefills, engine.requests_allocated * sizeof(Prefill))
                 if prefills == NULL:
@@ -618,6 +636,10 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
     engine.prompts += r.prompt
     if problem.peak:
         engine.reserved += whole_blocks(r.prompt + length, problem.block)
+    if problem.rising and rising_add(engine, p) == NO_MEMORY:
+        return NO_MEMORY
+    if problem.shed:
+        engine.shed_at[p] = lottery_length(engine, r, kept)
     if unlikely(engine.prefills != NULL):
         if prefill_enter(engine, p, kept) == NO_MEMORY:
             return NO_MEMORY
@@ -650,7 +672,9 @@ cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
     engine.used -= held
     engine.need -= whole_blocks(held + 1, problem.block)
     engine.prompts -= r.prompt
-    if problem.peak:
+    if problem.rising:
+        rising_remove(engine, p)
+    elif problem.peak:
         engine.reserved -= whole_blocks(r.prompt + r.believed_end - r.birth + 1, problem.block)
         check(engine.reserved >= 0)
     if problem.block > 1:

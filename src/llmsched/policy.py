@@ -16,11 +16,12 @@ from .errors import PolicyError, nearest
 Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority", "table"]
 Bound = Literal["lower", "upper", "point", "one"]
 Reserve = Literal["bound", "upper", "point", "output", "none", "conditional", "ratio", "history"]
-Hold = Literal["growth", "peak"]
+Hold = Literal["growth", "peak", "rising"]
 Fill = Literal["break", "skip"]
 Evict = Literal["bound", "progress", "newest", "all", "random", "priority"]
 Refine = Literal["progress", "double", "none"]
 Cap = Literal["none", "bound"]
+Shed = Literal["none", "lottery"]
 CapRefine = Literal["upper", "double"]
 Resume = Literal["restart", "recompute", "swap"]
 Pause = Literal["none", "overflow"]
@@ -117,6 +118,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "refine": get_args(Refine),
         "cap": get_args(Cap),
         "cap_refine": get_args(CapRefine),
+        "shed": get_args(Shed),
         "resume": get_args(Resume),
         "pause": get_args(Pause),
         "bound": get_args(Bound),
@@ -181,6 +183,7 @@ _READERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
         "beta": ("evict", ("random",)),
         "cap_refine": ("cap", ("bound",)),
+        "shed": ("cap", ("none",)),
         "tie": ("evict", tuple(word for word, rule in EVICTION_RULES.items() if rule.ranks)),
         "ratio": ("reserve", ("ratio",)),
         "ratio_floor": ("reserve", ("ratio",)),
@@ -217,6 +220,10 @@ class Policy:
         What becomes of õ on an overflow eviction: ``"progress"``, ``"double"`` or ``"none"``.
     cap, cap_refine
         ``"bound"`` stops a running request that has generated õ tokens; õ becomes ``"upper"`` or ``"double"``.
+    shed
+        ``"lottery"`` stops a running request at random once it has generated õ tokens: it gets from i tokens to j with
+        chance (s+i)/(s+j), as in the paper's Lemma 1. õ becomes the tokens it had, plus one. ``"none"``, or any `cap`,
+        which comes first: never.
     resume
         ``"restart"``: a request that leaves loses its tokens; ``"recompute"``: only its cache, which is computed again
         when it is admitted; ``"swap"``: nothing, its cache is moved out and back in. The last two differ with a clock.
@@ -227,7 +234,8 @@ class Policy:
         prediction.
     hold
         How much of the cache the belief takes: ``"growth"``, in every round what it will have grown to (the paper's
-        Eq. 3), or ``"peak"``, from its admission on all that it may come to, as systems do that allocate ahead.
+        Eq. 3); ``"peak"``, from its admission on all that it may come to, as systems do that allocate ahead; or
+        ``"rising"``, the same, and once a request outgrows that, what it occupies.
     tie
         Of those with the smallest bound, the least progress or the last priority, the victim is ``"drawn"``, or one
         with the longest ``"prompt"`` (drawn if there are several).
@@ -263,6 +271,7 @@ class Policy:
     refine: Refine = "progress"
     cap: Cap = "none"
     cap_refine: CapRefine = "upper"
+    shed: Shed = "none"
     resume: Resume = "restart"
     pause: Pause = "none"
     bound: Bound = "lower"
@@ -320,7 +329,7 @@ class Policy:
     @cached_property
     def tracks_bound(self) -> bool:
         """Whether it reads õ."""
-        return "bound" in (*self._read, self.cap)
+        return "bound" in (*self._read, self.cap) or self.shed == "lottery"
 
     @cached_property
     def _read(self) -> frozenset[str | None]:
@@ -406,6 +415,7 @@ policies: Mapping[str, Policy] = MappingProxyType(
         "hsf": Policy(order="output", reserve="output", **_LOOKAHEAD),
         "amax": Policy(order="upper", reserve="upper", **_LOOKAHEAD),
         "amin": Policy(),
+        "amin-lottery": Policy(shed="lottery", hold="rising"),
         "amin-doubling": Policy(refine="double"),
         "aell": Policy(order="queue", cap="bound", cap_refine="upper"),
         "mcsf": Policy(order="point", reserve="point", **_LOOKAHEAD),
@@ -443,6 +453,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "hsf": "Hindsight Shortest First, the paper's benchmark (Alg. 3); MC-SF with perfect predictions",
         "amax": "A_max (Alg. 1): reserve the upper bound",
         "amin": "A_min (Alg. 2, and 5 with per-request lower bounds): start from the lower bound, evict, refine",
+        "amin-lottery": "A_min as its proofs analyse it: who outgrew its bound is stopped by lot, and its peak is kept",
         "amin-doubling": "A_min with lower-bound doubling",
         "aell": "A_l, promote-l (Alg. 6): stop at the lower bound, then reserve the upper",
         "mcsf": "MC-SF with point predictions (arXiv 2502.07115)",

@@ -16,6 +16,7 @@ from llmsched._engine.eviction_order cimport enter_eviction_order, eviction_key_
 from llmsched._engine.memory_profile cimport profile_add, profile_expire, profile_last_over, profile_remove
 from llmsched._engine.recording cimport record_chunk
 from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
+from llmsched._engine.rising_peak cimport rising_queue
 from llmsched._engine.rounds cimport due, residue
 from llmsched._engine.timing_wheel cimport wheel_add
 from llmsched._engine.status cimport NO_MEMORY, OK
@@ -82,6 +83,8 @@ cdef inline int postpone(Engine* engine) noexcept nogil:
         if enter_eviction_order(engine, engine.prefilling) == NO_MEMORY:
             return NO_MEMORY
     r.believed_end += 1
+    if problem.rising and rising_queue(engine, engine.prefilling) == NO_MEMORY:
+        return NO_MEMORY
     if engine.tracks_beliefs:
         belief_postpone(&engine.belief, engine.prefilling)
         engine.tested = NONE

@@ -44,10 +44,12 @@ cdef inline int64_t round_of(const Engine* engine, double time) noexcept nogil:
 
 
 cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
-    # The last round of a running request if nobody evicts it: its output, or the cap, is reached.
+    # The last round of a running request if nobody evicts it: its output, its cap or what the lottery drew is reached.
     cdef int64_t length = r.output
-    if engine.problem.cap != REFINE_NONE and r.bound < length:
-        length = r.bound
+    cdef int64_t limit
+    if engine.problem.cap != REFINE_NONE:
+        limit = engine.shed_at[r - engine.requests] if engine.problem.shed else r.bound
+        length = min(length, limit)
     return r.birth + length - 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -17,13 +17,14 @@ from ..metrics.compare import compare as compare_policies
 from ..metrics.energy import Energy, Power
 from ..metrics.service import Service
 from ..policy import named
+from ..simulation.run import EngineName
 from . import console, describe
 from .console import aligned, at_most, print_table, say, stdout
 from .option_groups import expand_groups
 from .options import (
     SLO_HELP,
     DataOutput,
-    EngineName,
+    EngineOption,
     Intervals,
     MachineOptions,
     RequestOptions,
@@ -95,7 +96,7 @@ def compare(
     seed: Seed = 0,
     round_seconds: RoundSeconds = 1.0,
     max_rounds: Annotated[int | None, typer.Option(metavar="N", help="Stop a policy after so many rounds.")] = None,
-    engine: EngineName = "compiled",
+    engine: EngineOption = "compiled",
 ) -> None:
     """Simulate several policies on one workload and compare them.
 
@@ -124,7 +125,7 @@ def compare(
             policies,
             **machine.arguments(),
             seed=seed,
-            engine=engine,
+            engine=cast(EngineName, engine),
             record=("tokens", "timeline") if timed else (),
             max_rounds=max_rounds,
             progress=bar.update,

@@ -78,7 +78,7 @@ PrefillBudget = Annotated[
     typer.Option(metavar="N", help="Most tokens that a round processes: long prompts take several (chunked prefill)."),
 ]
 Seed = Annotated[int, typer.Option(metavar="K", help="Governs everything that is random.")]
-EngineName = Annotated[str, typer.Option(metavar="NAME", help="compiled, or reference (readable, equal, slow).")]
+EngineOption = Annotated[str, typer.Option(metavar="NAME", help="compiled, or reference (readable, equal, slow).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Csv = Annotated[
     str | None, typer.Option("--csv", metavar="FILE", help="Also write the numbers as CSV (-: print that instead).")

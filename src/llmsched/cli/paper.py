@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -14,11 +14,12 @@ from ..experiments import paper_figure
 from ..experiments.paper import EXPERIMENTS, POLICIES, Row, findings, reproduce
 from ..metrics import figure_style
 from ..metrics.compare import MEMORY
+from ..simulation.run import EngineName
 from ..workloads.workload import Workload
 from . import console, describe
 from .console import aligned, at_most, number_of, plus_minus, print_columns, say
 from .option_groups import expand_groups
-from .options import EngineName, Memory, Seed, TraceOptions
+from .options import EngineOption, Memory, Seed, TraceOptions
 from .output_files import make_directory
 
 
@@ -31,7 +32,7 @@ def paper(
     memory: Memory = MEMORY,
     subsets: Annotated[int, typer.Option(metavar="K", help="Random subsets of each size.")] = 20,
     seed: Seed = 0,
-    engine: EngineName = "compiled",
+    engine: EngineOption = "compiled",
 ) -> None:
     """Repeat the experiments of the paper (arXiv 2508.14544): average latency of amax, amin and hsf.
 
@@ -49,7 +50,7 @@ def paper(
             memory=memory,
             seed=seed,
             subsets=subsets,
-            engine=engine,
+            engine=cast(EngineName, engine),
             progress=partial(bar.update, "experiments"),
         )
     files = [out / f"average_latency.{extension}" for extension in ("png", "svg", "csv")]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from ..metrics import figure_style, figures, perfetto, service
 from ..policy import named
-from ..simulation.run import simulate
+from ..simulation.run import EngineName, simulate
 from . import console, describe
 from .option_groups import expand_groups
-from .options import EngineName, Intervals, MachineOptions, RequestOptions, Seed
+from .options import EngineOption, Intervals, MachineOptions, RequestOptions, Seed
 from .output_files import check_outputs
 from .predictions import interval_rule, with_predictions
 
@@ -33,7 +33,7 @@ def timeline(
     policy: Annotated[str, typer.Option(metavar="NAME", help="The policy.")] = "amin",
     interval: Intervals = None,
     seed: Seed = 0,
-    engine: EngineName = "compiled",
+    engine: EngineOption = "compiled",
 ) -> None:
     """Draw what happened over time: use of the cache, batch size, queue and evictions.
 
@@ -49,7 +49,7 @@ def timeline(
             chosen,
             **arguments,
             seed=seed,
-            engine=engine,
+            engine=cast(EngineName, engine),
             record=("tokens", "timeline"),
             progress=partial(bar.update, policy),
         )

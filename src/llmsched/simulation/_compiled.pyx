@@ -47,16 +47,18 @@ cdef dict CORE_REFINES = {
     "none": REFINE_NONE, "progress": REFINE_PROGRESS, "double": REFINE_DOUBLE, "upper": REFINE_UPPER,
 }
 cdef dict CORE_RESUMES = {"restart": RESUME_RESTART, "recompute": RESUME_RECOMPUTE, "swap": RESUME_SWAP}
+cdef dict CORE_HOLDS = {"growth": (False, False), "peak": (True, False), "rising": (True, True)}  # peak, rising
 cdef dict FLAGS = {  # field -> which of its words sets the flag of that name, see fill_rules()
     "cap": {"none": False, "bound": True},
     "fill": {"break": False, "skip": True},
     "pause": {"none": False, "overflow": True},
-    "hold": {"growth": False, "peak": True},
+    "shed": {"none": False, "lottery": True},
     "tie": {"drawn": False, "prompt": True},
 }
 
 check_words("_compiled.CORE_ORDERS", CORE_ORDERS, CHOICES["order"])
 check_words("_compiled.CORE_REFINES", CORE_REFINES, CHOICES["refine"] + CHOICES["cap_refine"])
+check_words("_compiled.CORE_HOLDS", CORE_HOLDS, CHOICES["hold"])
 check_words("_compiled.CORE_RESUMES", CORE_RESUMES, CHOICES["resume"])
 for field, words in FLAGS.items():
     check_words(f"_compiled.FLAGS, {field}", words, CHOICES[field])
@@ -91,7 +93,10 @@ cdef int fill_rules(Problem* c_problem, problem) except -1:
     c_problem.evict = CORE_RULES[policy.evict]
     c_problem.refine = CORE_REFINES[policy.refine]
     c_problem.cap = CORE_REFINES[policy.cap_refine] if FLAGS["cap"][policy.cap] else REFINE_NONE
-    c_problem.peak = FLAGS["hold"][policy.hold] and c_problem.reserve != RESERVE_NONE
+    c_problem.shed = FLAGS["shed"][policy.shed] and c_problem.cap == REFINE_NONE
+    if c_problem.shed:
+        c_problem.cap = REFINE_PROGRESS
+    c_problem.peak, c_problem.rising = CORE_HOLDS[policy.hold] if c_problem.reserve != RESERVE_NONE else (False, False)
     c_problem.skip = FLAGS["fill"][policy.fill]
     c_problem.resume = CORE_RESUMES[policy.resume]
     c_problem.pause = FLAGS["pause"][policy.pause]

@@ -7,6 +7,7 @@ the same double. Nothing here is clever; everything here is checked.
 from __future__ import annotations
 
 import bisect
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -43,7 +44,7 @@ class _Request:
     __slots__ = (
         "admission", "arrival", "believed", "bound", "completion", "eviction_key", "evictions", "first_round",
         "generated", "index", "joined", "kept", "key", "known", "level", "output", "prompt", "rank", "reserved",
-        "start", "to_prefill", "upper",
+        "shed_at", "start", "to_prefill", "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -64,6 +65,7 @@ class _Request:
         self.start: float | None = None
         self.completion: float | None = None
         self.evictions = 0
+        self.shed_at = 0  # with shed="lottery": tokens at which it is stopped
         self.reserved = 0  # while it runs: tokens of cache that were believed at its admission to be enough
         self.admission = -1  # admission number
         self.eviction_key = 0  # the list of equals it is in while it runs, where the rule ranks
@@ -133,10 +135,14 @@ class _Engine:
             self.changed()
 
     def caps(self) -> None:
-        if self.policy.cap == "none":
-            return
-        for r in [r for r in self.running if r.generated >= r.bound]:
-            self.leave(r, self.policy.cap_refine)
+        if self.policy.cap == "bound":
+            self.stop([r for r in self.running if r.generated >= r.bound], self.policy.cap_refine)
+        elif self.policy.shed == "lottery":
+            self.stop([r for r in self.running if r.generated >= r.shed_at], "progress")
+
+    def stop(self, reached: list[_Request], rule: str) -> None:
+        for r in reached:
+            self.leave(r, rule)
             self.waiting.append(r)
 
     def overflow(self) -> list[_Request]:
@@ -216,6 +222,8 @@ class _Engine:
         r.first_round, r.kept = self.rounds, r.generated
         if self.policy.reserve != "none":
             r.reserved = whole_blocks(r.prompt + self.believed_length(r), self.problem.block)
+        if self.policy.shed == "lottery":
+            r.shed_at = self.lottery_length(r)
         r.admission = self.admissions
         self.admissions += 1
         self.enter_eviction_order(r)
@@ -283,9 +291,9 @@ class _Engine:
         coming = sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in batch)
         if self.policy.reserve == "none" or coming > capacity:
             return coming <= capacity
-        if self.policy.hold == "peak":
+        if self.policy.hold != "growth":
             peak = whole_blocks(candidate.prompt + self.believed_length(candidate), self.problem.block)
-            return sum(r.reserved for r in self.running) + peak <= capacity
+            return sum(map(self.reserved, self.running)) + peak <= capacity
         if self.policy.reserve == "ratio":
             return self.ratio_fits(candidate, capacity)
         length = np.array([self.believed_length(r) for r in batch])
@@ -312,6 +320,20 @@ class _Engine:
             return max(r.believed, r.known + 1)
         of_this_round = _mixed((self.problem.seed or 0) + (self.rounds + 1) * _STEP)
         return longer[(_mixed(of_this_round + (r.index + 1) * _STEP) >> 32) * len(longer) >> 32]
+
+    def reserved(self, r: _Request) -> int:
+        """Tokens of cache set aside for a running request, where the policy holds its peak."""
+        if self.policy.hold == "peak":
+            return r.reserved
+        return max(r.reserved, whole_blocks(r.prompt + r.generated + 1, self.problem.block))
+
+    def lottery_length(self, r: _Request) -> int:
+        """The tokens at which it is stopped: it survives from i tokens past its bound to j with chance (s+i)/(s+j)."""
+        least = max(r.bound, r.generated + 1)
+        stream = _mixed(~(self.problem.seed or 0))
+        drawn = _mixed(_mixed(stream + (r.evictions + 1) * _STEP) + (r.index + 1) * _STEP)
+        held = math.ceil((r.prompt + least) / (((drawn >> 11) + 1) * 2.0**-53))
+        return max(least, held - r.prompt - 1)
 
     def ratio_fits(self, candidate: _Request, capacity: int) -> bool:
         now = [r for r in self.running if r.first_round == self.rounds] + [candidate]
@@ -452,7 +474,8 @@ for _field, _words in {  # what the methods of `_Engine` compare with
     "cap": ("none", "bound"),
     "resume": ("restart", "recompute", "swap"),
     "pause": ("none", "overflow"),
-    "hold": ("growth", "peak"),
+    "hold": ("growth", "peak", "rising"),
+    "shed": ("none", "lottery"),
     "tie": ("drawn", "prompt"),
 }.items():
     check_words(f"reference._Engine, {_field}", _words, CHOICES[_field])
