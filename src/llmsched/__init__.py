@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from .optimum.schedule import Schedule
     from .policy import Policy, policies
     from .predict import intervals
+    from .simulation import kv_cache
     from .simulation.batch import Batch, simulate_batch
     from .simulation.clock import Clock, clocks
+    from .simulation.machine import Machine, machines
     from .simulation.result import Result
     from .simulation.run import simulate
     from .simulation.timeline import Timeline
@@ -37,6 +39,7 @@ __all__ = [
     "Comparison",
     "LengthTable",
     "LowerBound",
+    "Machine",
     "Policy",
     "Result",
     "Schedule",
@@ -53,7 +56,9 @@ __all__ = [
     "generate",
     "get_include",
     "intervals",
+    "kv_cache",
     "lower_bound",
+    "machines",
     "optimal",
     "perfetto",
     "policies",
@@ -78,6 +83,7 @@ __getattr__, __dir__ = lazy(
         "Comparison": "metrics.compare",
         "LengthTable": "workloads.length_table",
         "LowerBound": "optimum.lower_bounds",
+        "Machine": "simulation.machine",
         "Policy": "policy",
         "Result": "simulation.result",
         "Schedule": "optimum.schedule",
@@ -92,7 +98,9 @@ __getattr__, __dir__ = lazy(
         "errors": "errors",
         "generate": "workloads.generate",
         "intervals": "predict.intervals",
+        "kv_cache": "simulation.kv_cache",
         "lower_bound": "optimum.lower_bounds",
+        "machines": "simulation.machine",
         "optimal": "optimum.exact",
         "perfetto": "metrics.perfetto",
         "policies": "policy",
