@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from . import errors, predict, study
     from .experiments.adversarial import Adversary, adversarial_search
     from .experiments.predictor_value import predictor_value
-    from .metrics import capacity, energy, perfetto, service
+    from .metrics import capacity, energy, foreign_result, gates, perfetto, service, steady_state
     from .metrics.compare import Comparison, compare
+    from .metrics.sizing import Sizing, size
     from .optimum import theory
     from .optimum.exact import optimal
     from .optimum.lower_bounds import LowerBound, lower_bound
@@ -43,6 +44,7 @@ __all__ = [
     "Policy",
     "Result",
     "Schedule",
+    "Sizing",
     "Timeline",
     "Workload",
     "__version__",
@@ -53,6 +55,8 @@ __all__ = [
     "compare",
     "energy",
     "errors",
+    "foreign_result",
+    "gates",
     "generate",
     "get_include",
     "intervals",
@@ -67,6 +71,8 @@ __all__ = [
     "service",
     "simulate",
     "simulate_batch",
+    "size",
+    "steady_state",
     "study",
     "theory",
     "traces",
@@ -87,6 +93,7 @@ __getattr__, __dir__ = lazy(
         "Policy": "policy",
         "Result": "simulation.result",
         "Schedule": "optimum.schedule",
+        "Sizing": "metrics.sizing",
         "Timeline": "simulation.timeline",
         "Workload": "workloads.workload",
         "adversarial_search": "experiments.adversarial",
@@ -96,6 +103,8 @@ __getattr__, __dir__ = lazy(
         "compare": "metrics.compare",
         "energy": "metrics.energy",
         "errors": "errors",
+        "foreign_result": "metrics.foreign_result",
+        "gates": "metrics.gates",
         "generate": "workloads.generate",
         "intervals": "predict.intervals",
         "kv_cache": "simulation.kv_cache",
@@ -109,6 +118,8 @@ __getattr__, __dir__ = lazy(
         "service": "metrics.service",
         "simulate": "simulation.run",
         "simulate_batch": "simulation.batch",
+        "size": "metrics.sizing",
+        "steady_state": "metrics.steady_state",
         "study": "study",
         "theory": "optimum.theory",
         "traces": "workloads.traces",
