@@ -69,26 +69,26 @@ def estimates(draw: Draw, n: int, runs: int) -> dict[Method, list[Estimate]]:
 
 
 def shares(found: list[Estimate], truth: float) -> dict[str, float]:
-    """Of the runs: how many intervals contain the truth, are trusted, and contain it if they are; means of the rest."""
+    """Of the runs: how many intervals contain the truth, are not doubted, and contain it if not; means of the rest."""
     right = np.array([e.low <= truth <= e.high for e in found])
-    trusted = np.array([e.trustworthy for e in found])
+    undoubted = np.array([not e.doubts for e in found])
     return {
         "covered": float(right.mean()),
-        "trusted": float(trusted.mean()),
-        "covered if trusted": float(right[trusted].mean()) if trusted.any() else float("nan"),
+        "undoubted": float(undoubted.mean()),
+        "covered if undoubted": float(right[undoubted].mean()) if undoubted.any() else float("nan"),
         "dropped": float(np.mean([e.dropped for e in found])),
         "half width": float(np.mean([(e.high - e.low) / 2 for e in found])),
     }
 
 
 def main() -> int:
-    print("| series | values | intervals | covered | trusted | covered if trusted | dropped | half width |")
+    print("| series | values | intervals | covered | undoubted | covered if undoubted | dropped | half width |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for name, draw, truth in SERIES:
         for n in LENGTHS:
             for method, found in estimates(draw, n, RUNS if n < 100_000 else RUNS // 4).items():
                 row = shares(found, truth)
-                cells = [f"{100 * row[key]:.1f} %" for key in ("covered", "trusted", "covered if trusted")]
+                cells = [f"{100 * row[key]:.1f} %" for key in ("covered", "undoubted", "covered if undoubted")]
                 cells += [f"{row['dropped']:.0f}", f"{row['half width']:.3g}"]
                 print(f"| {name} | {n:,} | {method} | {' | '.join(cells)} |", flush=True)
     return 0

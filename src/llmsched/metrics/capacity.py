@@ -104,8 +104,9 @@ class Capacity:
     def __str__(self) -> str:
         what = f"requests/{self.unit}" if self.quantity == "rate" else "tokens of cache"
         targets = ", ".join(f"{name} <= {limit:g}" for name, limit in self.slo.items())
-        spread = "" if math.isnan(self.low) else f" (95 % CI {self.low:.4g} to {self.high:.4g})"
-        return f"{self.value:.4g} {what}{spread}: {self.policy}, {self.attainment:.0%} of requests with {targets}"
+        form = ".4g" if self.quantity == "rate" else ",.0f"
+        spread = "" if math.isnan(self.low) else f" (95 % CI {self.low:{form}} to {self.high:{form}})"
+        return f"{self.value:{form}} {what}{spread}: {self.policy}, {self.attainment:.0%} of requests with {targets}"
 
     def record(self) -> dict[str, Any]:
         """The answer as plain values; None for what there is not or is infinite."""

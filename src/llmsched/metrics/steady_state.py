@@ -38,7 +38,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 BATCHES = 20
 
 
-#: Half the width of an interval over the mean, from which on `Estimate.trustworthy` does not believe it.
+#: Half the width of an interval over the mean, from which on `Estimate.doubts` has it.
 PRECISE = 0.1
 
 
@@ -83,23 +83,23 @@ class Estimate:
         return half / abs(self.mean) if self.mean else math.inf
 
     @property
-    def trustworthy(self) -> bool:
-        """Whether nothing speaks against the interval: warmed up, batches that seem independent, and ±10 % or narrower.
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against the interval; nothing if empty, which is no proof that it is right.
 
-        Intervals of queues that are wider than that come from runs that are too short for the other two to see it.
+        An interval wider than ±10 % is doubted because it comes, with queues, from runs that are too short for the
+        other two tests to see anything.
         """
-        return self.warmed_up and self.independent and self.relative <= PRECISE
+        found = [] if self.warmed_up else ["the warm-up does not end in the first half: no steady state"]
+        found += [] if self.independent else ["batches depend on each other: the interval is too narrow"]
+        found += [] if self.relative <= PRECISE else [f"wider than ±{PRECISE:.0%}"]
+        return tuple(found)
 
     def __str__(self) -> str:
         text = (
             f"mean {self.mean:.4g} ({100 * self.confidence:.4g} % CI {self.low:.4g} to {self.high:.4g}): "
             f"{self.batches} batches of {self.batch_size:,} values, {self.dropped:,} dropped as warm-up"
         )
-        if not self.warmed_up:
-            return text + "; NOT in a steady state: the warm-up does not end in the first half"
-        if not self.independent:
-            return text + "; batches depend on each other: the interval is too narrow, simulate longer"
-        return text if self.trustworthy else text + f"; wider than ±{PRECISE:.0%}: simulate longer before believing it"
+        return "; ".join([text, *self.doubts, *(["simulate longer"] if self.doubts else [])])
 
 
 def warm_up(values: npt.ArrayLike, batch: int = 5) -> int | None:

@@ -1,6 +1,6 @@
 """How many tokens of KV cache a model leaves room for on some GPUs, and how many GPUs hold so many tokens.
 
-    ls.kv_cache.tokens_of_cache("llama-3.1-8b", "rtx-4090")            # 40,640; vLLM 0.19 reported 41,408
+    ls.kv_cache.tokens_of_cache("llama-3.1-8b", "rtx-4090")            # 40,624; vLLM 0.19 reported 41,408
     print(ls.kv_cache.room("llama-2-70b", "h100", count=8))            # where the memory goes
     ls.kv_cache.gpus_for(200_000, "llama-3.1-70b")                     # the fewest of each GPU, and how full they are
 
