@@ -115,7 +115,8 @@ def test_kv_heads_are_repeated_on_more_gpus_than_there_are():
 def test_a_cache_in_fp8_holds_twice_the_tokens():
     whole, half = (kv_cache.room("llama-3.1-8b", "h100", cache_dtype=d, block=1).tokens for d in ("bfloat16", "fp8"))
     assert half in (2 * whole, 2 * whole + 1)
-    assert kv_cache.room("llama-3.1-8b", "h100", dtype="int4").bytes_per_token == 2**17  # int4 weights, bfloat16 cache
+    for dtype in ("int4", "fp8", "float16"):  # of the weights: the cache stays at 16 bits
+        assert kv_cache.room("llama-3.1-8b", "h100", dtype=dtype).bytes_per_token == 2**17
 
 
 @given(st.integers(1, 3_000_000))
