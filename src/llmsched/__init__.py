@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from . import errors, predict, study
     from .experiments.adversarial import Adversary, adversarial_search
     from .experiments.predictor_value import predictor_value
-    from .metrics import capacity, energy, perfetto, service
+    from .metrics import capacity, energy, foreign_result, gates, perfetto, service, steady_state
     from .metrics.compare import Comparison, compare
+    from .metrics.sizing import Sizing, size
     from .optimum import theory
     from .optimum.exact import optimal
     from .optimum.lower_bounds import LowerBound, lower_bound
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from .optimum.schedule import Schedule
     from .policy import Policy, policies
     from .predict import intervals
+    from .simulation import kv_cache
     from .simulation.batch import Batch, simulate_batch
     from .simulation.clock import Clock, clocks
+    from .simulation.machine import Machine, machines
     from .simulation.result import Result
     from .simulation.run import simulate
     from .simulation.timeline import Timeline
@@ -37,9 +40,11 @@ __all__ = [
     "Comparison",
     "LengthTable",
     "LowerBound",
+    "Machine",
     "Policy",
     "Result",
     "Schedule",
+    "Sizing",
     "Timeline",
     "Workload",
     "__version__",
@@ -50,10 +55,14 @@ __all__ = [
     "compare",
     "energy",
     "errors",
+    "foreign_result",
+    "gates",
     "generate",
     "get_include",
     "intervals",
+    "kv_cache",
     "lower_bound",
+    "machines",
     "optimal",
     "perfetto",
     "policies",
@@ -62,6 +71,8 @@ __all__ = [
     "service",
     "simulate",
     "simulate_batch",
+    "size",
+    "steady_state",
     "study",
     "theory",
     "traces",
@@ -78,9 +89,11 @@ __getattr__, __dir__ = lazy(
         "Comparison": "metrics.compare",
         "LengthTable": "workloads.length_table",
         "LowerBound": "optimum.lower_bounds",
+        "Machine": "simulation.machine",
         "Policy": "policy",
         "Result": "simulation.result",
         "Schedule": "optimum.schedule",
+        "Sizing": "metrics.sizing",
         "Timeline": "simulation.timeline",
         "Workload": "workloads.workload",
         "adversarial_search": "experiments.adversarial",
@@ -90,9 +103,13 @@ __getattr__, __dir__ = lazy(
         "compare": "metrics.compare",
         "energy": "metrics.energy",
         "errors": "errors",
+        "foreign_result": "metrics.foreign_result",
+        "gates": "metrics.gates",
         "generate": "workloads.generate",
         "intervals": "predict.intervals",
+        "kv_cache": "simulation.kv_cache",
         "lower_bound": "optimum.lower_bounds",
+        "machines": "simulation.machine",
         "optimal": "optimum.exact",
         "perfetto": "metrics.perfetto",
         "policies": "policy",
@@ -101,6 +118,8 @@ __getattr__, __dir__ = lazy(
         "service": "metrics.service",
         "simulate": "simulation.run",
         "simulate_batch": "simulation.batch",
+        "size": "metrics.sizing",
+        "steady_state": "metrics.steady_state",
         "study": "study",
         "theory": "optimum.theory",
         "traces": "workloads.traces",

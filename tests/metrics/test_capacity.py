@@ -62,6 +62,14 @@ def test_the_smallest_memory_holds_and_less_does_not(workload: ls.Workload) -> N
     assert "tokens of cache" in str(found)
 
 
+def test_the_smallest_memory_is_in_whole_blocks(workload: ls.Workload) -> None:
+    found = capacity.smallest_memory(workload, "fcfs", rate=3.0, tolerance=0.005, block=48, **ASKED)
+    assert {memory % 48 for memory, _, _ in found.probes} == {found.value % 48} == {0}
+    assert found.attained >= 0.9
+    fewer = [share for memory, share, _ in found.probes if memory < found.value]
+    assert max(fewer) < 0.9
+
+
 def test_the_answer_depends_on_the_seed_and_not_on_threads(workload: ls.Workload) -> None:
     one, two, other = (
         capacity.highest_rate(workload, memory=6000, threads=threads, seed=seed, **ASKED).record()

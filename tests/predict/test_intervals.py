@@ -29,6 +29,7 @@ RULES = st.one_of(
     st.builds(intervals.relative, st.floats(0, 1)),
     st.builds(intervals.relative, st.fractions(0, 1)),
     st.builds(intervals.noisy, st.floats(0, 1), st.floats(0, 100), st.integers(0, 2**64 - 1)),
+    st.builds(intervals.realistic, st.integers(0, 2**64 - 1)),
     st.builds(intervals.noisy, st.floats(0, 1), st.floats(0, 100), st.integers(0, 99), st.floats(-1, 100)),
 )
 
@@ -135,6 +136,8 @@ def test_the_spelling_and_the_repr_give_the_same_rule_back(rule):
         ("relative:1", intervals.relative(1), "relative(1)"),
         ("noisy:0.9,0.5", intervals.noisy(0.9, 0.5), "noisy(0.9, 0.5, 0)"),
         ("noisy:0.9,0.5,7", intervals.noisy(0.9, 0.5, 7), "noisy(0.9, 0.5, 7)"),
+        ("realistic", intervals.realistic(), "realistic()"),
+        ("realistic:7", intervals.realistic(7), "realistic(7)"),
     ],
 )
 def test_parse_reads_the_command_line_spelling(text, rule, literal):

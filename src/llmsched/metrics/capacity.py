@@ -104,8 +104,9 @@ class Capacity:
     def __str__(self) -> str:
         what = f"requests/{self.unit}" if self.quantity == "rate" else "tokens of cache"
         targets = ", ".join(f"{name} <= {limit:g}" for name, limit in self.slo.items())
-        spread = "" if math.isnan(self.low) else f" (95 % CI {self.low:.4g} to {self.high:.4g})"
-        return f"{self.value:.4g} {what}{spread}: {self.policy}, {self.attainment:.0%} of requests with {targets}"
+        form = ".4g" if self.quantity == "rate" else ",.0f"
+        spread = "" if math.isnan(self.low) else f" (95 % CI {self.low:{form}} to {self.high:{form}})"
+        return f"{self.value:{form}} {what}{spread}: {self.policy}, {self.attainment:.0%} of requests with {targets}"
 
     def record(self) -> dict[str, Any]:
         """The answer as plain values; None for what there is not or is infinite."""
@@ -188,7 +189,9 @@ def smallest_memory(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Capacity:
-    """The smallest cache with which `attainment` of the requests meet every target of `slo`.
+    """The smallest cache, in whole blocks, with which `attainment` of the requests meet every target of `slo`.
+
+    More memory is taken to be no worse: what is found is the least that is enough on the way of a bisection.
 
     Parameters are those of `highest_rate`, and `rate`, that of the Poisson arrivals. Without a rate, requests arrive as
     the workload says and are not drawn at random: replications differ in how ties are broken alone.
@@ -288,7 +291,8 @@ class _Search:
                 find = partial(_largest, guess=guess, tolerance=self.tolerance)
             else:
                 most = self.memory_for_all(rate)
-                find = partial(_smallest, least=self.least, most=most, tolerance=self.tolerance)
+                block = int(self.options["block"])
+                find = partial(_smallest, least=self.least, most=most, step=block, tolerance=self.tolerance)
             value = find(holds(0))
             ends = [math.nan, math.nan]
             if self.replications > 1:
@@ -388,17 +392,21 @@ def _largest(enough: Callable[[float], bool], guess: float, tolerance: float) ->
     return low
 
 
-def _smallest(enough: Callable[[float], bool], least: int, most: int, tolerance: float) -> float:
-    """The smallest memory from `least` to `most` that is enough, to `tolerance`; infinity if none is."""
-    low, high = least - 1, least
-    while not enough(high):
-        if high >= most:
+def _smallest(enough: Callable[[float], bool], least: int, most: int, step: int, tolerance: float) -> float:
+    """The smallest memory from `least` to `most`, multiples of `step`, that is enough, to `tolerance`; else infinity.
+
+    Tokens beyond whole blocks are of no use, so that nothing between multiples is tried.
+    """
+    first, last = least // step, most // step
+    low, high = first - 1, first
+    while not enough(high * step):
+        if high >= last:
             return math.inf
-        low, high = high, min(2 * high, most)
+        low, high = high, min(2 * high, last)
     while high - low > max(1, int(tolerance * low)):
         middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return float(high)
+        low, high = (low, middle) if enough(middle * step) else (middle, high)
+    return float(high * step)
 
 
 def _finite(value: Any) -> Any:

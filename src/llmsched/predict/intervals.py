@@ -27,6 +27,7 @@ from ..workloads.columns import IntArray, true_outputs
 from ..workloads.random_streams import uniforms
 from ..workloads.workload import Workload
 from .class_intervals import ClassIntervals, from_classes, from_table
+from .realistic_noise import bounds_and_point
 
 __all__ = [
     "FORMS",
@@ -39,6 +40,7 @@ __all__ = [
     "from_table",
     "noisy",
     "parse",
+    "realistic",
     "relative",
     "with_midpoints",
 ]
@@ -51,6 +53,7 @@ FORMS: Mapping[str, str] = MappingProxyType(
         "buckets": "buckets:WIDTH",
         "relative": "relative:X",
         "noisy": "noisy:COVERAGE,WIDTH[,SEED[,BIAS]]",
+        "realistic": "realistic[:SEED]",
     }
 )
 
@@ -80,6 +83,33 @@ class IntervalRule:
         """
         lower, upper = _BOUNDS[self.name](true_outputs(outputs), *self.arguments)
         return lower, upper
+
+    def point(self, outputs: npt.ArrayLike) -> IntArray:
+        """The point predictions that belong to the bounds (n,): their middle, rounded up; the median of the predicted
+        class under `realistic`. Raises as the call does.
+        """
+        if self.name == "realistic":
+            return bounds_and_point(true_outputs(outputs), self.seed or 0)[2]
+        lower, upper = self(outputs)
+        return lower + (upper - lower + 1) // 2
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of a rule that errs at random, else None."""
+        if self.name == "noisy":
+            return int(self.arguments[2])
+        return int(sum(self.arguments)) if self.name == "realistic" else None
+
+    def reseeded(self, seed: int) -> IntervalRule:
+        """The same rule, which errs anew; rules without random errors are as they were. `seed`: 0 to 2**64-1."""
+        seed = whole("seed", seed, 0, LARGEST_SEED)
+        if self.name == "noisy":
+            return IntervalRule("noisy", (*self.arguments[:2], seed, *self.arguments[3:]))
+        return realistic(seed) if self.name == "realistic" else self
+
+    def describe(self) -> str:
+        """In words, what the intervals are made from and what they know: for the header of a table."""
+        return _WORDS[self.name](*self.arguments)
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(_literal(value) for value in self.arguments)})"
@@ -157,6 +187,21 @@ def noisy(
     )
     moved = _fraction_between("bias", bias, -1, _LARGEST_WIDTH)
     return IntervalRule("noisy", (*arguments, moved) if moved else arguments)
+
+
+def realistic(seed: int = 0) -> IntervalRule:
+    """The errors of a real predictor: a fine-tuned BERT that sorts requests of LMSYS-Chat-1M into five classes.
+
+    A request is put into a class at random, as often as that predictor puts one of its rank there (rank by true length
+    among the requests of the workload). Its interval runs from the 5 to the 95 % quantile of the lengths in the class,
+    also by rank, so that about 91 % of the intervals contain the truth; `IntervalRule.point` gives the median. Five
+    different intervals occur. The numbers, and where they were measured: `llmsched.predict.realistic_noise`.
+
+    Ranks need company: of fewer than about 50 requests the intervals give away the lengths that there are. `seed`, a
+    whole number from 0 to 2**64-1, governs the errors. Raises InputError for any other.
+    """
+    seed = whole("seed", seed, 0, LARGEST_SEED)
+    return IntervalRule("realistic", (seed,) if seed else ())
 
 
 def parse(text: str) -> IntervalRule:
@@ -248,8 +293,34 @@ def _noisy_bounds(
     return np.maximum(lower, 1), np.maximum(lower + span, 1)
 
 
+def _realistic_bounds(outputs: IntArray, seed: int = 0) -> tuple[IntArray, IntArray]:
+    return bounds_and_point(outputs, seed)[:2]
+
+
+_TRUTH = "made from the true lengths"
+
+
+def _noisy_in_words(coverage: Fraction, width: Fraction, seed: int, bias: Fraction = _NONE) -> str:
+    moved = f", then moved by {_percent(bias)} of it" if bias else ""
+    return f"{_TRUTH}: {_percent(width)} of each wide, {_percent(coverage)} contain it{moved}"
+
+
+def _percent(share: Fraction) -> str:
+    return f"{float(100 * share):.4g} %"
+
+
+_WORDS: Mapping[str, Callable[..., str]] = MappingProxyType(
+    {
+        "exact": lambda: f"{_TRUTH}: perfect predictions",
+        "constant": lambda lower, upper: f"no knowledge: {lower:,} to {upper:,} for everybody",
+        "buckets": lambda width: f"{_TRUTH}: a perfect classifier into buckets of {width:,} tokens",
+        "relative": lambda x: f"{_TRUTH}: from {_percent(x)} below to {_percent(x)} above each",
+        "noisy": _noisy_in_words,
+        "realistic": lambda seed=0: f"{_TRUTH} with the errors of a real predictor (BERT, 5 classes)",
+    }
+)
 _RULES: Mapping[str, Callable[..., IntervalRule]] = MappingProxyType(
-    {rule.__name__: rule for rule in (exact, constant, buckets, relative, noisy)}
+    {rule.__name__: rule for rule in (exact, constant, buckets, relative, noisy, realistic)}
 )
 _BOUNDS: Mapping[str, Callable[..., tuple[IntArray, IntArray]]] = MappingProxyType(
     {
@@ -258,6 +329,7 @@ _BOUNDS: Mapping[str, Callable[..., tuple[IntArray, IntArray]]] = MappingProxyTy
         "buckets": _buckets_bounds,
         "relative": _relative_bounds,
         "noisy": _noisy_bounds,
+        "realistic": _realistic_bounds,
     }
 )
 

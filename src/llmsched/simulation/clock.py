@@ -129,12 +129,13 @@ class Clock:
         except ValueError as error:  # what tomllib, json and the decoding of text raise
             raise InputError(f"clock file {name}: not {kind}: {error}") from None
         try:
-            return cls._from(values)
+            return cls.from_values(values)
         except InputError as error:
             raise InputError(f"clock file {name}: {error}") from None
 
     @classmethod
-    def _from(cls, values: Any) -> Clock:
+    def from_values(cls, values: Any) -> Clock:
+        """The clock with the keys and values of a file, `unit` among them. Raises InputError as `read` does."""
         if not isinstance(values, dict):
             raise InputError("expected keys and values, such as base = 44.6")
         known = [field.name for field in dataclasses.fields(cls)]

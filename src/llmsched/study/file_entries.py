@@ -193,8 +193,8 @@ class IntervalsEntry:
     name: str = ""
     """What it is called in the results; by default the rule."""
     rule: Annotated[str | None, BeforeValidator(_rule)] = None
-    """`exact`, `constant:1,1000`, `buckets:100`, `relative:0.95`, `noisy:COVERAGE,WIDTH` (errs anew in each
-    replication), or `given`: the predictions that are in the trace or come with the generator."""
+    """`exact`, `constant:1,1000`, `buckets:100`, `relative:0.95`, `noisy:COVERAGE,WIDTH` or `realistic` (err
+    anew in each replication), or `given`: the predictions that are in the trace or come with the generator."""
     predictions: str | None = None
     """Instead of a rule, what a predictor said: a file with the requests of the trace and their predictions, as
     `llmsched.traces.write` writes it. Relative to the study file, like the trace."""

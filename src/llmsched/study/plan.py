@@ -287,10 +287,9 @@ def predict(workload: Workload, rule: IntervalRule | None, seed: int) -> Workloa
     """The workload with the intervals of `rule`; a rule that errs does so anew for every seed."""
     if rule is None:
         return workload
-    if rule.name == "noisy":
-        coverage, width, own, *more = rule.arguments
-        mixed = np.random.SeedSequence([seed, int(own)]).generate_state(1, np.uint64)[0]
-        rule = IntervalRule("noisy", (coverage, width, int(mixed), *more))
+    if rule.seed is not None:
+        mixed = np.random.SeedSequence([seed, rule.seed]).generate_state(1, np.uint64)[0]
+        rule = rule.reseeded(int(mixed))
     if workload.point is not None:
         workload = workload.replace(point=None)
     return workload.with_intervals(rule)

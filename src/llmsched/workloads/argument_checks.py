@@ -73,7 +73,7 @@ def split_spelling(text: str, forms: Mapping[str, str], what: str) -> tuple[str,
     if name not in forms:
         raise InputError(f"there is no {what} {name!r}: {nearest(name, forms)} (written {', '.join(forms.values())})")
     arguments = [argument.strip() for argument in rest.split(",")] if colon else []
-    expected = forms[name].partition(":")[2]
+    expected = forms[name].removeprefix(name).replace(":", "", 1)
     least, most = (len(part.split(",")) if part else 0 for part in (expected.partition("[")[0], expected))
     if not least <= len(arguments) <= most or "" in arguments:
         raise InputError(f"{what} {text!r} does not have the form {forms[name]}")
