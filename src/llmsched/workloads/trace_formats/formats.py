@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from ..columns import COLUMNS, LARGEST, LATEST
+from ..columns import COLUMNS, LARGEST, LATEST, TIMES
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ PLAIN = MappingProxyType(
         "upper": "upper",
         "point": "point",
         "priority": "priority",
+        "deadline": "deadline",
     }
 )
 
@@ -84,7 +85,7 @@ KNOWN: Mapping[str, Format] = {
         ),
         Format(
             "csv",
-            "plain CSV with prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority",
+            "plain CSV: prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority, deadline",
             "csv",
             PLAIN,
             required=("prompt", "output"),
@@ -105,7 +106,7 @@ NONE = Format("", "an empty file, which could be of any format", "csv", {}, requ
 
 def is_time(meaning: str) -> bool:
     """Whether a column holds times, not counts."""
-    return meaning in ("clock", "arrival")
+    return meaning == "clock" or meaning in TIMES
 
 
 def most(meaning: str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import TraceError, closest
 from ..workload import Workload
 from . import formats
-from .formats import Format, is_time
+from .formats import Format
 from .row_checks import BadRow, Columns, Row, brief, values_of
 
 _LIKE = 0.8  # how much alike the names of columns are of which one is the other misspelt: "prompt" is no prompt_tokens
@@ -46,7 +46,7 @@ class Reading:
         if "clock" in self.names and "arrival" in self.names:
             both = f"{columns['clock']!r} and {columns['arrival']!r}"
             raise TraceError(f"columns {both} both say when a request arrives: keep one", self.path, line)
-        timed = any(map(is_time, self.names))
+        timed = "clock" in self.names or "arrival" in self.names
         absent = [name for meaning, name in columns.items() if meaning not in self.names]
         absent = [name for name in absent if not (timed and name in (columns.get("clock"), columns.get("arrival")))]
         close = {name: closest(name.lower(), absent, _LIKE) for name in header if name not in self.names.values()}
