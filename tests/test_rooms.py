@@ -20,6 +20,7 @@ from helpers import ROOT
 #: parts of the compiled core, _engine, are one room with it.
 FLOORS = (
     ("errors", "_lazy", "_version"),
+    ("formula",),
     ("policy", "_core"),
     ("workloads",),
     ("predict",),

@@ -46,6 +46,25 @@ class PolicyError(InputError):
     """A policy, or one of its fields, does not exist or does not make sense."""
 
 
+class FormulaError(PolicyError):
+    """A text is no formula. ``formula`` is the text, ``column`` (from 1) where it stops being one."""
+
+    def __init__(self, message: str, place: str, formula: str, column: int) -> None:
+        super().__init__(f"formula of {place}, column {column}: {message}\n{_pointed_at(formula, column)}")
+        self.formula = formula
+        self.column = column
+
+
+class FormulaValueError(WorkloadError):
+    """A formula has no value for a request: it divides by zero, say. ``column`` (from 1) is where in ``formula``."""
+
+    def __init__(self, message: str, place: str, formula: str, column: int, request: int | None = None) -> None:
+        who = "" if request is None else f"request {request}: "
+        super().__init__(f"{who}the formula of {place} {message}\n{_pointed_at(formula, column)}", request)
+        self.formula = formula
+        self.column = column
+
+
 class TraceError(InputError):
     """A trace file cannot be read. ``path`` and ``line`` (from 1) say where, if it is one line's fault."""
 
@@ -106,6 +125,13 @@ def _rebuild(kind: type[LlmschedError], args: tuple[Any, ...], attributes: dict[
     error.args = args
     error.__dict__.update(attributes)
     return error
+
+
+def _pointed_at(text: str, column: int) -> str:
+    """The text, or as much of it as fits a line, and a caret below the column (from 1)."""
+    start = max(0, column - 61)
+    shown = text[start : start + 100]
+    return f"    {shown}\n    {' ' * (column - 1 - start)}^"
 
 
 def closest(name: str, known: Iterable[str], likeness: float) -> str | None:

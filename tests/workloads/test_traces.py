@@ -135,6 +135,15 @@ def test_counts_are_exact_up_to_the_largest() -> None:
     assert "9007199254740993" in str(error(PLAIN + f"0,{LARGEST + 1},1\n"))
 
 
+def test_a_deadline_is_a_time_and_no_arrival() -> None:
+    workload = load("prompt_tokens,output_tokens,deadline\n1,2,0.25\n1,2,30\n")
+    assert workload.deadline is not None
+    assert workload.deadline.tolist() == [0.25, 30]
+    assert workload.arrival.tolist() == [0, 0]
+    with pytest.raises(TraceError, match="line 2: deadline is -1, expected a number from 0 to 4503599627370496"):
+        load("prompt_tokens,output_tokens,deadline\n1,2,-1\n1,2,0\n")
+
+
 def test_a_priority_is_any_whole_number() -> None:
     content = "prompt_tokens,output_tokens,priority\n1,2,-3\n1,2,0\n"
     assert load(content).priority.tolist() == [-3, 0]

@@ -77,6 +77,7 @@ files = st.one_of(
     csv_file(PLAIN, numbers, numbers, good_counts | numbers),
     csv_file("point,upper,prompt_tokens,lower,output_tokens\n", *[good_counts | numbers] * 5),
     csv_file("prompt_tokens,priority,output_tokens\n", good_counts, good_counts | numbers, good_counts),
+    csv_file("prompt_tokens,output_tokens,deadline\n", good_counts, good_counts, decimals | numbers),
     csv_file("arrival,x,prompt_tokens,output_tokens\n", decimals, numbers, good_counts, good_counts),
     st.lists(st.tuples(*[st.integers(1, 99) | st.floats() | st.integers() | st.booleans()] * 3), max_size=6).map(
         lambda rows: mooncake(*rows)

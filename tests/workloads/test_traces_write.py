@@ -20,14 +20,14 @@ columns = {"prompt": st.integers(0, LARGEST), "output": st.integers(1, LARGEST),
 requests = st.fixed_dictionaries(
     columns
     | {"arrival": st.floats(0, LATEST), "ends": st.tuples(*[columns["point"]] * 2)}
-    | {"priority": st.integers(-LARGEST, LARGEST)}
+    | {"priority": st.integers(-LARGEST, LARGEST), "deadline": st.floats(0, LATEST)}
 )
 
 
 @st.composite
 def workloads(draw: st.DrawFn) -> Workload:
     rows = draw(st.lists(requests, max_size=5))
-    with_points, with_ends, from_zero, with_priority = draw(st.tuples(*[st.booleans()] * 4))
+    with_points, with_ends, from_zero, with_priority, with_deadline = draw(st.tuples(*[st.booleans()] * 5))
     arrival = [row["arrival"] for row in rows]
     return Workload(
         [row["prompt"] for row in rows],
@@ -36,6 +36,7 @@ def workloads(draw: st.DrawFn) -> Workload:
         upper=[max(row["ends"]) for row in rows] if with_ends else None,
         point=[row["point"] for row in rows] if with_points else None,
         priority=[row["priority"] for row in rows] if with_priority else None,
+        deadline=[row["deadline"] for row in rows] if with_deadline else None,
         arrival=[time - min(arrival) for time in arrival] if from_zero else arrival,
     )
 

@@ -18,19 +18,26 @@ from llmsched.simulation import problem
 from llmsched.simulation.problem import volume
 
 THREE = ls.Workload(
-    [1, 2, 3], [4, 5, 6], lower=[1, 2, 3], upper=[7, 8, 9], point=[5, 5, 5], arrival=[0, 0.5, 2], priority=[0, -1, 0]
+    [1, 2, 3],
+    [4, 5, 6],
+    lower=[1, 2, 3],
+    upper=[7, 8, 9],
+    point=[5, 5, 5],
+    arrival=[0, 0.5, 2],
+    priority=[0, -1, 0],
+    deadline=[9, 0.5, 0],
 )
-COLUMNS = ("prompt", "output", "lower", "upper", "point", "arrival", "priority")
+COLUMNS = ("prompt", "output", "lower", "upper", "point", "arrival", "priority", "deadline")
 
 
 # What it takes --------------------------------------------------------------------------------------------------------
 
 
-def test_columns_are_whole_numbers_and_arrival_is_a_time():
+def test_columns_are_whole_numbers_and_two_are_times():
     columns = THREE.columns()
     assert tuple(columns) == COLUMNS
     assert {name: column.dtype for name, column in columns.items()} == {
-        name: np.dtype(np.float64 if name == "arrival" else np.int64) for name in COLUMNS
+        name: np.dtype(np.float64 if name in ("arrival", "deadline") else np.int64) for name in COLUMNS
     }
 
 

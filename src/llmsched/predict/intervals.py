@@ -300,7 +300,7 @@ def _realistic_bounds(outputs: IntArray, seed: int = 0) -> tuple[IntArray, IntAr
 _TRUTH = "made from the true lengths"
 
 
-def _noisy_in_words(coverage: Fraction, width: Fraction, seed: int, bias: Fraction = _NONE) -> str:
+def _noisy_in_words(coverage: Fraction, width: Fraction, seed: int, bias: Fraction = _NO_BIAS) -> str:
     moved = f", then moved by {_percent(bias)} of it" if bias else ""
     return f"{_TRUTH}: {_percent(width)} of each wide, {_percent(coverage)} contain it{moved}"
 

@@ -1,8 +1,10 @@
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
+from ..formula import Formula
+from ..workloads.columns import FloatArray, IntArray
 from .outcome import Outcome
 from .problem import Problem
 
@@ -21,3 +23,5 @@ def run_many(
     stop: Stop,
     kept: list[tuple[Any, Any, Any]] | None = None,
 ) -> np.ndarray[Any, Any] | None: ...
+def formula_values(formula: Formula, columns: Mapping[str, FloatArray], n: int) -> FloatArray: ...
+def whole_tokens(values: FloatArray) -> IntArray: ...

@@ -4,7 +4,7 @@ It drives the engine through `_core.pxd`, as anybody's Cython code may.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -12,6 +12,9 @@ import numpy as np
 
 from llmsched._engine.belief cimport BELIEF_TABLE, belief_kind
 from llmsched._engine.eviction_rules cimport eviction_rule, is_ranked
+from llmsched._engine.formula cimport (
+    FORMULA_CELLS, NAMES, Formula, Instruction, formula_begin, formula_tokens, formula_value,
+)
 from llmsched._core cimport (
     FINISHED, NO_MEMORY, ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE,
     REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BOUND,
@@ -19,6 +22,7 @@ from llmsched._core cimport (
     engine_free, engine_start, sum_of_differences,
 )
 
+from ..formula import NAMES as FORMULA_NAMES
 from ..policy import CHOICES, EVICTION_RULES, RESERVES, check_words
 from .outcome import Outcome
 from .problem import LARGEST_BOUND, STALL_FACTOR, STALL_START
@@ -369,3 +373,57 @@ cdef void add_up(const Problem* c_problem, Totals* totals) noexcept nogil:
         totals.makespan = max(totals.makespan, c_problem.completion[i])
         totals.evictions += c_problem.evictions[i]
         totals.evicted_requests += c_problem.evictions[i] > 0
+
+
+# Formulas -------------------------------------------------------------------------------------------------------------
+
+
+def formula_values(formula, columns, int64_t n):
+    """The value of a `llmsched.formula.Formula` for each of `n` requests; NaN where it has none.
+
+    `columns` maps each name that it reads to an array of n doubles. ValueError if one has another length.
+    """
+    cdef Formula program = formula_of(formula)
+    cdef const double* column[<int>NAMES]
+    cdef double cells[FORMULA_CELLS]
+    cdef double[::1] result = np.empty(n)
+    cdef const double[::1] given
+    cdef int32_t read[<int>NAMES]
+    cdef int64_t i, k, size = 0
+    places = list(FORMULA_NAMES)
+    for name in formula.reads:
+        given = columns[name]
+        if given.shape[0] != n:
+            raise ValueError(f"{name} has {given.shape[0]} values, expected {n}")
+        read[size] = places.index(name)
+        column[size] = reals(given)
+        size += 1
+    formula_begin(&program, cells)
+    with nogil:
+        for i in range(n):
+            for k in range(size):
+                cells[read[k]] = column[k][i]
+            result[i] = formula_value(&program, cells)
+    return result.base
+
+
+def whole_tokens(const double[::1] values):
+    """`formula.whole_tokens` of each of the values of a reserve."""
+    cdef int64_t[::1] result = np.empty(values.shape[0], np.int64)
+    cdef int64_t i
+    for i in range(values.shape[0]):
+        result[i] = formula_tokens(values[i])
+    return result.base
+
+
+cdef Formula formula_of(formula) except *:
+    # What the engine reads of a formula, which must outlive it.
+    cdef Formula program
+    cdef const int[::1] code = formula.code
+    cdef const double[::1] constants = formula.constants
+    program.code = <const Instruction*>&code[0] if code.shape[0] > 0 else NULL
+    program.size = code.shape[0] // 4
+    program.constants = reals(constants)
+    program.constants_size = constants.shape[0]
+    program.result = formula.result
+    return program

@@ -20,10 +20,13 @@ LARGEST = 2**53
 # Arrivals go up to here: much later, a round would no longer move the clock.
 LATEST = 2**52
 
-#: Column -> the least value it may have. `arrival` is a time (float64), `priority` any whole number, all others count
-#: tokens (int64).
+#: Columns of seconds or rounds.
+TIMES = ("arrival", "deadline")
+
+#: Column -> the least value it may have. `arrival` and `deadline` are times (float64), `priority` any whole number, all
+#: others count tokens (int64).
 COLUMNS: Mapping[str, int] = MappingProxyType(
-    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0, "priority": -LARGEST}
+    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0, "priority": -LARGEST, "deadline": 0}
 )
 
 
@@ -79,7 +82,7 @@ def common_length(columns: Mapping[str, np.ndarray[Any, Any]]) -> int:
 
 def checked_column(name: str, column: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
     """The column as a read-only array of its own, or an error that names the first bad request."""
-    least, whole = COLUMNS[name], name != "arrival"
+    least, whole = COLUMNS[name], name not in TIMES
     most = LARGEST if whole else LATEST
     with np.errstate(invalid="ignore"):
         bad = ~((column >= least) & (column <= most))  # NaN and infinities are bad too

@@ -43,12 +43,15 @@ class Workload:
         Time at which the request becomes visible (>= 0, in rounds, or in seconds with a clock); 0 for all by default.
     priority
         How urgent the request is (whole, of either sign): the smaller the number, the more, as in vLLM.
+    deadline
+        How long after its arrival the request should complete (>= 0, in the unit of `arrival`); with a larger latency
+        it is late.
     source
         Where the workload comes from (free-form, travels with results); not part of equality.
 
     Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
-    read-only: int64, `arrival` float64; an absent prediction or priority is None. `with_lengths` adds `lengths`, a
-    table that policies may ask while a request runs, and `classes`, the row of it that each request has; before, both
+    read-only: int64, times float64; an absent prediction, priority or deadline is None. `with_lengths` adds `lengths`,
+    a table that policies may ask while a request runs, and `classes`, the row of it that each request has; before, both
     are None.
 
     Raises
@@ -58,7 +61,8 @@ class Workload:
     """
 
     __slots__ = (
-        "_extent", "arrival", "classes", "lengths", "lower", "output", "point", "priority", "prompt", "source", "upper"
+        "_extent", "arrival", "classes", "deadline", "lengths", "lower", "output", "point", "priority", "prompt",
+        "source", "upper",
     )  # fmt: skip
 
     prompt: IntArray
@@ -68,6 +72,7 @@ class Workload:
     point: IntArray | None
     arrival: FloatArray
     priority: IntArray | None
+    deadline: FloatArray | None
     lengths: LengthTable | None
     classes: IntArray | None
     source: Mapping[str, Any]
@@ -82,6 +87,7 @@ class Workload:
         point: npt.ArrayLike | None = None,
         arrival: npt.ArrayLike | None = None,
         priority: npt.ArrayLike | None = None,
+        deadline: npt.ArrayLike | None = None,
         *,
         source: Mapping[str, Any] | None = None,
     ) -> None:
@@ -89,7 +95,7 @@ class Workload:
             if required is None:
                 raise WorkloadError(f"a workload needs the column {name!r}; it cannot be None")
         given = {"prompt": prompt, "output": output, "lower": lower, "upper": upper, "point": point}
-        given |= {"arrival": 0.0 if arrival is None else arrival, "priority": priority}
+        given |= {"arrival": 0.0 if arrival is None else arrival, "priority": priority, "deadline": deadline}
         columns = {name: as_numbers(name, values) for name, values in given.items() if values is not None}
         n = common_length(columns)
         self._fill({name: checked_column(name, column, n) for name, column in columns.items()}, source or {})
@@ -147,7 +153,7 @@ class Workload:
         return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
 
     def replace(self, **columns: npt.ArrayLike | None) -> Workload:
-        """The same workload with some columns replaced (None removes a prediction or the priority)."""
+        """The same workload with some columns replaced (None removes a prediction, priority or deadline)."""
         unknown = columns.keys() - COLUMNS.keys()
         if unknown:
             raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")

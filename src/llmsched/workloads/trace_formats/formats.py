@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from ..columns import COLUMNS, LARGEST, LATEST
+from ..columns import COLUMNS, LARGEST, LATEST, TIMES
 
 Layout = Literal["csv", "jsonl", "parquet"]
 
@@ -77,6 +77,7 @@ PLAIN_COLUMNS = MappingProxyType(
         "upper": "upper",
         "point": "point",
         "priority": "priority",
+        "deadline": "deadline",
     }
 )
 
@@ -108,7 +109,7 @@ TABLE: Mapping[str, Format] = {
         ),
         Format(
             "csv",
-            "plain CSV with prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority",
+            "plain CSV: prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority, deadline",
             "csv",
             PLAIN_COLUMNS,
             required=("prompt", "output"),
@@ -141,7 +142,7 @@ def recognised(layout: Layout, names: Collection[str]) -> Format | None:
 
 def is_time(meaning: str) -> bool:
     """Whether a column holds times, not counts."""
-    return meaning in ("clock", "arrival")
+    return meaning == "clock" or meaning in TIMES
 
 
 def largest(meaning: str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import TraceError, closest
 from ..workload import Workload
 from . import formats
-from .formats import Format, is_time
+from .formats import Format
 from .row_checks import BadRow, Columns, Row, row_values, shortened
 
 # Names that are so much alike count as one and its misspelling: "prompt" is no prompt_tokens.
@@ -47,7 +47,7 @@ class TraceBuilder:
         if "clock" in self.column_names and "arrival" in self.column_names:
             both = f"{columns['clock']!r} and {columns['arrival']!r}"
             raise TraceError(f"columns {both} both say when a request arrives: keep one", self.path, line)
-        timed = any(map(is_time, self.column_names))
+        timed = "clock" in self.column_names or "arrival" in self.column_names
         absent = [name for meaning, name in columns.items() if meaning not in self.column_names]
         absent = [name for name in absent if not (timed and name in (columns.get("clock"), columns.get("arrival")))]
         unused = [name for name in header if name not in self.column_names.values()]
