@@ -93,7 +93,7 @@ class UnitResults:
 
 
 def simulate_unit(unit: WorkUnit, trace: Trace | None = None, stop: Stop | None = None) -> UnitResults | None:
-    """Simulate a work unit; `trace` is what its requests are drawn from, if not by a generator. None if ``stop.set()`` was called.
+    """Simulate a work unit; `trace` is what its requests are drawn from, if not by a generator. None if stopped.
 
     Raises StudyError if this worker has another version of llmsched: its numbers could differ.
     """
@@ -163,8 +163,8 @@ class _CellJobs:
 
     `variants` are what policies see of the requests: an interval setting (None for those that read no prediction), and
     whether they want point predictions and a table of lengths, which is then that of these requests. `jobs` are
-    (variant, policy, memory), `clocks` theirs; `job_of_cell` says which one each cell is. Cells that differ in a setting
-    that the policy does not read share a job.
+    (variant, policy, memory), `clocks` theirs; `job_of_cell` says which one each cell is. Cells that differ
+    in a setting that the policy does not read share a job.
     """
 
     variants: list[tuple[int | None, bool, bool]]
