@@ -141,7 +141,7 @@ def test_bad_power_is_refused() -> None:
             energy.Power(**bad)
     with pytest.raises(errors.InputError, match="limit=5 is below idle=1 or busy=9"):
         energy.Power(idle=1, busy=9, limit=5)
-    assert energy.Power(idle=3).floor == 3
+    assert energy.Power(idle=3).busy_watts == 3
     result = ls.simulate(ls.Workload([1], [1]), "fcfs", memory=9, record="tokens")
     with pytest.raises(errors.InputError, match="had no clock"):
         energy.metrics(result, POWER)

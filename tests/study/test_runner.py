@@ -525,10 +525,10 @@ def test_the_first_part_of_a_killed_compaction_is_not_counted_twice(plain, tmp_p
 
 
 def test_many_small_parts_become_one(plain, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_ROWS", 1)
+    monkeypatch.setattr(runner, "_ROWS_AT_ONCE", 1)
     monkeypatch.setattr(runner, "_FIRST_UNIT", 8)
     monkeypatch.setattr(runner, "_UNIT_SECONDS", 0.002)
-    monkeypatch.setattr(store, "_MANY", 8)
+    monkeypatch.setattr(store, "_COMPACTED_AT", 8)
     STUDY.run(tmp_path / "out", workers=1)
     assert len(list((tmp_path / "out" / "results").iterdir())) == 1
     assert written(results(tmp_path / "out")) == written(plain)

@@ -229,14 +229,14 @@ def test_whatever_the_variance_is_normal_values_are_covered(confidence: float, l
     runs, looks = 20_000, 32 * 2 ** np.arange(8)
     grown = np.column_stack([rng.chisquare(31, runs), rng.chisquare(np.diff(looks), (runs, 7))])
     deviation = np.sqrt(np.cumsum(grown, axis=1) / (looks - 1))
-    t = stats.t.ppf(1 - statistics._SHARE * (1 - confidence) / 2, looks - 1)
+    t = stats.t.ppf(1 - statistics._ERROR_SHARE * (1 - confidence) / 2, looks - 1)
     found = []
     for enough in np.geomspace(8, 3000, 100):  # replications that would do if the variance were known
         wanted = (t * deviation / stats.norm.ppf(0.5 + confidence / 2)) ** 2 * enough
         stops = np.argmax(wanted <= 2 * looks - 1, axis=1)
         found.append(np.mean(2 * stats.norm.cdf(t[stops] * deviation[np.arange(runs), stops]) - 1))
     assert min(found) >= least - 0.0005
-    assert max(found) <= 1 - statistics._SHARE * (1 - confidence) + 0.0005
+    assert max(found) <= 1 - statistics._ERROR_SHARE * (1 - confidence) + 0.0005
 
 
 def test_a_plain_t_interval_would_not_do() -> None:
