@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
-from ..policy import CHOICES, EVICTION_RULES, ORDERS, check_words
+from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, check_words
 from .outcome import Outcome
 from .problem import LARGEST_BOUND, Problem, admission_limit, whole_blocks
 from .timeline import Piece, merged
@@ -416,7 +416,11 @@ _CHANGING_KEYS: dict[str, Callable[[_Engine, _Request], float]] = {
 #: `reserve` -> what a request is believed to reach, more than what is known of it.
 _BELIEVED: dict[str, Callable[[_Engine, _Request], int]] = {
     "bound": lambda engine, r: max(r.bound, r.generated + 1),
-    **{word: lambda engine, r: max(r.believed, r.generated + 1) for word in ("upper", "point", "output", "ratio")},
+    **{
+        word: lambda engine, r: max(r.believed, r.generated + 1)
+        for word, rule in RESERVES.items()
+        if rule.kind == "column" or word == "ratio"
+    },
     "conditional": lambda engine, r: engine.length_of_its_class(r),
     "history": lambda engine, r: engine.drawn_length(r),
 }
