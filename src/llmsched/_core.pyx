@@ -10,40 +10,39 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
+from llmsched._engine.admission_order cimport admission_key, look_ahead, order_arrivals, order_requests
+from llmsched._engine.allocation cimport enlarge, prefetch, prefetch_to_write
 from llmsched._engine.belief cimport (
     BELIEF_HISTORY, belief_add, belief_earliest, belief_free, belief_init, belief_length, belief_make, belief_remove,
-    length_of_class, ratio_learn, ratio_restart,
+    ratio_learn, ratio_restart,
 )
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.check cimport check
+from llmsched._engine.chunked_prefill cimport note_blocked_until, postpone, prefill_begin, prefill_enter, unlikely
 from llmsched._engine.eviction_order cimport enter_eviction_order, first_in_rank, leave_eviction_order
 from llmsched._engine.eviction_rules cimport EVICT_ALL, EVICT_NEWEST, EVICT_RANDOM, is_ranked
-from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
-from llmsched._engine.waiting_tree cimport (
-    tree_add, tree_choose, tree_free, tree_init, tree_least, tree_remove, tree_settle, tree_shrink, tree_update,
-)
-from llmsched._engine.allocation cimport enlarge, prefetch, prefetch_to_write
-from llmsched._engine.tree_node cimport Node
-from llmsched._engine.admission_order cimport area_key, look_ahead, order_arrivals, order_requests
-from llmsched._engine.chunked_prefill cimport note_blocked_until, postpone, prefill_begin, prefill_enter, unlikely
+from llmsched._engine.eviction_ties cimport ties_free, ties_init
 from llmsched._engine.lottery cimport lottery_length
 from llmsched._engine.memory_profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
-from llmsched._engine.splitmix64 cimport splitmix64_unit
-from llmsched._engine.status cimport FINISHED, NO_MEMORY, OK, RUNNING, STOPPED
-from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._engine.recording cimport new_segment, record_attempt, reserve_round_ends
+from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._engine.rising_peak cimport (
     rising_add, rising_free, rising_init, rising_make, rising_remove, rising_reserved,
 )
 from llmsched._engine.rounds cimport (
-    arrival_of, due, earliest_due, grow, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
+    due, earliest_due, grow, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
     run_rounds, too_full,
 )
-from llmsched._engine.radix_sort cimport double_key
-from llmsched._engine.eviction_ties cimport ties_free, ties_init
+from llmsched._engine.splitmix64 cimport splitmix64_unit
+from llmsched._engine.status cimport FINISHED, NO_MEMORY, OK, RUNNING, STOPPED
 from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
+from llmsched._engine.tree_node cimport Node
+from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
+from llmsched._engine.waiting_tree cimport (
+    tree_add, tree_choose, tree_free, tree_init, tree_least, tree_remove, tree_settle, tree_shrink, tree_update,
+)
 
 cdef enum:
     ROUNDS_PER_EVENT = 65536        # with a clock each round costs time: how many pass before steps are counted
@@ -470,29 +469,12 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
 
 cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # How a request that joins the waiting set compares; p is its number, or NONE where it has none yet.
-    cdef const Problem* problem = engine.problem
     cdef Entry entry
-    cdef int32_t i
-    cdef bint fresh
     entry.who = ~<int32_t>place if p == NONE else p
-    if engine.rank == NULL:
-        entry.key = place
-        entry.tie = 0
-        return entry
-    i = engine.order[place] if p == NONE else engine.requests[p].index
-    entry.tie = engine.rank[i]
-    if problem.order == ORDER_BOUND:
-        entry.key = problem.bound[i] if p == NONE else engine.requests[p].bound
-    elif problem.order == ORDER_AREA:
-        if p == NONE:
-            entry.key = area_key(problem.prompt[i], problem.bound[i])
-        else:
-            entry.key = area_key(engine.requests[p].prompt, engine.requests[p].bound)
-    elif problem.order == ORDER_TABLE:
-        entry.key = length_of_class(&engine.belief, i, 0 if p == NONE else engine.belief.known[p])
-    else:
-        fresh = p == NONE or engine.requests[p].previous == NEVER_RAN
-        entry.key = double_key(arrival_of(engine, place) if fresh else now(engine))
+    entry.key = admission_key(engine, place, p)
+    entry.tie = 0
+    if engine.rank != NULL:
+        entry.tie = engine.rank[engine.order[place] if p == NONE else engine.requests[p].index]
     return entry
 
 

@@ -9,10 +9,18 @@ import pytest
 from helpers import ROOT
 
 import llmsched as ls
-from llmsched.policy import CHOICES
+from llmsched.policy import CHOICES, EVICTION_RULES, RESERVES
 
 PAGE = (ROOT / "docs" / "reference" / "policies.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### `([^`]+)`\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE))
+
+
+def rows_of(heading: str) -> dict[str, str]:
+    """First column -> second column of the table under a heading."""
+    _, _, after = PAGE.partition(f"\n{heading}\n")
+    table, _, _ = after.partition("\n## ")
+    lines = [line.split("|") for line in table.splitlines()]
+    return {cells[1].strip(" `"): cells[2].strip() for cells in lines if len(cells) > 3}
 
 
 def test_every_named_policy_has_a_section_and_no_other() -> None:
@@ -31,11 +39,17 @@ def test_a_section_says_what_the_policy_is(name: str) -> None:
     assert not SECTIONS[name].startswith("\n```"), "it begins with what the policy is"
 
 
+def test_every_eviction_rule_and_every_belief_is_told_as_in_the_code() -> None:
+    told = {word: rule.who for word, rule in EVICTION_RULES.items()}
+    assert rows_of("## Who leaves: `evict`") == {"value": "who leaves next", "---": "---", **told}
+    told = {word: rule.belief for word, rule in RESERVES.items()}
+    assert rows_of("## What is believed: `reserve`") == {
+        "value": "what a request is believed to reach", "---": "---", **told
+    }  # fmt: skip
+
+
 def test_every_field_is_in_the_table_with_its_values() -> None:
-    table = PAGE[PAGE.index("## Fields") : PAGE.index("## The paper's")]
-    rows = {
-        cells[1].strip(" `"): cells[2] for cells in (line.split("|") for line in table.splitlines()) if len(cells) > 3
-    }
+    rows = rows_of("## Fields")
     assert set(list(rows)[2:]) == {f.name for f in dataclasses.fields(ls.Policy)}
     for field, words in CHOICES.items():
         assert tuple(re.findall(r"`([^`]+)`", rows[field])) == words

@@ -9,6 +9,7 @@ import pytest
 from helpers.byhand import ENGINES, GREEDY, POINT, URGENT, rows, splitmix64
 
 import llmsched as ls
+from llmsched.policy import CHOICES, EVICTION_RULES
 from llmsched.simulation import problem
 
 
@@ -96,19 +97,21 @@ def test_without_a_seed_ties_go_by_index(run):
     assert run(ls.Workload(0, [1] * 9), "hsf", 1).start.tolist() == list(range(9))
 
 
-@pytest.mark.parametrize(
-    ("evict", "evictions", "completion"),
-    [
-        ("bound", [1, 0], [6, 3]),
-        ("progress", [0, 1], [3, 5]),
-        ("newest", [0, 1], [3, 5]),
-        ("all", [1, 1], [5, 4]),
-        ("random", [1, 1], [5, 4]),  # each leaves with probability 1
-        ("priority", [1, 0], [6, 3]),
-    ],
-)
-def test_eviction_orders(run, evict, evictions, completion):
+#: Eviction rule -> evictions and completions of the two requests below.
+EVICTED = {
+    "bound": ([1, 0], [6, 3]),
+    "progress": ([0, 1], [3, 5]),
+    "newest": ([0, 1], [3, 5]),
+    "all": ([1, 1], [5, 4]),
+    "random": ([1, 1], [5, 4]),  # each leaves with probability 1
+    "priority": ([1, 0], [6, 3]),
+}
+
+
+@pytest.mark.parametrize("evict", CHOICES["evict"])
+def test_each_eviction_rule_by_hand(run, evict):
     # Request 0 is older and has more tokens and the smaller bound. Round 2 would need 3+2 > 4.
+    evictions, completion = EVICTED[evict]
     w = ls.Workload(0, [3, 2], lower=[1, 3], arrival=[0, 1], priority=[1, -1])
     policy = ls.Policy(order="arrival", reserve="none", refine="none", evict=evict, beta=1)
     r = run(w, policy, 4)
@@ -150,7 +153,14 @@ def test_progress_counts_kept_tokens_not_time_in_the_batch(run):
     assert newest.completion.tolist() == [5, 15, 12]
 
 
-@pytest.mark.parametrize("policy", [ls.policies["amin"], POINT, URGENT], ids=["bound", "progress", "priority"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *(ls.policies["amin"], POINT, URGENT),
+        *(dataclasses.replace(GREEDY, evict=word) for word, rule in EVICTION_RULES.items() if rule.ranks),
+    ],
+    ids=lambda policy: f"{policy.reserve}-{policy.evict}",
+)
 @pytest.mark.parametrize("seed", [*range(8), 2**63, 2**64 - 1])
 def test_one_eviction_among_three_equals(run, policy, seed):
     # Round 2 would need 9 > 6. The list of equals is in order of admission, which is by rank; one of three is drawn,

@@ -3,10 +3,16 @@
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
 
-from llmsched._core cimport ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, Engine, Problem
+from llmsched._core cimport (
+    ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, ORDER_TABLE, Engine, Problem,
+)
 from llmsched._engine.allocation cimport allocate, prefetch, prefetch_to_write
+from llmsched._engine.belief cimport length_of_class
+from llmsched._engine.check cimport check
 from llmsched._engine.numpy_permutation cimport permutation
 from llmsched._engine.radix_sort cimport double_key, sort_places
+from llmsched._engine.request cimport NEVER_RAN, NONE
+from llmsched._engine.rounds cimport arrival_of, now
 from llmsched._engine.status cimport NO_MEMORY, OK
 
 
@@ -16,6 +22,27 @@ cdef enum:
 
 cdef inline int64_t area_key(int64_t prompt, int64_t bound) noexcept nogil:
     return double_key(<double>(prompt + bound) * <double>bound)
+
+
+cdef inline int64_t admission_key(const Engine* engine, int64_t place, int32_t p) noexcept nogil:
+    # The key of a request that joins the waiting set, the smallest first; p is its number, or NONE where it never ran.
+    cdef const Problem* problem = engine.problem
+    cdef int32_t i
+    if engine.rank == NULL:
+        return place
+    i = engine.order[place] if p == NONE else engine.requests[p].index
+    if problem.order == ORDER_BOUND:
+        return problem.bound[i] if p == NONE else engine.requests[p].bound
+    if problem.order == ORDER_AREA:
+        if p == NONE:
+            return area_key(problem.prompt[i], problem.bound[i])
+        return area_key(engine.requests[p].prompt, engine.requests[p].bound)
+    if problem.order == ORDER_TABLE:
+        return length_of_class(&engine.belief, i, 0 if p == NONE else engine.belief.known[p])
+    check(problem.order == ORDER_QUEUE)
+    if p == NONE or engine.requests[p].previous == NEVER_RAN:
+        return double_key(arrival_of(engine, place))
+    return double_key(now(engine))
 
 
 cdef inline int order_requests(Engine* engine) noexcept nogil:
@@ -61,13 +88,13 @@ cdef inline int order_arrivals(Engine* engine) noexcept nogil:
     # Decides where waiting requests are kept. Where they arrive in the order of their places (all at once, or admission
     # is by arrival) those that never left need no heap: they are a range of places.
     cdef const Problem* problem = engine.problem
-    cdef int64_t p, n = problem.n
+    cdef int64_t i, place, n = problem.n
     cdef bint together = True
     cdef int64_t* keys
     cdef int status
     if problem.arrival != NULL:
-        for p in range(1, n):
-            if problem.arrival[p] != problem.arrival[0]:
+        for i in range(1, n):
+            if problem.arrival[i] != problem.arrival[0]:
                 together = False
                 break
     engine.in_place = not problem.skip and (together or problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE)
@@ -78,8 +105,8 @@ cdef inline int order_arrivals(Engine* engine) noexcept nogil:
     if keys == NULL or engine.by_arrival == NULL:
         free(keys)
         return NO_MEMORY
-    for p in range(n):
-        keys[p] = double_key(problem.arrival[engine.order[p]])
+    for place in range(n):
+        keys[place] = double_key(problem.arrival[engine.order[place]])
     status = sort_places(keys, NULL, engine.by_arrival, n)
     free(keys)
     return status

@@ -27,7 +27,7 @@ from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
-from ..simulation.problem import problem_of
+from ..simulation.problem import problem_of, whole_blocks
 from ..simulation.run import simulate
 from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, whole
@@ -257,7 +257,7 @@ class _Search:
         self.options |= {"prefill_budget": prefill_budget}
         block = whole("block", block, 1)
         enough = self.workload.extent.request
-        self.least = enough + -enough % block  # every request fits
+        self.least = whole_blocks(enough, block)  # every request fits
         problem_of(self.workload, self.policy, self.least if memory is None else memory, 0, **self.options)
 
     def find(

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
-from ..policy import EVICTION_RULES, ORDERS, RESERVES, Policy
+from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import LARGEST, FloatArray, IntArray
 from ..workloads.workload import Workload
@@ -142,6 +142,9 @@ def problem_of(
         classes=None if table is None else workload.classes,
         ratio=_ratio(policy) if policy.reserve == "ratio" else None,
     )
+
+
+check_words("problem._bound", ("lower", "upper", "point", "one"), CHOICES["bound"])
 
 
 def _bound(workload: Workload, policy: Policy) -> IntArray | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
-from ..policy import CHOICES, EVICTION_RULES, ORDERS, check_words
+from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, check_words
 from .outcome import Outcome
 from .problem import LARGEST_BOUND, Problem, admission_limit, whole_blocks
 from .timeline import Piece, merged
@@ -84,13 +84,13 @@ class _Engine:
         self.ties: dict[int, list[_Request]] = {}  # eviction key -> running requests that have it
         self.admissions = 0
         self.rounds = 0
-        self.epoch, self.epoch_rounds = 0.0, 0  # the last idle jump
+        self.epoch, self.epoch_round = 0.0, 0  # the last idle jump
         self.time = 0.0  # now, with a clock
         self.prefilled = self.swapped = 0  # tokens, in this round
         self.last_change = self.admissions_then = 0  # round of the last completion, arrival or rise of a bound
         self.peak_memory = self.wasted_tokens = 0
         self.evictions_this_round = 0
-        self.draws = _splitmix64(problem.seed or 0)
+        self.stream = _splitmix64(problem.seed or 0)
         self.ratio_start, self.ratio_round = problem.ratio.start if problem.ratio else 0.0, 0
         self.completed: deque[int] = deque(maxlen=self.policy.window)  # lengths of the last completed requests
         self.pieces: list[Piece] | None = [] if "timeline" in record else None
@@ -100,7 +100,7 @@ class _Engine:
 
     @property
     def now(self) -> float:
-        return self.time if self.problem.clock else self.epoch + (self.rounds - self.epoch_rounds)
+        return self.time if self.problem.clock else self.epoch + (self.rounds - self.epoch_round)
 
     def changed(self) -> None:
         """Something changed for good: a completion, an arrival, the rise of a bound."""
@@ -128,7 +128,7 @@ class _Engine:
     def arrivals(self) -> None:
         if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:
             self.time = self.epoch = self.to_arrive[-1].arrival
-            self.epoch_rounds = self.rounds
+            self.epoch_round = self.rounds
             self.restart_ratio(None)
         while self.to_arrive and self.to_arrive[-1].arrival <= self.now:
             self.waiting.append(self.to_arrive.pop())
@@ -384,7 +384,7 @@ class _Engine:
 
     def one_pass(self) -> list[_Request]:
         """Each running request with probability beta."""
-        return [r for r in self.running if (next(self.draws) >> 11) * 2.0**-53 < self.policy.beta]
+        return [r for r in self.running if (next(self.stream) >> 11) * 2.0**-53 < self.policy.beta]
 
     def too_full(self) -> bool:
         """Whether there is less room than `headroom` for each; with one request left there is always enough."""
@@ -396,7 +396,7 @@ class _Engine:
     def drawn_member(self, k: int) -> int:
         if k == 1 or self.problem.seed is None:
             return 0
-        return (next(self.draws) >> 32) * k >> 32
+        return (next(self.stream) >> 32) * k >> 32
 
     # ---------------------------------------------------------------------------------------------------------------
 
@@ -438,7 +438,11 @@ _CHANGING_KEYS: dict[str, Callable[[_Engine, _Request], float]] = {
 #: `reserve` -> what a request is believed to reach, more than what is known of it.
 _BELIEVED: dict[str, Callable[[_Engine, _Request], int]] = {
     "bound": lambda engine, r: max(r.bound, r.generated + 1),
-    **{word: lambda engine, r: max(r.believed, r.generated + 1) for word in ("upper", "point", "output", "ratio")},
+    **{
+        word: lambda engine, r: max(r.believed, r.generated + 1)
+        for word, rule in RESERVES.items()
+        if rule.kind == "column" or word == "ratio"
+    },
     "conditional": lambda engine, r: engine.length_of_its_class(r),
     "history": lambda engine, r: engine.drawn_length(r),
 }
