@@ -243,6 +243,8 @@ def test_a_margin_of_any_numeric_type_is_one_policy_and_fits_json(margin):
         ("clearing", (), False),
         ("svf", (), True),
         ("amin-recompute", ("lower",), False),
+        ("amin-lottery", ("lower",), False),
+        ("auto", ("lower", "upper"), False),
         ("mcsf-protection", ("point",), False),
         ("vllm", (), False),
         ("trtllm", ("upper",), False),

@@ -1,4 +1,4 @@
-"""Bounds and worst cases of the paper, measured: A_max's instance, A_min's worst distribution, staggered starts."""
+"""Bounds and worst cases of the paper, measured: A_max's instance, A_min's worst distributions, staggered starts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from llmsched.workloads import generate
 from . import figures
 from .checks import Check, Report
 
-TITLE = "Theorems 1 and 2 on their instance, Corollary 1's distribution, and the staggered pipeline"
+TITLE = "Theorems 1 and 2 on their instance, Corollary 1's distribution, Theorem 6, and the staggered pipeline"
 
 _COVERAGE = 0.99
 
 
 def run(quick: bool) -> Report:
     """Quick: some 2,000 to 10,000 requests per measurement; else up to 400,000."""
-    checks = [*_staggered(), *_instances(quick), *_worst(quick)]
+    checks = [*_staggered(), *_instances(quick), *_worst(quick), *_two_lengths(quick)]
     return Report(checks, _remarks(checks), {"worst": lambda: figures.worst(checks)})
 
 
@@ -76,14 +76,33 @@ def _worst(quick: bool) -> list[Check]:
         lengths, shares = theory.amin_worst(high)
         memory = 20 * high if quick else 100 * high
         n = 20 * memory if quick else 100 * memory
-        drawn = (_drawn(lengths, shares, n, seed) for seed in range(5))
-        ratios = [_ratios(workload, "amin", memory, 1, seed)[0] for seed, workload in enumerate(drawn)]
-        measured = mean_and_half_width(ratios, _COVERAGE)
+        drawn = [_drawn(lengths, shares, n, seed) for seed in range(5)]
         size: dict[str, Any] = {"n": n, "memory": memory, "limit": True}
-        name = f"amin / hsf, worst of Lemma 2 on 1..{high}"
         full = theory.random_order_ratio(lengths, shares)
-        checks.append(Check(name, "Corollary 1", theory.amin_rho(high), *measured, **size))
-        checks.append(Check(name, "full cache, random order", full, *measured, **size))
+        for policy in ("amin", "amin-lottery"):
+            ratios = [_ratios(workload, policy, memory, 1, seed)[0] for seed, workload in enumerate(drawn)]
+            measured = mean_and_half_width(ratios, _COVERAGE)
+            name = f"{policy} / hsf, worst of Lemma 2 on 1..{high}"
+            checks.append(Check(name, "Corollary 1", theory.amin_rho(high), *measured, **size))
+            if policy == "amin":
+                checks.append(Check(name, "full cache, random order", full, *measured, **size))
+    return checks
+
+
+def _two_lengths(quick: bool) -> list[Check]:
+    """Theorem 6 on its own ground: one token, or u with share 1/u, at most (3 - alpha)/2."""
+    checks = []
+    for high in (10,) if quick else (10, 30, 100, 300):
+        memory = 100 * high
+        n = (20 if quick else 200) * memory
+        lengths, shares = np.array([1, high]), np.array([1 - 1 / high, 1 / high])
+        drawn = [_drawn(lengths, shares, n, seed) for seed in range(2 if quick else 5)]
+        size: dict[str, Any] = {"n": n, "memory": memory, "limit": True, "one_sided": True}
+        for policy in ("amin", "amin-lottery"):
+            ratios = [_ratios(workload, policy, memory, 1, seed)[0] for seed, workload in enumerate(drawn)]
+            bound = theory.amin_two_point_bound(1 / high)
+            name = f"{policy} / hsf, 1 or {high} tokens, one in {high} long"
+            checks.append(Check(name, "Theorem 6", bound, *mean_and_half_width(ratios, _COVERAGE), **size))
     return checks
 
 

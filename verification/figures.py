@@ -28,7 +28,7 @@ def competitive(checks: Sequence[Check]) -> Figure:
     figure = new_figure(10, 8)
     grid = figure.subplots(3, 3, sharex=True).ravel()
     for axes, label in zip(grid, labels, strict=False):
-        for policy in ("amin", "aell"):
+        for policy in ("amin", "amin-lottery", "aell"):
             _band(axes, [check for check in ratios if check.name == f"{label}: {policy} / hsf"], policy)
         full = [check for check in ratios if check.name.startswith(label) and check.source == _FULL]
         if full:
@@ -68,9 +68,11 @@ def worst(checks: Sequence[Check]) -> Figure:
     """A_min on the worst distribution of Lemma 2, and A_max on Theorem 2's instance, against theory."""
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    rows = [check for check in checks if check.source == "Corollary 1"]
-    uppers = [int(check.name.rpartition("..")[2]) for check in rows]
-    _points(left, uppers, rows, "amin")
+    both = [check for check in checks if check.source == "Corollary 1"]
+    for policy in ("amin", "amin-lottery"):
+        rows = [check for check in both if check.name.startswith(f"{policy} /")]
+        uppers = [int(check.name.rpartition("..")[2]) for check in rows]
+        _points(left, uppers, rows, policy)
     left.plot(uppers, [check.theory for check in rows], color="black", linestyle="--", label="Corollary 1")
     full = [check for check in checks if check.source == _FULL]
     left.plot(uppers, [check.theory for check in full], color=_GREY, linestyle=":", linewidth=1.6, label=_FULL)

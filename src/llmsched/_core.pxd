@@ -1,7 +1,7 @@
 # The compiled engine's data dictionary. Other people's Cython code can drive it without Python in the loop:
 #     engine_start(&engine, &problem); while engine_advance(&engine, steps) == RUNNING: ...; engine_free(&engine)
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t, uint8_t
 
 from llmsched._engine.belief cimport Belief, BeliefRules
 from llmsched._engine.waiting_heap cimport Entry, Heap
@@ -62,6 +62,7 @@ cdef struct Problem:
     BeliefRules beliefs         # for RESERVE_MOVING; the table for ORDER_TABLE too
     const int64_t* keys         # for ORDER_KEYS: these, or
     const double* real_keys     # these (finite)
+    const uint8_t* capped       # whom a cap stops; NULL: everybody
     const int64_t* levels       # for EVICT_PRIORITY: the largest leaves first; else NULL
     int64_t memory              # M
     int64_t capacity            # C while anything runs

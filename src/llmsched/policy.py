@@ -20,7 +20,7 @@ Hold = Literal["growth", "peak", "rising"]
 Fill = Literal["break", "skip"]
 Evict = Literal["bound", "progress", "newest", "all", "random", "priority"]
 Refine = Literal["progress", "double", "none"]
-Cap = Literal["none", "bound"]
+Cap = Literal["none", "bound", "advised"]
 Shed = Literal["none", "lottery"]
 CapRefine = Literal["upper", "double"]
 Resume = Literal["restart", "recompute", "swap"]
@@ -182,7 +182,7 @@ _NUMBERS: Mapping[str, _Limits] = MappingProxyType(
 _READERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
         "beta": ("evict", ("random",)),
-        "cap_refine": ("cap", ("bound",)),
+        "cap_refine": ("cap", ("bound", "advised")),
         "shed": ("cap", ("none",)),
         "tie": ("evict", tuple(word for word, rule in EVICTION_RULES.items() if rule.ranks)),
         "ratio": ("reserve", ("ratio",)),
@@ -220,6 +220,8 @@ class Policy:
         What becomes of õ on an overflow eviction: ``"progress"``, ``"double"`` or ``"none"``.
     cap, cap_refine
         ``"bound"`` stops a running request that has generated õ tokens; õ becomes ``"upper"`` or ``"double"``.
+        ``"advised"`` does so to those whose lower bound is less than (3-√5)/2 ≈ 0.382 of the upper, where the paper
+        (Theorems 6 and 7) has the better guarantee for it.
     shed
         ``"lottery"`` stops a running request at random once it has generated õ tokens: it gets from i tokens to j with
         chance (s+i)/(s+j), as in the paper's Lemma 1. õ becomes the tokens it had, plus one. ``"none"``, or any `cap`,
@@ -322,14 +324,16 @@ class Policy:
     def needs(self) -> tuple[str, ...]:
         """What it reads if it is there: ``lower``, ``upper``, ``point``, ``priority``, ``lengths`` (the table)."""
         read = {*self._read, self.bound} if self.tracks_bound else set(self._read)
-        if self.cap == "bound" and self.cap_refine == "upper":
+        if self.cap == "advised":
+            read |= {"lower", "upper"}
+        elif self.cap == "bound" and self.cap_refine == "upper":
             read.add("upper")
         return tuple(column for column in ("lower", "upper", "point", "priority", "lengths") if column in read)
 
     @cached_property
     def tracks_bound(self) -> bool:
         """Whether it reads õ."""
-        return "bound" in (*self._read, self.cap) or self.shed == "lottery"
+        return "bound" in self._read or self.cap != "none" or self.shed == "lottery"
 
     @cached_property
     def _read(self) -> frozenset[str | None]:
@@ -415,9 +419,8 @@ policies: Mapping[str, Policy] = MappingProxyType(
         "hsf": Policy(order="output", reserve="output", **_LOOKAHEAD),
         "amax": Policy(order="upper", reserve="upper", **_LOOKAHEAD),
         "amin": Policy(),
-        "amin-lottery": Policy(shed="lottery", hold="rising"),
         "amin-doubling": Policy(refine="double"),
-        "aell": Policy(order="queue", cap="bound", cap_refine="upper"),
+        "aell": Policy(cap="bound"),
         "mcsf": Policy(order="point", reserve="point", **_LOOKAHEAD),
         "mc-benchmark": Policy(order="arrival", reserve="point", **_LOOKAHEAD),
         "fcfs": Policy(**_GREEDY, margin=0.01, evict="newest", resume="recompute"),
@@ -425,6 +428,8 @@ policies: Mapping[str, Policy] = MappingProxyType(
         "clearing": Policy(**_GREEDY, margin=0.2, evict="random", beta=0.2),
         "svf": Policy(order="volume", reserve="output", **_LOOKAHEAD),
         "amin-recompute": Policy(resume="recompute"),
+        "amin-lottery": Policy(shed="lottery", hold="rising"),
+        "auto": Policy(cap="advised"),
         "mcsf-protection": Policy(order="point", reserve="point", margin=0.1, evict="all", refine="none"),
         "vllm": Policy(**_GREEDY, margin=0.01, evict="newest", resume="recompute", pause="overflow"),
         "vllm-priority": Policy(
@@ -453,7 +458,6 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "hsf": "Hindsight Shortest First, the paper's benchmark (Alg. 3); MC-SF with perfect predictions",
         "amax": "A_max (Alg. 1): reserve the upper bound",
         "amin": "A_min (Alg. 2, and 5 with per-request lower bounds): start from the lower bound, evict, refine",
-        "amin-lottery": "A_min as its proofs analyse it: who outgrew its bound is stopped by lot, and its peak is kept",
         "amin-doubling": "A_min with lower-bound doubling",
         "aell": "A_l, promote-l (Alg. 6): stop at the lower bound, then reserve the upper",
         "mcsf": "MC-SF with point predictions (arXiv 2502.07115)",
@@ -463,6 +467,8 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "clearing": "alpha-protection, beta-clearing: on overflow some restart (arXiv 2502.07115)",
         "svf": "Smallest Volume First, clairvoyant (arXiv 2606.22327)",
         "amin-recompute": "A_min whose evicted requests keep their tokens and compute their cache again",
+        "amin-lottery": "A_min as its proofs analyse it: who outgrew its bound is stopped by lot, and its peak is kept",
+        "auto": "the paper's advice: A_l for requests whose lower bound is under 0.382 of the upper, else A_min",
         "mcsf-protection": "MC-SF for wrong predictions: keep a tenth free, on overflow all restart (arXiv 2502.07115)",
         "vllm": "vLLM v1: watermark, preempt the newest to the front of the queue and admit nobody then, recompute",
         "vllm-priority": "vLLM v1 by priority: the most urgent is admitted first, the least urgent preempted",

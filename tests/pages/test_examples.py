@@ -81,3 +81,12 @@ def test_a_trace_is_drawn_from(tmp_path: Path) -> None:
     printed = run("table1.py", trace, "--requests", 1, "--replications", 2)
     only = ls.simulate(ls.Workload([5], [7]), "fcfs", memory=16492, clock="llama2-70b-2xa100").mean_latency
     assert printed.count(f"{only:.2f} ± 0.00") == 8
+
+
+def test_two_lengths_show_where_aell_belongs() -> None:
+    header, *rows = (line.split() for line in run("two_lengths.py").splitlines())
+    assert len(rows) == 2
+    for row in rows:
+        ratio = dict(zip(header[1:], map(float, row[1:]), strict=True))
+        assert ratio["hsf"] == 1 < ratio["aell"] == ratio["auto"] < 1.05
+        assert ratio["aell"] < ratio["amin"] < ratio["amax"]

@@ -16,6 +16,8 @@ import llmsched as ls
 
 PAPER_EXAMPLE_1 = ls.Workload(1, [1] * 5, lower=1, upper=4)
 EC1 = ls.Workload(1, [1, 2, 3, 4])
+#: Algorithm 6 to the letter: who is stopped goes to the end of the queue.
+QUEUED_AELL = ls.Policy(order="queue", cap="bound")
 FIVE = ls.Workload([2, 1, 3, 1, 2], [3, 6, 2, 5, 4], lower=[2, 2, 1, 2, 2], upper=[5, 8, 4, 8, 6])
 TWO = ls.Workload(0, [6, 6], lower=4, upper=8)
 NINE = ls.Workload(
@@ -66,7 +68,9 @@ def test_example_3_synchronous_waves_use_half_the_memory(engine, seed):
         ("hsf", [0, 1, 0, 0, 0], [3, 7, 2, 5, 4], 21, [0, 0, 0, 0, 0], 0, 18),
         ("amax", [0, 2, 0, 4, 1], [3, 8, 2, 9, 5], 27, [0, 0, 0, 0, 0], 0, 12),
         ("amin", [0, 0, 0, 0, 0], [3, 6, 6, 5, 4], 24, [0, 0, 1, 0, 0], 1, 18),
-        ("aell", [0, 0, 0, 0, 0], [5, 8, 3, 8, 12], 36, [1, 1, 1, 1, 1], 9, 18),
+        ("aell", [0, 0, 0, 0, 0], [5, 10, 3, 10, 6], 34, [1, 1, 1, 1, 1], 9, 18),
+        (QUEUED_AELL, [0, 0, 0, 0, 0], [5, 8, 3, 8, 12], 36, [1, 1, 1, 1, 1], 9, 18),
+        ("auto", [0, 0, 0, 0, 0], [3, 8, 3, 11, 6], 31, [0, 1, 1, 1, 1], 7, 18),
         ("fcfs", [0, 0, 0, 0, 0], [3, 6, 2, 5, 5], 21, [0, 0, 0, 0, 1], 0, 18),
     ],
 )
@@ -308,7 +312,7 @@ hsf           | output  | output | 0    | progress | none     | -              |
 amax          | upper   | upper  | 0    | progress | none     | -              | restart
 amin          | bound   | bound  | 0    | bound    | progress | -              | restart
 amin-doubling | bound   | bound  | 0    | bound    | double   | -              | restart
-aell          | queue   | bound  | 0    | bound    | progress | bound -> upper | restart
+aell          | bound   | bound  | 0    | bound    | progress | bound -> upper | restart
 mcsf          | point   | point  | 0    | progress | none     | -              | restart
 mc-benchmark  | arrival | point  | 0    | progress | none     | -              | restart
 fcfs          | arrival | none   | 0.01 | newest   | none     | -              | recompute

@@ -47,7 +47,7 @@ cdef inline int64_t due(const Engine* engine, const Request* r) noexcept nogil:
     # The last round of a running request if nobody evicts it: its output, its cap or what the lottery drew is reached.
     cdef int64_t length = r.output
     cdef int64_t limit
-    if engine.problem.cap != REFINE_NONE:
+    if engine.problem.cap != REFINE_NONE and (engine.problem.capped == NULL or engine.problem.capped[r.index]):
         limit = engine.shed_at[r - engine.requests] if engine.problem.shed else r.bound
         length = min(length, limit)
     return r.birth + length - 1

@@ -32,6 +32,8 @@ STYLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "amax": (RED, "-"),
         "amin": (BLUE, "-"),
         "amin-doubling": (SKY, "--"),
+        "amin-lottery": (SKY, ":"),
+        "auto": (GREEN, ":"),
         "aell": (GREEN, "-"),
         "mcsf": (ORANGE, "-"),
         "mc-benchmark": (ORANGE, "--"),

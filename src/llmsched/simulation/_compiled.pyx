@@ -4,7 +4,7 @@ It drives the engine through `_core.pxd`, as anybody's Cython code may.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport uint8_t, int32_t, int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -53,7 +53,7 @@ cdef dict CORE_REFINES = {
 cdef dict CORE_RESUMES = {"restart": RESUME_RESTART, "recompute": RESUME_RECOMPUTE, "swap": RESUME_SWAP}
 cdef dict CORE_HOLDS = {"growth": (False, False), "peak": (True, False), "rising": (True, True)}  # peak, rising
 cdef dict FLAGS = {  # field -> which of its words sets the flag of that name, see fill_rules()
-    "cap": {"none": False, "bound": True},
+    "cap": {"none": False, "bound": True, "advised": True},
     "fill": {"break": False, "skip": True},
     "pause": {"none": False, "overflow": True},
     "shed": {"none": False, "lottery": True},
@@ -74,6 +74,10 @@ check_words(
 
 
 cdef const int64_t* integers(const int64_t[::1] column) noexcept:
+    return NULL if column is None or column.shape[0] == 0 else &column[0]
+
+
+cdef const uint8_t* flags(const uint8_t[::1] column) noexcept:
     return NULL if column is None or column.shape[0] == 0 else &column[0]
 
 
@@ -131,6 +135,7 @@ cdef int fill_requests(Problem* c_problem, problem) except -1:
     c_problem.arrival = reals(problem.arrival)
     c_problem.bound = integers(problem.bound)
     c_problem.upper = integers(problem.upper)
+    c_problem.capped = flags(None if problem.capped is None else problem.capped.view(np.uint8))
     c_problem.levels = integers(problem.levels)
     c_problem.believed = NULL if c_problem.reserve == RESERVE_MOVING else integers(problem.believed)
     c_problem.beliefs.upper = integers(problem.believed)

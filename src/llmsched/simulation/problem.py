@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
@@ -52,6 +53,7 @@ class Problem:
     upper: IntArray | None  # u; only where a cap refines to it
     believed: IntArray | None  # the column that the `reserve` rule reads; None where it reads none
     keys: IntArray | FloatArray | None  # of the admission order, "table"'s at the start; None for others that change
+    capped: npt.NDArray[np.bool_] | None  # who is stopped at õ, where a cap does not do that to everybody
     levels: IntArray | None  # place by priority, then arrival, the same for equals; only where it decides an eviction
     memory: int  # M
     capacity: int  # C while anything runs: floor((1 - margin) M)
@@ -112,7 +114,7 @@ def problem_of(
     if clock is not None:
         _check_time(workload, clock)
     memory -= memory % block  # part of a block is of no use
-    caps_to_upper = policy.cap == "bound" and policy.cap_refine == "upper"
+    caps_to_upper = policy.cap != "none" and policy.cap_refine == "upper"
     table = workload.lengths.quantile(policy.quantile) if workload.lengths and "lengths" in policy.needs else None
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
     finishes = policy.resume != "restart" or n == 0
@@ -127,6 +129,7 @@ def problem_of(
         upper=workload.upper if caps_to_upper else None,
         believed=_believed(workload, policy),
         keys=_keys(workload, policy),
+        capped=_advised(workload) if policy.cap == "advised" else None,
         levels=_levels(workload) if EVICTION_RULES[policy.evict].reads == "priority" else None,
         memory=memory,
         capacity=_capacity(memory, policy.margin, block),
@@ -163,6 +166,13 @@ def _believed(workload: Workload, policy: Policy) -> IntArray | None:
         return None
     column: IntArray = getattr(workload, str(rule.reads))
     return column
+
+
+def _advised(workload: Workload) -> npt.NDArray[np.bool_]:
+    """For whom stopping at the lower bound has the better guarantee (paper, Theorems 6 and 7): l/u < (3 - sqrt 5)/2."""
+    assert workload.lower is not None
+    assert workload.upper is not None
+    return workload.lower / workload.upper < (3 - math.sqrt(5)) / 2
 
 
 def _ratio(policy: Policy) -> Ratio:

@@ -42,7 +42,7 @@ class _Request:
     """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
 
     __slots__ = (
-        "admission", "arrival", "believed", "bound", "completion", "eviction_key", "evictions", "first_round",
+        "admission", "arrival", "believed", "bound", "capped", "completion", "eviction_key", "evictions", "first_round",
         "generated", "index", "joined", "kept", "key", "known", "level", "output", "prompt", "rank", "reserved",
         "shed_at", "start", "to_prefill", "upper",
     )  # fmt: skip
@@ -57,6 +57,7 @@ class _Request:
         self.believed = 0 if problem.believed is None else int(problem.believed[i])  # a column that `reserve` reads
         self.key = None if problem.keys is None else problem.keys[i].item()  # `order`, unless that changes
         self.level = 0 if problem.levels is None else int(problem.levels[i])  # place by priority, then arrival
+        self.capped = problem.capped is None or bool(problem.capped[i])  # whether a cap stops it
         self.rank = rank  # breaks admission ties
         self.generated = self.known = 0  # g, and the most it ever was: the output exceeds that
         self.to_prefill = 0  # tokens of the prompt, and of those it kept, that are still to be prefilled
@@ -135,8 +136,8 @@ class _Engine:
             self.changed()
 
     def caps(self) -> None:
-        if self.policy.cap == "bound":
-            self.stop([r for r in self.running if r.generated >= r.bound], self.policy.cap_refine)
+        if self.policy.cap != "none":
+            self.stop([r for r in self.running if r.capped and r.generated >= r.bound], self.policy.cap_refine)
         elif self.policy.shed == "lottery":
             self.stop([r for r in self.running if r.generated >= r.shed_at], "progress")
 
@@ -475,7 +476,7 @@ check_words("reference._EVICTION_KEYS", _EVICTION_KEYS, [word for word, rule in 
 check_words("reference._VICTIMS", _VICTIMS, CHOICES["evict"])
 for _field, _words in {  # what the methods of `_Engine` compare with
     "fill": ("break", "skip"),
-    "cap": ("none", "bound"),
+    "cap": ("none", "bound", "advised"),
     "resume": ("restart", "recompute", "swap"),
     "pause": ("none", "overflow"),
     "hold": ("growth", "peak", "rising"),
