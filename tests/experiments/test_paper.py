@@ -148,3 +148,16 @@ def test_t_quantile_refuses_what_has_no_answer() -> None:
     for freedom, coverage in ((0, 0.95), (3, 0.0), (3, 1.0), (3, math.nan)):
         with pytest.raises(errors.InputError):
             t_quantile(freedom, coverage)
+
+
+def test_with_a_clock_latencies_are_in_seconds_and_buckets_halve_amax() -> None:
+    """The paper's second finding: in seconds, at caches of 60,000 to 80,000 tokens, and never in rounds."""
+    clock = "llama2-70b-2xa100"
+    rows = by_setting(paper.reproduce(subsets=3, sizes=[2000], memory=70_000, clock=clock))
+    assert {row.unit for row in rows.values()} == {"seconds"}
+    one, two = (str(experiment.rule) for experiment in paper.EXPERIMENTS[:2])
+    assert 0.4 < rows[two, "amax", 2000].mean_latency / rows[one, "amax", 2000].mean_latency < 0.6
+    subset = paper.reproduce(subsets=1, sizes=[50], memory=5000, clock=clock, seed=3)
+    drawn = ls.generate.lmsys(50, paper._child_seed(3, 0))
+    alone = ls.simulate(drawn, "hsf", memory=5000, seed=paper._child_seed(3, 0), clock=clock)
+    assert by_setting(subset)[one, "hsf", 50].mean_latency == alone.mean_latency

@@ -13,6 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from ..optimum.lower_bounds import lower_bound
 from ..policy import policies
 from ..predict import intervals
 from ..predict.intervals import IntervalRule
+from ..simulation.clock import Clock
 from ..simulation.problem import problem_of
 from ..simulation.run import EngineName, simulate
 from ..workloads import generate
@@ -70,8 +72,10 @@ class Row:
         Tokens of cache, requests in a subset, and how many subsets.
     policy
         Its name.
+    unit
+        Of latencies: ``"rounds"``, or ``"seconds"`` with a clock.
     mean_latency, mean_latency_ci95
-        Average latency in rounds, the mean over subsets; half the width of its 95 % confidence interval (Student's t,
+        Average latency, the mean over subsets; half the width of its 95 % confidence interval (Student's t,
         NaN for a single subset).
     ratio, ratio_ci95
         Mean over subsets of average latency over that of `hsf` on the same subset; half width as above.
@@ -86,6 +90,7 @@ class Row:
     requests: int
     subsets: int
     policy: str
+    unit: str
     mean_latency: float
     mean_latency_ci95: float
     ratio: float
@@ -102,6 +107,7 @@ def reproduce(
     workload: Workload | None = None,
     *,
     memory: int = MEMORY,
+    clock: str | Clock | None = None,
     seed: int = 0,
     subsets: int = 20,
     sizes: Iterable[int] = SIZES,
@@ -121,6 +127,9 @@ def reproduce(
         Requests to draw from; only prompts and outputs are used. None: the `lmsys` generator, like the paper's data.
     memory
         Tokens of cache.
+    clock
+        How long a round lasts, as for `llmsched.simulate`: latencies are then in seconds, as in the paper, where a
+        batch takes what a linear regression says. In seconds `hsf` is no lower bound: others may beat it.
     seed
         Governs the subsets and all ties.
     subsets
@@ -145,6 +154,7 @@ def reproduce(
         if not len(workload):
             raise InputError("the experiments need requests to draw from, and the workload has none")
         problem_of(workload, policies["hsf"], memory, seed)  # names the request as the user counts it, before any draw
+    unit = "rounds" if clock is None else "seconds"
     latency = np.empty((len(EXPERIMENTS), len(counts), len(POLICIES), subsets))
     least = np.empty((len(counts), subsets))
     total = subsets * len(counts)
@@ -153,12 +163,12 @@ def reproduce(
         drawn = _draw(workload, max(counts, default=0), own_seed)
         for j, count in enumerate(counts):
             subset = drawn.head(count)
-            latency[:, j, :, k] = _one_subset(subset, memory, own_seed, engine)
-            least[j, k] = lower_bound(subset, memory, iterations=0).value / count
+            latency[:, j, :, k] = _one_subset(subset, memory, own_seed, engine, clock)
+            least[j, k] = lower_bound(subset, memory, iterations=0, clock=clock).value / count
             if progress is not None:
                 progress(k * len(counts) + j + 1, total)
     return [
-        _row(experiment, memory, count, policy, latency[e, j, p], latency[e, j, 0], least[j])
+        _row(experiment, memory, count, policy, unit, latency[e, j, p], latency[e, j, 0], least[j])
         for e, experiment in enumerate(EXPERIMENTS)
         for j, count in enumerate(counts)
         for p, policy in enumerate(POLICIES)
@@ -197,14 +207,15 @@ def _draw(workload: Workload | None, n: int, seed: int) -> Workload:
     return generate.lmsys(n, seed) if workload is None else generate.resample(workload, n, seed)
 
 
-def _one_subset(subset: Workload, memory: int, seed: int, engine: EngineName) -> FloatArray:
+def _one_subset(subset: Workload, memory: int, seed: int, engine: EngineName, clock: str | Clock | None) -> FloatArray:
     """Average latencies (settings, policies) on one subset. `hsf` reads no interval: once is enough."""
-    hindsight = simulate(subset, POLICIES[0], memory=memory, seed=seed, engine=engine).mean_latency
+    options: dict[str, Any] = {"memory": memory, "seed": seed, "engine": engine, "clock": clock}
+    hindsight = simulate(subset, POLICIES[0], **options).mean_latency
     latency = np.full((len(EXPERIMENTS), len(POLICIES)), hindsight)
     for e, experiment in enumerate(EXPERIMENTS):
         predicted = subset.with_intervals(experiment.rule)
         for p, policy in enumerate(POLICIES[1:], start=1):
-            latency[e, p] = simulate(predicted, policy, memory=memory, seed=seed, engine=engine).mean_latency
+            latency[e, p] = simulate(predicted, policy, **options).mean_latency
     return latency
 
 
@@ -213,6 +224,7 @@ def _row(
     memory: int,
     count: int,
     policy: str,
+    unit: str,
     latency: FloatArray,
     hindsight: FloatArray,
     least: FloatArray,
@@ -220,4 +232,4 @@ def _row(
     mean, half = mean_and_half_width(latency)
     ratio, ratio_half = mean_and_half_width(latency / hindsight)
     spelling, subsets, gap = str(experiment.rule), len(latency), float((latency / least).mean()) - 1
-    return Row(experiment.number, spelling, memory, count, subsets, policy, mean, half, ratio, ratio_half, gap)
+    return Row(experiment.number, spelling, memory, count, subsets, policy, unit, mean, half, ratio, ratio_half, gap)

@@ -32,7 +32,7 @@ def paper(rows: Sequence[PaperRow]) -> Figure:
         light_grid(panel)
     most = max((row.requests for row in rows), default=1)
     for panel in grid[:, 0]:  # after all lines are there: the other panels of a row share this one's limits
-        panel.set_ylabel("average latency (rounds)")
+        panel.set_ylabel(f"average latency ({rows[0].unit if rows else 'rounds'})")
         panel.set_ylim(bottom=0)
         panel.set_xlim(0, most * 1.03)
     for panel in grid[1]:
