@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -80,6 +81,22 @@ def test_all_policies_see_the_same_requests_intervals_and_ranks(plain):
     assert a.workload == b.workload
     assert a.workload != c.workload
     assert not np.array_equal(a.workload.lower - a.workload.output, c.workload.lower - c.workload.output)
+
+
+def test_a_study_runs_without_loading_scipy(tmp_path):
+    """Its import takes longer than a small study."""
+    code = (
+        "import sys; from llmsched.study import Study; "
+        "study = Study(workloads=[{'generator': 'lmsys', 'requests': 20}], policies=['amin'], replications=3); "
+        "study.run('out'); assert 'scipy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_half_widths_while_a_study_runs_are_those_of_student():
+    degrees = np.arange(-1.0, 300)
+    expected = [math.nan, math.nan, *scipy.stats.t.ppf(0.975, degrees[2:])]
+    np.testing.assert_allclose(work_list._t95(degrees), expected, rtol=2e-6)
 
 
 def test_a_replication_is_the_child_of_its_index():
