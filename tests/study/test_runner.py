@@ -242,6 +242,47 @@ def test_service_metrics_and_clocks():
         assert done.values[:, k].tolist() == expected
 
 
+@pytest.mark.parametrize("more", [[], ["ttft_p99"], ["gap"]])  # in batches, one by one, with bounds
+def test_rows_of_all_factors_are_what_simulate_says(tmp_path, more):
+    (tmp_path / "mine.toml").write_text('clock = "llama2-70b-8xh100"\nmemory = 2500\nblock = 16\nmax_batch = 8\n')
+    workload = {"name": "a", "generator": "lmsys", "requests": 25, "rate": [5, 40]}
+    study = Study(
+        workloads=[workload],
+        policies=["amin", "vllm"],
+        machines=["llama2-70b-2xa100", "mine.toml"],
+        max_batch=[4, "none"],
+        prefill_budget=[64, 512],
+        metrics=["mean_latency", "evictions", "peak_share", *more],
+        replications=2,
+    )
+    study.run(tmp_path / "out", traces=tmp_path, workers=1)
+    rows = results(tmp_path / "out").to_pylist()
+    assert len(rows) == 2**6
+    factors = ("policy", "machine", "rate", "max_batch", "prefill_budget")
+    assert len({tuple(row[f] for f in (*factors, "replication")) for row in rows}) == len(rows)
+    assert len({row["mean_latency"] for row in rows}) > 32
+    for row in rows[::3]:
+        result = study.simulate(row["replication"], traces=tmp_path, **{f: row[f] for f in factors})
+        assert (result.max_batch, result.prefill_budget) == (row["max_batch"], row["prefill_budget"])
+        assert (result.memory, result.block) == {"mine.toml": (2496, 16)}.get(row["machine"], (16_492, 1))
+        for name in ("mean_latency", "evictions", "peak_share"):
+            assert row[name] == result.summary()[name]
+    grown = study.replace(max_batch=[4, "none", 2], workloads=[{**workload, "rate": [5, 40, 10]}])
+    status = grown.run(tmp_path / "out", traces=tmp_path, workers=1, extend=True)
+    assert (status.before, status.done) == (2**6, 2**6 * 9 // 4)
+    with pytest.raises(StudyError, match="max_batch lost none"):
+        study.replace(max_batch=[4, 3]).run(tmp_path / "out", traces=tmp_path, workers=1, extend=True)
+
+
+def test_rates_share_their_requests_and_the_shape_of_their_arrivals():
+    workload = {"generator": "lmsys", "requests": 30, "rate": [1, 4], "cv": 3}
+    study = Study(workloads=[workload], policies=["amin"], intervals=["noisy:0.9,0.5"])
+    slow, fast = (study.simulate(2, rate=rate).workload for rate in (1, 4))
+    assert np.array_equal(slow.prompt, fast.prompt)
+    assert np.array_equal(slow.upper, fast.upper)
+    assert slow.arrival.max() > fast.arrival.max()
+
+
 @pytest.mark.parametrize("metric", ["mean_latency", "ttft_p99"])  # in batches, and one by one for service metrics
 def test_chunked_prefill_and_priorities_from_a_trace(tmp_path, metric):
     w = ls.generate.lmsys(40, 1)
@@ -594,8 +635,10 @@ def test_a_larger_study_is_refused_unless_it_may_extend(plain, tmp_path):
     [
         ({"seed": 12}, "seed was 11 and is 12"),
         ({"metrics": ("mean_latency",)}, "metrics was"),
-        ({"max_batch": 9}, "max_batch was null and is 9"),
-        ({"prefill_budget": 64}, "prefill_budget was null and is 64"),
+        ({"max_batch": 9}, "max_batch lost none"),
+        ({"prefill_budget": 64}, "prefill_budget lost none"),
+        ({"block": [1, 16]}, "the rows have other columns"),
+        ({"machines": ["llama2-70b-2xa100"], "block": 1}, "machines lost ''"),
         ({"policies": ("hsf",)}, "policies lost 'amin'"),
         ({"replications": 3}, "replications were 8 and are 3"),
         (

@@ -68,7 +68,7 @@ def new(
 @expand_groups()
 def check(study_file: StudyFileOptions) -> None:
     """Check a study file, and say how many simulations it is and about how long they take."""
-    from ..study import executors
+    from ..study import executors, summary
     from ..study.time_estimate import estimate
     from .study_display import duration
 
@@ -76,8 +76,10 @@ def check(study_file: StudyFileOptions) -> None:
     plan = study.plan(study_file.directory)
     found = estimate(study, plan)
     axes = ((plan.workloads, "workload"), (plan.intervals, "interval setting"), (plan.policies, "policy"))
-    counts = [console.number_of(len(axis), name) for axis, name in (*axes, (plan.memories, "memory"))]
-    counts += [console.number_of(len(plan.clocks), "clock")] if len(plan.clocks) > 1 else []
+    counts = [console.number_of(len(axis), name) for axis, name in axes]
+    counts += [console.number_of(len(plan.memories), "memory")] if "memory" in plan.factors else []
+    others = [f for f in plan.factors if f not in ("workload", "intervals", "policy", "memory")]
+    counts += [f"{len(getattr(plan, summary.AXES[f])):,} of {f}" for f in others]
     console.say(f"{study_file.file}: {study.name}")
     _print_what_fails(plan, found)
     console.say(f"{' × '.join(counts)}: {console.number_of(found.cells, 'cell')}")
@@ -204,7 +206,7 @@ def results(
             [{k: _finite_or_none(v) for k, v in row.items() if not k.startswith("boot")} for row in found]
         )
         return
-    cells = {f: [f"{row[f]:,}" if f == "memory" else str(row[f]) for row in found] for f in factors}
+    cells = {f: [_level_text(row[f]) for row in found] for f in factors}
     cells["replications"] = [f"{row['n']:,}" for row in found]
     cells[name] = console.aligned([row["mean"] for row in found], decimals=_decimals(found))
     half_widths = [(row["high"] - row["low"]) / 2 for row in found]
@@ -212,6 +214,13 @@ def results(
     console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left_aligned=range(3))
     if missing:
         console.say(f"note: {missing}")
+
+
+def _level_text(level: Any) -> str:
+    """A level of a factor in a table."""
+    if level is None:
+        return "none"
+    return level if isinstance(level, str) else f"{level:,}"
 
 
 def _metrics(described: dict[str, Any]) -> list[str]:
@@ -233,19 +242,20 @@ def _decimals(rows: list[dict[str, Any]]) -> int:
 def _print_failures(directory: Path, most: int | None = None) -> None:
     """One line per kind of failure, and how to repeat the first of it."""
     from ..study.store import failures
+    from ..study.summary import FACTORS
 
     rows = failures(directory).to_pylist()
-    factors = [name for name in ("workload", "intervals", "policy", "memory", "clock") if rows and name in rows[0]]
+    factors = [name for name in FACTORS if rows and name in rows[0]]
     kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         kinds.setdefault((*(row[f] for f in factors), row["error"]), []).append(row)
     for alike in list(kinds.values())[:most]:
         first = alike[0]
-        where = ", ".join(f"{f} {first[f]}" for f in factors)
+        where = ", ".join(f"{f} {_plain(first[f])}" for f in factors)
         console.say(
             f"{len(alike):,} × {where}: {first['message']} (replication {first['replication']}, seed {first['seed']})"
         )
-        options = shlex.join(part for f in factors for part in (f"--{f}", str(first[f])))
+        options = shlex.join(part for f in factors for part in (f"--{f.replace('_', '-')}", _plain(first[f])))
         console.say(
             f"   again: llmsched study repeat {directory / 'study.toml'} --replication {first['replication']} {options}"
         )
@@ -255,7 +265,14 @@ def _print_failures(directory: Path, most: int | None = None) -> None:
         console.say("Nothing failed.")
 
 
-@expand_groups("file replication workload interval policy memory clock traces settings")
+def _plain(level: Any) -> str:
+    """A level of a factor as the options of `repeat` take it."""
+    return "none" if level is None else f"{level:g}" if isinstance(level, float) else str(level)
+
+
+@expand_groups(
+    "file replication workload interval policy memory clock machine rate max_batch block prefill_budget traces settings"
+)
 def repeat(
     study_file: StudyFileOptions,
     replication: Annotated[int, typer.Option(metavar="K", help="The replication, from 0.", show_default=False)],
@@ -264,13 +281,35 @@ def repeat(
     policy: Annotated[str | None, typer.Option(metavar="NAME", help="The policy.")] = None,
     memory: Annotated[int | None, typer.Option(metavar="M", help="The memory.")] = None,
     clock: Annotated[str | None, typer.Option(metavar="NAME", help="The clock.")] = None,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="The machine.")] = None,
+    rate: Annotated[float | None, typer.Option(metavar="R", help="The rate.")] = None,
+    max_batch: Annotated[str | None, typer.Option(metavar="N", help="The max_batch: a number, or none.")] = None,
+    block: Annotated[int | None, typer.Option(metavar="N", help="The block.")] = None,
+    prefill_budget: Annotated[str | None, typer.Option(metavar="N", help="The prefill_budget: as above.")] = None,
 ) -> None:
     """Simulate one row of the results again, alone: for what failed, or looks strange. Prints JSON."""
     study = study_file.load()
-    named = {"workload": workload, "intervals": interval, "policy": policy, "memory": memory, "clock": clock}
+    named: dict[str, Any] = {
+        "workload": workload,
+        "intervals": interval,
+        "policy": policy,
+        "memory": memory,
+        "clock": clock,
+    }
+    named |= {"machine": machine, "rate": rate, "block": block}
     cell = {factor: value for factor, value in named.items() if value is not None}
+    for factor, text in (("max_batch", max_batch), ("prefill_budget", prefill_budget)):
+        if text is not None:
+            cell[factor] = _limit(factor, text)
     result = study.simulate(replication, traces=study_file.directory, **cell)
     console.print_json(result.summary())
+
+
+def _limit(name: str, text: str) -> int | None:
+    try:
+        return None if text == "none" else int(text)
+    except ValueError:
+        raise InputError(f"--{name.replace('_', '-')} {text!r}: expected a whole number, or none") from None
 
 
 def _setting(text: str) -> tuple[str, Any]:

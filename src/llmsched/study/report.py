@@ -140,7 +140,7 @@ def _data(contents: Contents) -> dict[str, Any]:
         "factors": [
             {
                 "name": name,
-                "levels": ["–" if level is None else level for level in levels],
+                "levels": ["none" if level is None else level for level in levels],
                 "numeric": all(isinstance(level, (int, float)) for level in levels),
                 "scale": scale and {"title": scale[0], "values": _numbers(scale[1])},
                 "cells": [place[name][cell[k]] for cell in contents.cells],

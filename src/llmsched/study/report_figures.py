@@ -101,6 +101,8 @@ def _panels(contents: Contents, along: str) -> dict[str, list[int]]:
 
 
 def _spelled(factor: str, level: Any) -> str:
+    if level is None:
+        return f"{factor} none".strip()
     return f"{factor} {level:,}" if isinstance(level, (int, float)) else str(level)
 
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class Study(StudyFile):
     """A Monte Carlo study. The fields are the keys of the study file.
 
-    Every combination of a workload, an interval setting, a policy, a memory and a clock is a *cell*. Replication k of
-    every cell sees the same requests, intervals and ranks (common random numbers), so that differences are paired.
+    Every combination of a workload, an interval setting, a policy, a memory and the other factors (clocks, machines,
+    rates, limits of the engine) is a *cell*. Replication k of every cell sees the same requests, intervals and ranks
+    (common random numbers), so that differences are paired.
 
     Raises StudyError, which names every mistake, when the values do not make a study.
     """
@@ -99,7 +100,7 @@ class Study(StudyFile):
     def simulate(self, replication: int, *, traces: str | os.PathLike[str] = ".", **cell: Any) -> Result:
         """One simulation of the study alone: ``study.simulate(17, policy="amin", memory=16492)``.
 
-        `cell` names the workload, intervals, policy, memory and clock; what there is only one of can be left out.
+        `cell` names the workload, intervals, policy, memory and so on; what there is only one of can be left out.
         Raises InputError for names that are not in the study, and what `llmsched.simulate` raises.
         """
         return worker.simulate_one(self.plan(traces), replication, **cell)

@@ -35,6 +35,11 @@ AXES = {
     "policy": "policies",
     "memory": "memories",
     "clock": "clocks",
+    "machine": "machines",
+    "rate": "rates",
+    "max_batch": "max_batch",
+    "block": "block",
+    "prefill_budget": "prefill_budget",
 }
 #: These columns; a table of results has those that the study has.
 FACTORS = tuple(AXES)

@@ -47,7 +47,7 @@
     const value = factor.levels[k];
     return typeof value === "number" ? value.toLocaleString("en-US") : String(value);
   };
-  const spelled = (factor, k) => (factor.numeric ? `${factor.name} ${level(factor, k)}` : level(factor, k));
+  const spelled = (factor, k) => (factor.levels.some((value) => typeof value === "number") ? `${factor.name} ${level(factor, k)}` : level(factor, k));
   const count = (n, one, many) => `${n.toLocaleString("en-US")} ${n === 1 ? one : many}`;
 
   // Cells and settings ------------------------------------------------------------------------------------------------
@@ -546,7 +546,7 @@
     $("name").textContent = data.name;
     $("description").textContent = data.description;
     const fact = (value, words) => element("li", {}, element("b", {}, value.toLocaleString("en-US")), ` ${words}`);
-    $("facts").append(...varied.map((factor) => fact(factor.levels.length, { policy: "policies", memory: "memories", intervals: "interval settings" }[factor.name] ?? `${factor.name}s`)),
+    $("facts").append(...varied.map((factor) => fact(factor.levels.length, { policy: "policies", memory: "memories", intervals: "interval settings", max_batch: "limits of the batch", block: "sizes of blocks", prefill_budget: "prefill budgets" }[factor.name] ?? `${factor.name}s`)),
       fact(all.length, all.length === 1 ? "cell" : "cells"), fact(data.simulations, "simulations"));
     if (data.failures) $("facts").append(element("li", { className: "note" }, `${count(data.failures, "simulation", "simulations")} without a result`));
     if (data.unfinished) $("facts").append(element("li", { className: "note" }, data.unfinished));
