@@ -131,6 +131,36 @@ def test_set_quick_extend_and_precision(llmsched):
     assert 16 <= min(counts) <= max(counts) <= 40
 
 
+def test_a_quick_run_of_the_example_tells_policies_apart(llmsched):
+    llmsched("study", "new")
+    said = llmsched("study", "run", "study.toml", "--out", "quick", "--quick")
+    assert "equal" not in said
+    means = {row["mean"] for row in json.loads(llmsched("study", "results", "quick", "--json"))}
+    assert len(means) > 16
+
+
+def test_quick_takes_the_requests_that_fill_the_cache(tmp_path):
+    ls.traces.write(ls.generate.lmsys(3000, seed=1), tmp_path / "t.csv")
+    axes = {"policies": ["hsf", "amin"], "memories": [2000, 4000]}
+    study = Study(workloads=[{"name": "g", "generator": "lmsys", "requests": 2000}, {"trace": "t.csv"}], **axes)
+    small = study.quick(tmp_path)
+    for w, entry in enumerate(small.workloads):
+        assert 200 <= entry.requests < 2000
+        drawn = small.simulate(0, workload=entry.name, policy="hsf", memory=4000, traces=tmp_path).workload
+        assert (drawn.prompt + drawn.output).sum() > 3 * 4000, w
+    few = Study(workloads=[{"generator": "lmsys", "requests": 30}], **axes)
+    assert few.quick().workloads[0].requests == 30
+    huge = Study(workloads=[{"generator": "lmsys", "requests": 20_000}], policies=["amin"], memories=[10**8])
+    assert huge.quick().workloads[0].requests == 5000
+
+
+def test_it_is_said_when_no_policy_differs(llmsched):
+    Path("study.toml").write_text(SMALL)
+    said = llmsched("study", "run", "study.toml", "--out", "out", "--set", "memories=[90000]")
+    assert "note: all policies are equal in mean_latency (exactly): the cache is never short" in said
+    assert "note: all policies are equal in mean_latency (exactly)" in llmsched("study", "results", "out")
+
+
 def test_failures_are_told_with_what_repeats_them(llmsched, fails):
     Path("study.toml").write_text(SMALL.replace("[1500, 3000]", "[100]"))
     said = llmsched("study", "check", "study.toml", code=1).splitlines()
@@ -143,7 +173,12 @@ def test_failures_are_told_with_what_repeats_them(llmsched, fails):
     assert "12 failed:\n6 × workload lmsys, intervals buckets:100, policy hsf, memory 100: request" in said
     again = re.search(r"again: llmsched (.*)\n", said)[1]
     assert "it can never finish" in fails(*again.split())
-    assert said.split("failed:\n")[1] == llmsched("study", "results", "out", "--failures")
+    *failed, last = said.split("failed:\n", 1)[1].splitlines()
+    assert failed == llmsched("study", "results", "out", "--failures").splitlines()
+    assert last == "All 12 simulations failed: exit code 1."
+    said = llmsched("study", "run", "study.toml", "--out", "some", "--set", "memories=[100, 9000]", code=3)
+    assert said.splitlines()[-1] == "12 of 24 simulations failed: exit code 3."
+    assert "3 some failed" in " ".join(llmsched("study", "run", "--help").split())
     for command in ("results", "report"):
         assert fails("study", command, "out") == (
             "error: all 12 simulations failed: to see why, llmsched study results out --failures\n"

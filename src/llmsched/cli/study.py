@@ -126,7 +126,11 @@ def run(
         typer.Option(metavar="ADDRESS", help="Let the workers of this Dask scheduler do it: tcp://10.0.0.1:8786."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Try it: 5 replications (16 with a precision), a tenth of the requests.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Try it: 5 replications (16 with a precision), and of the requests a tenth, or what fills the cache.",
+        ),
     ] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add to the results of a smaller study.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Put damaged parts aside, and simulate them again.")] = False,
@@ -135,6 +139,8 @@ def run(
     """Simulate what the study file says and is not in DIR yet. Stopped at any time, it goes on where it was.
 
     Rows are in DIR/results/\\*.parquet: one per simulation, metrics as columns. What failed is in DIR/failures.
+
+    Exit codes: 0 all simulations have a result, 3 some failed, 1 all failed, 2 bad input, 130 interrupted.
     """
     from ..study import store
     from .study_display import Display
@@ -144,7 +150,7 @@ def run(
     if cluster is not None:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said below, in a line
     study = study_file.load()
-    study = study.quick() if quick else study
+    study = study.quick(study_file.directory) if quick else study
     begin = time.monotonic()
     try:
         with Display() as display:
@@ -162,8 +168,26 @@ def run(
     if last.failed:
         console.say(f"{last.failed:,} failed:")
         _print_failures(out, most=5)
-    if last.failed == last.done > 0:
-        raise typer.Exit(1)
+    labels = [last.plan.labels(cell) for cell in last.plan.cells]
+    _note_no_difference(labels, last.mean.tolist(), last.metric)
+    if last.failed:
+        code = 1 if last.failed == last.done else _SOME_FAILED
+        of = "All" if code == 1 else f"{last.failed:,} of"
+        console.say(f"{of} {console.number_of(last.done, 'simulation')} failed: exit code {code}.")
+        raise typer.Exit(code)
+
+
+#: The exit code when some simulations of a study failed, and others did not.
+_SOME_FAILED = 3
+
+
+def _note_no_difference(labels: list[dict[str, Any]], means: list[float], metric: str) -> None:
+    """Say so if a study shows no difference between policies."""
+    from ..study import summary
+
+    said = summary.said_of_difference(summary.largest_difference(labels, means), metric)
+    if said:
+        console.say(f"note: {said}")
 
 
 def results(
@@ -212,6 +236,7 @@ def results(
     half_widths = [(row["high"] - row["low"]) / 2 for row in found]
     cells["± 95 %"] = console.aligned(half_widths, decimals=_decimals(found))
     console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left_aligned=range(3))
+    _note_no_difference([{f: row[f] for f in factors} for row in found], [row["mean"] for row in found], name)
     if missing:
         console.say(f"note: {missing}")
 

@@ -135,6 +135,7 @@ def _data(contents: Contents) -> dict[str, Any]:
         "simulations": contents.simulations,
         "failures": contents.failures,
         "unfinished": contents.unfinished,
+        "equal": contents.equal,
         "memoryUse": contents.memory_use,
         "evictionRate": contents.eviction_rate,
         "factors": [

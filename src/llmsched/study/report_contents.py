@@ -128,6 +128,13 @@ class Contents:
         """What the study is called."""
         return str(self.described.get("name") or "study")
 
+    @cached_property
+    def equal(self) -> str:
+        """A sentence if policies do not differ in the metric that is looked at first; else nothing."""
+        labels = [dict(zip(self.factors, cell, strict=True)) for cell in self.cells]
+        share = summary.largest_difference(labels, self.values[self.metric]["mean"].tolist())
+        return summary.said_of_difference(share, self.metric)
+
     def has(self, metric: str) -> bool:
         """Whether there is a metric of this name."""
         return metric in self.values

@@ -41,8 +41,6 @@ from .file_entries import (
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-_QUICK = 2000  # requests of a trace that are taken for all, if the file does not say how many it wants
-
 _Study = TypeVar("_Study", bound="StudyFile")
 
 
@@ -224,14 +222,6 @@ class StudyFile:
         if "precision" in fields and "replications" not in fields:
             given["replications"] = None
         return type(self)(**{**given, **fields})
-
-    def quick(self) -> Self:
-        """A small study to try whether it works: a tenth of the requests, 5 replications (16 before the first look)."""
-        small = [dataclasses.replace(w, requests=-(-(w.requests or _QUICK) // 10)) for w in self.workloads]
-        if self.precision is None:
-            return self.replace(workloads=tuple(small), replications=min(self.replications or 5, 5))
-        precision = dataclasses.replace(self.precision, first=16, most=min(self.precision.most, 64))
-        return self.replace(workloads=tuple(small), precision=precision)
 
     def to_toml(self) -> str:
         """The study as the text of a study file: the one it was loaded from, if it was."""
