@@ -274,6 +274,32 @@ def test_rows_of_all_factors_are_what_simulate_says(tmp_path, more):
         study.replace(max_batch=[4, 3]).run(tmp_path / "out", traces=tmp_path, workers=1, extend=True)
 
 
+@pytest.mark.parametrize("given", [True, {"batches": 10, "method": "overlapping", "last": 0.25}])
+def test_the_steady_state_is_that_of_the_run_alone(given):
+    workload = {"generator": "lmsys", "requests": 400, "rate": 0.5}
+    axes = {"workloads": [workload], "policies": ["fcfs", "amin"], "memories": [3000], "replications": 2}
+    study = Study.from_dict({**axes, "metrics": ["mean_latency", "ttft_mean"], "steady_state": given})
+    names = ("steady_latency", "steady_half", "steady_dropped", "steady_doubts")
+    assert study.metrics == ("mean_latency", "ttft_mean", *names)
+    options = {"last": 0.1} if given is True else dict(given)
+    last = int(options.pop("last") * 400)
+    done = simulate_unit(WorkUnit(study.plan(), 0, np.arange(2), np.arange(2), np.ones((2, 2), bool)))
+    for k, (cell, replication) in enumerate(zip(done.cell.tolist(), done.replication.tolist(), strict=True)):
+        result = study.simulate(replication, policy=("fcfs", "amin")[cell])
+        found = ls.steady_state.estimate(ls.steady_state.latencies(result)[: 400 - last], **options)
+        arrival = np.sort(result.workload.arrival)
+        service = ls.service.metrics(result, warmup=float(arrival[found.dropped] - arrival[0]))
+        half = (found.high - found.low) / 2
+        expected = [found.mean, half, found.dropped, len(found.doubts)]
+        assert done.values[:, k].tolist() == [result.mean_latency, service.statistic("ttft", "mean"), *expected]
+
+
+def test_a_run_too_short_for_a_steady_state_fails_and_says_why():
+    study = Study(workloads=[{"generator": "lmsys", "requests": 40}], policies=["fcfs"], steady_state=True)
+    done = simulate_unit(WorkUnit(study.plan(), 0, np.arange(1), np.arange(1), np.ones((1, 1), bool)))
+    assert "36 values are too few: 80 are the least" in done.failures[0].message
+
+
 def test_rates_share_their_requests_and_the_shape_of_their_arrivals():
     workload = {"generator": "lmsys", "requests": 30, "rate": [1, 4], "cv": 3}
     study = Study(workloads=[workload], policies=["amin"], intervals=["noisy:0.9,0.5"])

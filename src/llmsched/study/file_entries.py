@@ -18,7 +18,7 @@ try:
 except ImportError:
     raise MissingExtraError("pydantic", "study", "a study") from None
 
-from ..metrics import catalogue, energy, service
+from ..metrics import catalogue, energy, service, steady_state
 from ..policy import CHOICES, Policy, named, policies
 from ..predict import intervals as rules
 from ..simulation import clock as clocks
@@ -387,6 +387,32 @@ class ServiceEntry:
     @classmethod
     def _targets(cls, value: dict[str, Any]) -> dict[str, Any]:
         return service.limits(value)
+
+
+def _switch(value: Any) -> Any:
+    """`true` is the table with its defaults, `false` none."""
+    return {} if value is True else None if value is False else value
+
+
+SWITCH = BeforeValidator(_switch)
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class SteadyStateEntry:
+    """The table `steady_state`: every simulation is one long run whose warm-up is cut off, found by MSER-5.
+
+    ``steady_state = true`` stands for the table with its defaults. The metrics `steady_latency`, `steady_half`,
+    `steady_dropped` and `steady_doubts` are added to those of the study, and service metrics leave out the warm-up.
+    """
+
+    batches: Annotated[int, count_of("batches", 2)] = steady_state.BATCHES
+    """Batches of the batch means that `steady_half` is from."""
+    method: Annotated[Literal["batches", "overlapping"], word_of("method", steady_state.METHODS)] = "batches"
+    """`batches` next to each other, or `overlapping` ones."""
+    confidence: Annotated[float, amount_of("confidence", 0.5, open_=False, most=0.999)] = 0.95
+    """Probability with which the interval of half-width `steady_half` contains the mean."""
+    last: Annotated[float, amount_of("last", 0, open_=False, most=0.5)] = 0.1
+    """Share of the requests that is left out at the end: the last ones see no arrivals after them."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

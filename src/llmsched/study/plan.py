@@ -74,6 +74,8 @@ class Plan:
         max_rounds, as for `llmsched.simulate`.
     service
         slo, warmup and drain, as for `llmsched.service.metrics`.
+    steady
+        Arguments of `measure` of that name, if the study has them.
     power
         The power model, if the study has one.
     traces
@@ -98,6 +100,7 @@ class Plan:
     metrics: tuple[str, ...]
     options: Mapping[str, Any]
     service: Mapping[str, Any]
+    steady: Mapping[str, Any] | None
     power: Power | None
     traces: Mapping[str, Mapping[str, str]]
     read: Mapping[str, Trace] = dataclasses.field(repr=False, compare=False)
@@ -165,6 +168,7 @@ class Plan:
             "metrics": list(self.metrics),
             **self.options,
             "service": dict(self.service),
+            "steady_state": None if self.steady is None else dict(self.steady),
             "power": None if self.power is None else self.power.fields(),
             "workloads": {
                 name: {
@@ -262,6 +266,7 @@ def make(study: StudyFile, folder: Path) -> Plan:
         metrics=study.metrics,
         options={"max_rounds": study.max_rounds},
         service=dataclasses.asdict(study.service),
+        steady=None if study.steady_state is None else dataclasses.asdict(study.steady_state),
         power=None if study.power is None else study.power.power(),
         traces={name: {of: _digest(workload) for of, workload in trace.items()} for name, trace in read.items()},
         read=read,

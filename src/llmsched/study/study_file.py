@@ -24,12 +24,14 @@ from .file_entries import (
     MACHINE,
     METRIC,
     ONE_OR_MORE,
+    SWITCH,
     CellsEntry,
     IntervalsEntry,
     PolicyEntry,
     PowerEntry,
     PrecisionEntry,
     ServiceEntry,
+    SteadyStateEntry,
     WorkloadEntry,
     count_of,
     limits_of,
@@ -97,6 +99,8 @@ class StudyFile:
     """What is measured of every simulation."""
     service: ServiceEntry = dataclasses.field(default_factory=ServiceEntry)
     """How the service metrics are taken."""
+    steady_state: Annotated[SteadyStateEntry | None, SWITCH] = None
+    """Whether, and how, every simulation is taken for a run that settles: its warm-up is found and cut off."""
     power: Annotated[PowerEntry, short_for("model")] | None = None
     """Watts that the machine draws: for the metrics of energy."""
     precision: PrecisionEntry | None = None
@@ -119,6 +123,9 @@ class StudyFile:
             no_twins(key, [entry.name for entry in getattr(self, key)])
         for key in ("memories", "clocks", "machines", "metrics", "max_batch", "block", "prefill_budget"):
             no_twins(key, getattr(self, key) or ())
+        if self.steady_state is not None:
+            added = [metric.name for metric in catalogue.of_source("steady") if metric.name not in self.metrics]
+            object.__setattr__(self, "metrics", (*self.metrics, *added))
         if self.precision is None:
             object.__setattr__(self, "replications", self.replications or 100)
         elif self.replications is not None:
@@ -241,6 +248,7 @@ _ENTRIES: Mapping[str, Any] = {
     "cells": CellsEntry,
     "precision": PrecisionEntry,
     "service": ServiceEntry,
+    "steady_state": SteadyStateEntry,
     "power": PowerEntry,
 }
 

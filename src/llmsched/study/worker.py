@@ -330,7 +330,7 @@ def _measured(
         record=catalogue.recorded_for(metrics),
         **engine,
     )
-    return list(measure(result, metrics, **plan.service, power=power).values())
+    return list(measure(result, metrics, **plan.service, power=power, steady=plan.steady).values())
 
 
 def _from_totals(
