@@ -161,6 +161,41 @@ def test_it_is_said_when_no_policy_differs(llmsched):
     assert "note: all policies are equal in mean_latency (exactly)" in llmsched("study", "results", "out")
 
 
+MANY = """
+policies = ["amin"]
+machines = ["llama2-70b-2xa100", "llama2-70b-8xh100"]
+max_batch = [8, "none"]
+prefill_budget = [64, 512]
+replications = 2
+[[workloads]]
+generator = "lmsys"
+requests = 30
+rate = [2, 60.5]
+"""
+
+
+def test_every_factor_can_be_checked_shown_and_repeated(llmsched):
+    Path("study.toml").write_text(MANY)
+    said = llmsched("study", "check", "study.toml")
+    assert "1 policy × 2 machines × 2 rates × 2 batch limits × 2 prefill budgets: 16 cells\n" in said
+    llmsched("study", "run", "study.toml", "--out", "out")
+    table = llmsched("study", "results", "out").splitlines()
+    assert table[0].split()[3:8] == ["machine", "rate", "max_batch", "prefill_budget", "replications"]
+    assert table[-1].split()[3:8] == ["llama2-70b-8xh100", "60.5", "none", "512", "2"]
+    cell = {"machine": "llama2-70b-2xa100", "rate": "60.5", "max-batch": "none", "prefill-budget": "64"}
+    options = [word for key, value in cell.items() for word in (f"--{key}", value)]
+    again = json.loads(llmsched("study", "repeat", "study.toml", "--replication", "1", *options))
+    row = next(
+        row
+        for row in results("out").to_pylist()
+        if [row[k] for k in ("machine", "rate", "max_batch", "prefill_budget", "replication")]
+        == ["llama2-70b-2xa100", 60.5, None, 64, 1]
+    )
+    assert again["mean_latency"] == row["mean_latency"]
+    llmsched("study", "report", "out", "-o", "r.html")
+    assert "none" in Path("r.html").read_text()
+
+
 def test_failures_are_told_with_what_repeats_them(llmsched, fails):
     Path("study.toml").write_text(SMALL.replace("[1500, 3000]", "[100]"))
     said = llmsched("study", "check", "study.toml", code=1).splitlines()
@@ -191,7 +226,7 @@ def test_what_is_missing_of_a_study_is_said(llmsched, precise):
     text = SMALL.replace("replications = 6", rule) if precise else SMALL
     text = text.replace("[1500, 3000]", "[250, 1500]")  # the smaller one fails now and then
     Path("study.toml").write_text(text)
-    llmsched("study", "run", "study.toml", "--out", "out")
+    llmsched("study", "run", "study.toml", "--out", "out", code=3)
     rows, lost = results("out"), failures("out")
     total = len(rows) + len(lost)
     assert "not finished" not in llmsched("study", "results", "out") + llmsched("study", "report", "out")

@@ -77,9 +77,10 @@ def check(study_file: StudyFileOptions) -> None:
     found = estimate(study, plan)
     axes = ((plan.workloads, "workload"), (plan.intervals, "interval setting"), (plan.policies, "policy"))
     counts = [console.number_of(len(axis), name) for axis, name in axes]
-    counts += [console.number_of(len(plan.memories), "memory")] if "memory" in plan.factors else []
-    others = [f for f in plan.factors if f not in ("workload", "intervals", "policy", "memory")]
-    counts += [f"{len(getattr(plan, summary.AXES[f])):,} of {f}" for f in others]
+    others = {"max_batch": "batch limit", "block": "block size", "prefill_budget": "prefill budget"}
+    for factor in plan.factors[plan.factors.index("policy") + 1 :]:
+        levels, name = getattr(plan, summary.AXES[factor]), others.get(factor, factor)
+        counts.append(console.number_of(len(levels), name))
     console.say(f"{study_file.file}: {study.name}")
     _print_what_fails(plan, found)
     console.say(f"{' × '.join(counts)}: {console.number_of(found.cells, 'cell')}")

@@ -123,7 +123,7 @@ def _page(
     values = {key: contents.values[metric.name][key] for key in keys}
     scale = contents.scale(along) or (along, [])
     spreads = sorted(_spread(values[keys[0]][cells]) for cells in panels.values())
-    log = spreads[len(spreads) // 2] > _LOG.get(keys, math.inf)
+    log = spreads[len(spreads) // 2] > _LOG.get(keys, math.inf) and not (metric.is_share and keys == _MEANS)
     for number, (axes, (name, cells)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _panel(axes, contents, [values[key] for key in keys], cells, along)
         axes.set_title(name, fontsize=10, loc="left")

@@ -548,7 +548,7 @@
     $("name").textContent = data.name;
     $("description").textContent = data.description;
     const fact = (value, words) => element("li", {}, element("b", {}, value.toLocaleString("en-US")), ` ${words}`);
-    $("facts").append(...varied.map((factor) => fact(factor.levels.length, { policy: "policies", memory: "memories", intervals: "interval settings", max_batch: "limits of the batch", block: "sizes of blocks", prefill_budget: "prefill budgets" }[factor.name] ?? `${factor.name}s`)),
+    $("facts").append(...varied.map((factor) => fact(factor.levels.length, { policy: "policies", memory: "memories", intervals: "interval settings", max_batch: "batch limits", block: "block sizes", prefill_budget: "prefill budgets" }[factor.name] ?? `${factor.name}s`)),
       fact(all.length, all.length === 1 ? "cell" : "cells"), fact(data.simulations, "simulations"));
     if (data.failures) $("facts").append(element("li", { className: "note" }, `${count(data.failures, "simulation", "simulations")} without a result`));
     if (data.equal) $("facts").append(element("li", { className: "note" }, data.equal));
