@@ -131,6 +131,71 @@ def test_set_quick_extend_and_precision(llmsched):
     assert 16 <= min(counts) <= max(counts) <= 40
 
 
+def test_a_quick_run_of_the_example_tells_policies_apart(llmsched):
+    llmsched("study", "new")
+    said = llmsched("study", "run", "study.toml", "--out", "quick", "--quick")
+    assert "equal" not in said
+    means = {row["mean"] for row in json.loads(llmsched("study", "results", "quick", "--json"))}
+    assert len(means) > 16
+
+
+def test_quick_takes_the_requests_that_fill_the_cache(tmp_path):
+    ls.traces.write(ls.generate.lmsys(3000, seed=1), tmp_path / "t.csv")
+    axes = {"policies": ["hsf", "amin"], "memories": [2000, 4000]}
+    study = Study(workloads=[{"name": "g", "generator": "lmsys", "requests": 2000}, {"trace": "t.csv"}], **axes)
+    small = study.quick(tmp_path)
+    for w, entry in enumerate(small.workloads):
+        assert 200 <= entry.requests < 2000
+        drawn = small.simulate(0, workload=entry.name, policy="hsf", memory=4000, traces=tmp_path).workload
+        assert (drawn.prompt + drawn.output).sum() > 3 * 4000, w
+    few = Study(workloads=[{"generator": "lmsys", "requests": 30}], **axes)
+    assert few.quick().workloads[0].requests == 30
+    huge = Study(workloads=[{"generator": "lmsys", "requests": 20_000}], policies=["amin"], memories=[10**8])
+    assert huge.quick().workloads[0].requests == 5000
+
+
+def test_it_is_said_when_no_policy_differs(llmsched):
+    Path("study.toml").write_text(SMALL)
+    said = llmsched("study", "run", "study.toml", "--out", "out", "--set", "memories=[90000]")
+    assert "note: all policies are equal in mean_latency (exactly): the cache is never short" in said
+    assert "note: all policies are equal in mean_latency (exactly)" in llmsched("study", "results", "out")
+
+
+MANY = """
+policies = ["amin"]
+machines = ["llama2-70b-2xa100", "llama2-70b-8xh100"]
+max_batch = [8, "none"]
+prefill_budget = [64, 512]
+replications = 2
+[[workloads]]
+generator = "lmsys"
+requests = 30
+rate = [2, 60.5]
+"""
+
+
+def test_every_factor_can_be_checked_shown_and_repeated(llmsched):
+    Path("study.toml").write_text(MANY)
+    said = llmsched("study", "check", "study.toml")
+    assert "1 policy × 2 machines × 2 rates × 2 batch limits × 2 prefill budgets: 16 cells\n" in said
+    llmsched("study", "run", "study.toml", "--out", "out")
+    table = llmsched("study", "results", "out").splitlines()
+    assert table[0].split()[3:8] == ["machine", "rate", "max_batch", "prefill_budget", "replications"]
+    assert table[-1].split()[3:8] == ["llama2-70b-8xh100", "60.5", "none", "512", "2"]
+    cell = {"machine": "llama2-70b-2xa100", "rate": "60.5", "max-batch": "none", "prefill-budget": "64"}
+    options = [word for key, value in cell.items() for word in (f"--{key}", value)]
+    again = json.loads(llmsched("study", "repeat", "study.toml", "--replication", "1", *options))
+    row = next(
+        row
+        for row in results("out").to_pylist()
+        if [row[k] for k in ("machine", "rate", "max_batch", "prefill_budget", "replication")]
+        == ["llama2-70b-2xa100", 60.5, None, 64, 1]
+    )
+    assert again["mean_latency"] == row["mean_latency"]
+    llmsched("study", "report", "out", "-o", "r.html")
+    assert "none" in Path("r.html").read_text()
+
+
 def test_failures_are_told_with_what_repeats_them(llmsched, fails):
     Path("study.toml").write_text(SMALL.replace("[1500, 3000]", "[100]"))
     said = llmsched("study", "check", "study.toml", code=1).splitlines()
@@ -143,7 +208,12 @@ def test_failures_are_told_with_what_repeats_them(llmsched, fails):
     assert "12 failed:\n6 × workload lmsys, intervals buckets:100, policy hsf, memory 100: request" in said
     again = re.search(r"again: llmsched (.*)\n", said)[1]
     assert "it can never finish" in fails(*again.split())
-    assert said.split("failed:\n")[1] == llmsched("study", "results", "out", "--failures")
+    *failed, last = said.split("failed:\n", 1)[1].splitlines()
+    assert failed == llmsched("study", "results", "out", "--failures").splitlines()
+    assert last == "All 12 simulations failed: exit code 1."
+    said = llmsched("study", "run", "study.toml", "--out", "some", "--set", "memories=[100, 9000]", code=3)
+    assert said.splitlines()[-1] == "12 of 24 simulations failed: exit code 3."
+    assert "3 some failed" in " ".join(llmsched("study", "run", "--help").split())
     for command in ("results", "report"):
         assert fails("study", command, "out") == (
             "error: all 12 simulations failed: to see why, llmsched study results out --failures\n"
@@ -156,7 +226,7 @@ def test_what_is_missing_of_a_study_is_said(llmsched, precise):
     text = SMALL.replace("replications = 6", rule) if precise else SMALL
     text = text.replace("[1500, 3000]", "[250, 1500]")  # the smaller one fails now and then
     Path("study.toml").write_text(text)
-    llmsched("study", "run", "study.toml", "--out", "out")
+    llmsched("study", "run", "study.toml", "--out", "out", code=3)
     rows, lost = results("out"), failures("out")
     total = len(rows) + len(lost)
     assert "not finished" not in llmsched("study", "results", "out") + llmsched("study", "report", "out")

@@ -35,6 +35,9 @@ def test_every_metric_of_a_run_is_what_its_source_says() -> None:
     expected |= {f"energy_{name}": value for name, value in spent.summary().items() if name != "seconds"}
     expected["gap"] = bound.gap(result.total_latency, result.policy)
     expected["evictions_per_request"] = result.total_evictions / len(result)
+    steady = ls.steady_state.estimate(ls.steady_state.latencies(result))
+    expected |= {"steady_latency": steady.mean, "steady_half": (steady.high - steady.low) / 2}
+    expected |= {"steady_dropped": steady.dropped, "steady_doubts": len(steady.doubts)}
     assert set(expected) == set(METRICS)
     for name, value in found.items():
         assert value == pytest.approx(float(expected[name]), nan_ok=True), name

@@ -392,6 +392,8 @@ def test_everything_can_be_reached_by_keyboard_and_has_a_name(opened: Callable[.
 
 
 def test_dark_mode_has_its_own_colours(opened: Callable[..., Any]) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
     colours = {}
     for scheme in ("light", "dark"):
         browser = opened(scheme=scheme)
@@ -401,7 +403,7 @@ def test_dark_mode_has_its_own_colours(opened: Callable[..., Any]) -> None:
     assert colours["dark"] == "rgb(18, 21, 26)"
     media = {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)  # changed while the page is open
-    browser.execute_async_script("setTimeout(arguments[0], 200)")
+    WebDriverWait(browser, 60, 0.05).until(lambda it: "#f2f2f2" not in picture(it, "means"))
     drawn(browser)
     assert "#f2f2f2" not in picture(browser, "means")
 
@@ -413,6 +415,50 @@ def test_nothing_is_wider_than_the_window(opened: Callable[..., Any], width: int
     for name in ("means", "ratio", "detail", "memory", "evictions"):
         chart = find(browser, f"#{name}")[0]
         assert browser.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", chart), name
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_the_table_shows_its_numbers_on_a_phone(opened: Callable[..., Any], width: int) -> None:
+    browser = opened(width=width, height=12000)
+    script = (
+        "const room = document.querySelector('.scroll').getBoundingClientRect();"
+        "return [...document.querySelectorAll('#cells tbody tr:nth-child(-n+5) td')].map(cell => {"
+        " const range = document.createRange(); range.selectNodeContents(cell);"
+        " const text = range.getBoundingClientRect();"
+        " return [cell.dataset.label, text.width > 0, text.left >= room.left && text.right <= room.right]; })"
+    )
+    found = browser.execute_script(script)
+    assert {"mean", "p90", "ratio to hsf", "verdict"} <= {name for name, _, _ in found}
+    assert [name for name, seen, inside in found if not (seen and inside)] == []
+    button = find(browser, '#cells thead button[data-column="mean_latency"]')[0]
+    button.click()  # it still sorts
+    assert find(browser, '#cells th[aria-sort="ascending"]')
+
+
+def test_no_axis_of_evictions_or_latency_starts_below_zero(browser: Any, tmp_path: Path) -> None:
+    study = {**STUDY, "memories": [1000, 1400, 8000], "replications": 2, "name": "few"}
+    Study.from_dict(study).run(tmp_path / "out")
+    contents = report.write(tmp_path / "out", tmp_path / "r.html")
+    assert (contents.values["evictions_per_request"]["low"] < 0).any()  # two values: wide intervals
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 1200, "height": 9000, "deviceScaleFactor": 1, "mobile": False}
+    )
+    browser.get((tmp_path / "r.html").as_uri())
+    drawn(browser)
+    for name in ("evictions", "means"):
+        script = "return [...document.querySelectorAll('#' + arguments[0] + ' svg text')].map(it => it.textContent)"
+        texts = browser.execute_script(script, name)
+        assert len(texts) > 10
+        assert not [text for text in texts if re.match(r"[-\u2212]\s*[\d.]", text)]
+    for figure in report_figures.draw(contents).items():
+        if "ratio" not in figure[0] and "differences" not in figure[0]:
+            assert all(axes.get_ylim()[0] >= 0 for axes in figure[1].axes if axes.has_data()), figure[0]
+
+
+def test_the_page_says_when_no_policy_differs(tmp_path: Path) -> None:
+    Study.from_dict({**STUDY, "memories": [90_000]}).run(tmp_path / "out")
+    report.write(tmp_path / "out", tmp_path / "r.html")
+    assert embedded(tmp_path / "r.html")["equal"].startswith("all policies are equal in mean_latency (exactly)")
 
 
 # Figures and the command line ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -80,6 +81,22 @@ def test_all_policies_see_the_same_requests_intervals_and_ranks(plain):
     assert a.workload == b.workload
     assert a.workload != c.workload
     assert not np.array_equal(a.workload.lower - a.workload.output, c.workload.lower - c.workload.output)
+
+
+def test_a_study_runs_without_loading_scipy(tmp_path):
+    """Its import takes longer than a small study."""
+    code = (
+        "import sys; from llmsched.study import Study; "
+        "study = Study(workloads=[{'generator': 'lmsys', 'requests': 20}], policies=['amin'], replications=3); "
+        "study.run('out'); assert 'scipy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_half_widths_while_a_study_runs_are_those_of_student():
+    degrees = np.arange(-1.0, 300)
+    expected = [math.nan, math.nan, *scipy.stats.t.ppf(0.975, degrees[2:])]
+    np.testing.assert_allclose(work_list._t95(degrees), expected, rtol=2e-6)
 
 
 def test_a_replication_is_the_child_of_its_index():
@@ -223,6 +240,73 @@ def test_service_metrics_and_clocks():
             result.peak_share,
         ]
         assert done.values[:, k].tolist() == expected
+
+
+@pytest.mark.parametrize("more", [[], ["ttft_p99"], ["gap"]])  # in batches, one by one, with bounds
+def test_rows_of_all_factors_are_what_simulate_says(tmp_path, more):
+    (tmp_path / "mine.toml").write_text('clock = "llama2-70b-8xh100"\nmemory = 2500\nblock = 16\nmax_batch = 8\n')
+    workload = {"name": "a", "generator": "lmsys", "requests": 25, "rate": [5, 40]}
+    study = Study(
+        workloads=[workload],
+        policies=["amin", "vllm"],
+        machines=["llama2-70b-2xa100", "mine.toml"],
+        max_batch=[4, "none"],
+        prefill_budget=[64, 512],
+        metrics=["mean_latency", "evictions", "peak_share", *more],
+        replications=2,
+    )
+    study.run(tmp_path / "out", traces=tmp_path, workers=1)
+    rows = results(tmp_path / "out").to_pylist()
+    assert len(rows) == 2**6
+    factors = ("policy", "machine", "rate", "max_batch", "prefill_budget")
+    assert len({tuple(row[f] for f in (*factors, "replication")) for row in rows}) == len(rows)
+    assert len({row["mean_latency"] for row in rows}) > 32
+    for row in rows[::3]:
+        result = study.simulate(row["replication"], traces=tmp_path, **{f: row[f] for f in factors})
+        assert (result.max_batch, result.prefill_budget) == (row["max_batch"], row["prefill_budget"])
+        assert (result.memory, result.block) == {"mine.toml": (2496, 16)}.get(row["machine"], (16_492, 1))
+        for name in ("mean_latency", "evictions", "peak_share"):
+            assert row[name] == result.summary()[name]
+    grown = study.replace(max_batch=[4, "none", 2], workloads=[{**workload, "rate": [5, 40, 10]}])
+    status = grown.run(tmp_path / "out", traces=tmp_path, workers=1, extend=True)
+    assert (status.before, status.done) == (2**6, 2**6 * 9 // 4)
+    with pytest.raises(StudyError, match="max_batch lost none"):
+        study.replace(max_batch=[4, 3]).run(tmp_path / "out", traces=tmp_path, workers=1, extend=True)
+
+
+@pytest.mark.parametrize("given", [True, {"batches": 10, "method": "overlapping", "last": 0.25}])
+def test_the_steady_state_is_that_of_the_run_alone(given):
+    workload = {"generator": "lmsys", "requests": 400, "rate": 0.5}
+    axes = {"workloads": [workload], "policies": ["fcfs", "amin"], "memories": [3000], "replications": 2}
+    study = Study.from_dict({**axes, "metrics": ["mean_latency", "ttft_mean"], "steady_state": given})
+    names = ("steady_latency", "steady_half", "steady_dropped", "steady_doubts")
+    assert study.metrics == ("mean_latency", "ttft_mean", *names)
+    options = {"last": 0.1} if given is True else dict(given)
+    last = int(options.pop("last") * 400)
+    done = simulate_unit(WorkUnit(study.plan(), 0, np.arange(2), np.arange(2), np.ones((2, 2), bool)))
+    for k, (cell, replication) in enumerate(zip(done.cell.tolist(), done.replication.tolist(), strict=True)):
+        result = study.simulate(replication, policy=("fcfs", "amin")[cell])
+        found = ls.steady_state.estimate(ls.steady_state.latencies(result)[: 400 - last], **options)
+        arrival = np.sort(result.workload.arrival)
+        service = ls.service.metrics(result, warmup=float(arrival[found.dropped] - arrival[0]))
+        half = (found.high - found.low) / 2
+        expected = [found.mean, half, found.dropped, len(found.doubts)]
+        assert done.values[:, k].tolist() == [result.mean_latency, service.statistic("ttft", "mean"), *expected]
+
+
+def test_a_run_too_short_for_a_steady_state_fails_and_says_why():
+    study = Study(workloads=[{"generator": "lmsys", "requests": 40}], policies=["fcfs"], steady_state=True)
+    done = simulate_unit(WorkUnit(study.plan(), 0, np.arange(1), np.arange(1), np.ones((1, 1), bool)))
+    assert "36 values are too few: 80 are the least" in done.failures[0].message
+
+
+def test_rates_share_their_requests_and_the_shape_of_their_arrivals():
+    workload = {"generator": "lmsys", "requests": 30, "rate": [1, 4], "cv": 3}
+    study = Study(workloads=[workload], policies=["amin"], intervals=["noisy:0.9,0.5"])
+    slow, fast = (study.simulate(2, rate=rate).workload for rate in (1, 4))
+    assert np.array_equal(slow.prompt, fast.prompt)
+    assert np.array_equal(slow.upper, fast.upper)
+    assert slow.arrival.max() > fast.arrival.max()
 
 
 @pytest.mark.parametrize("metric", ["mean_latency", "ttft_p99"])  # in batches, and one by one for service metrics
@@ -577,8 +661,10 @@ def test_a_larger_study_is_refused_unless_it_may_extend(plain, tmp_path):
     [
         ({"seed": 12}, "seed was 11 and is 12"),
         ({"metrics": ("mean_latency",)}, "metrics was"),
-        ({"max_batch": 9}, "max_batch was null and is 9"),
-        ({"prefill_budget": 64}, "prefill_budget was null and is 64"),
+        ({"max_batch": 9}, "max_batch lost none"),
+        ({"prefill_budget": 64}, "prefill_budget lost none"),
+        ({"block": [1, 16]}, "the rows have other columns"),
+        ({"machines": ["llama2-70b-2xa100"], "block": 1}, "machines lost ''"),
         ({"policies": ("hsf",)}, "policies lost 'amin'"),
         ({"replications": 3}, "replications were 8 and are 3"),
         (

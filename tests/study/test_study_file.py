@@ -155,6 +155,23 @@ def test_every_mistake_is_named_with_file_line_key_and_the_nearest_word(tmp_path
         ({**LEAST, "workloads": [{"generator": "lmsys", "arrivals": "trace"}]}, "needs a trace"),
         ({**LEAST, "workloads": ["two_point:40,10"]}, "workloads[0].generator: generator 'two_point:40,10'"),
         ({**LEAST, "intervals": ["constant:9,1"]}, "exchange them?"),
+        ({**LEAST, "steady_state": {"batches": 1}}, "steady_state.batches: batches must be a whole number from 2"),
+        ({**LEAST, "steady_state": {"methd": "batches"}}, "steady_state.methd: there is no such key; did you mean"),
+        ({**LEAST, "steady_state": {"method": "batch"}}, "there is no method 'batch'; did you mean 'batches'?"),
+        ({**LEAST, "steady_state": "yes"}, "steady_state: expected a table"),
+        ({**LEAST, "max_batch": [4, 0]}, "max_batch[1]: max_batch must be a whole number from 1"),
+        ({**LEAST, "max_batch": "nine"}, "max_batch must be a whole number from 1"),
+        ({**LEAST, "block": [16, 16]}, "block: '16' is there twice"),
+        ({**LEAST, "block": ["none"]}, "block[0]: block must be a whole number"),
+        ({**LEAST, "prefill_budget": [512, True]}, "prefill_budget[1]: prefill_budget must be a whole number"),
+        ({**LEAST, "machines": ["llama2-70b-8xh10"]}, "machines[0]: there is no machine 'llama2-70b-8xh10'; did you"),
+        ({**LEAST, "machines": "llama2-70b-8xh100"}, "machines: expected a list"),
+        ({**LEAST, "machines": ["m.toml"], "clocks": ["c.toml"]}, "give either clocks or machines"),
+        ({**LEAST, "workloads": [{"generator": "lmsys", "rate": [1, -2]}]}, "workloads[0].rate: rate must be a number"),
+        ({**LEAST, "workloads": [{"generator": "lmsys", "rate": []}]}, "workloads[0].rate: rate is an empty list"),
+        ({**LEAST, "workloads": [{"generator": "lmsys", "rate": [2, 2.0]}]}, "workloads[0].rate: rate: '2.0' is there"),
+        ({**LEAST, "max_batch": [4], "cells": [{"max_batch": [5]}]}, "cells[0]: 5 is not among the max_batch"),
+        ({**LEAST, "cells": [{"rates": [5]}]}, "cells[0]: 5.0 is not among the rates"),
         ({**LEAST, "metrics": ["gap_p99"]}, "there is no metric 'gap_p99'"),
         ({**LEAST, "metrics": ["energy_totl"]}, "did you mean 'energy_total'?"),
         ({**LEAST, "metrics": ["energy_total"]}, 'add power, such as power = "example-2xa100"'),
@@ -210,7 +227,9 @@ def test_the_file_that_a_python_object_makes_reads_as_the_same():
         clocks=["llama2-70b-2xa100"],
         metrics=["ttft_p99", "goodput"],
         service={"slo": {"ttft": 1.5}},
-        cells=[{"memories": [100]}, {"policies": ["mine"]}],
+        max_batch=[8, "none"],
+        block=16,
+        cells=[{"memories": [100]}, {"policies": ["mine"], "max_batch": ["none"]}],
         precision={"metric": "goodput", "absolute": 0.01},
     )
     assert Study.parse(study.to_toml()) == study
@@ -261,9 +280,82 @@ def test_the_commented_example_is_a_study():
     assert "precision" in lively
 
 
+MACHINE = """
+clock = "llama2-70b-8xh100"
+memory = 4000
+block = 16
+max_batch = 8
+"""
+
+
+def test_limits_rates_and_machines_are_factors_of_the_cross(tmp_path):
+    (tmp_path / "mine.toml").write_text(MACHINE)
+    study = Study(
+        workloads=[{"name": "a", "generator": "lmsys", "rate": [1, 2]}, {"name": "b", "generator": "lmsys", "rate": 2}],
+        policies=["amin", "vllm"],
+        machines=["llama2-70b-2xa100", "mine.toml"],
+        max_batch=[4, "none"],
+        prefill_budget=[64, 128],
+    )
+    plan = study.plan(tmp_path)
+    assert len(plan.cells) == 3 * 2 * 2 * 2 * 2
+    assert plan.factors == ("workload", "intervals", "policy", "machine", "rate", "max_batch", "prefill_budget")
+    cell = plan.cells[plan.find(workload="b", policy="amin", machine="mine.toml", max_batch=None, prefill_budget=64)]
+    assert plan.labels(cell)["rate"] == 2
+    engine = plan.engine_of(cell)
+    assert (plan.memory_of(cell), engine["block"], engine["max_batch"], engine["prefill_budget"]) == (
+        4000,
+        16,
+        None,
+        64,
+    )
+    assert engine["clock"] == ls.clocks["llama2-70b-8xh100"]
+    some = study.replace(cells=[{"workloads": ["a"], "rates": [1], "max_batch": ["none"]}])
+    assert len(some.plan(tmp_path).cells) == 2 * 2 * 2
+    with pytest.raises(StudyError, match=r"cells\[0\]: no workload in it has one of its rates"):
+        study.replace(cells=[{"workloads": ["b"], "rates": [1]}]).plan(tmp_path)
+
+
+def test_the_study_overrides_what_a_machine_sets(tmp_path):
+    (tmp_path / "mine.toml").write_text(MACHINE)
+    plan = Study(**LEAST, machines=["mine.toml"]).plan(tmp_path)
+    assert plan.factors == ("workload", "intervals", "policy")
+    assert (plan.memory_of(plan.cells[0]), plan.engine_of(plan.cells[0])["max_batch"]) == (4000, 8)
+    plan = Study(**LEAST, machines=["mine.toml"], memories=[5000], max_batch="none", block=1).plan(tmp_path)
+    assert plan.memory_of(plan.cells[0]) == 5000
+    assert [plan.engine_of(plan.cells[0])[key] for key in ("max_batch", "block")] == [None, 1]
+
+
+def test_machines_put_in_later_bring_their_own_memory():
+    study = Study(**LEAST).replace(machines=["llama2-70b-8xh100"])
+    assert study.memories is None
+    plan = study.plan()
+    assert plan.memory_of(plan.cells[0]) == ls.machines["llama2-70b-8xh100"].memory
+    assert Study.parse(study.to_toml()) == study
+    assert Study(**LEAST, memories=[16492]).replace(machines=["llama2-70b-8xh100"]).memories == (16492,)
+
+
+def test_mistakes_in_machines_and_rates_are_named_with_their_line(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text('policies = ["amin"]\nmachines = ["llama2-70b-2xa100",\n  "mine.toml"]\nworkloads = ["lmsys"]\n')
+    with pytest.raises(StudyError, match=r"study\.toml, line 3: machines\[1\]: there is no file .*mine\.toml"):
+        Study.load(path).plan(tmp_path)
+    (tmp_path / "mine.toml").write_text(MACHINE)
+    energy = Study.load(path).replace(metrics=["energy_total"])
+    with pytest.raises(StudyError, match=r"machines\[1\]: the metric energy_total needs watts"):
+        energy.plan(tmp_path)
+    path.write_text('policies = ["amin"]\nmax_batch = [1,\n 0]\n[[workloads]]\ngenerator = "lmsys"\nrate = [0]\n')
+    with pytest.raises(StudyError) as caught:
+        Study.load(path)
+    assert [line.split(": ")[:2] for line in str(caught.value).splitlines()] == [
+        [f"{path}, line 3", "max_batch[1]"],
+        [f"{path}, line 6", "workloads[0].rate"],
+    ]
+
+
 def test_finding_a_cell_says_what_there_is():
     plan = Study(**{**LEAST, "policies": ["amin", "amax"], "memories": [1000, 2000]}).plan()
-    assert plan.cells[plan.find(policy="amax", memory=2000)] == (0, 0, 1, 1, 0)
+    assert plan.cells[plan.find(policy="amax", memory=2000)] == (0, 0, 1, 1, 0, 0, 0, 0, 0, 0)
     with pytest.raises(InputError, match=r"2 cells of the study fit: say which policy \(amax, amin\)"):
         plan.find(memory=1000)
     with pytest.raises(InputError, match="policy 'amni' is not in the study; did you mean 'amin'"):

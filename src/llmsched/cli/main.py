@@ -1,6 +1,7 @@
 """The command line (extra `cli`): `main` runs a command (app.py) and tells whatever goes wrong.
 
-Exit codes: 0 done; 1 no policy finished, or the reader of the output went away; 2 bad input; 130 interrupted. A policy
+Exit codes: 0 done; 1 no policy finished, or the reader of the output went away; 2 bad input; 3 some simulations of a
+study failed; 130 interrupted. A policy
 that does not finish beside others that do is a result, not a failure.
 """
 

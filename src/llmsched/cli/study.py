@@ -68,7 +68,7 @@ def new(
 @expand_groups()
 def check(study_file: StudyFileOptions) -> None:
     """Check a study file, and say how many simulations it is and about how long they take."""
-    from ..study import executors
+    from ..study import executors, summary
     from ..study.time_estimate import estimate
     from .study_display import duration
 
@@ -76,8 +76,11 @@ def check(study_file: StudyFileOptions) -> None:
     plan = study.plan(study_file.directory)
     found = estimate(study, plan)
     axes = ((plan.workloads, "workload"), (plan.intervals, "interval setting"), (plan.policies, "policy"))
-    counts = [console.number_of(len(axis), name) for axis, name in (*axes, (plan.memories, "memory"))]
-    counts += [console.number_of(len(plan.clocks), "clock")] if len(plan.clocks) > 1 else []
+    counts = [console.number_of(len(axis), name) for axis, name in axes]
+    others = {"max_batch": "batch limit", "block": "block size", "prefill_budget": "prefill budget"}
+    for factor in plan.factors[plan.factors.index("policy") + 1 :]:
+        levels, name = getattr(plan, summary.AXES[factor]), others.get(factor, factor)
+        counts.append(console.number_of(len(levels), name))
     console.say(f"{study_file.file}: {study.name}")
     _print_what_fails(plan, found)
     console.say(f"{' × '.join(counts)}: {console.number_of(found.cells, 'cell')}")
@@ -124,7 +127,11 @@ def run(
         typer.Option(metavar="ADDRESS", help="Let the workers of this Dask scheduler do it: tcp://10.0.0.1:8786."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Try it: 5 replications (16 with a precision), a tenth of the requests.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Try it: 5 replications (16 with a precision), and of the requests a tenth, or what fills the cache.",
+        ),
     ] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add to the results of a smaller study.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Put damaged parts aside, and simulate them again.")] = False,
@@ -133,6 +140,8 @@ def run(
     """Simulate what the study file says and is not in DIR yet. Stopped at any time, it goes on where it was.
 
     Rows are in DIR/results/\\*.parquet: one per simulation, metrics as columns. What failed is in DIR/failures.
+
+    Exit codes: 0 all simulations have a result, 3 some failed, 1 all failed, 2 bad input, 130 interrupted.
     """
     from ..study import store
     from .study_display import Display
@@ -142,7 +151,7 @@ def run(
     if cluster is not None:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said below, in a line
     study = study_file.load()
-    study = study.quick() if quick else study
+    study = study.quick(study_file.directory) if quick else study
     begin = time.monotonic()
     try:
         with Display() as display:
@@ -160,8 +169,26 @@ def run(
     if last.failed:
         console.say(f"{last.failed:,} failed:")
         _print_failures(out, most=5)
-    if last.failed == last.done > 0:
-        raise typer.Exit(1)
+    labels = [last.plan.labels(cell) for cell in last.plan.cells]
+    _note_no_difference(labels, last.mean.tolist(), last.metric)
+    if last.failed:
+        code = 1 if last.failed == last.done else _SOME_FAILED
+        of = "All" if code == 1 else f"{last.failed:,} of"
+        console.say(f"{of} {console.number_of(last.done, 'simulation')} failed: exit code {code}.")
+        raise typer.Exit(code)
+
+
+#: The exit code when some simulations of a study failed, and others did not.
+_SOME_FAILED = 3
+
+
+def _note_no_difference(labels: list[dict[str, Any]], means: list[float], metric: str) -> None:
+    """Say so if a study shows no difference between policies."""
+    from ..study import summary
+
+    said = summary.said_of_difference(summary.largest_difference(labels, means), metric)
+    if said:
+        console.say(f"note: {said}")
 
 
 def results(
@@ -204,14 +231,22 @@ def results(
             [{k: _finite_or_none(v) for k, v in row.items() if not k.startswith("boot")} for row in found]
         )
         return
-    cells = {f: [f"{row[f]:,}" if f == "memory" else str(row[f]) for row in found] for f in factors}
+    cells = {f: [_level_text(row[f]) for row in found] for f in factors}
     cells["replications"] = [f"{row['n']:,}" for row in found]
     cells[name] = console.aligned([row["mean"] for row in found], decimals=_decimals(found))
     half_widths = [(row["high"] - row["low"]) / 2 for row in found]
     cells["± 95 %"] = console.aligned(half_widths, decimals=_decimals(found))
     console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left_aligned=range(3))
+    _note_no_difference([{f: row[f] for f in factors} for row in found], [row["mean"] for row in found], name)
     if missing:
         console.say(f"note: {missing}")
+
+
+def _level_text(level: Any) -> str:
+    """A level of a factor in a table."""
+    if level is None:
+        return "none"
+    return level if isinstance(level, str) else f"{level:,}"
 
 
 def _metrics(described: dict[str, Any]) -> list[str]:
@@ -233,19 +268,20 @@ def _decimals(rows: list[dict[str, Any]]) -> int:
 def _print_failures(directory: Path, most: int | None = None) -> None:
     """One line per kind of failure, and how to repeat the first of it."""
     from ..study.store import failures
+    from ..study.summary import FACTORS
 
     rows = failures(directory).to_pylist()
-    factors = [name for name in ("workload", "intervals", "policy", "memory", "clock") if rows and name in rows[0]]
+    factors = [name for name in FACTORS if rows and name in rows[0]]
     kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         kinds.setdefault((*(row[f] for f in factors), row["error"]), []).append(row)
     for alike in list(kinds.values())[:most]:
         first = alike[0]
-        where = ", ".join(f"{f} {first[f]}" for f in factors)
+        where = ", ".join(f"{f} {_plain(first[f])}" for f in factors)
         console.say(
             f"{len(alike):,} × {where}: {first['message']} (replication {first['replication']}, seed {first['seed']})"
         )
-        options = shlex.join(part for f in factors for part in (f"--{f}", str(first[f])))
+        options = shlex.join(part for f in factors for part in (f"--{f.replace('_', '-')}", _plain(first[f])))
         console.say(
             f"   again: llmsched study repeat {directory / 'study.toml'} --replication {first['replication']} {options}"
         )
@@ -255,7 +291,14 @@ def _print_failures(directory: Path, most: int | None = None) -> None:
         console.say("Nothing failed.")
 
 
-@expand_groups("file replication workload interval policy memory clock traces settings")
+def _plain(level: Any) -> str:
+    """A level of a factor as the options of `repeat` take it."""
+    return "none" if level is None else f"{level:g}" if isinstance(level, float) else str(level)
+
+
+@expand_groups(
+    "file replication workload interval policy memory clock machine rate max_batch block prefill_budget traces settings"
+)
 def repeat(
     study_file: StudyFileOptions,
     replication: Annotated[int, typer.Option(metavar="K", help="The replication, from 0.", show_default=False)],
@@ -264,13 +307,35 @@ def repeat(
     policy: Annotated[str | None, typer.Option(metavar="NAME", help="The policy.")] = None,
     memory: Annotated[int | None, typer.Option(metavar="M", help="The memory.")] = None,
     clock: Annotated[str | None, typer.Option(metavar="NAME", help="The clock.")] = None,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="The machine.")] = None,
+    rate: Annotated[float | None, typer.Option(metavar="R", help="The rate.")] = None,
+    max_batch: Annotated[str | None, typer.Option(metavar="N", help="The max_batch: a number, or none.")] = None,
+    block: Annotated[int | None, typer.Option(metavar="N", help="The block.")] = None,
+    prefill_budget: Annotated[str | None, typer.Option(metavar="N", help="The prefill_budget: as above.")] = None,
 ) -> None:
     """Simulate one row of the results again, alone: for what failed, or looks strange. Prints JSON."""
     study = study_file.load()
-    named = {"workload": workload, "intervals": interval, "policy": policy, "memory": memory, "clock": clock}
+    named: dict[str, Any] = {
+        "workload": workload,
+        "intervals": interval,
+        "policy": policy,
+        "memory": memory,
+        "clock": clock,
+    }
+    named |= {"machine": machine, "rate": rate, "block": block}
     cell = {factor: value for factor, value in named.items() if value is not None}
+    for factor, text in (("max_batch", max_batch), ("prefill_budget", prefill_budget)):
+        if text is not None:
+            cell[factor] = _limit(factor, text)
     result = study.simulate(replication, traces=study_file.directory, **cell)
     console.print_json(result.summary())
+
+
+def _limit(name: str, text: str) -> int | None:
+    try:
+        return None if text == "none" else int(text)
+    except ValueError:
+        raise InputError(f"--{name.replace('_', '-')} {text!r}: expected a whole number, or none") from None
 
 
 def _setting(text: str) -> tuple[str, Any]:

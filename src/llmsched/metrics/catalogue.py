@@ -42,8 +42,9 @@ __all__ = [
 #:   numbers of ``requests``, ``output_tokens`` and tokens of ``memory``. These cost next to nothing.
 #: - ``bound``: a `Bounded`.
 #: - ``result``: a `llmsched.Result`.
+#: - ``steady``: a `llmsched.steady_state.Estimate` of the latencies.
 #: - ``service``: a `llmsched.service.Service`; ``energy``: a `llmsched.energy.Energy`. They need a log of all tokens.
-Source = Literal["totals", "bound", "result", "service", "energy"]
+Source = Literal["totals", "bound", "result", "steady", "service", "energy"]
 
 _RECORDED: Mapping[Source, tuple[str, ...]] = MappingProxyType({"service": ("tokens",), "energy": ("tokens",)})
 
@@ -283,6 +284,29 @@ _ROWS = (
         "share of the bound",
         "bound",
         lambda found: found.bound.gap(found.total_latency, found.policy),
+    ),
+    Metric(
+        "steady_latency",
+        "mean latency in the steady state: of the requests after the warm-up that MSER-5 finds",
+        _TIME,
+        "steady",
+        lambda found: found.mean,
+    ),
+    Metric(
+        "steady_half",
+        "half the width of the confidence interval that batch means give it from this simulation alone",
+        _TIME,
+        "steady",
+        lambda found: (found.high - found.low) / 2,
+    ),
+    Metric("steady_dropped", "requests cut off as warm-up", "requests", "steady", lambda found: found.dropped),
+    Metric(
+        "steady_doubts",
+        "what speaks against that interval, 0 to 3: no end of the warm-up, batches that depend on each other, wider "
+        "than ±10 %",
+        "count",
+        "steady",
+        lambda found: len(found.doubts),
     ),
     *(_statistic(metric, which) for metric in _OF_REQUESTS for which in STATISTICS),
     _service("goodput", "share of requests that keep every target of the SLO", "share", less_is_better=False),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from ..errors import InputError
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..simulation.result import Result
-from . import energy, service
+from . import energy, service, steady_state
 from .catalogue import Bounded, Metric, Source
 
 __all__ = ["measure"]
@@ -23,6 +26,7 @@ def measure(
     drain: float = 0.0,
     power: energy.Power | None = None,
     bound: LowerBound | None = None,
+    steady: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Metric name -> its value. Only what the metrics are computed from is computed.
 
@@ -36,6 +40,9 @@ def measure(
         Needed for metrics of energy.
     bound
         That of the simulation, if it is known; else `llmsched.lower_bound` finds it.
+    steady
+        Arguments of `llmsched.steady_state.estimate` for the metrics of the steady state, and ``last``, the share of
+        requests at the end that it leaves out. If given, service metrics leave out the warm-up that it finds as well.
 
     Raises InputError if the run was not recorded as the metrics need it, or there is no power model or clock.
     """
@@ -54,11 +61,25 @@ def measure(
         known = bound or lower_bound(result.workload, result.memory, iterations=0, clock=result.clock)
         return Bounded(known, result.total_latency, result.policy)
 
+    @functools.cache
+    def settled() -> steady_state.Estimate:
+        options = dict(steady or {})
+        series = steady_state.latencies(result)
+        return steady_state.estimate(series[: len(series) - int(options.pop("last", 0.0) * len(series))], **options)
+
+    def served() -> service.Service:
+        cut = warmup
+        if steady is not None:
+            arrivals = np.sort(result.workload.arrival)
+            cut = max(warmup, float(arrivals[settled().dropped] - arrivals[0]))
+        return service.metrics(result, slo, warmup=cut, drain=drain)
+
     computed: Mapping[Source, Callable[[], Any]] = {
         "totals": totals,
         "bound": bounded,
         "result": lambda: result,
-        "service": lambda: service.metrics(result, slo, warmup=warmup, drain=drain),
+        "steady": settled,
+        "service": served,
         "energy": spent,
     }
     found = {source: computed[source]() for source in {metric.source for metric in wanted}}

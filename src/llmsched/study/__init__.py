@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         PowerEntry,
         PrecisionEntry,
         ServiceEntry,
+        SteadyStateEntry,
         WorkloadEntry,
     )
     from .plan import Cell, Plan
@@ -36,6 +37,7 @@ __all__ = [
     "PrecisionEntry",
     "ServiceEntry",
     "Status",
+    "SteadyStateEntry",
     "Study",
     "WorkloadEntry",
     "failures",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,10 +18,11 @@ try:
 except ImportError:
     raise MissingExtraError("pydantic", "study", "a study") from None
 
-from ..metrics import catalogue, energy, service
+from ..metrics import catalogue, energy, service, steady_state
 from ..policy import CHOICES, Policy, named, policies
 from ..predict import intervals as rules
 from ..simulation import clock as clocks
+from ..simulation import machine
 from ..workloads import generate, traces
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ def count_of(name: str, least: int = 1, **most: int) -> BeforeValidator:
 
 
 def amount_of(name: str, least: float, open_: bool = True, most: float = math.inf) -> BeforeValidator:
+    return BeforeValidator(_amount_of(name, least, open_, most))
+
+
+def _amount_of(name: str, least: float, open_: bool = True, most: float = math.inf) -> Callable[[Any], Any]:
     def check(value: Any) -> float | None:
         if value is None:
             return None
@@ -51,7 +56,41 @@ def amount_of(name: str, least: float, open_: bool = True, most: float = math.in
             raise InputError(f"{name} must be a number {limit} {least:g}{upto}, not {value!r}")
         return number
 
-    return BeforeValidator(check)
+    return check
+
+
+_rate = _amount_of("rate", 0)
+
+
+def limits_of(name: str) -> BeforeValidator:
+    """A whole number from 1, or `none` for no limit."""
+    return BeforeValidator(lambda value: None if value in (None, "none") else whole(name, value, 1))
+
+
+def one_or_more(value: Any) -> Any:
+    """A value alone is a list of one; nothing is an empty list."""
+    return () if value is None else value if isinstance(value, (list, tuple)) else (value,)
+
+
+ONE_OR_MORE = BeforeValidator(one_or_more)
+
+
+def _rates(value: Any) -> float | tuple[float, ...] | None:
+    """One rate, or a list of several."""
+    rates = tuple(map(_rate, one_or_more(value)))
+    if value is None:
+        return None
+    if not rates:
+        raise InputError("rate is an empty list: give at least one")
+    no_twins("rate", rates)
+    return rates if len(rates) > 1 else rates[0]
+
+
+def no_twins(key: str, names: Sequence[Any]) -> None:
+    """Raise InputError if a name is there twice."""
+    twins = sorted({str(name) for name in names if list(names).count(name) > 1})
+    if twins:
+        raise InputError(f"{key}: {twins[0]!r} is there twice: leave one out, or give it another name")
 
 
 def word_of(what: str, words: Iterable[str]) -> BeforeValidator:
@@ -121,6 +160,17 @@ def _clock(text: Any) -> str:
 CLOCK = BeforeValidator(_clock)
 
 
+def _machine(text: Any) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"expected the name of a machine or of a file, not {text!r}")
+    if not text.lower().endswith((".toml", ".json")):
+        machine.named(text)
+    return text
+
+
+MACHINE = BeforeValidator(_machine)
+
+
 # Entries --------------------------------------------------------------------------------------------------------------
 
 
@@ -152,8 +202,9 @@ class WorkloadEntry:
     ] = None
     """`at_once` (at 0), `poisson`, `gamma` (bursty), or `trace` (the trace's own times). By default `poisson` if there
     is a `rate`, `gamma` if there is a `cv` too; else `trace` for a window or a whole trace, and `at_once`."""
-    rate: Annotated[float | None, amount_of("rate", 0)] = None
-    """Requests per second with a clock, else per round; for `poisson` and `gamma`."""
+    rate: Annotated[float | tuple[float, ...] | None, BeforeValidator(_rates)] = None
+    """Requests per second with a clock, else per round; for `poisson` and `gamma`. A list makes the rate a factor: the
+    workload is simulated at each of them, and the results have a column `rate`."""
     cv: Annotated[float | None, amount_of("cv", 0, open_=False, most=1000)] = None
     """Standard deviation over mean of the gaps between `gamma` arrivals: 1 is Poisson, more is burstier."""
     speed: Annotated[float | None, amount_of("speed", 0)] = None
@@ -181,6 +232,11 @@ class WorkloadEntry:
                 )
             if getattr(self, key) is None and self.arrivals in kinds and key != "speed":
                 raise InputError(f'arrivals = "{self.arrivals}" needs {key}')
+
+    @property
+    def rates(self) -> tuple[float | None, ...]:
+        """All its rates; (None,) if it has none."""
+        return self.rate if isinstance(self.rate, tuple) else (self.rate,)
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
@@ -274,6 +330,16 @@ class CellsEntry:
     """Tokens of KV cache."""
     clocks: Annotated[tuple[str, ...] | None, LIST] = None
     """Names of clocks."""
+    machines: Annotated[tuple[str, ...] | None, LIST] = None
+    """Names of machines."""
+    rates: tuple[Annotated[float, amount_of("rate", 0)], ...] | None = None
+    """Rates of workloads."""
+    max_batch: tuple[Annotated[int | None, limits_of("max_batch")], ...] | None = None
+    """Most requests that run at once; `"none"` for no limit."""
+    block: tuple[Annotated[int, count_of("block")], ...] | None = None
+    """Tokens in a block of cache."""
+    prefill_budget: tuple[Annotated[int | None, limits_of("prefill_budget")], ...] | None = None
+    """Most tokens that a round processes; `"none"` for no limit."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
@@ -321,6 +387,32 @@ class ServiceEntry:
     @classmethod
     def _targets(cls, value: dict[str, Any]) -> dict[str, Any]:
         return service.limits(value)
+
+
+def _switch(value: Any) -> Any:
+    """`true` is the table with its defaults, `false` none."""
+    return {} if value is True else None if value is False else value
+
+
+SWITCH = BeforeValidator(_switch)
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class SteadyStateEntry:
+    """The table `steady_state`: every simulation is one long run whose warm-up is cut off, found by MSER-5.
+
+    ``steady_state = true`` stands for the table with its defaults. The metrics `steady_latency`, `steady_half`,
+    `steady_dropped` and `steady_doubts` are added to those of the study, and service metrics leave out the warm-up.
+    """
+
+    batches: Annotated[int, count_of("batches", 2)] = steady_state.BATCHES
+    """Batches of the batch means that `steady_half` is from."""
+    method: Annotated[Literal["batches", "overlapping"], word_of("method", steady_state.METHODS)] = "batches"
+    """`batches` next to each other, or `overlapping` ones."""
+    confidence: Annotated[float, amount_of("confidence", 0.5, open_=False, most=0.999)] = 0.95
+    """Probability with which the interval of half-width `steady_half` contains the mean."""
+    last: Annotated[float, amount_of("last", 0, open_=False, most=0.5)] = 0.1
+    """Share of the requests that is left out at the end: the last ones see no arrivals after them."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

@@ -7,23 +7,27 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError, StudyError, nearest
+from ..metrics import catalogue, energy
 from ..metrics.energy import Power
 from ..policy import Policy
 from ..predict import intervals
 from ..predict.intervals import IntervalRule
 from ..simulation import clock as clocks
+from ..simulation import machine as machines
 from ..simulation.clock import Clock
+from ..simulation.machine import Machine
 from ..workloads import generate, traces
 from ..workloads.workload import Workload
 from .file_entries import CellsEntry, WorkloadEntry
 from .study_file import StudyFile
-from .summary import FACTORS
+from .summary import AXES
 
 #: A trace under the name "", and under that of an interval setting the same requests with a predictor's predictions.
 Trace = Mapping[str, Workload]
@@ -37,6 +41,16 @@ class Cell(NamedTuple):
     policy: int
     memory: int
     clock: int
+    machine: int
+    rate: int
+    max_batch: int
+    block: int
+    prefill_budget: int
+
+    @property
+    def engine(self) -> tuple[int, ...]:
+        """Where the axes are that say what simulates it, its memory aside."""
+        return (self.clock, self.machine, self.max_batch, self.block, self.prefill_budget)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +61,21 @@ class Plan:
     ----------
     seed
         The study's.
-    workloads, intervals, policies, memories, clocks
-        The axes: name -> what it stands for. A rule of None leaves the predictions that a workload has, a clock of None
-        a round of 1.
+    workloads, intervals, policies, memories, clocks, machines, rates, max_batch, block, prefill_budget
+        The axes: name -> what it stands for, or the levels. A rule of None leaves the predictions that a workload has,
+        a clock of None a round of 1. An axis that the study does not give has the one level None: see `engine_of`.
+    given
+        Keys of the axes that the study gives.
     cells
         All combinations that are simulated, each once.
     metrics
         Names of what is measured.
     options
-        max_batch, block, prefill_budget and max_rounds, as for `llmsched.simulate`.
+        max_rounds, as for `llmsched.simulate`.
     service
         slo, warmup and drain, as for `llmsched.service.metrics`.
+    steady
+        Arguments of `measure` of that name, if the study has them.
     power
         The power model, if the study has one.
     traces
@@ -70,12 +88,19 @@ class Plan:
     workloads: Mapping[str, WorkloadEntry]
     intervals: Mapping[str, IntervalRule | None]
     policies: Mapping[str, Policy]
-    memories: tuple[int, ...]
+    memories: tuple[int | None, ...]
     clocks: Mapping[str, Clock | None]
+    machines: Mapping[str, Machine | None]
+    rates: tuple[float | None, ...]
+    max_batch: tuple[int | None, ...]
+    block: tuple[int | None, ...]
+    prefill_budget: tuple[int | None, ...]
+    given: frozenset[str]
     cells: tuple[Cell, ...]
     metrics: tuple[str, ...]
     options: Mapping[str, Any]
     service: Mapping[str, Any]
+    steady: Mapping[str, Any] | None
     power: Power | None
     traces: Mapping[str, Mapping[str, str]]
     read: Mapping[str, Trace] = dataclasses.field(repr=False, compare=False)
@@ -84,16 +109,57 @@ class Plan:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return _plan, ({**values, "read": {}},)
 
-    @property
+    @cached_property
     def factors(self) -> tuple[str, ...]:
-        """The columns that tell cells apart; the clock's is there if there are several."""
-        return FACTORS if len(self.clocks) > 1 else FACTORS[:-1]
+        """The columns that tell cells apart.
+
+        Workload, intervals and policy always, the memory unless it is the machine's, others if there are several.
+        """
+        always = {"workload", "intervals", "policy", *(["memory"] if "memories" in self.given else [])}
+        return tuple(f for f, axis in self._axes.items() if f in always or len(axis) > 1)
+
+    @cached_property
+    def _axes(self) -> dict[str, tuple[Any, ...]]:
+        return {factor: tuple(getattr(self, key)) for factor, key in AXES.items()}
 
     def labels(self, cell: Cell) -> dict[str, Any]:
         """The values of the factor columns of a cell."""
-        axes = [tuple(axis) for axis in (self.workloads, self.intervals, self.policies, self.memories, self.clocks)]
-        found = {factor: axis[k] for factor, axis, k in zip(FACTORS, axes, cell, strict=True)}
+        found = self._all_labels(cell)
         return {factor: found[factor] for factor in self.factors}
+
+    def _all_labels(self, cell: Cell) -> dict[str, Any]:
+        return {factor: axis[k] for (factor, axis), k in zip(self._axes.items(), cell, strict=True)}
+
+    # What a cell is simulated with: what the study gives, else the machine's, else the defaults of `simulate`.
+
+    def engine_of(self, cell: Cell) -> dict[str, Any]:
+        """clock, max_batch, block and prefill_budget, as for `llmsched.simulate`: the same for equal `cell.engine`."""
+        machine = list(self.machines.values())[cell.machine]
+        options: dict[str, Any] = {"clock": list(self.clocks.values())[cell.clock]}
+        options |= {"max_batch": None, "block": 1, "prefill_budget": None}
+        if machine is not None:
+            options = machine.options(memory=False)
+        given = {key: getattr(self, key)[getattr(cell, key)] for key in _LIMITS if key in self.given}
+        return {**options, **given, **self.options}
+
+    def memory_of(self, cell: Cell) -> int:
+        """Tokens of cache of a cell."""
+        memory, machine = self.memories[cell.memory], list(self.machines.values())[cell.machine]
+        if memory is None:
+            assert machine is not None
+            return machine.memory
+        return memory
+
+    def power_of(self, cell: Cell) -> Power | None:
+        """The power model of a cell: the study's, or the machine's."""
+        machine = list(self.machines.values())[cell.machine]
+        named = None if machine is None or machine.power is None else energy.powers.get(machine.power)
+        return named if self.power is None else self.power
+
+    def workload_of(self, cell: Cell) -> WorkloadEntry:
+        """The workload of a cell, with one rate."""
+        entry = list(self.workloads.values())[cell.workload]
+        return dataclasses.replace(entry, rate=self.rates[cell.rate]) if len(entry.rates) > 1 else entry
 
     def definitions(self) -> dict[str, Any]:
         """What decides about the numbers, as plain values: equal definitions give equal rows."""
@@ -102,16 +168,30 @@ class Plan:
             "metrics": list(self.metrics),
             **self.options,
             "service": dict(self.service),
+            "steady_state": None if self.steady is None else dict(self.steady),
             "power": None if self.power is None else self.power.fields(),
             "workloads": {
-                name: {**dataclasses.asdict(entry), "format": None, "trace": self.traces.get(name, {}).get("")}
+                name: {
+                    **dataclasses.asdict(entry),
+                    "format": None,
+                    "trace": self.traces.get(name, {}).get(""),
+                    "rate": entry.rate if len(entry.rates) == 1 else "a factor",
+                }
                 for name, entry in self.workloads.items()
             },
             "intervals": {name: self._meaning(name) for name in self.intervals},
             "policies": {name: policy.fields() for name, policy in self.policies.items()},
-            "memories": list(self.memories),
+            "machines": {n: None if machine is None else _decisive(machine) for n, machine in self.machines.items()},
+            **{key: self._levels(key) for key in ("memories", "rates", *_LIMITS)},
             "clocks": {name: None if clock is None else clock.fields() for name, clock in self.clocks.items()},
         }
+
+    def _levels(self, key: str) -> Any:
+        if key in self.given:
+            return list(getattr(self, key))
+        if key == "rates":
+            return "of the workloads"
+        return "of the machines" if "machines" in self.given else [1 if key == "block" else None]
 
     def _meaning(self, setting: str) -> Any:
         predicted = {workload: digests[setting] for workload, digests in self.traces.items() if setting in digests}
@@ -123,9 +203,7 @@ class Plan:
 
         Raises InputError, which names what there is.
         """
-        axes = dict(
-            zip(FACTORS, (self.workloads, self.intervals, self.policies, self.memories, self.clocks), strict=True)
-        )
+        axes = self._axes
         for factor, value in labels.items():
             if factor not in axes:
                 raise InputError(f"there is no factor {factor!r}; {nearest(factor, self.factors)}")
@@ -133,14 +211,28 @@ class Plan:
                 raise InputError(
                     f"{factor} {value!r} is not in the study; {nearest(str(value), map(str, axes[factor]))}"
                 )
-        found = [k for k, cell in enumerate(self.cells) if labels.items() <= self.labels(cell).items()]
+        found = [k for k, cell in enumerate(self.cells) if labels.items() <= self._all_labels(cell).items()]
         if len(found) == 1:
             return found[0]
         if not found:
             raise InputError("the study has no cell with these values together")
         values = {f: {self.labels(self.cells[k])[f] for k in found} for f in self.factors}
-        open_ = [f"{factor} ({', '.join(map(str, sorted(seen)))})" for factor, seen in values.items() if len(seen) > 1]
+        open_ = [
+            f"{factor} ({', '.join(sorted(map(_named, seen)))})" for factor, seen in values.items() if len(seen) > 1
+        ]
         raise InputError(f"{len(found)} cells of the study fit: say which {' and which '.join(open_)}")
+
+
+_LIMITS = ("max_batch", "block", "prefill_budget")
+
+
+def _decisive(machine: Machine) -> dict[str, Any]:
+    """What of a machine decides about the numbers."""
+    return {key: value for key, value in machine.fields().items() if key not in ("name", "source")}
+
+
+def _named(level: Any) -> str:
+    return "none" if level is None else str(level)
 
 
 def _plan(values: dict[str, Any]) -> Plan:
@@ -150,9 +242,11 @@ def _plan(values: dict[str, Any]) -> Plan:
 def make(study: StudyFile, folder: Path) -> Plan:
     """The plan of a study whose files are relative to `folder`; see `Study.plan`."""
     chosen = {name: clocks.parse(name if name in clocks.clocks else str(folder / name)) for name in study.clocks}
-    sizes = study.factors()
-    cells = _cells(study, {**sizes, "clocks": sizes["clocks"] or [""]})
+    there = {name: _machine(study, k, folder) for k, name in enumerate(study.machines)}
+    levels = study.factors()
+    cells = _cells(study, {key: axis or (None,) for key, axis in levels.items()})
     read = _read_all(study, cells, folder)
+    _check_power(study, there)
     return Plan(
         seed=study.seed,
         workloads={entry.name: entry for entry in study.workloads},
@@ -160,16 +254,45 @@ def make(study: StudyFile, folder: Path) -> Plan:
             e.name: None if e.rule in (None, "given") else intervals.parse(str(e.rule)) for e in study.intervals
         },
         policies={entry.name: entry.policy() for entry in study.policies},
-        memories=study.memories,
+        memories=tuple(study.memories or (None,)),
         clocks=chosen or {"": None},
+        machines=there or {"": None},
+        rates=study.rates() or (None,),
+        max_batch=study.max_batch or (None,),
+        block=study.block or (None,),
+        prefill_budget=study.prefill_budget or (None,),
+        given=frozenset(key for key, axis in levels.items() if axis),
         cells=cells,
         metrics=study.metrics,
-        options={key: getattr(study, key) for key in ("max_batch", "block", "prefill_budget", "max_rounds")},
+        options={"max_rounds": study.max_rounds},
         service=dataclasses.asdict(study.service),
+        steady=None if study.steady_state is None else dataclasses.asdict(study.steady_state),
         power=None if study.power is None else study.power.power(),
         traces={name: {of: _digest(workload) for of, workload in trace.items()} for name, trace in read.items()},
         read=read,
     )
+
+
+def _machine(study: StudyFile, k: int, folder: Path) -> Machine:
+    """Machine k of the study: a named one, or the one in a file."""
+    name = study.machines[k]
+    try:
+        return machines.parse(name if name in machines.machines else str(folder / name))
+    except FileNotFoundError:
+        raise StudyError(
+            f"{study.where('machines', k)}: there is no file {folder / name}. Machines are looked for where the study "
+            "file is, or in --traces DIR"
+        ) from None
+
+
+def _check_power(study: StudyFile, there: Mapping[str, Machine]) -> None:
+    asked = [name for name in study.metrics if catalogue.find(name).source == "energy"]
+    for k, (name, machine) in enumerate(there.items()):
+        if asked and study.power is None and (machine.power is None or machine.power not in energy.powers):
+            raise StudyError(
+                f"{study.where('machines', k)}: the metric {asked[0]} needs watts, and machine {name!r} has no power "
+                f'model: add power, such as power = "{next(iter(energy.powers))}"'
+            )
 
 
 def _read_all(study: StudyFile, cells: Iterable[Cell], folder: Path) -> dict[str, Trace]:
@@ -222,10 +345,15 @@ def _joined(trace: Workload, predicted: Workload, name: str, where: str) -> Work
 def _cells(study: StudyFile, axes: Mapping[str, Any]) -> tuple[Cell, ...]:
     """Every block's cross, in the order of the axes, each cell once."""
     chosen: set[Cell] = set()
-    for block in study.cells or (CellsEntry(),):
+    rates = [entry.rates if study.rates() else (None,) for entry in study.workloads]
+    for k, block in enumerate(study.cells or (CellsEntry(),)):
         wanted = {key: getattr(block, key) or axis for key, axis in axes.items()}
         picked = [[k for k, value in enumerate(axis) if value in wanted[key]] for key, axis in axes.items()]
-        chosen.update(Cell(*combination) for combination in itertools.product(*picked))
+        crossed = (Cell(*combination) for combination in itertools.product(*picked))
+        found = [cell for cell in crossed if axes["rates"][cell.rate] in rates[cell.workload]]
+        if not found:
+            raise StudyError(f"{study.where('cells', k)}: no workload in it has one of its rates")
+        chosen.update(found)
     return tuple(sorted(chosen))
 
 
@@ -264,9 +392,9 @@ def draw(entry: WorkloadEntry, given: Workload | None, seed: int) -> Workload:
     else:
         workload = _consecutive(given, entry, seed)
     if entry.arrivals == "poisson":
-        return generate.poisson(workload, entry.rate or 0, seed)
+        return generate.poisson(workload, entry.rates[0] or 0, seed)
     if entry.arrivals == "gamma":
-        return generate.gamma(workload, entry.rate or 0, entry.cv or 0, seed)
+        return generate.gamma(workload, entry.rates[0] or 0, entry.cv or 0, seed)
     if entry.arrivals == "at_once":
         return generate.at_once(workload) if workload.arrival.any() else workload
     return workload if entry.speed is None else generate.speed_up(workload, entry.speed)

@@ -135,12 +135,13 @@ def _data(contents: Contents) -> dict[str, Any]:
         "simulations": contents.simulations,
         "failures": contents.failures,
         "unfinished": contents.unfinished,
+        "equal": contents.equal,
         "memoryUse": contents.memory_use,
         "evictionRate": contents.eviction_rate,
         "factors": [
             {
                 "name": name,
-                "levels": ["–" if level is None else level for level in levels],
+                "levels": ["none" if level is None else level for level in levels],
                 "numeric": all(isinstance(level, (int, float)) for level in levels),
                 "scale": scale and {"title": scale[0], "values": _numbers(scale[1])},
                 "cells": [place[name][cell[k]] for cell in contents.cells],

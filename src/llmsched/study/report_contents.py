@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Contents"]
 
-_SCALES = {"rate": "arrival rate", "cv": "burstiness (cv of the gaps)", "speed": "speed of the trace"}
+_SCALES = {
+    "memory": "memory (tokens)",
+    "max_batch": "max_batch (requests)",
+    "block": "block (tokens)",
+    "prefill_budget": "prefill_budget (tokens)",
+    "rate": "arrival rate",
+    "cv": "burstiness (cv of the gaps)",
+    "speed": "speed of the trace",
+}
+_CLOCKED = {"clock": "clocks", "machine": "machines"}
 _VERDICTS = ("best", "among the best", "worse", "no data")
 
 
@@ -90,7 +99,8 @@ class Contents:
             raise InputError(f"the study has no policy {baseline!r}: {nearest(str(baseline), known)}")
         order = sorted(range(len(cells)), key=lambda k: _place(cells.keys[k], factors))
         clairvoyant = frozenset(name for name in known if _knows_the_truth(name, described))
-        timed = any((described.get("definitions") or {}).get("clocks", {}).values()) or "clock" in factors
+        told = described.get("definitions") or {}
+        timed = any(any(told.get(key, {}).values()) or axis in factors for axis, key in _CLOCKED.items())
         metrics = [catalogue.find(name) for name in cells.metrics]
         values = {
             m.name: {k: v[order] for k, v in _columns(cells, m, baseline, clairvoyant, confidence, rule).items()}
@@ -117,6 +127,13 @@ class Contents:
     def name(self) -> str:
         """What the study is called."""
         return str(self.described.get("name") or "study")
+
+    @cached_property
+    def equal(self) -> str:
+        """A sentence if policies do not differ in the metric that is looked at first; else nothing."""
+        labels = [dict(zip(self.factors, cell, strict=True)) for cell in self.cells]
+        share = summary.largest_difference(labels, self.values[self.metric]["mean"].tolist())
+        return summary.said_of_difference(share, self.metric)
 
     def has(self, metric: str) -> bool:
         """Whether there is a metric of this name."""
@@ -145,7 +162,7 @@ class Contents:
         if len(levels) < 2:
             return None
         if all(isinstance(level, (int, float)) for level in levels):
-            return ("memory (tokens)" if factor == "memory" else factor), [float(level) for level in levels]
+            return _SCALES.get(factor, factor), [float(level) for level in levels]
         entries = (self.described.get("definitions") or {}).get("workloads") or {}
         if factor != "workload" or not all(level in entries for level in levels):
             return None
@@ -230,7 +247,7 @@ def _factors(cells: summary.Cells, described: Mapping[str, Any]) -> dict[str, li
         told = list((described.get("definitions") or {}).get(summary.AXES.get(name, ""), ()))
         if all(isinstance(level, str) for level in there):
             there.sort(key=lambda level, told=told: told.index(level) if level in told else len(told))  # type: ignore[misc]
-        factors[name] = there
+        factors[name] = [level for level in there if level is not None] + [None] * (None in there)  # no limit: last
     if "policy" not in factors:
         raise InputError(f"the results have no column 'policy': {', '.join(cells.factors)}")
     return factors

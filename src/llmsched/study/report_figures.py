@@ -101,6 +101,8 @@ def _panels(contents: Contents, along: str) -> dict[str, list[int]]:
 
 
 def _spelled(factor: str, level: Any) -> str:
+    if level is None:
+        return f"{factor} none".strip()
     return f"{factor} {level:,}" if isinstance(level, (int, float)) else str(level)
 
 
@@ -121,11 +123,11 @@ def _page(
     values = {key: contents.values[metric.name][key] for key in keys}
     scale = contents.scale(along) or (along, [])
     spreads = sorted(_spread(values[keys[0]][cells]) for cells in panels.values())
-    log = spreads[len(spreads) // 2] > _LOG.get(keys, math.inf)
+    log = spreads[len(spreads) // 2] > _LOG.get(keys, math.inf) and not (metric.is_share and keys == _MEANS)
     for number, (axes, (name, cells)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _panel(axes, contents, [values[key] for key in keys], cells, along)
         axes.set_title(name, fontsize=10, loc="left")
-        _finish(axes, metric, keys, log)
+        _finish(axes, metric, keys, log, float(np.nanmin(values[keys[0]], initial=np.inf)))
         _level_ticks(axes, scale[1] or contents.factors[along], _LETTERS * figure.get_figwidth() / columns)
         axes.set_xlabel(scale[0] if number + columns >= len(panels) else "")
     figure.supylabel(title, fontsize=10)
@@ -177,7 +179,7 @@ def _panel(axes: Axes, contents: Contents, values: Sequence[Any], cells: Sequenc
         axes.errorbar(x, middle, sides, color=colour, fmt=_MARKERS[dash], markersize=4, elinewidth=1.6, label=str(name))
 
 
-def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> None:
+def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool, lowest: float) -> None:
     """Scale and limits of the vertical axis."""
     if log:
         axes.set_yscale("log")
@@ -193,8 +195,8 @@ def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> Non
         axes.axhline(1 if keys == _RATIOS else 0, color="#555555", linestyle="--", linewidth=0.9)
     elif metric.is_share:
         axes.set_ylim(0, 1.02)
-    elif not log and axes.get_ylim()[0] >= 0:
-        axes.set_ylim(bottom=0)
+    elif not log and lowest >= 0:
+        axes.set_ylim(bottom=0)  # intervals of what is never less may reach below it
 
 
 def _level_ticks(axes: Axes, levels: Sequence[Any], letters: float) -> None:

@@ -48,8 +48,10 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError)
 def results(directory: str | os.PathLike[str]) -> pa.Table:
     """The results of a study: one row per simulation, in the order of the study's cells, then of replications.
 
-    Columns: workload, intervals, policy (string), memory (int64), clock (string, if the study has several),
-    replication (int64), seed (uint64), and the metrics (float64). ``.to_pandas()`` and ``polars.from_arrow`` take it.
+    Columns: workload, intervals, policy (string), memory (int64, unless it is the machine's), then if the study has
+    several of them clock, machine (string), rate (float64), max_batch, block, prefill_budget (int64; null: no
+    limit), replication (int64), seed (uint64), and the metrics (float64). ``.to_pandas()`` and ``polars.from_arrow``
+    take it.
 
     Raises StudyError if the directory holds no study, or a damaged part.
     """
@@ -256,6 +258,8 @@ class Rows:
         return _Part(first, last, self.folder / f"part-{first:08d}-{last:08d}.parquet")
 
 
+#: Types of the columns of factors that are numbers.
+_TYPES = {**dict.fromkeys(("memory", "max_batch", "block", "prefill_budget"), pa.int64()), "rate": pa.float64()}
 #: How parts are written. Checksums find what the disk has spoilt.
 _PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
@@ -315,7 +319,7 @@ class Directory:
 
     def schema(self, kind: str) -> pa.Schema:
         """The columns of the parts of a kind."""
-        factors = [(f, pa.int64() if f == "memory" else pa.string()) for f in self.plan.factors]
+        factors = [(f, _TYPES.get(f, pa.string())) for f in self.plan.factors]
         keys = [*factors, ("replication", pa.int64()), ("seed", pa.uint64())]
         if kind == "failures":
             return pa.schema([*keys, ("error", pa.string()), ("message", pa.string())])
@@ -384,9 +388,6 @@ def _locked(path: Path) -> int:
     return handle
 
 
-_AXES_WITH_NAMES = ("workloads", "intervals", "policies", "clocks")
-
-
 def _check_same_study(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, extend: bool) -> None:
     """Refuse rows that would not fit to those that are there."""
     if before["llmsched"] != now["llmsched"]:
@@ -424,21 +425,29 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[st
     for key in before:
         if before[key] == now.get(key):
             continue
-        if key not in (*_AXES_WITH_NAMES, "memories"):
+        if (
+            key not in AXES.values()
+            or not isinstance(before[key], (list, dict))
+            or not isinstance(now[key], (list, dict))
+        ):
             changes.append((f"{key} was {_brief(before[key])} and is {_brief(now.get(key))}", False))
             continue
         old, new = before[key], now[key]
-        changes += [(f"{key} lost {name!r}", False) for name in old if name not in new]
-        if key in _AXES_WITH_NAMES:
+        changes += [(f"{key} lost {_level(name)}", False) for name in old if name not in new]
+        if isinstance(old, Mapping):
             changes += [
                 (f"{key}: {name!r} means something else", False)
                 for name in old
                 if name in new and old[name] != new[name]
             ]
-        changes += [(f"{key} gained {name!r}", True) for name in new if name not in old]
+        changes += [(f"{key} gained {_level(name)}", True) for name in new if name not in old]
         if list(old) != list(new) and set(old) == set(new):
             changes.append((f"the order of {key}", True))
     return changes
+
+
+def _level(name: Any) -> str:
+    return "none" if name is None else repr(name)
 
 
 def _brief(value: Any) -> str:

@@ -21,23 +21,27 @@ from .file_entries import (
     CLOCK,
     CONFIG,
     LIST,
+    MACHINE,
     METRIC,
+    ONE_OR_MORE,
+    SWITCH,
     CellsEntry,
     IntervalsEntry,
     PolicyEntry,
     PowerEntry,
     PrecisionEntry,
     ServiceEntry,
+    SteadyStateEntry,
     WorkloadEntry,
     count_of,
+    limits_of,
+    no_twins,
     short_for,
 )
 
 # isort: split
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-
-_QUICK = 2000  # requests of a trace that are taken for all, if the file does not say how many it wants
 
 _Study = TypeVar("_Study", bound="StudyFile")
 
@@ -49,8 +53,9 @@ _Study = TypeVar("_Study", bound="StudyFile")
 class StudyFile:
     """What is simulated, and how often: the keys of the study file. `Study` can also run it.
 
-    Every combination of a workload, an interval setting, a policy, a memory and a clock is a *cell*. Replication k of
-    every cell sees the same requests, intervals and ranks (common random numbers), so that differences are paired.
+    Every combination of a workload, an interval setting, a policy, a memory and the other factors (clocks, machines,
+    rates, limits of the engine) is a *cell*. Replication k of every cell sees the same requests, intervals and ranks
+    (common random numbers), so that differences are paired.
 
     Raises StudyError, which names every mistake, when the values do not make a study.
     """
@@ -71,23 +76,31 @@ class StudyFile:
     """Predicted intervals of output lengths."""
     policies: Annotated[tuple[Annotated[PolicyEntry, short_for("base")], ...], LIST]
     """Scheduling policies."""
-    memories: tuple[Annotated[int, count_of("a memory")], ...] = (MEMORY,)
-    """Sizes of the KV cache, in tokens."""
+    memories: tuple[Annotated[int, count_of("a memory")], ...] | None = None
+    """Sizes of the KV cache, in tokens: by default 16,492, or what each of the `machines` holds."""
     clocks: Annotated[tuple[Annotated[str, CLOCK], ...], LIST] = ()
     """How long a round lasts: names of clocks, or .toml and .json files relative to the study file. Without any, a
     round lasts 1 and times are in rounds; with one, they are in seconds."""
-    max_batch: Annotated[int | None, count_of("max_batch")] = None
-    """Most requests that run at once."""
-    block: Annotated[int, count_of("block")] = 1
-    """Tokens in a block of cache (16 in vLLM)."""
-    prefill_budget: Annotated[int | None, count_of("prefill_budget")] = None
-    """Most tokens that a round processes: long prompts then take several rounds (chunked prefill)."""
+    machines: Annotated[tuple[Annotated[str, MACHINE], ...], LIST] = ()
+    """Instead of clocks: names of machines (`llmsched machines` lists them), or .toml and .json files relative to the
+    study file. A machine sets clock, memory, block, max_batch, prefill_budget and power; what the study gives of these
+    holds for all machines in its place."""
+    max_batch: Annotated[tuple[Annotated[int | None, limits_of("max_batch")], ...], ONE_OR_MORE] = ()
+    """Most requests that run at once: a number, or a list of them, in which `"none"` is no limit. By default there is
+    none, or the machine's."""
+    block: Annotated[tuple[Annotated[int, count_of("block")], ...], ONE_OR_MORE] = ()
+    """Tokens in a block of cache (16 in vLLM): a number, or a list of them. By default 1, or the machine's."""
+    prefill_budget: Annotated[tuple[Annotated[int | None, limits_of("prefill_budget")], ...], ONE_OR_MORE] = ()
+    """Most tokens that a round processes: long prompts then take several rounds (chunked prefill). A number, or a list
+    of them, in which `"none"` is no limit. By default there is none, or the machine's."""
     max_rounds: Annotated[int | None, count_of("max_rounds")] = None
     """Rounds after which a simulation is given up."""
     metrics: Annotated[tuple[Annotated[str, METRIC], ...], LIST] = catalogue.DEFAULT
     """What is measured of every simulation."""
     service: ServiceEntry = dataclasses.field(default_factory=ServiceEntry)
     """How the service metrics are taken."""
+    steady_state: Annotated[SteadyStateEntry | None, SWITCH] = None
+    """Whether, and how, every simulation is taken for a run that settles: its warm-up is found and cut off."""
     power: Annotated[PowerEntry, short_for("model")] | None = None
     """Watts that the machine draws: for the metrics of energy."""
     precision: PrecisionEntry | None = None
@@ -96,13 +109,23 @@ class StudyFile:
     """Blocks of cells, instead of the full cross of all factors."""
 
     def __post_init__(self) -> None:
-        for key in ("workloads", "policies", "intervals", "memories", "metrics"):
+        object.__setattr__(self, "_memories_given", self.memories is not None)
+        if self.memories is None:
+            object.__setattr__(self, "memories", None if self.machines else (MEMORY,))
+        elif not self.memories:
+            raise InputError("memories is empty: give at least one")
+        if self.machines and self.clocks:
+            raise InputError("give either clocks or machines: a machine has a clock of its own")
+        for key in ("workloads", "policies", "intervals", "metrics"):
             if not getattr(self, key):
                 raise InputError(f"{key} is empty: give at least one")
         for key in ("workloads", "policies", "intervals"):
-            _no_twins(key, [entry.name for entry in getattr(self, key)])
-        for key in ("memories", "clocks", "metrics"):
-            _no_twins(key, getattr(self, key))
+            no_twins(key, [entry.name for entry in getattr(self, key)])
+        for key in ("memories", "clocks", "machines", "metrics", "max_batch", "block", "prefill_budget"):
+            no_twins(key, getattr(self, key) or ())
+        if self.steady_state is not None:
+            added = [metric.name for metric in catalogue.of_source("steady") if metric.name not in self.metrics]
+            object.__setattr__(self, "metrics", (*self.metrics, *added))
         if self.precision is None:
             object.__setattr__(self, "replications", self.replications or 100)
         elif self.replications is not None:
@@ -115,6 +138,8 @@ class StudyFile:
 
     def _check_energy(self) -> None:
         asked = [name for name in self.metrics if catalogue.find(name).source == "energy"]
+        if asked and self.machines:
+            return  # they have clocks, and may have watts: see `plan.make`
         if asked and self.power is None:
             raise InputError(
                 f"the metric {asked[0]} needs the watts that the machine draws: add power, such as "
@@ -139,9 +164,20 @@ class StudyFile:
             "workloads": [entry.name for entry in self.workloads],
             "intervals": [entry.name for entry in self.intervals],
             "policies": [entry.name for entry in self.policies],
-            "memories": self.memories,
+            "memories": self.memories or (),
             "clocks": self.clocks,
+            "machines": self.machines,
+            "rates": self.rates(),
+            "max_batch": self.max_batch,
+            "block": self.block,
+            "prefill_budget": self.prefill_budget,
         }
+
+    def rates(self) -> tuple[float | None, ...]:
+        """The levels of the factor rate: those of all workloads if one has several, else nothing."""
+        if all(len(entry.rates) == 1 for entry in self.workloads):
+            return ()
+        return tuple(dict.fromkeys(rate for entry in self.workloads for rate in entry.rates))
 
     # Files ------------------------------------------------------------------------------------------------------------
 
@@ -188,17 +224,11 @@ class StudyFile:
     def replace(self, **fields: Any) -> Self:
         """The same study with some fields replaced. Raises StudyError if that makes no study."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if not getattr(self, "_memories_given", True):
+            given["memories"] = None  # the default depends on the machines
         if "precision" in fields and "replications" not in fields:
             given["replications"] = None
         return type(self)(**{**given, **fields})
-
-    def quick(self) -> Self:
-        """A small study to try whether it works: a tenth of the requests, 5 replications (16 before the first look)."""
-        small = [dataclasses.replace(w, requests=-(-(w.requests or _QUICK) // 10)) for w in self.workloads]
-        if self.precision is None:
-            return self.replace(workloads=tuple(small), replications=min(self.replications or 5, 5))
-        precision = dataclasses.replace(self.precision, first=16, most=min(self.precision.most, 64))
-        return self.replace(workloads=tuple(small), precision=precision)
 
     def to_toml(self) -> str:
         """The study as the text of a study file: the one it was loaded from, if it was."""
@@ -218,6 +248,7 @@ _ENTRIES: Mapping[str, Any] = {
     "cells": CellsEntry,
     "precision": PrecisionEntry,
     "service": ServiceEntry,
+    "steady_state": SteadyStateEntry,
     "power": PowerEntry,
 }
 
@@ -285,10 +316,4 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items() if item is not None) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _no_twins(key: str, names: Sequence[Any]) -> None:
-    twins = sorted({str(name) for name in names if list(names).count(name) > 1})
-    if twins:
-        raise InputError(f"{key}: {twins[0]!r} is there twice: leave one out, or give it another name")
+    return '"none"' if value is None else json.dumps(value, ensure_ascii=False)

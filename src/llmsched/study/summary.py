@@ -26,7 +26,17 @@ from .statistics import FloatArray, Precision
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["AXES", "FACTORS", "Cells", "best", "compared", "means", "quantiles"]
+__all__ = [
+    "AXES",
+    "FACTORS",
+    "Cells",
+    "best",
+    "compared",
+    "largest_difference",
+    "means",
+    "quantiles",
+    "said_of_difference",
+]
 
 #: The columns that tell cells apart -> the keys of their levels in a study.
 AXES = {
@@ -35,6 +45,11 @@ AXES = {
     "policy": "policies",
     "memory": "memories",
     "clock": "clocks",
+    "machine": "machines",
+    "rate": "rates",
+    "max_batch": "max_batch",
+    "block": "block",
+    "prefill_budget": "prefill_budget",
 }
 #: These columns; a table of results has those that the study has.
 FACTORS = tuple(AXES)
@@ -166,6 +181,36 @@ def best(
         rows += [(cell, metric, 0, np.nan, np.nan, np.nan, np.nan, "no data") for cell in silent]
     names = ("metric", "n", "mean", "regret", "regret_low", "regret_high", "verdict")
     return _rows(cells, names, sorted(rows, key=lambda row: row[0]))
+
+
+def largest_difference(labels: Sequence[Mapping[str, Any]], means: Iterable[float], along: str = "policy") -> float:
+    """The largest difference of means between cells that differ in the policy (or `along`) alone, as a share.
+
+    `labels` are the levels of the cells' factors. NaN if no two cells can be compared.
+    """
+    settings: dict[tuple[Any, ...], list[float]] = {}
+    for label, mean in zip(labels, means, strict=True):
+        if math.isfinite(mean):
+            settings.setdefault(tuple(v for k, v in label.items() if k != along), []).append(mean)
+    shares = [
+        (max(found) - min(found)) / (max(map(abs, found)) or 1.0) for found in settings.values() if len(found) > 1
+    ]
+    return max(shares, default=math.nan)
+
+
+#: Policies whose means differ by less than this share are said to be equal.
+_EQUAL = 0.001
+
+
+def said_of_difference(share: float, metric: str) -> str:
+    """What to say if policies are equal, given their `largest_difference`; nothing if they are not."""
+    if not share < _EQUAL:
+        return ""
+    within = "exactly" if share == 0 else f"within {100 * _EQUAL:g} %"
+    return (
+        f"all policies are equal in {metric} ({within}): the cache is never short enough for them to differ. More "
+        "requests, a higher rate or less memory would show more"
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from .._version import version
 from ..errors import LlmschedError, StudyError
 from ..metrics import catalogue
 from ..metrics.catalogue import Bounded, Metric
+from ..metrics.energy import Power
 from ..metrics.measure import measure
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..predict.intervals import with_midpoints
@@ -28,7 +29,7 @@ from ..workloads.columns import FloatArray, IntArray
 from ..workloads.length_table import LengthTable
 from ..workloads.workload import Workload
 from .file_entries import WorkloadEntry
-from .plan import Plan, Trace, draw, predict, replication_seed
+from .plan import Cell, Plan, Trace, draw, predict, replication_seed
 
 # Requests of which the workloads are in memory at a time: few, so that the caches of the processor hold them.
 _MOST_REQUESTS = 30_000
@@ -126,17 +127,16 @@ def simulate_one(plan: Plan, replication: int, **labels: Any) -> Result:
     seed = replication_seed(plan.seed, replication)
     policy = list(plan.policies.values())[cell.policy]
     cell_jobs = _CellJobs.of(plan, np.array([index]))
-    (seen,) = cell_jobs.draw_workloads(plan, plan.workloads[name], plan.read.get(name), seed)
+    (seen,) = cell_jobs.draw_workloads(plan, plan.read.get(name), seed)
     if isinstance(seen, LlmschedError):
         raise seen
     return simulate(
         seen,
         policy,
-        memory=plan.memories[cell.memory],
+        memory=plan.memory_of(cell),
         seed=seed,
-        clock=list(plan.clocks.values())[cell.clock],
         record=catalogue.recorded_for(_metrics(plan)),
-        **plan.options,
+        **plan.engine_of(cell),
     )
 
 
@@ -148,7 +148,8 @@ def _slices(unit: WorkUnit, trace: Trace | None) -> Iterator[slice]:
     """The rows of a unit in slices whose workloads fit into memory."""
     entry = list(unit.plan.workloads.values())[unit.workload]
     requests = entry.requests or (len(trace[""]) if trace else 1)
-    settings = len({unit.plan.cells[c].intervals for c in unit.cells.tolist()})
+    cells = [unit.plan.cells[c] for c in unit.cells.tolist()]
+    settings = len({(cell.intervals, cell.rate) for cell in cells})
     step = max(1, _MOST_REQUESTS // (requests * (settings + 1)))
     for first in range(0, len(unit.replications), step):
         yield slice(first, first + step)
@@ -161,55 +162,65 @@ _PREDICTED = frozenset({"lower", "upper", "point"})
 class _CellJobs:
     """The simulations that a set of cells needs in every replication: found once, as replications are alike.
 
-    `variants` are what policies see of the requests: an interval setting (None for those that read no prediction), and
-    whether they want point predictions and a table of lengths, which is then that of these requests. `jobs` are
-    (variant, policy, memory), `clocks` theirs; `job_of_cell` says which one each cell is. Cells that differ in a
-    setting that the policy does not read share a job.
+    `variants` are what policies see of the requests: their rate, an interval setting (None for those that read no
+    prediction), and whether they want point predictions and a table of lengths, which is then that of these requests.
+    `jobs` are (variant, policy, memory); `cells` has for each a cell that it stands for, and `job_of_cell` says which
+    one each cell is. Cells that differ in a setting that the policy does not read share a job.
     """
 
-    variants: list[tuple[int | None, bool, bool]]
+    variants: list[tuple[int, int | None, bool, bool]]
+    entries: dict[int, WorkloadEntry]
     jobs: list[tuple[int, int, int]]
-    clocks: list[int]
+    cells: list[Cell]
     job_of_cell: IntArray
 
     @classmethod
     def of(cls, plan: Plan, cells: IntArray) -> _CellJobs:
         """That of these cells."""
         needs = [policy.needs for policy in plan.policies.values()]
-        variants: dict[tuple[int | None, bool, bool], int] = {}
-        jobs: dict[tuple[int, int, int, int], int] = {}
+        variants: dict[tuple[int, int | None, bool, bool], int] = {}
+        entries: dict[int, WorkloadEntry] = {}
+        jobs: dict[tuple[tuple[int, ...], int, int, int], int] = {}
+        cell_of_job: list[Cell] = []
         job_of_cell = []
         for cell in (plan.cells[k] for k in cells.tolist()):
             need = needs[cell.policy]
             setting = None if _PREDICTED.isdisjoint(need) else cell.intervals
-            seen = (setting, "point" in need, "lengths" in need)
+            if cell.rate not in entries:
+                entries[cell.rate] = plan.workload_of(cell)
+            seen = (cell.rate, setting, "point" in need, "lengths" in need)
             variant = variants.setdefault(seen, len(variants))
-            job = (cell.clock, variant, cell.policy, plan.memories[cell.memory])
-            job_of_cell.append(jobs.setdefault(job, len(jobs)))
-        return cls(list(variants), [job[1:] for job in jobs], [job[0] for job in jobs], np.array(job_of_cell, np.int64))
+            job = (cell.engine, variant, cell.policy, plan.memory_of(cell))
+            if job not in jobs:
+                jobs[job] = len(jobs)
+                cell_of_job.append(cell)
+            job_of_cell.append(jobs[job])
+        return cls(list(variants), entries, [job[1:] for job in jobs], cell_of_job, np.array(job_of_cell, np.int64))
 
-    def draw_workloads(
-        self, plan: Plan, entry: WorkloadEntry, trace: Trace | None, seed: int
-    ) -> list[Workload | LlmschedError]:
+    def draw_workloads(self, plan: Plan, trace: Trace | None, seed: int) -> list[Workload | LlmschedError]:
         """What policies see of the requests of a replication, or why it cannot be made, for each variant."""
         made: list[Workload | LlmschedError] = []
-        predicted: dict[int, Workload] = {}
+        seen: dict[tuple[int, int | None], Workload] = {}  # by rate and interval setting
         rules = list(plan.intervals.items())
-        try:
-            drawn = draw(entry, trace[""] if trace else None, seed)
-        except LlmschedError as error:
-            return [error] * len(self.variants)
-        _ = drawn.extent  # found once: it is the same with any predictions
-        for setting, point, lengths in self.variants:
+
+        def drawn(rate: int) -> Workload:
+            if (rate, None) not in seen:
+                seen[rate, None] = draw(self.entries[rate], trace[""] if trace else None, seed)
+                _ = seen[rate, None].extent  # found once: it is the same with any predictions
+            return seen[rate, None]
+
+        def predicted(rate: int, setting: int) -> Workload:
+            if (rate, setting) not in seen:
+                name, rule = rules[setting]
+                own = trace.get(name) if trace else None  # the same requests are drawn: the seed is the same
+                found = predict(drawn(rate), rule, seed) if own is None else draw(self.entries[rate], own, seed)
+                seen[rate, setting] = found
+            return seen[rate, setting]
+
+        for rate, setting, point, lengths in self.variants:
             try:
-                if setting is None:
-                    made.append(_with_lengths(drawn) if lengths else drawn)
-                    continue
-                if setting not in predicted:
-                    name, rule = rules[setting]
-                    own = trace.get(name) if trace else None  # the same requests are drawn: the seed is the same
-                    predicted[setting] = predict(drawn, rule, seed) if own is None else draw(entry, own, seed)
-                workload = _with_points(predicted[setting]) if point else predicted[setting]
+                workload = drawn(rate) if setting is None else predicted(rate, setting)
+                workload = _with_points(workload) if point and setting is not None else workload
                 made.append(_with_lengths(workload) if lengths else workload)
             except LlmschedError as error:
                 made.append(error)
@@ -235,10 +246,9 @@ def _simulate_replications(
 ) -> UnitResults | None:
     """The results of some replications of a work unit; None if stopped."""
     plan = unit.plan
-    entry = list(plan.workloads.values())[unit.workload]
     workloads: list[Workload] = []
     jobs: list[Job] = []
-    clocks: list[int] = []
+    cell_of_job: list[Cell] = []
     errors: dict[int, Exception] = {}
     cells, replications, seeds, job_of_cell = [], [], [], []
     for replication, mask in zip(unit.replications[rows].tolist(), unit.wanted[rows], strict=True):
@@ -246,7 +256,7 @@ def _simulate_replications(
             jobs_of_cells[mask.tobytes()] = _CellJobs.of(plan, unit.cells[mask])
         cell_jobs = jobs_of_cells[mask.tobytes()]
         seed = replication_seed(plan.seed, replication)
-        made = cell_jobs.draw_workloads(plan, entry, trace, seed)
+        made = cell_jobs.draw_workloads(plan, trace, seed)
         for k, (variant, _, _) in enumerate(cell_jobs.jobs):
             if isinstance(broken := made[variant], LlmschedError):
                 errors[len(jobs) + k] = broken
@@ -258,8 +268,8 @@ def _simulate_replications(
         first = len(workloads)
         workloads += [_NO_REQUESTS if isinstance(w, LlmschedError) else w for w in made]
         jobs += [Job(first + variant, policy, memory, seed) for variant, policy, memory in cell_jobs.jobs]
-        clocks += cell_jobs.clocks
-    simulated = _simulated(plan, workloads, jobs, clocks, stop)
+        cell_of_job += cell_jobs.cells
+    simulated = _simulated(plan, workloads, jobs, cell_of_job, stop)
     if simulated is None:
         return None
     values, failed = simulated
@@ -275,24 +285,27 @@ def _simulate_replications(
 
 
 def _simulated(
-    plan: Plan, workloads: list[Workload], jobs: list[Job], clocks: list[int], stop: Stop
+    plan: Plan, workloads: list[Workload], jobs: list[Job], cells: list[Cell], stop: Stop
 ) -> tuple[FloatArray, dict[int, Exception]] | None:
-    """The metrics (metrics, jobs) of jobs with their clocks, and why some have none; None if stopped."""
+    """The metrics (metrics, jobs) of jobs, each with a cell of it, and why some have none; None if stopped."""
     metrics = _metrics(plan)
     values = np.full((len(metrics), len(jobs)), np.nan)
     errors: dict[int, Exception] = {}
     one_by_one = any(metric.source not in ("totals", "bound") for metric in metrics)
-    for c, clock in enumerate(plan.clocks.values()):
-        rows = [k for k, of in enumerate(clocks) if of == c] if len(plan.clocks) > 1 else range(len(jobs))
-        some = [jobs[k] for k in rows]
+    alike: dict[tuple[int, ...], list[int]] = {}  # jobs by what simulates them
+    for k, cell in enumerate(cells):
+        alike.setdefault(cell.engine, []).append(k)
+    for rows in alike.values():
+        some, engine = [jobs[k] for k in rows], plan.engine_of(cells[rows[0]])
         if one_by_one:
+            power = plan.power_of(cells[rows[0]])
             for k, job in zip(rows, some, strict=True):
                 try:
-                    values[:, k] = _measured(plan, metrics, workloads[job.workload], job, clock)
+                    values[:, k] = _measured(plan, metrics, workloads[job.workload], job, engine, power)
                 except LlmschedError as error:
                     errors[k] = error
-        elif some:
-            totals = _from_totals(plan, metrics, workloads, some, clock, stop)
+        else:
+            totals = _from_totals(plan, metrics, workloads, some, engine, stop)
             if totals is None:
                 return None
             values[:, rows] = totals[0]
@@ -300,31 +313,40 @@ def _simulated(
     return values, errors
 
 
-def _measured(plan: Plan, metrics: list[Metric], workload: Workload, job: Job, clock: Clock | None) -> list[float]:
+def _measured(
+    plan: Plan,
+    metrics: list[Metric],
+    workload: Workload,
+    job: Job,
+    engine: Mapping[str, Any],
+    power: Power | None,
+) -> list[float]:
     """The metrics of one job that is simulated alone, with all that they need recorded."""
     result = simulate(
         workload,
         list(plan.policies.values())[job.policy],
         memory=job.memory,
         seed=job.seed,
-        clock=clock,
         record=catalogue.recorded_for(metrics),
-        **plan.options,
+        **engine,
     )
-    return list(measure(result, metrics, **plan.service, power=plan.power).values())
+    return list(measure(result, metrics, **plan.service, power=power, steady=plan.steady).values())
 
 
 def _from_totals(
-    plan: Plan, metrics: list[Metric], workloads: list[Workload], jobs: list[Job], clock: Clock | None, stop: Stop
+    plan: Plan,
+    metrics: list[Metric],
+    workloads: list[Workload],
+    jobs: list[Job],
+    engine: Mapping[str, Any],
+    stop: Stop,
 ) -> tuple[FloatArray, Mapping[int, Exception]] | None:
-    """The same for metrics that cost nothing or need a bound, with one clock: all jobs at once."""
+    """The same for metrics that cost nothing or need a bound, with one engine: all jobs at once."""
     percentiles = [metric.percentile for metric in metrics if metric.percentile is not None]
-    batch = simulate_here(
-        workloads, list(plan.policies.values()), jobs, stop, percentiles=percentiles, clock=clock, **plan.options
-    )
+    batch = simulate_here(workloads, list(plan.policies.values()), jobs, stop, percentiles=percentiles, **engine)
     if batch is None:
         return None
-    block = plan.options["block"]
+    block = engine["block"]
     place = [job.workload for job in jobs]
     totals = {
         **batch.totals,
@@ -335,7 +357,7 @@ def _from_totals(
     }
     bounds: list[Bounded | None] = []
     if any(metric.source == "bound" for metric in metrics):
-        bounds = _bounds(plan, workloads, jobs, clock, batch.totals["total_latency"])
+        bounds = _bounds(plan, workloads, jobs, engine["clock"], batch.totals["total_latency"])
     columns = [
         metric.value(totals)
         if metric.source == "totals"

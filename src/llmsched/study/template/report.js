@@ -47,7 +47,7 @@
     const value = factor.levels[k];
     return typeof value === "number" ? value.toLocaleString("en-US") : String(value);
   };
-  const spelled = (factor, k) => (factor.numeric ? `${factor.name} ${level(factor, k)}` : level(factor, k));
+  const spelled = (factor, k) => (factor.levels.some((value) => typeof value === "number") ? `${factor.name} ${level(factor, k)}` : level(factor, k));
   const count = (n, one, many) => `${n.toLocaleString("en-US")} ${n === 1 ? one : many}`;
 
   // Cells and settings ------------------------------------------------------------------------------------------------
@@ -162,6 +162,7 @@
     for (const name of names) {
       for (const k of groups.get(name)) {
         let [middle, low, high] = keys.map((key) => metric.values[key][k]);
+        if (low !== null && options.floor !== undefined) low = Math.max(low, options.floor);
         if (options.domain) [low, high] = [low, high].map((limit) => limit === null ? null : Math.min(Math.max(limit, options.domain[0]), options.domain[1]));
         if (middle === null || (log && middle <= 0) || (options.skip ?? -1) === factors.get("policy").cells[k]) continue;
         values.push({
@@ -176,7 +177,8 @@
     const width = Math.max($(id).clientWidth, 240);
     const columns = names.length === 1 ? 1 : Math.min(names.length, width < 560 ? 1 : width < 900 || names.length === 4 ? 2 : 3);
     const height = names.length === 1 ? 300 : 190;
-    const yScale = log ? { type: "log", nice: false } : { zero: options.rule === undefined && smallest >= 0 && smallest < 0.6 * largest, nice: true };
+    const floor = options.floor ?? -Infinity; // intervals of what cannot be less may reach below it: these are cut
+    const yScale = log ? { type: "log", nice: false } : { zero: options.rule === undefined && smallest >= 0 && (smallest < 0.6 * largest || floor === 0), nice: true };
     if (options.domain || (smallest === 0 && largest === 0)) yScale.domain = options.domain ?? [0, 1];
     const yAxis = { title: names.length === 1 ? options.title : null, format: metric.share && !options.plain ? "~%" : ticks(largest), tickCount: 5, domain: false, ticks: false };
     if (log && leastSpread(values) >= 10) yAxis.values = logTicks(smallest, largest);
@@ -241,7 +243,7 @@
   const charts = {
     means() {
       const metric = metrics.get(state.metric);
-      return multiples("means", metric, ["mean", "low", "high"], { title: withUnit(metric) });
+      return multiples("means", metric, ["mean", "low", "high"], { title: withUnit(metric), ...(metric.values.mean.every((value) => value === null || value >= 0) ? { floor: 0 } : {}) });
     },
     ratio() {
       const metric = metrics.get(state.metric);
@@ -255,7 +257,7 @@
     },
     evictions() {
       const metric = metrics.get(data.evictionRate);
-      return metric && multiples("evictions", metric, ["mean", "low", "high"], { title: withUnit(metric), log: false });
+      return metric && multiples("evictions", metric, ["mean", "low", "high"], { title: withUnit(metric), log: false, floor: 0 });
     },
     detail() {
       const metric = metrics.get(state.metric), policy = factors.get("policy");
@@ -433,7 +435,7 @@
     const rows = cells.slice(0, state.rows).map((k) => element("tr", {}, ...shown.map((column) => {
       const badge = column.badge?.(k);
       const content = badge ? element("span", { className: `badge ${badge}` }, column.text(k)) : column.text(k);
-      return element("td", { className: (column.left ? "text " : "") + (column.badge && !badge ? "soft" : "") }, content);
+      return element("td", { className: (column.left ? "text " : "") + (column.badge && !badge ? "soft" : ""), "data-label": column.shown }, content);
     })));
     const focused = document.activeElement?.dataset?.column;
     $("cells").tHead.replaceChildren(head);
@@ -546,9 +548,10 @@
     $("name").textContent = data.name;
     $("description").textContent = data.description;
     const fact = (value, words) => element("li", {}, element("b", {}, value.toLocaleString("en-US")), ` ${words}`);
-    $("facts").append(...varied.map((factor) => fact(factor.levels.length, { policy: "policies", memory: "memories", intervals: "interval settings" }[factor.name] ?? `${factor.name}s`)),
+    $("facts").append(...varied.map((factor) => fact(factor.levels.length, { policy: "policies", memory: "memories", intervals: "interval settings", max_batch: "batch limits", block: "block sizes", prefill_budget: "prefill budgets" }[factor.name] ?? `${factor.name}s`)),
       fact(all.length, all.length === 1 ? "cell" : "cells"), fact(data.simulations, "simulations"));
     if (data.failures) $("facts").append(element("li", { className: "note" }, `${count(data.failures, "simulation", "simulations")} without a result`));
+    if (data.equal) $("facts").append(element("li", { className: "note" }, data.equal));
     if (data.unfinished) $("facts").append(element("li", { className: "note" }, data.unfinished));
     const repeat = data.repeat;
     $("commands").append(...repeat.commands.map((command) => {
