@@ -414,3 +414,12 @@ def test_ctrl_c_stops_a_long_run(engine, run):
             child.kill()
     assert child.returncode in (-signal.SIGINT, 1)
     assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_the_nearest_number_is_the_one_least_far_away():
+    from llmsched.errors import nearest
+
+    assert nearest("16000", ["1600", "16492", "61000"]) == "did you mean '16492'? known: 1600, 16492, 61000"
+    assert nearest("9999", ["10000", "99990"]).startswith("did you mean '10000'?")
+    assert nearest("amni", ["amin", "10"]).startswith("did you mean 'amin'?")
+    assert nearest("3", []) == "known: "

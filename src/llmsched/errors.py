@@ -139,10 +139,19 @@ def closest(name: str, known: Iterable[str], likeness: float) -> str | None:
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=likeness)), None)
 
 
+def _closest_number(name: str, known: Iterable[str]) -> str | None:
+    """The known number next to `name`; None if that is no number, or some of the known ones are none."""
+    try:
+        number = float(name)
+        return min(known, key=lambda one: abs(float(one) - number), default=None)
+    except ValueError:
+        return None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause that suggests the known name nearest to `name` and lists them all."""
+    """A clause that suggests the known name nearest to `name` and lists them all. Numbers are near by distance."""
     names = list(known)
-    close = closest(name, names, 0.5)
+    close = _closest_number(name, names) or closest(name, names, 0.5)
     hint = f"did you mean {close!r}? " if close else ""
     if any(mark in str(one) for one in names for mark in ", "):  # where one ends could not be seen
         names = [repr(one) for one in names]

@@ -134,14 +134,25 @@ def test_max_rounds_stops_a_policy() -> None:
 
 
 @pytest.mark.parametrize("content", ["", PLAIN, "arrival_s,prompt_tokens,output_tokens\n"])
-def test_an_empty_trace_gives_an_empty_table(tmp_path: Path, content: str) -> None:
+def test_an_empty_trace_is_refused_by_every_command(tmp_path: Path, content: str, refused: Refused) -> None:
     file = tmp_path / "t.csv"
     file.write_text(content)
-    out = run("compare", str(file), "--plot", str(tmp_path / "t.png"))
-    assert out.startswith("0 requests")
-    assert all(name in out for name in DEFAULT_POLICIES)
-    assert run("compare", "--limit", "0").startswith("0 requests")
-    assert compared("--limit", "0")["policies"][0]["mean_latency"] is None  # type: ignore[index]
+    out = str(tmp_path / "out.png")
+    for command in (
+        "compare", "bound", "paper --out", "predictors --out", "timeline --out", "capacity --slo ttft=1"
+    ):  # fmt: skip
+        words = command.split()
+        words += [out] if words[-1] == "--out" else []
+        assert refused(*words, str(file)) == f"error: {file}: there are no requests in it\n"
+    for command in ("compare", "bound", "timeline"):
+        assert "--limit 0 leaves no requests" in refused(command, "--limit", "0")
+    assert not Path(out).exists()
+
+
+def test_a_trace_of_bad_rows_alone_is_empty(tmp_path: Path, refused: Refused) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text(PLAIN + "x,2\n")
+    assert "no requests in it: 1 left out" in refused("compare", str(file), "--on-error", "skip")
 
 
 def test_skipped_rows_are_counted(tmp_path: Path, refused: Refused) -> None:

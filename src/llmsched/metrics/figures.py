@@ -72,7 +72,7 @@ def comparison(compared: Comparison) -> Figure:
     if handles:
         figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
     figure.suptitle(
-        f"{len(compared.workload):,} requests, {compared.memory:,} tokens of KV cache", x=0.01, ha="left", fontsize=11
+        f"{len(compared.workload):,} request{'' if len(compared.workload) == 1 else 's'}, {compared.memory:,} tokens of KV cache", x=0.01, ha="left", fontsize=11
     )
     return figure
 

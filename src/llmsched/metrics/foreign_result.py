@@ -226,7 +226,7 @@ def _columns(path: str, n: int) -> dict[str, FloatArray]:
             raise TraceError(f"not a CSV file: {error}", path, rows.line_num) from None
     found = len(values["start"])
     if found != n:
-        raise TraceError(f"{found:,} rows for a workload of {n:,} requests: one row per request", path)
+        raise TraceError(f"{found:,} row{'' if found == 1 else 's'} for a workload of {n:,} request{'' if n == 1 else 's'}: one row per request", path)
     return {name: np.array(column, dtype=np.float64) for name, column in values.items()}
 
 

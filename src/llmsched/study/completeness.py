@@ -25,7 +25,7 @@ def check_has_results(results: pyarrow.Table, failures: pyarrow.Table, directory
     if not len(failures):
         raise StudyError("the study has no results yet: run it first", str(directory))
     raise StudyError(
-        f"all {len(failures):,} simulations failed: to see why, llmsched study results {directory} --failures",
+        f"{'the simulation' if len(failures) == 1 else f'all {len(failures):,} simulations'} failed: to see why, llmsched study results {directory} --failures",
         str(directory),
     )
 
@@ -35,7 +35,7 @@ def what_is_missing(described: Mapping[str, Any], results: pyarrow.Table, failur
     done, asked = len(results) + len(failures), simulations_wanted(described, results, failures)
     if done >= asked:
         return ""
-    return f"{done:,} of {asked:,} simulations: the study is not finished; run it again to go on"
+    return f"{done:,} of {asked:,} simulation{'' if asked == 1 else 's'}: the study is not finished; run it again to go on"
 
 
 def simulations_wanted(described: Mapping[str, Any], results: pyarrow.Table, failures: pyarrow.Table) -> int:
