@@ -342,6 +342,8 @@ EVERY_ERROR = [
     errors.InputError("m"),
     errors.WorkloadError("m", 3),
     errors.PolicyError("m"),
+    errors.UnknownNameError("m"),
+    errors.UnknownPolicyError("m"),
     errors.FormulaError("m", "order", "prompt + x", 10),
     errors.FormulaValueError("m", "order", "1 / prompt", 3, 7),
     errors.TraceError("m", "a.csv", 7),

@@ -233,3 +233,16 @@ def test_the_readme_marks_the_commands_that_ci_runs():
         block = re.search(rf"<!--[^>]*{mark} -->\n+```sh\n(.+?)```", readme, re.DOTALL)
         assert block is not None, f"no block marked {mark!r}"
         assert word in block[1]
+
+
+# What autocompletion offers -------------------------------------------------------------------------------------------
+
+
+def test_autocompletion_offers_public_names_alone():
+    assert dir(llmsched) == sorted(llmsched.__all__)
+    for name in llmsched.__all__:
+        value = getattr(llmsched, name)
+        if inspect.ismodule(value) and name != "errors":
+            assert dir(value) == sorted(value.__all__), name
+    assert all(issubclass(getattr(llmsched.errors, name), Exception) for name in dir(llmsched.errors))
+    assert "InputError" in dir(llmsched.errors)

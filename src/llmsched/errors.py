@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+_Thing = TypeVar("_Thing")
 
 
 class LlmschedError(Exception):
@@ -44,6 +47,16 @@ class MemoryTooSmallError(WorkloadError):
 
 class PolicyError(InputError):
     """A policy, or one of its fields, does not exist or does not make sense."""
+
+
+class UnknownNameError(InputError, KeyError):
+    """There is nothing of that name in a mapping of named things; the message suggests the nearest."""
+
+    __str__ = Exception.__str__  # KeyError's shows quotes and escapes
+
+
+class UnknownPolicyError(PolicyError, UnknownNameError):
+    """There is no policy of that name; the message suggests the nearest."""
 
 
 class FormulaError(PolicyError):
@@ -120,6 +133,26 @@ class MissingExtraError(LlmschedError, ImportError):
         self.extra = extra
 
 
+def by_name(
+    things: Mapping[str, _Thing], what: str, error: type[UnknownNameError] = UnknownNameError
+) -> Mapping[str, _Thing]:
+    """The things, which are called `what`, as a mapping to read that suggests the nearest name for one it lacks."""
+    return MappingProxyType(_Named(things, what, error))
+
+
+class _Named(dict[str, _Thing]):
+    def __init__(self, things: Mapping[str, _Thing], what: str, error: type[UnknownNameError]) -> None:
+        super().__init__(things)
+        self.what, self.error = what, error
+
+    def __missing__(self, name: object) -> _Thing:
+        raise self.error(f"there is no {self.what} {name!r}; {nearest(str(name), self)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(k for k, v in globals().items() if isinstance(v, type) and issubclass(v, LlmschedError))
+
+
 def _rebuild(kind: type[LlmschedError], args: tuple[Any, ...], attributes: dict[str, Any]) -> LlmschedError:
     error = kind.__new__(kind, *args)
     error.args = args
@@ -132,6 +165,12 @@ def _pointed_at(text: str, column: int) -> str:
     start = max(0, column - 61)
     shown = text[start : start + 100]
     return f"    {shown}\n    {' ' * (column - 1 - start)}^"
+
+
+def number_of(count: int, thing: str) -> str:
+    """1 request, 2 requests, 1,000 queries."""
+    plural = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    return f"{count:,} {thing if count == 1 else plural}"
 
 
 def closest(name: str, known: Iterable[str], likeness: float) -> str | None:

@@ -1,8 +1,8 @@
 """What the pages under docs/tutorial and docs/how-to show is what their examples print, and every link leads somewhere.
 
 Blocks run in the order of the page, in an empty directory: `python` blocks in one namespace, the lines of `sh` blocks
-that start with `llmsched`, which must end well or, before `|| echo ...`, fail. A `text` block that follows such a block is what it prints. A block after the comment
-`<!-- not run: why -->` is left alone.
+that start with `llmsched`, which must end well or, before `|| echo ...`, fail. A `text` block that follows such a block
+is what it prints. A block after the comment `<!-- not run: why -->` is left alone.
 """
 
 from __future__ import annotations

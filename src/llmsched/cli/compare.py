@@ -255,7 +255,9 @@ def _cells(measured: _Measured, records: Sequence[Mapping[str, Any]]) -> dict[st
     if measured.energies:
         energies = [measured.energies.get(name) for name in names]
         cells["J/token"] = aligned([None if one is None else one.joules_per_token for one in energies], decimals=2)
-        cells["wasted J"] = aligned([None if one is None else one.wasted_share * 100 for one in energies], suffix="%", decimals=1)
+        cells["wasted J"] = aligned(
+            [None if one is None else one.wasted_share * 100 for one in energies], suffix="%", decimals=1
+        )
     if measured.services is None and _least_width(cells) > max(80, stdout().width):
         del cells["peak"]  # very large numbers; --json and --csv have it
     return cells
@@ -267,14 +269,16 @@ def _service_cells(
     services: Sequence[Service | None],
     with_targets: bool,
 ) -> dict[str, list[str]]:
-    """The table with what users feel, in the place of some columns of the plain one; of others' results less is known."""
+    """The table with what users feel, in the place of some columns of the plain one."""
     known = [one for one in services if one is not None]
     per = known[0].unit[0] if known else "s"
     rows = list(zip(records, services, strict=True))
     columns = {
         "policy": cells["policy"],
         "mean": aligned([record["mean_latency"] if one is None else one.summary()["e2e_mean"] for record, one in rows]),
-        "p99": aligned([record["p99_latency"] if one is None else float(one.percentile("e2e", 99)) for record, one in rows]),
+        "p99": aligned(
+            [record["p99_latency"] if one is None else float(one.percentile("e2e", 99)) for record, one in rows]
+        ),
         **{name: column for name, column in cells.items() if name.startswith("vs ") or name == "gap"},
     }
     for metric in ("ttft", "tpot"):
@@ -282,7 +286,9 @@ def _service_cells(
             values = [math.nan if one is None else float(one.percentile(metric, q)) for one in services]
             columns[f"{metric} p{q}"] = aligned(values, decimals=_decimals_of_times(values))
     if with_targets:
-        columns["good"] = aligned([None if one is None else one.goodput * 100 for one in services], suffix="%", decimals=1)
+        columns["good"] = aligned(
+            [None if one is None else one.goodput * 100 for one in services], suffix="%", decimals=1
+        )
         columns[f"good/{per}"] = aligned([None if one is None else one.goodput_rate for one in services], decimals=2)
     columns[f"tokens/{per}"] = aligned([None if one is None else one.tokens_rate for one in services])
     return columns | {name: cells[name] for name in ("evicted", "wasted")}

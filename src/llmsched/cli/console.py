@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ..errors import number_of as number_of
+
 
 class ProgressBar:
     """A progress bar on stderr, if that is a terminal, once the work has taken a second."""
@@ -110,12 +112,6 @@ def aligned(values: Sequence[float | None], suffix: str = "", decimals: int | No
         whole = all(value == int(value) for value in known)
         decimals = 0 if whole or largest >= 10_000 else 1 if largest >= 100 else 2
     return ["-" if v is None or not math.isfinite(v) else f"{v:,.{decimals}f}{suffix}" for v in values]
-
-
-def number_of(count: int, thing: str) -> str:
-    """1 request, 2 requests, 1,000 queries."""
-    plural = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
-    return f"{count:,} {thing if count == 1 else plural}"
 
 
 def plus_minus(value: float, half_width: float) -> str:

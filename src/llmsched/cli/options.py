@@ -101,7 +101,9 @@ class TraceOptions:
         workload = traces.load(self.trace, format=self.format_, on_error=on_error)
         if not len(workload):
             left_out = sum(workload.source.get(why, 0) for why in ("skipped", "dropped"))
-            raise TraceError("there are no requests in it" + (f": {left_out:,} left out" if left_out else ""), self.trace)
+            raise TraceError(
+                "there are no requests in it" + (f": {left_out:,} left out" if left_out else ""), self.trace
+            )
         return workload
 
 

@@ -58,9 +58,7 @@ class ResultOptions:
             if label in taken:
                 raise InputError(f"--result {file}: there is a row {label!r} already; name it: --result NAME={file}")
             taken.add(label)
-            found.append(
-                foreign_result.read(file, workload, memory=machine.memory, clock=machine.clock, label=label)
-            )
+            found.append(foreign_result.read(file, workload, memory=machine.memory, clock=machine.clock, label=label))
         return found
 
     def _labelled(self) -> list[tuple[str, str]]:

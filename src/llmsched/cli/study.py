@@ -252,7 +252,9 @@ def _print_failures(directory: Path, most: int | None = None) -> None:
             f"   again: llmsched study repeat {directory / 'study.toml'} --replication {first['replication']} {options}"
         )
     if most is not None and len(kinds) > most:
-        console.say(f"and {console.number_of(len(kinds) - most, 'more cell')}: llmsched study results {directory} --failures")
+        console.say(
+            f"and {console.number_of(len(kinds) - most, 'more cell')}: llmsched study results {directory} --failures"
+        )
     if not rows:
         console.say("Nothing failed.")
 

@@ -49,8 +49,8 @@ class Display:
 
 def _line(status: Status) -> Text:
     return Text(
-        f"{status.done:,} of {number_of(status.total, 'simulation')}, {status.rate:,.0f}/s, {duration(status.seconds_left)} left"
-        + (f", {status.failed:,} failed" if status.failed else "")
+        f"{status.done:,} of {number_of(status.total, 'simulation')}, {status.rate:,.0f}/s, "
+        f"{duration(status.seconds_left)} left" + (f", {status.failed:,} failed" if status.failed else "")
     )
 
 

@@ -111,7 +111,9 @@ class Gate:
         known = list(policies)
         for value in self.values:
             if value.policy not in known:
-                raise _wrong(self.text, value.place, f"there is no row {value.policy!r}; {nearest(value.policy, known)}")
+                raise _wrong(
+                    self.text, value.place, f"there is no row {value.policy!r}; {nearest(value.policy, known)}"
+                )
 
     def explain(self, comparison: Comparison | Rows) -> str:
         """The condition with the numbers that it reads, for a log; "none" for one that there is not."""
