@@ -32,7 +32,7 @@ def test_without_arguments_it_compares_on_the_built_in_workload() -> None:
     for name in DEFAULT_POLICIES:
         result = ls.simulate(workload, name, memory=16492)
         assert rows[name][1] == f"{result.mean_latency:,.1f}"
-        gap = 100 * (result.total_latency / ls.lower_bound(workload, 16492, iterations=0).of(name) - 1)
+        gap = 100 * (result.total_latency / ls.lower_bound(workload, memory=16492, iterations=0).of(name) - 1)
         assert rows[name][5] == f"{math.ceil(gap):,}%"
         assert rows[name][6] == f"{result.makespan:,.0f}"
         assert rows[name][7] == f"{result.total_evictions:,}"
@@ -233,7 +233,9 @@ def test_with_a_clock_the_table_says_what_users_feel() -> None:
         _, mean, p99, _, gap, first50, first99, per50, per99, good, rate, tokens, evicted, _ = rows[policy]
         assert float(mean) == pytest.approx(result.mean_latency, abs=0.06)
         assert float(p99) == pytest.approx(seen.percentile("e2e", 99), abs=0.06)
-        assert float(gap.rstrip("%")) >= 100 * ls.lower_bound(served(5), 4000, clock=CLOCK).gap(result.total_latency)
+        assert float(gap.rstrip("%")) >= 100 * ls.lower_bound(served(5), memory=4000, clock=CLOCK).gap(
+            result.total_latency
+        )
         assert float(first50) == pytest.approx(seen.percentile("ttft", 50), abs=0.06)
         assert float(first99) == pytest.approx(seen.percentile("ttft", 99), abs=0.06)
         assert float(per50) == pytest.approx(seen.percentile("tpot", 50), abs=6e-4)

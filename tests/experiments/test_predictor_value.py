@@ -50,7 +50,7 @@ def test_a_row_is_what_a_simulation_of_its_own_gives(study):
         own = ls.simulate(predicted, "mcsf", memory=2000, seed=seed).mean_latency
         for name, version, policy in (("perfect", w, "hsf"), ("none", blind, "mcsf"), ("fcfs", w, "fcfs")):
             ratios[f"vs_{name}"].append(own / ls.simulate(version, policy, memory=2000, seed=seed).mean_latency)
-        bound = ls.lower_bound(w, 2000, iterations=0)
+        bound = ls.lower_bound(w, memory=2000, iterations=0)
         assert bound.gap(own * 60) > bound.gap(bound.value) == 0
         ratios["gap"].append(bound.gap(own * 60))
         ratios["covered"].append(((predicted.lower <= w.output) & (w.output <= predicted.upper)).mean())

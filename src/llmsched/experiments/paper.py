@@ -154,7 +154,7 @@ def reproduce(
         for j, count in enumerate(counts):
             subset = drawn.head(count)
             latency[:, j, :, k] = _one_subset(subset, memory, own_seed, engine)
-            least[j, k] = lower_bound(subset, memory, iterations=0).value / count
+            least[j, k] = lower_bound(subset, memory=memory, iterations=0).value / count
             if progress is not None:
                 progress(k * len(counts) + j + 1, total)
     return [

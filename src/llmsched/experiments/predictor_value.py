@@ -317,7 +317,7 @@ class _Replications:
         versions |= {setting: drawn.with_intervals(rule) for setting, rule in rules.items()}
         ready = {key: _with_point(version) for key, version in versions.items()}
         latency = self.run(list(ready.values()), self.policies, seed)
-        bound = lower_bound(drawn, self.memory, iterations=0)
+        bound = lower_bound(drawn, memory=self.memory, iterations=0)
         (perfect, fcfs), none = self.run([drawn], [policies["hsf"], policies["fcfs"]], seed)[0], latency[0]
         for key, row in zip(ready, latency, strict=True):
             if key != "none" or not name:

@@ -210,7 +210,7 @@ def compare(
         if report is not None:
             report(len(workload), len(workload))
     latency = _mean_latency(rows[label]) if label is not None else math.nan
-    bound = lower_bound(workload, memory, iterations=0, clock=clock)
+    bound = lower_bound(workload, memory=memory, iterations=0, clock=clock)
     compared = tuple(
         dataclasses.replace(row, ratio=_mean_latency(row) / latency, gap=_gap(row, bound))
         for row in (rows[name] for name in wanted)

@@ -199,7 +199,7 @@ def added(comparison: Comparison, result: ForeignResult) -> Comparison:
         )
     gap = math.nan
     if result.clock is None and len(result):
-        gap = lower_bound(result.workload, result.memory, iterations=0).gap(result.total_latency, result.policy)
+        gap = lower_bound(result.workload, memory=result.memory, iterations=0).gap(result.total_latency, result.policy)
     ratio = result.mean_latency / comparison.baseline_latency
     row = Row(result.label, len(result), result, None, ratio, gap)
     return dataclasses.replace(comparison, rows=(*comparison.rows, row))
