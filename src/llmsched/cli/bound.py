@@ -78,10 +78,11 @@ def bound(
         workload = workload.replace(arrival=0)
     found = lower_bound(workload, memory=memory)
     best: Schedule | None = None
-    if exact:
-        best = optimal(workload, memory=memory, time_limit=seconds, seed=seed)
-    elif seconds:
-        best = best_known(workload, memory=memory, time_limit=seconds, seed=seed)
+    with console.ticking("search", seconds):
+        if exact:
+            best = optimal(workload, memory=memory, time_limit=seconds, seed=seed)
+        elif seconds:
+            best = best_known(workload, memory=memory, time_limit=seconds, seed=seed)
     if best is not None:
         found = found.improved_by(best)
     totals = {name: simulate(workload, name, memory=memory, seed=seed).total_latency for name in ("svf", "hsf")}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,6 +46,28 @@ class ProgressBar:
             return
         self._progress.update(self._task, description=label, completed=done, total=total, visible=True)
         self._progress.start()
+
+
+@contextlib.contextmanager
+def ticking(label: str, seconds: float) -> Iterator[None]:
+    """A progress bar for work that ends after so many seconds, or before: it goes with the time."""
+    if not math.isfinite(seconds) or seconds < 1:
+        yield
+        return
+    over, began = threading.Event(), time.monotonic()
+
+    def tick() -> None:
+        while not over.wait(0.25):
+            bar.update(label, min(round(time.monotonic() - began), math.ceil(seconds)), math.ceil(seconds))
+
+    with ProgressBar("seconds") as bar:
+        ticker = threading.Thread(target=tick, daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            ticker.join()
 
 
 def stdout() -> Console:
