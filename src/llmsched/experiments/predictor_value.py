@@ -246,8 +246,9 @@ def predictor_value(
     """Simulate every policy with every predictor, and with perfect knowledge and none.
 
     In each replication, `requests` requests are drawn, which all arrive at 0 unless there is a `rate`: by the `lmsys`
-    generator, or with replacement from `workload`. All settings and policies see the same requests, and the noise of all settings is made
-    of the same random numbers, so that their differences are known better than the latencies themselves.
+    generator, or with replacement from `workload`. All settings and policies see the same requests, and the noise of
+    all settings is made of the same random numbers, so that their differences are known better than the latencies
+    themselves.
 
     Parameters
     ----------
