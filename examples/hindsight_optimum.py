@@ -65,7 +65,7 @@ def solver(sizes: Iterable[int], count: int, seconds: float, method: str, log: P
             def solve(workload: ls.Workload = workload, memory: int = memory) -> tuple[float, float]:
                 if method == "cpsat":
                     return by_cpsat(workload, memory, seconds)
-                found = ls.optimal(workload, memory, time_limit=seconds, solver=method)
+                found = ls.optimal(workload, memory=memory, time_limit=seconds, solver=method)
                 return found.total_latency, found.lower_bound
 
             rows.append(outcome(workload, memory, solve))
@@ -91,7 +91,7 @@ def by_cpsat(workload: ls.Workload, memory: int, seconds: float) -> tuple[float,
     """The time-indexed program by CP-SAT, given the schedule of `best_known` and no start too late to beat it."""
     from ortools.sat.python import cp_model
 
-    plan = ls.best_known(workload, memory, time_limit=None, iterations=300)
+    plan = ls.best_known(workload, memory=memory, time_limit=None, iterations=300)
     model, terms, objective = cp_model.CpModel(), {}, []
     slack = int(plan.start.sum())
     for j, (s, o) in enumerate(zip(workload.prompt.tolist(), workload.output.tolist(), strict=True)):
@@ -125,7 +125,7 @@ def cuts(sizes: Iterable[int], count: int) -> None:
     for n in sizes:
         for seed in range(count):
             workload, memory = random_instance(n, seed)
-            plan = ls.best_known(workload, memory, time_limit=None, iterations=300)
+            plan = ls.best_known(workload, memory=memory, time_limit=None, iterations=300)
             plain, cut, rows = relaxed(workload, memory, int(plan.makespan) + 2)
             print(f"{n:<3} {seed:4} {memory:4} {plan.total_latency:12,.0f} {plain:12,.1f} {cut:11,.1f} {rows:6}")
 
@@ -206,9 +206,9 @@ def study(sizes: Iterable[int], count: int, seconds: float) -> None:
 
                 def solve(workload: ls.Workload = workload, memory: int = memory) -> tuple[float, float]:
                     if len(workload) <= MOST_EXACT:
-                        found = ls.optimal(workload, memory, time_limit=seconds)
+                        found = ls.optimal(workload, memory=memory, time_limit=seconds)
                     else:
-                        found = ls.best_known(workload, memory, time_limit=None, iterations=2000)
+                        found = ls.best_known(workload, memory=memory, time_limit=None, iterations=2000)
                     return found.total_latency, found.lower_bound
 
                 rows.append(outcome(workload, memory, solve))
@@ -230,7 +230,7 @@ MOST_EXACT = 12  # requests of up to 49 tokens
 def traces(files: Iterable[Path], memory: int, requests: int, seconds: float) -> None:
     for file in files:
         workload = ls.traces.load(file).head(requests).replace(arrival=0)
-        plan = ls.best_known(workload, memory, time_limit=seconds)
+        plan = ls.best_known(workload, memory=memory, time_limit=seconds)
         totals = [ls.simulate(workload, name, memory=memory, seed=0).total_latency for name in ("hsf", "svf")]
         print(
             f"{file.name}, {len(workload):,} requests, M = {memory:,}: bound {plan.lower_bound:,.0f}, best known "

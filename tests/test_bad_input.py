@@ -342,6 +342,8 @@ EVERY_ERROR = [
     errors.InputError("m"),
     errors.WorkloadError("m", 3),
     errors.PolicyError("m"),
+    errors.UnknownNameError("m"),
+    errors.UnknownPolicyError("m"),
     errors.FormulaError("m", "order", "prompt + x", 10),
     errors.FormulaValueError("m", "order", "1 / prompt", 3, 7),
     errors.TraceError("m", "a.csv", 7),
@@ -414,3 +416,12 @@ def test_ctrl_c_stops_a_long_run(engine, run):
             child.kill()
     assert child.returncode in (-signal.SIGINT, 1)
     assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_the_nearest_number_is_the_one_least_far_away():
+    from llmsched.errors import nearest
+
+    assert nearest("16000", ["1600", "16492", "61000"]) == "did you mean '16492'? known: 1600, 16492, 61000"
+    assert nearest("9999", ["10000", "99990"]).startswith("did you mean '10000'?")
+    assert nearest("amni", ["amin", "10"]).startswith("did you mean 'amin'?")
+    assert nearest("3", []) == "known: "

@@ -233,3 +233,29 @@ def test_the_readme_marks_the_commands_that_ci_runs():
         block = re.search(rf"<!--[^>]*{mark} -->\n+```sh\n(.+?)```", readme, re.DOTALL)
         assert block is not None, f"no block marked {mark!r}"
         assert word in block[1]
+
+
+# What autocompletion offers -------------------------------------------------------------------------------------------
+
+
+def test_autocompletion_offers_public_names_alone():
+    assert dir(llmsched) == sorted(llmsched.__all__)
+    for name in llmsched.__all__:
+        value = getattr(llmsched, name)
+        if inspect.ismodule(value) and name != "errors":
+            assert dir(value) == sorted(value.__all__), name
+    assert all(issubclass(getattr(llmsched.errors, name), Exception) for name in dir(llmsched.errors))
+    assert "InputError" in dir(llmsched.errors)
+
+
+def test_memory_is_a_keyword_in_every_function():
+    """Those of `theory` are formulas, of whose symbols it is one."""
+    found = {}
+    for name in llmsched.__all__:
+        value = getattr(llmsched, name)
+        functions = {name: value} if inspect.isfunction(value) else {}
+        if inspect.ismodule(value) and name != "theory":
+            functions = {f"{name}.{k}": v for k in dir(value) if inspect.isfunction(v := getattr(value, k))}
+        found |= {k: p["memory"] for k, v in functions.items() if "memory" in (p := inspect.signature(v).parameters)}
+    assert {"simulate", "compare", "lower_bound", "optimal", "best_known", "capacity.highest_rate"} <= set(found)
+    assert [name for name, parameter in found.items() if parameter.kind is not parameter.KEYWORD_ONLY] == []

@@ -340,3 +340,40 @@ def test_named_takes_names_and_policies():
 def test_named_suggests_the_nearest(given, said):
     with pytest.raises(PolicyError, match=said):
         named(given)
+
+
+def test_a_named_policy_says_its_name_after_its_fields():
+    assert repr(ls.Policy()) == "Policy()  # amin"
+    for name, policy in ls.policies.items():
+        assert repr(policy).endswith(f"  # {name}")
+        assert eval(repr(policy), {"Policy": ls.Policy}) == policy
+
+
+def test_a_subclass_is_refused_as_nothing_would_call_its_methods():
+    with pytest.raises(ls.errors.PolicyError, match="would call nothing of Mine"):
+
+        class Mine(ls.Policy):
+            def admit(self, waiting):
+                return waiting
+
+
+@pytest.mark.parametrize(
+    ("things", "wrong", "right"),
+    [
+        (ls.policies, "amni", "amin"),
+        (ls.clocks, "llama2-70b-2xa10", "llama2-70b-2xa100"),
+        (ls.machines, "llama2-70b-8xh10", "llama2-70b-8xh100"),
+        (ls.energy.powers, "example-2xa10", "example-2xa100"),
+    ],
+)
+def test_a_mapping_of_names_suggests_the_nearest(things, wrong, right):
+    with pytest.raises(ls.errors.UnknownNameError, match=f"did you mean '{right}'") as caught:
+        things[wrong]
+    assert isinstance(caught.value, KeyError)
+    assert isinstance(caught.value, ls.errors.PolicyError) == (things is ls.policies)
+    assert wrong not in things
+    assert things.get(wrong) is None
+    assert things.get(right) == things[right]
+    assert {**things} == dict(things.items())
+    with pytest.raises(TypeError):
+        things["new"] = things[right]

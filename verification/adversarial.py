@@ -21,7 +21,7 @@ def run(quick: bool) -> Report:
     checks, remarks = [], []
     for lower, upper, memory in _SETTINGS[::3] if quick else _SETTINGS:
         for policy in ("amax", "amin"):
-            found = adversarial_search(policy, (lower, upper), memory, budget, most=most, repeats=repeats)
+            found = adversarial_search(policy, (lower, upper), memory=memory, budget=budget, most=most, repeats=repeats)
             checks += _against_theory(policy, lower, upper, found)
             remarks.append(_remark(policy, lower, upper, found))
     return Report(checks, remarks)

@@ -80,7 +80,7 @@ __all__ = [
 
 # Every name is imported when it is first used: `import llmsched` costs a millisecond, not NumPy's hundred, and Ctrl-C
 # finds the command line ready for it.
-__getattr__, __dir__ = lazy(
+__getattr__, _ = lazy(
     __name__,
     {
         "Adversary": "experiments.adversarial",
@@ -125,6 +125,10 @@ __getattr__, __dir__ = lazy(
         "traces": "workloads.traces",
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def get_include() -> str:

@@ -19,6 +19,8 @@ def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], 
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = importlib.import_module(f"{package}.{homes[name]}")
         is_module = homes[name].rpartition(".")[2] == name and not hasattr(module, name)
+        if is_module and hasattr(module, "__all__"):  # autocompletion offers no imports
+            vars(module).setdefault("__dir__", lambda: sorted(module.__all__))
         return module if is_module else getattr(module, name)
 
     return getattribute, lambda: sorted(homes)

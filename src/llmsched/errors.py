@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+_Thing = TypeVar("_Thing")
 
 
 class LlmschedError(Exception):
@@ -44,6 +47,16 @@ class MemoryTooSmallError(WorkloadError):
 
 class PolicyError(InputError):
     """A policy, or one of its fields, does not exist or does not make sense."""
+
+
+class UnknownNameError(InputError, KeyError):
+    """There is nothing of that name in a mapping of named things; the message suggests the nearest."""
+
+    __str__ = Exception.__str__  # KeyError's shows quotes and escapes
+
+
+class UnknownPolicyError(PolicyError, UnknownNameError):
+    """There is no policy of that name; the message suggests the nearest."""
 
 
 class FormulaError(PolicyError):
@@ -120,6 +133,26 @@ class MissingExtraError(LlmschedError, ImportError):
         self.extra = extra
 
 
+def by_name(
+    things: Mapping[str, _Thing], what: str, error: type[UnknownNameError] = UnknownNameError
+) -> Mapping[str, _Thing]:
+    """The things, which are called `what`, as a mapping to read that suggests the nearest name for one it lacks."""
+    return MappingProxyType(_Named(things, what, error))
+
+
+class _Named(dict[str, _Thing]):
+    def __init__(self, things: Mapping[str, _Thing], what: str, error: type[UnknownNameError]) -> None:
+        super().__init__(things)
+        self.what, self.error = what, error
+
+    def __missing__(self, name: object) -> _Thing:
+        raise self.error(f"there is no {self.what} {name!r}; {nearest(str(name), self)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(k for k, v in globals().items() if isinstance(v, type) and issubclass(v, LlmschedError))
+
+
 def _rebuild(kind: type[LlmschedError], args: tuple[Any, ...], attributes: dict[str, Any]) -> LlmschedError:
     error = kind.__new__(kind, *args)
     error.args = args
@@ -134,15 +167,30 @@ def _pointed_at(text: str, column: int) -> str:
     return f"    {shown}\n    {' ' * (column - 1 - start)}^"
 
 
+def number_of(count: int, thing: str) -> str:
+    """1 request, 2 requests, 1,000 queries."""
+    plural = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    return f"{count:,} {thing if count == 1 else plural}"
+
+
 def closest(name: str, known: Iterable[str], likeness: float) -> str | None:
     """The known name most like `name`, if it is as much like it as that (from 0 to 1, as `difflib` measures it)."""
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=likeness)), None)
 
 
+def _closest_number(name: str, known: Iterable[str]) -> str | None:
+    """The known number next to `name`; None if that is no number, or some of the known ones are none."""
+    try:
+        number = float(name)
+        return min(known, key=lambda one: abs(float(one) - number), default=None)
+    except ValueError:
+        return None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause that suggests the known name nearest to `name` and lists them all."""
+    """A clause that suggests the known name nearest to `name` and lists them all. Numbers are near by distance."""
     names = list(known)
-    close = closest(name, names, 0.5)
+    close = _closest_number(name, names) or closest(name, names, 0.5)
     hint = f"did you mean {close!r}? " if close else ""
     if any(mark in str(one) for one in names for mark in ", "):  # where one ends could not be seen
         names = [repr(one) for one in names]

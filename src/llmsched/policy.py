@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .errors import PolicyError, nearest
+from .errors import PolicyError, UnknownPolicyError, by_name, nearest
 
 Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority", "table"]
 Bound = Literal["lower", "upper", "point", "one"]
@@ -303,6 +303,12 @@ class Policy:
                 raise PolicyError(f"policy field {name}={given!r} is out of range, expected {limits.spelled(name)}")
             object.__setattr__(self, name, int(value) if limits.whole else value)
 
+    def __init_subclass__(cls) -> None:
+        raise PolicyError(
+            f"a policy is data: the engines read its fields and would call nothing of {cls.__name__}. Make a "
+            'llmsched.Policy(...) of the fields that are wanted; order="..." also takes one number per request'
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Made again rather than copied: an array would come out of a pickle writable.
         return Policy, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
@@ -313,7 +319,7 @@ class Policy:
         for name, policy in policies.items():
             if policy == self:
                 return name
-        return repr(self)
+        return self._spelled()
 
     @property
     def clairvoyant(self) -> bool:
@@ -370,6 +376,11 @@ class Policy:
         return hash(self._identity)
 
     def __repr__(self) -> str:
+        spelled = self._spelled()
+        return spelled if self.name == spelled else f"{spelled}  # {self.name}"
+
+    def _spelled(self) -> str:
+        """The fields that differ from the defaults, as a call."""
         shown = []
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
@@ -414,7 +425,7 @@ _RETRACT: dict[str, Any] = {"evict": "progress", "tie": "prompt", "headroom": 20
 
 #: The named policies (docs/reference/policies.md): name -> Policy.
 #: Make another with `dataclasses.replace(policies["amin"], ...)`.
-policies: Mapping[str, Policy] = MappingProxyType(
+policies: Mapping[str, Policy] = by_name(
     {
         "hsf": Policy(order="output", reserve="output", **_LOOKAHEAD),
         "amax": Policy(order="upper", reserve="upper", **_LOOKAHEAD),
@@ -449,7 +460,9 @@ policies: Mapping[str, Policy] = MappingProxyType(
         "past-future": Policy(
             order="arrival", reserve="history", margin=0.05, evict="newest", refine="none", resume="recompute"
         ),
-    }
+    },
+    "policy",
+    UnknownPolicyError,
 )
 
 #: What each named policy is, in one line.
@@ -494,6 +507,4 @@ def named(policy: str | Policy) -> Policy:
         return policy
     if not isinstance(policy, str):
         raise PolicyError(f"a policy is a name or a llmsched.Policy, not {type(policy).__name__}")
-    if policy not in policies:
-        raise PolicyError(f"there is no policy {policy!r}; {nearest(policy, policies)}")
     return policies[policy]

@@ -23,7 +23,7 @@ SMALL = ["bound", "--generate", "two_point:5,20,0.8", "--limit", "12", "--memory
 def test_the_numbers_are_those_of_the_library() -> None:
     found = json.loads(run(*SMALL, "--search", "0", "--json"))
     workload = ls.generate.parse("two_point:5,20,0.8", 12, 1)
-    bound = ls.lower_bound(workload, 30)
+    bound = ls.lower_bound(workload, memory=30)
     assert found["bound"]["total_latency"] == bound.value
     assert found["bound"]["keeping_tokens"] == bound.preemptive
     assert found["bound"]["each"] == bound.each
@@ -44,7 +44,7 @@ def test_exact_proves_the_optimum() -> None:
     pytest.importorskip("highspy", reason="the exact optimum needs highspy (the extra 'optimum')")
     found = json.loads(run(*SMALL, "--exact", "--search", "60", "--json"))
     workload = ls.generate.parse("two_point:5,20,0.8", 12, 1)
-    best = ls.optimal(workload, 30, time_limit=None)
+    best = ls.optimal(workload, memory=30, time_limit=None)
     assert found["schedules"][0] == {"schedule": "optimal", "total_latency": best.total_latency, "gap": 0.0}
     assert found["bound"]["total_latency"] == best.total_latency
     assert "optimal" in run(*SMALL, "--exact", "--search", "60")

@@ -32,7 +32,7 @@ def test_without_arguments_it_compares_on_the_built_in_workload() -> None:
     for name in DEFAULT_POLICIES:
         result = ls.simulate(workload, name, memory=16492)
         assert rows[name][1] == f"{result.mean_latency:,.1f}"
-        gap = 100 * (result.total_latency / ls.lower_bound(workload, 16492, iterations=0).of(name) - 1)
+        gap = 100 * (result.total_latency / ls.lower_bound(workload, memory=16492, iterations=0).of(name) - 1)
         assert rows[name][5] == f"{math.ceil(gap):,}%"
         assert rows[name][6] == f"{result.makespan:,.0f}"
         assert rows[name][7] == f"{result.total_evictions:,}"
@@ -134,14 +134,25 @@ def test_max_rounds_stops_a_policy() -> None:
 
 
 @pytest.mark.parametrize("content", ["", PLAIN, "arrival_s,prompt_tokens,output_tokens\n"])
-def test_an_empty_trace_gives_an_empty_table(tmp_path: Path, content: str) -> None:
+def test_an_empty_trace_is_refused_by_every_command(tmp_path: Path, content: str, refused: Refused) -> None:
     file = tmp_path / "t.csv"
     file.write_text(content)
-    out = run("compare", str(file), "--plot", str(tmp_path / "t.png"))
-    assert out.startswith("0 requests")
-    assert all(name in out for name in DEFAULT_POLICIES)
-    assert run("compare", "--limit", "0").startswith("0 requests")
-    assert compared("--limit", "0")["policies"][0]["mean_latency"] is None  # type: ignore[index]
+    out = str(tmp_path / "out.png")
+    for command in (
+        "compare", "bound", "paper --out", "predictors --out", "timeline --out", "capacity --slo ttft=1"
+    ):  # fmt: skip
+        words = command.split()
+        words += [out] if words[-1] == "--out" else []
+        assert refused(*words, str(file)) == f"error: {file}: there are no requests in it\n"
+    for command in ("compare", "bound", "timeline"):
+        assert "--limit 0 leaves no requests" in refused(command, "--limit", "0")
+    assert not Path(out).exists()
+
+
+def test_a_trace_of_bad_rows_alone_is_empty(tmp_path: Path, refused: Refused) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text(PLAIN + "x,2\n")
+    assert "no requests in it: 1 left out" in refused("compare", str(file), "--on-error", "skip")
 
 
 def test_skipped_rows_are_counted(tmp_path: Path, refused: Refused) -> None:
@@ -222,7 +233,8 @@ def test_with_a_clock_the_table_says_what_users_feel() -> None:
         _, mean, p99, _, gap, first50, first99, per50, per99, good, rate, tokens, evicted, _ = rows[policy]
         assert float(mean) == pytest.approx(result.mean_latency, abs=0.06)
         assert float(p99) == pytest.approx(seen.percentile("e2e", 99), abs=0.06)
-        assert float(gap.rstrip("%")) >= 100 * ls.lower_bound(served(5), 4000, clock=CLOCK).gap(result.total_latency)
+        bound = ls.lower_bound(served(5), memory=4000, clock=CLOCK)
+        assert float(gap.rstrip("%")) >= 100 * bound.gap(result.total_latency)
         assert float(first50) == pytest.approx(seen.percentile("ttft", 50), abs=0.06)
         assert float(first99) == pytest.approx(seen.percentile("ttft", 99), abs=0.06)
         assert float(per50) == pytest.approx(seen.percentile("tpot", 50), abs=6e-4)

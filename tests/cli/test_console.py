@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import threading
 
 import pytest
 
@@ -34,3 +36,19 @@ def test_a_progress_bar_shows_on_a_terminal_after_a_second(monkeypatch: pytest.M
         now[0] = 1.5
         bar.update("amin", 5000, 20000)
     assert "5,000 of 20,000 requests" in screen.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_ticking_bar_goes_with_the_time_and_ends(monkeypatch):
+    seen = []
+    monkeypatch.setattr(console.ProgressBar, "update", lambda self, *told: seen.append(told))
+    with console.ticking("search", 30.0):
+        while len(seen) < 2:
+            pass
+    count = len(seen)
+    assert {told[0] for told in seen} == {"search"}
+    assert all(0 <= done <= total == 30 for _, done, total in seen)
+    threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    assert not any(thread.daemon and thread.name.endswith("(tick)") for thread in threads)
+    assert len(seen) == count
+    with pytest.raises(ValueError, match="inside"), console.ticking("search", math.inf):
+        raise ValueError("inside")

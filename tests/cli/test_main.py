@@ -176,3 +176,7 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
 def test_the_library_does_not_import_the_command_line() -> None:
     code = "import sys, llmsched; assert not {'typer', 'rich', 'matplotlib', 'llmsched.cli.main'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_study_without_a_command_shows_its_help() -> None:
+    assert run("study") == run("study", "--help")

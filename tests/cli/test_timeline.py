@@ -57,3 +57,13 @@ def test_bad_input(refused: Refused, tmp_path: Path) -> None:
     assert "there is no directory" in refused(
         "timeline", "--out", str(tmp_path / "a.png"), "--perfetto", str(tmp_path / "no" / "b.json")
     )
+
+
+def test_timeline_draws_one_policy(refused: Refused) -> None:
+    assert "one policy is drawn" in refused("timeline", "--policy", "amin", "--policy", "hsf")
+
+
+def test_the_name_of_a_trace_is_checked_before_the_run(tmp_path: Path, refused: Refused) -> None:
+    said = refused("timeline", "--out", str(tmp_path / "t.png"), "--perfetto", str(tmp_path / "x.txt"))
+    assert "must end in .json or .json.gz" in said
+    assert not (tmp_path / "t.png").exists()

@@ -14,7 +14,7 @@ from llmsched.experiments.adversarial import Adversary, adversarial_search
 
 @pytest.fixture(scope="module")
 def found() -> Adversary:
-    return adversarial_search("amin", (10, 40), 400, budget=120, seed=1, most=200, repeats=2)
+    return adversarial_search("amin", (10, 40), memory=400, budget=120, seed=1, most=200, repeats=2)
 
 
 def same(one: Adversary, other: Adversary) -> bool:
@@ -22,9 +22,9 @@ def same(one: Adversary, other: Adversary) -> bool:
 
 
 def test_the_same_seed_finds_the_same_for_any_number_of_threads(found: Adversary) -> None:
-    again = adversarial_search("amin", (10, 40), 400, budget=120, seed=1, most=200, repeats=2, threads=3)
+    again = adversarial_search("amin", (10, 40), memory=400, budget=120, seed=1, most=200, repeats=2, threads=3)
     assert same(found, again)
-    other = adversarial_search("amin", (10, 40), 400, budget=120, seed=2, most=200, repeats=2)
+    other = adversarial_search("amin", (10, 40), memory=400, budget=120, seed=2, most=200, repeats=2)
     assert not same(found, other)
 
 
@@ -50,7 +50,7 @@ def test_the_instance_keeps_to_what_was_asked(found: Adversary) -> None:
     assert set(w.upper.tolist()) == {40}  # type: ignore[union-attr]
     assert not w.arrival.any()
     assert not w.prompt.any()
-    assert adversarial_search("amax", (2, 4), 40, budget=5, prompt=7).workload.prompt.tolist()[0] == 7
+    assert adversarial_search("amax", (2, 4), memory=40, budget=5, prompt=7).workload.prompt.tolist()[0] == 7
 
 
 def test_the_history_rises_from_the_starts_within_the_budget(found: Adversary) -> None:
@@ -59,12 +59,12 @@ def test_the_history_rises_from_the_starts_within_the_budget(found: Adversary) -
     assert found.tried == 120
     assert [step.tried for step in found.history] == sorted({step.tried for step in found.history})
     assert found.history[-1].requests == len(found.workload)
-    starts = adversarial_search("amin", (10, 40), 400, budget=40, seed=1, most=200, repeats=2)
+    starts = adversarial_search("amin", (10, 40), memory=400, budget=40, seed=1, most=200, repeats=2)
     assert starts.history[-1].ratio < found.history[-1].ratio  # climbing pays
 
 
 def test_theorem_2s_instance_is_the_first_start() -> None:
-    found = adversarial_search("amax", (10, 40), 400, budget=1, most=1000)
+    found = adversarial_search("amax", (10, 40), memory=400, budget=1, most=1000)
     assert found.tried == 1
     assert found.history[0].origin.startswith("Theorem 2, r=2.58")
     assert found.lengths.tolist() == [10, 40]
@@ -73,30 +73,30 @@ def test_theorem_2s_instance_is_the_first_start() -> None:
 
 def test_progress_counts_instances() -> None:
     seen: list[tuple[int, int]] = []
-    adversarial_search("amax", (2, 6), 24, budget=20, most=30, progress=lambda *what: seen.append(what))
+    adversarial_search("amax", (2, 6), memory=24, budget=20, most=30, progress=lambda *what: seen.append(what))
     assert seen == sorted(seen)
     assert seen[-1] == (20, 20)
 
 
 def test_a_policy_of_ones_own_and_another_baseline() -> None:
     mine = dataclasses.replace(ls.policies["amin"], refine="double")
-    found = adversarial_search(mine, (2, 6), 24, budget=20, most=30, against="svf")
+    found = adversarial_search(mine, (2, 6), memory=24, budget=20, most=30, against="svf")
     assert found.policy == mine
     assert found.against == "svf"
 
 
 def test_one_length_one_request_and_exact_intervals() -> None:
-    found = adversarial_search("amin", (3, 3), 10, budget=12, most=1)
+    found = adversarial_search("amin", (3, 3), memory=10, budget=12, most=1)
     assert (found.lengths.tolist(), found.counts.tolist(), found.ratio, found.ratio_ci95) == ([3], [1], 1.0, 0.0)
 
 
 def test_instances_on_which_the_policy_does_not_finish_count_for_nothing() -> None:
-    found = adversarial_search("protection", (5, 10), 20, budget=30, most=12)
+    found = adversarial_search("protection", (5, 10), memory=20, budget=30, most=12)
     assert 0 < found.unfinished < found.tried
     assert np.isfinite(found.ratio)
     stuck = dataclasses.replace(ls.policies["protection"], margin=0.0)
     with pytest.raises(errors.NotFinishedError):
-        adversarial_search(stuck, (10, 10), 20, budget=1, most=4)
+        adversarial_search(stuck, (10, 10), memory=20, budget=1, most=4)
 
 
 @pytest.mark.parametrize(
@@ -128,20 +128,20 @@ def test_bad_input_is_refused(change: dict[str, object], kind: type[Exception], 
 
 def test_against_the_optimum_the_ratio_is_bracketed() -> None:
     """`hsf` on equal requests: synchronous waves, where staggered starts are far better (theory.md)."""
-    found = adversarial_search("hsf", (5, 10), 40, budget=12, most=60, against="optimum")
+    found = adversarial_search("hsf", (5, 10), memory=40, budget=12, most=60, against="optimum")
     w = found.workload
     total = ls.simulate(w, "hsf", memory=40).total_latency
-    best = ls.best_known(w, 40, time_limit=None, iterations=1000).total_latency
+    best = ls.best_known(w, memory=40, time_limit=None, iterations=1000).total_latency
     assert found.against == "optimum"
     assert 1.3 < found.ratio <= found.ratio_at_most
     assert found.ratio <= total / best + 1e-9  # what it says of the optimum is true, and a longer search finds more
-    assert total / ls.lower_bound(w, 40).value == pytest.approx(found.ratio_at_most)
-    assert same(found, adversarial_search("hsf", (5, 10), 40, budget=12, most=60, against="optimum", threads=2))
+    assert total / ls.lower_bound(w, memory=40).value == pytest.approx(found.ratio_at_most)
+    assert same(found, adversarial_search("hsf", (5, 10), memory=40, budget=12, most=60, against="optimum", threads=2))
 
 
 def test_against_the_optimum_tiny_instances_are_exact() -> None:
-    found = adversarial_search("hsf", (1, 4), 6, budget=30, most=5, against="optimum")
+    found = adversarial_search("hsf", (1, 4), memory=6, budget=30, most=5, against="optimum")
     total = ls.simulate(found.workload, "hsf", memory=6).total_latency
-    optimum = ls.optimal(found.workload, 6, time_limit=None)
+    optimum = ls.optimal(found.workload, memory=6, time_limit=None)
     assert optimum.proven
     assert found.ratio <= total / optimum.total_latency <= found.ratio_at_most

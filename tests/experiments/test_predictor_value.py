@@ -50,7 +50,7 @@ def test_a_row_is_what_a_simulation_of_its_own_gives(study):
         own = ls.simulate(predicted, "mcsf", memory=2000, seed=seed).mean_latency
         for name, version, policy in (("perfect", w, "hsf"), ("none", blind, "mcsf"), ("fcfs", w, "fcfs")):
             ratios[f"vs_{name}"].append(own / ls.simulate(version, policy, memory=2000, seed=seed).mean_latency)
-        bound = ls.lower_bound(w, 2000, iterations=0)
+        bound = ls.lower_bound(w, memory=2000, iterations=0)
         assert bound.gap(own * 60) > bound.gap(bound.value) == 0
         ratios["gap"].append(bound.gap(own * 60))
         ratios["covered"].append(((predicted.lower <= w.output) & (w.output <= predicted.upper)).mean())
@@ -362,3 +362,63 @@ def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
     assert "ex4.csv': there is a file of that name" in str(result.exception)
     deeper = run(*QUICK, "--out", taken / "o")
     assert "Not a directory" in str(deeper.exception)
+
+
+def test_the_worth_in_seconds_and_requests_is_what_simulations_say():
+    w = ls.generate.lmsys(200, 5)
+    told = w.with_intervals(intervals.noisy("0.9", "0.3", 1))
+    how = {"memory": 3000, "clock": "llama2-70b-2xa100"}
+    few = {"requests": 60, "replications": 2, "coverages": (1,), "widths": (1,), "biases": (), "policies": ["amin"]}
+    found = ls.predictor_value(w, rate=3, predicted={"real": told}, **few, **how)
+    (row,) = found.real
+    seeds = [int(np.random.SeedSequence(0, spawn_key=(k,)).generate_state(1, np.uint64)[0]) for k in range(2)]
+
+    def mean(rate, blind):
+        latencies = []
+        for seed in seeds:
+            drawn = ls.generate.poisson(ls.generate.resample(told, 60, seed), rate, seed)
+            known = drawn.with_intervals(intervals.constant(1, int(drawn.output.max()))) if blind else drawn
+            latencies.append(ls.simulate(known, "amin", seed=seed, **how).mean_latency)
+        return np.mean(latencies)
+
+    assert row.saved == pytest.approx(mean(3, blind=True) - mean(3, blind=False))
+    assert row.mean_latency == pytest.approx(mean(3, blind=False))
+    assert math.isfinite(row.rate)
+    assert mean(row.rate, blind=False) <= mean(3, blind=True) < mean(row.rate * 1.02, blind=False)
+    assert all(math.isnan(other.rate) for other in (*found.grid, *found.references))
+
+
+def test_the_command_says_the_worth_on_a_machine(tmp_path):
+    args = [*QUICK, "--machine", "llama2-70b-2xa100", "--rate", 2, "--out", tmp_path / "o"]
+    result = run(*args)
+    assert result.exit_code == 0, result.output
+    assert "machine llama2-70b-2xa100" in result.stdout
+    assert "KV cache 16,492 tokens" in result.stdout
+    assert "Poisson arrivals, 2 per second" in result.stdout
+    for words in ("realistic errors", "Mean latency that they save, in seconds", "requests/s"):
+        assert words in result.stdout
+
+
+def test_features_come_from_any_trace(tmp_path):
+    azure = tmp_path / "azure.csv"
+    rows = "".join(f"2023-11-16 18:15:{k:02d}.0000000,{k + 3},{k + 1}\n" for k in range(40))
+    azure.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + rows)
+    table = real_predictors.read_table(azure)
+    assert table["prompt_tokens"] == [k + 3 for k in range(40)]
+    assert table["output_tokens"] == [k + 1 for k in range(40)]
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+    from pyarrow import table as arrow
+
+    parquet.write_table(arrow({"output_tokens": [1, 2], "topic": ["a", "b"]}), tmp_path / "t.parquet")
+    assert real_predictors.read_table(tmp_path / "t.parquet") == {"output_tokens": [1, 2], "topic": ["a", "b"]}
+
+
+def test_what_is_off_the_scale_of_the_curves_is_told_in_the_legend(study):
+    pytest.importorskip("matplotlib")
+    from llmsched.experiments import predictor_figures
+
+    far = [dataclasses.replace(r, vs_perfect=99.0) if r.policy == "amin" else r for r in study.references]
+    figure = predictor_figures.latency_curves(dataclasses.replace(study, references=far))
+    (legend,) = figure.legends
+    assert "amin, no predictor: 99, off the scale" in [text.get_text() for text in legend.get_texts()]

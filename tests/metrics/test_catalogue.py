@@ -29,7 +29,7 @@ def test_every_metric_of_a_run_is_what_its_source_says() -> None:
     found = measure(result, METRICS.values(), slo=slo, power=POWER)
     assert list(found) == list(METRICS)
     summary, service = result.summary(), ls.service.metrics(result, slo)
-    spent, bound = ls.energy.metrics(result, POWER), ls.lower_bound(result.workload, 1500, clock=result.clock)
+    spent, bound = ls.energy.metrics(result, POWER), ls.lower_bound(result.workload, memory=1500, clock=result.clock)
     expected = {name: value for name, value in summary.items() if name in METRICS}
     expected |= {name: value for name, value in service.summary().items() if name in METRICS}
     expected |= {f"energy_{name}": value for name, value in spent.summary().items() if name != "seconds"}
@@ -94,7 +94,7 @@ def test_a_metric_is_a_row_whatever_it_is_computed_from() -> None:
     found = measure(result, rows, slo={"ttft": 1e-9})
     assert found["a"] == np.percentile(result.evictions, 95)
     assert found["b"] == 0
-    assert found["c"] == ls.lower_bound(result.workload, 1500, iterations=0, clock=result.clock).value
+    assert found["c"] == ls.lower_bound(result.workload, memory=1500, iterations=0, clock=result.clock).value
     assert found["d"] == result.total_evictions / result.rounds
 
 

@@ -47,8 +47,8 @@ def test_every_row_is_what_simulate_gives(workload: ls.Workload) -> None:
 
 
 def test_no_policy_is_further_from_optimal_than_its_gap_says(workload: ls.Workload) -> None:
-    best = ls.best_known(workload, MEMORY, time_limit=None, iterations=200).total_latency
-    bound = ls.lower_bound(workload, MEMORY, iterations=0)
+    best = ls.best_known(workload, memory=MEMORY, time_limit=None, iterations=200).total_latency
+    bound = ls.lower_bound(workload, memory=MEMORY, iterations=0)
     for row in compare(workload, memory=MEMORY):
         assert row.result is not None
         assert row.gap >= row.result.total_latency / best - 1 - 1e-12
@@ -62,7 +62,7 @@ def test_gaps_hold_with_a_batch_cap_with_blocks_and_with_a_clock(workload: ls.Wo
     assert capped.gap > plain.gap  # the same bound, and less room
     timed = compare(workload, ["hsf"], memory=MEMORY, clock="llama2-70b-2xa100")["hsf"]
     assert timed.result is not None
-    bound = ls.lower_bound(workload, MEMORY, clock="llama2-70b-2xa100")
+    bound = ls.lower_bound(workload, memory=MEMORY, clock="llama2-70b-2xa100")
     assert timed.gap == bound.gap(timed.result.total_latency) > 0
     nobody = compare(ls.Workload([], []), ["hsf"], memory=MEMORY)["hsf"]
     assert nobody.record()["gap"] is None

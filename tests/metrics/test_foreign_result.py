@@ -106,7 +106,7 @@ def test_rows_may_come_in_any_order_with_ids_and_from_any_time(tmp_path):
 BAD = {
     "start,complete\n0,1\n": "line 1: there is no column 'completion'; did you mean 'complete'",
     "": "line 1: there is no column 'start'",
-    "start,completion\n0,2\n": "1 rows for a workload of 2 requests",
+    "start,completion\n0,2\n": "1 row for a workload of 2 requests",
     "start,completion\n0,2\n0,x\n": "line 3: completion is 'x', expected a number",
     "start,completion\n0,2\n0\n": "line 3: completion is '', expected a number",
     "start,completion\n0,2\n0,inf\n": "line 3: completion is 'inf'",

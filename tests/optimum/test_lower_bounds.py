@@ -30,7 +30,7 @@ def test_no_bound_exceeds_the_optimum(instance, prices):
     assert area_bound(workload, memory) <= optimum + 1e-9
     assert busy_bound(workload, memory) <= optimum + 1e-9
     assert price_bound(workload, memory, prices) <= optimum + 1e-9
-    assert lower_bound(workload, memory).value <= optimum
+    assert lower_bound(workload, memory=memory).value <= optimum
 
 
 @settings(max_examples=50, deadline=None)
@@ -38,7 +38,7 @@ def test_no_bound_exceeds_the_optimum(instance, prices):
 def test_bounds_for_every_policy_hold_when_requests_pause(instance, prices):
     workload, memory = instance
     optimum = least_total_with_breaks(workload, memory)
-    assert lower_bound(workload, memory).preemptive <= optimum
+    assert lower_bound(workload, memory=memory).preemptive <= optimum
     assert price_bound(workload, memory, np.sort(prices)[::-1]) <= optimum + 1e-9
 
 
@@ -64,7 +64,7 @@ def test_no_policy_beats_its_bound_at_fractional_arrivals_either(instance, shift
     if EVICTION_RULES[policy.evict].may_cycle == "always":  # it can run for ever
         policy = dataclasses.replace(policy, evict="newest")
     total = ls.simulate(workload, policy, memory=memory).total_latency
-    assert lower_bound(workload, memory).of(policy) <= total + 1e-9
+    assert lower_bound(workload, memory=memory).of(policy) <= total + 1e-9
 
 
 @settings(max_examples=50, deadline=None)
@@ -74,8 +74,8 @@ def test_bounds_hold_with_a_cap_on_the_batch_and_with_blocks(instance, name, mos
     workload = workload.replace(lower=1, upper=workload.output)
     memory = 4 * memory
     result = ls.simulate(workload, name, memory=memory, max_batch=most, block=block)
-    assert lower_bound(workload, memory).gap(result.total_latency, name) >= 0
-    assert lower_bound(workload, memory).of(name) <= result.total_latency + 1e-9
+    assert lower_bound(workload, memory=memory).gap(result.total_latency, name) >= 0
+    assert lower_bound(workload, memory=memory).of(name) <= result.total_latency + 1e-9
 
 
 @st.composite
@@ -100,7 +100,7 @@ def test_what_a_request_costs_by_a_clock_is_the_sum_over_its_rounds(instance, cl
         assert found.work[i] == pytest.approx(takes.sum())
         assert found.offset[i] == pytest.approx((takes * tail).sum() / takes.sum())
         assert found.alone[i] == pytest.approx(lasts.sum() + clock.per_prompt_token * s)
-    one = lower_bound(workload, memory, clock=ls.Clock(1))
+    one = lower_bound(workload, memory=memory, clock=ls.Clock(1))
     assert one.each["busy"] == pytest.approx(busy_bound(workload, memory))
     assert one.each["trivial"] == trivial_bound(workload)
 
@@ -116,7 +116,7 @@ def test_no_policy_beats_its_bound_in_seconds(instance, clock, name, data):
     policy = dataclasses.replace(ls.policies[name], resume=resume, margin=0)
     budget = data.draw(st.none() | st.integers(2, 8))
     result = ls.simulate(workload, policy, memory=memory, clock=clock, prefill_budget=budget)
-    found = lower_bound(workload, memory, clock=clock)
+    found = lower_bound(workload, memory=memory, clock=clock)
     assert found.of(policy) <= result.total_latency + 1e-9
     assert found.preemptive == found.value == max(found.each.values()) * (1 - 1e-9)
 
@@ -124,7 +124,7 @@ def test_no_policy_beats_its_bound_in_seconds(instance, clock, name, data):
 def test_a_clock_must_be_one():
     for requests in ([], [3]):
         with pytest.raises(InputError, match="there is no clock 'llama'"):
-            lower_bound(ls.Workload(requests, requests), 50, clock="llama")
+            lower_bound(ls.Workload(requests, requests), memory=50, clock="llama")
 
 
 def test_what_swaps_or_pauses_is_bounded_too():
@@ -139,7 +139,7 @@ def test_what_swaps_or_pauses_is_bounded_too():
 @given(tiny(requests=6))
 def test_bounds_get_stronger_in_the_order_they_are_documented(instance):
     workload, memory = instance
-    found = lower_bound(workload, memory)
+    found = lower_bound(workload, memory=memory)
     assert found.preemptive <= found.value
     assert found.value >= max(found.each.values()) - 1e-6
     assert found.each[found.method] == max(found.each.values())
@@ -180,7 +180,7 @@ def test_busy_offset_is_the_weighted_middle():
 
 def test_the_printed_bounds_of_the_lmsys_trace(data_file):
     w = ls.traces.load(data_file("lmsys_lengths.csv")).replace(arrival=0)
-    found = lower_bound(w, 16492)
+    found = lower_bound(w, memory=16492)
     assert round(found.each["area"]) == 357_354
     assert round(found.each["busy"]) == 418_056
     assert found.value > 424_700  # the linear relaxation, by prices
@@ -189,14 +189,14 @@ def test_the_printed_bounds_of_the_lmsys_trace(data_file):
 def test_iterations_only_improve_and_repeat_exactly():
     rng = np.random.default_rng(2)
     w = ls.Workload(rng.integers(0, 6, 20), rng.integers(1, 21, 20))
-    values = [lower_bound(w, 40, iterations=k).each["price"] for k in (0, 20, 200)]
+    values = [lower_bound(w, memory=40, iterations=k).each["price"] for k in (0, 20, 200)]
     assert values == sorted(values)
-    assert lower_bound(w, 40).each == lower_bound(w, 40).each
+    assert lower_bound(w, memory=40).each == lower_bound(w, memory=40).each
 
 
 def test_a_million_requests_are_bounded_by_the_closed_forms():
     w = ls.Workload(np.arange(1_000_000) % 97, 1 + np.arange(1_000_000) % 89)
-    found = lower_bound(w, 16492)
+    found = lower_bound(w, memory=16492)
     assert found.method == "busy"
     assert "price" not in found.each
 
@@ -210,16 +210,16 @@ def test_the_bound_of_a_policy_depends_on_what_it_resumes_with():
 
 
 def test_no_requests_cost_nothing():
-    assert lower_bound(ls.Workload([], []), 5).value == 0
+    assert lower_bound(ls.Workload([], []), memory=5).value == 0
 
 
 def test_what_cannot_be_bounded_is_refused():
     w = ls.Workload([1, 9], [1, 3])
     with pytest.raises(ls.errors.MemoryTooSmallError, match="request 1"):
-        lower_bound(w, 11)
+        lower_bound(w, memory=11)
     with pytest.raises(ls.errors.InputError, match="memory"):
-        lower_bound(w, 0)
+        lower_bound(w, memory=0)
     with pytest.raises(ls.errors.InputError, match="iterations"):
-        lower_bound(w, 20, iterations=-1)
+        lower_bound(w, memory=20, iterations=-1)
     with pytest.raises(ls.errors.InputError, match="Workload"):
-        lower_bound([1, 2], 20)
+        lower_bound([1, 2], memory=20)

@@ -14,7 +14,7 @@ from llmsched.optimum.schedule import REPLAY, Schedule, peak_memory, start_round
 
 
 def plan(workload, memory, iterations=100, seed=0):
-    return best_known(workload, memory, time_limit=None, iterations=iterations, seed=seed)
+    return best_known(workload, memory=memory, time_limit=None, iterations=iterations, seed=seed)
 
 
 def naive_peak(workload, start):
@@ -91,7 +91,7 @@ def test_a_seed_repeats_the_plan_and_more_iterations_are_no_worse():
 
 def test_a_time_limit_of_zero_still_gives_a_schedule():
     workload = ls.Workload([1] * 30, np.arange(1, 31))
-    assert best_known(workload, 40, time_limit=0).check().effort == {"iterations": 0}
+    assert best_known(workload, memory=40, time_limit=0).check().effort == {"iterations": 0}
 
 
 def test_the_lmsys_trace_is_bracketed(data_file):
@@ -159,14 +159,14 @@ def test_replaying_never_evicts():
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ls.errors.InputError, match=message):
-        best_known(ls.Workload([1], [1]), 5, **arguments)
+        best_known(ls.Workload([1], [1]), memory=5, **arguments)
 
 
 def test_instances_that_can_never_finish_are_refused():
     with pytest.raises(ls.errors.MemoryTooSmallError, match="memory=9"):
-        best_known(ls.Workload([1, 4], [1, 5]), 8)
+        best_known(ls.Workload([1, 4], [1, 5]), memory=8)
     with pytest.raises(ls.errors.InputError, match="Workload"):
-        best_known(None, 8)
+        best_known(None, memory=8)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What the pages under docs/tutorial and docs/how-to show is what their examples print, and every link leads somewhere.
 
 Blocks run in the order of the page, in an empty directory: `python` blocks in one namespace, the lines of `sh` blocks
-that start with `llmsched`. A `text` block that follows such a block is what it prints. A block after the comment
-`<!-- not run: why -->` is left alone.
+that start with `llmsched`, which must end well or, before `|| echo ...`, fail. A `text` block that follows such a block
+is what it prints. A block after the comment `<!-- not run: why -->` is left alone.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ def run_shell(code: str) -> str:
     for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["llmsched"]:
-            result = CliRunner().invoke(app, words[1:])
-            assert result.exit_code == 0, f"{line}\n{result.output}"
-            printed += result.stdout
+            end = words.index("||") if "||" in words else len(words)
+            result = CliRunner().invoke(app, words[1:end])
+            assert result.exit_code == (0 if end == len(words) else 1), f"{line}\n{result.output}"
+            printed += result.stdout + "".join(f"{' '.join(words[end + 2 :])}\n" if words[end:] else "")
     return printed
 
 

@@ -414,3 +414,35 @@ def test_an_exception_in_progress_ends_the_run(engine):
     with pytest.raises(StopItError):
         ls.simulate(w, "amin", memory=400, engine=engine, progress=stop)
     assert ls.simulate(w.head(10), "amin", memory=400, engine=engine).rounds > 0
+
+
+@pytest.mark.parametrize(("clock", "unit"), [(None, "rounds"), ("llama2-70b-2xa100", "s")])
+def test_what_is_printed_is_short_and_has_units(clock, unit):
+    w = ls.generate.lmsys(80).with_intervals(ls.intervals.buckets(100))
+    r = ls.simulate(w, "amin", memory=2000, clock=clock, record=("timeline", "tokens"))
+    assert f"mean latency {r.mean_latency:.6g} {unit}, makespan {r.makespan:.6g} {unit}, evictions" in repr(r)
+    assert repr(r.timeline).startswith(f"Timeline({r.rounds} rounds in {len(r.timeline)} segments, the first at 0,")
+    assert repr(r.timeline).endswith(f" {unit})")
+    assert repr(r.tokens) == f"Tokens({len(r.tokens)} attempts in {r.rounds} rounds)"
+    compared = ls.compare(w, ["amin"], memory=2000, clock=clock)
+    assert f"mean latency in {'rounds' if unit == 'rounds' else 'seconds'} amin {r.mean_latency:.6g})" in repr(compared)
+    for thing in (r, r.timeline, r.tokens, compared):
+        assert len(repr(thing)) < 140
+
+
+@pytest.mark.parametrize("policy", ["mcsf", "mc-benchmark", ls.Policy(bound="point")])
+def test_without_a_point_it_is_the_middle_of_the_interval(policy):
+    w = ls.generate.lmsys(80).with_intervals(ls.intervals.relative("0.5"))
+    middle = ls.intervals.with_midpoints(w)
+    for engine in ("compiled", "reference"):
+        alone = ls.simulate(w, policy, memory=2000, engine=engine)
+        given = ls.simulate(middle, policy, memory=2000, engine=engine)
+        assert np.array_equal(alone.completion, given.completion)
+        assert alone.workload.point is None
+    assert alone.provenance["point"] == "middle of the interval"
+    assert given.provenance["point"] == "given"
+    assert ls.simulate(w, "fcfs", memory=2000).provenance["point"] is None
+    batch = ls.simulate_batch([w], [policy], memory=2000)
+    assert batch.raise_errors().totals["total_latency"][0] == alone.total_latency
+    with pytest.raises(ls.errors.MissingPredictionError, match="'point'"):
+        ls.simulate(w.replace(upper=None), policy, memory=2000)

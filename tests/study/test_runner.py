@@ -175,7 +175,7 @@ def test_the_gap_is_that_of_compare(tmp_path, more, clock, rate):
     for row in rows:
         cell = {factor: row[factor] for factor in ("workload", "intervals", "policy", "memory")}
         result = study.simulate(row["replication"], traces=tmp_path, **cell)
-        bound = ls.lower_bound(result.workload, 1500, iterations=0, clock=clock)
+        bound = ls.lower_bound(result.workload, memory=1500, iterations=0, clock=clock)
         assert row["gap"] == bound.gap(result.total_latency, result.policy)
     assert len({row["gap"] for row in rows}) == 9
 

@@ -30,9 +30,17 @@ app.command("predictors")(predictors)
 
 study_app = typer.Typer(
     help="Monte Carlo studies: one file says what is run; interrupted, they go on; results are Parquet.",
-    no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+
+
+@study_app.callback(invoke_without_command=True)
+def _study(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+
+
 study_app.command("report")(report)
 study_app.command("new")(study.new)
 study_app.command("check")(study.check)

@@ -76,12 +76,13 @@ def bound(
     workload = requests.workload(seed, round_seconds)
     if at_once:
         workload = workload.replace(arrival=0)
-    found = lower_bound(workload, memory)
+    found = lower_bound(workload, memory=memory)
     best: Schedule | None = None
-    if exact:
-        best = optimal(workload, memory, time_limit=seconds, seed=seed)
-    elif seconds:
-        best = best_known(workload, memory, time_limit=seconds, seed=seed)
+    with console.ticking("search", seconds):
+        if exact:
+            best = optimal(workload, memory=memory, time_limit=seconds, seed=seed)
+        elif seconds:
+            best = best_known(workload, memory=memory, time_limit=seconds, seed=seed)
     if best is not None:
         found = found.improved_by(best)
     totals = {name: simulate(workload, name, memory=memory, seed=seed).total_latency for name in ("svf", "hsf")}

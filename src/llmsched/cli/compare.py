@@ -31,6 +31,8 @@ from .options import (
     RoundSeconds,
     Seed,
 )
+from .own_results import ResultOptions, added, judged, verdicts
+from .own_results import notes as own_notes
 from .predictions import interval_rule, with_predictions
 
 
@@ -77,12 +79,13 @@ class _Measured:
 
 @expand_groups(
     "trace policy memory interval seed limit generator round_seconds clock_name rate slo warmup drain power max_batch "
-    "block prefill_budget format_ on_error max_rounds engine as_json csv_file plot_file"
+    "block prefill_budget results fail_if format_ on_error max_rounds engine as_json csv_file plot_file"
 )
 def compare(
     requests: RequestOptions,
     machine: MachineOptions,
     asked: ServiceOptions,
+    own: ResultOptions,
     output: ComparisonOutput,
     policy: Annotated[
         list[str] | None,
@@ -106,11 +109,12 @@ def compare(
     With --clock, times are in seconds and the table shows what users feel: time to first token (ttft), time per output
     token (tpot), the share of requests within the targets of --slo and such requests per second (good).
 
-    A policy that does not finish says so in its row. The exit code is 0 if any policy finished, else 1; 2 for bad
-    input.
+    A policy that does not finish says so in its row. The exit code is 0 if any policy finished and no condition of
+    --fail-if holds, else 1; 2 for bad input. A condition on a policy that does not finish counts as if it held.
     """
     output.check(output.plot_file)
     policies = {name: named(name) for name in policy or DEFAULT_POLICIES}
+    conditions = own.conditions(policies)
     rule = interval_rule(interval)
     timed = machine.clock is not None or asked.slo is not None
     targets = {} if asked.slo is None else service.parse_slo(asked.slo)
@@ -119,6 +123,7 @@ def compare(
         raise InputError("--round-seconds and --clock both say how long a round lasts: give one of them")
     workload = requests.workload(seed, round_seconds)
     workload, spelling, notes = with_predictions(workload, rule, policies.values())
+    own_results = own.read(workload, machine, policies)
     with console.ProgressBar("requests") as bar:
         comparison = compare_policies(
             workload,
@@ -131,6 +136,7 @@ def compare(
             progress=bar.update,
         )
     results = {row.policy: row.result for row in comparison if row.result is not None}
+    comparison = added(comparison, own_results)
     window = {"warmup": asked.warmup, "drain": asked.drain}
     measured = _Measured(
         machine,
@@ -141,7 +147,9 @@ def compare(
         targets,
     )
     notes += describe.reading_notes(workload) + describe.overload_notes(measured.services or {})
+    notes += own_notes(own_results, timed)
     records = measured.records()
+    gates = judged(conditions, comparison, records)
     if output.csv_file is not None:
         console.write_csv(output.csv_file, list(records[0]) if records else COLUMNS, records)
     if output.plot_file is not None:
@@ -151,11 +159,15 @@ def compare(
         settings |= {"clock": describe.clock_json(machine.clock_name, machine.clock), "rate": requests.rate}
         settings |= {"slo": targets or None, **window, "max_batch": machine.max_batch, "block": machine.block}
         settings |= {"power": asked.power, "prefill_budget": machine.prefill_budget}
+        settings |= {"gates": gates} if gates else {}
         console.print_json(_comparison_json(measured, settings, notes))
     elif not output.prints_csv:
         describe.print_run_header(workload, machine, seed, spelling, round_seconds)
         _print_comparison(measured, max_rounds, notes)
-    if not results:
+    tell = console.complain if output.as_json or output.prints_csv else say  # not into the data
+    for line in verdicts(gates):
+        tell(line)
+    if not results or any(gate["holds"] for gate in gates):
         raise typer.Exit(1)
 
 
@@ -222,7 +234,8 @@ def _cells(measured: _Measured, records: Sequence[Mapping[str, Any]]) -> dict[st
         return aligned([record[name] for record in records], **how)
 
     def percent(name: str, decimals: int) -> list[str]:
-        return aligned([record[name] * 100 for record in records], suffix="%", decimals=decimals)
+        shares = [record[name] for record in records]
+        return aligned([None if x is None else x * 100 for x in shares], suffix="%", decimals=decimals)
 
     names = [record["policy"] for record in records]
     cells = {
@@ -238,35 +251,46 @@ def _cells(measured: _Measured, records: Sequence[Mapping[str, Any]]) -> dict[st
         "peak": percent("peak_share", 0),
     }
     if measured.services is not None:
-        cells = _service_cells(cells, [measured.services[name] for name in names], bool(measured.targets))
+        cells = _service_cells(cells, records, [measured.services.get(name) for name in names], bool(measured.targets))
     if measured.energies:
-        energies = [measured.energies[name] for name in names]
-        cells["J/token"] = aligned([one.joules_per_token for one in energies], decimals=2)
-        cells["wasted J"] = aligned([one.wasted_share * 100 for one in energies], suffix="%", decimals=1)
+        energies = [measured.energies.get(name) for name in names]
+        cells["J/token"] = aligned([None if one is None else one.joules_per_token for one in energies], decimals=2)
+        cells["wasted J"] = aligned(
+            [None if one is None else one.wasted_share * 100 for one in energies], suffix="%", decimals=1
+        )
     if measured.services is None and _least_width(cells) > max(80, stdout().width):
         del cells["peak"]  # very large numbers; --json and --csv have it
     return cells
 
 
 def _service_cells(
-    cells: Mapping[str, list[str]], services: Sequence[Service], with_targets: bool
+    cells: Mapping[str, list[str]],
+    records: Sequence[Mapping[str, Any]],
+    services: Sequence[Service | None],
+    with_targets: bool,
 ) -> dict[str, list[str]]:
     """The table with what users feel, in the place of some columns of the plain one."""
-    per = services[0].unit[0] if services else "s"
+    known = [one for one in services if one is not None]
+    per = known[0].unit[0] if known else "s"
+    rows = list(zip(records, services, strict=True))
     columns = {
         "policy": cells["policy"],
-        "mean": aligned([one.summary()["e2e_mean"] for one in services]),
-        "p99": aligned([float(one.percentile("e2e", 99)) for one in services]),
+        "mean": aligned([record["mean_latency"] if one is None else one.summary()["e2e_mean"] for record, one in rows]),
+        "p99": aligned(
+            [record["p99_latency"] if one is None else float(one.percentile("e2e", 99)) for record, one in rows]
+        ),
         **{name: column for name, column in cells.items() if name.startswith("vs ") or name == "gap"},
     }
     for metric in ("ttft", "tpot"):
         for q in (50, 99):
-            values = [float(one.percentile(metric, q)) for one in services]
+            values = [math.nan if one is None else float(one.percentile(metric, q)) for one in services]
             columns[f"{metric} p{q}"] = aligned(values, decimals=_decimals_of_times(values))
     if with_targets:
-        columns["good"] = aligned([one.goodput * 100 for one in services], suffix="%", decimals=1)
-        columns[f"good/{per}"] = aligned([one.goodput_rate for one in services], decimals=2)
-    columns[f"tokens/{per}"] = aligned([one.tokens_rate for one in services])
+        columns["good"] = aligned(
+            [None if one is None else one.goodput * 100 for one in services], suffix="%", decimals=1
+        )
+        columns[f"good/{per}"] = aligned([None if one is None else one.goodput_rate for one in services], decimals=2)
+    columns[f"tokens/{per}"] = aligned([None if one is None else one.tokens_rate for one in services])
     return columns | {name: cells[name] for name in ("evicted", "wasted")}
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from ..errors import number_of as number_of
 
 
 class ProgressBar:
@@ -42,6 +46,28 @@ class ProgressBar:
             return
         self._progress.update(self._task, description=label, completed=done, total=total, visible=True)
         self._progress.start()
+
+
+@contextlib.contextmanager
+def ticking(label: str, seconds: float) -> Iterator[None]:
+    """A progress bar for work that ends after so many seconds, or before: it goes with the time."""
+    if not math.isfinite(seconds) or seconds < 1:
+        yield
+        return
+    over, began = threading.Event(), time.monotonic()
+
+    def tick() -> None:
+        while not over.wait(0.25):
+            bar.update(label, min(round(time.monotonic() - began), math.ceil(seconds)), math.ceil(seconds))
+
+    with ProgressBar("seconds") as bar:
+        ticker = threading.Thread(target=tick, daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            ticker.join()
 
 
 def stdout() -> Console:
@@ -110,12 +136,6 @@ def aligned(values: Sequence[float | None], suffix: str = "", decimals: int | No
         whole = all(value == int(value) for value in known)
         decimals = 0 if whole or largest >= 10_000 else 1 if largest >= 100 else 2
     return ["-" if v is None or not math.isfinite(v) else f"{v:,.{decimals}f}{suffix}" for v in values]
-
-
-def number_of(count: int, thing: str) -> str:
-    """1 request, 2 requests, 1,000 queries."""
-    plural = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
-    return f"{count:,} {thing if count == 1 else plural}"
 
 
 def plus_minus(value: float, half_width: float) -> str:

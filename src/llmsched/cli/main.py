@@ -1,8 +1,8 @@
 """The command line (extra `cli`): `main` runs a command (app.py) and tells whatever goes wrong.
 
-Exit codes: 0 done; 1 no policy finished, or the reader of the output went away; 2 bad input; 3 some simulations of a
-study failed; 130 interrupted. A policy
-that does not finish beside others that do is a result, not a failure.
+Exit codes: 0 done; 1 no policy finished, a condition of --fail-if holds, or the reader of the output went away; 2 bad
+input; 3 some simulations of a study failed; 130 interrupted. A policy that does not finish beside others that do is a
+result, not a failure.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, TraceError
 from ..metrics import service
 from ..metrics.compare import MEMORY
 from ..simulation.clock import Clock, clocks
@@ -94,11 +94,17 @@ class TraceOptions:
     on_error: OnError = "raise"
 
     def load(self) -> Workload | None:
-        """The workload in TRACE, if it is given."""
+        """The workload in TRACE, if it is given. TraceError if it has no requests."""
         if self.trace is None:
             return None
         on_error = cast(Literal["raise", "skip"], self.on_error)  # `load` checks it
-        return traces.load(self.trace, format=self.format_, on_error=on_error)
+        workload = traces.load(self.trace, format=self.format_, on_error=on_error)
+        if not len(workload):
+            left_out = sum(workload.source.get(why, 0) for why in ("skipped", "dropped"))
+            raise TraceError(
+                "there are no requests in it" + (f": {left_out:,} left out" if left_out else ""), self.trace
+            )
+        return workload
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,9 @@ class SourceOptions(TraceOptions):
     generator: Generate = "lmsys"
 
     def read(self, seed: int, limit: int | None = None, round_seconds: float = 1.0) -> Workload:
-        """The workload in TRACE, or a generated one, of which `limit` requests."""
+        """The workload in TRACE, or a generated one, of which `limit` requests. InputError if there are none."""
+        if limit == 0:
+            raise InputError("--limit 0 leaves no requests")
         if not 0 < round_seconds < math.inf:
             raise InputError(f"--round-seconds is {round_seconds}, expected a number greater than 0")
         if self.trace is not None and self.generator != "lmsys":

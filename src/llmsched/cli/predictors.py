@@ -13,18 +13,20 @@ import typer
 
 from .._version import version
 from ..experiments import predictor_figures, real_predictors
-from ..experiments.predictor_value import BIAS_AT, POLICIES, Against, PredictorValue, predictor_value
+from ..experiments.predictor_value import BIAS_AT, MOST_RATES, POLICIES, Against, PredictorValue, predictor_value
 from ..metrics import figure_style
 from ..metrics.compare import MEMORY
 from ..policy import named
+from ..predict import intervals
 from ..predict.conformal import coverage_of
-from ..predict.feature_tables import read_csv
+from ..simulation.machine import machines
+from ..simulation.machine import parse as parse_machine
 from ..workloads import generate
 from ..workloads.workload import Workload
 from . import console, describe
 from .console import at_most, plus_minus, print_columns, say
 from .option_groups import expand_groups
-from .options import Memory, Seed, TraceOptions
+from .options import Seed, TraceOptions
 from .output_files import make_directory
 
 #: Coverages of the grid that the table shows.
@@ -64,7 +66,7 @@ class PredictorSource(TraceOptions):
         """With the file of features as TRACE if it is a trace as well, and nothing else is given."""
         if self.trace is not None or self.generator is not None or features is None:
             return self
-        is_trace = {"prompt_tokens", "output_tokens"} <= read_csv(features).keys()
+        is_trace = {"prompt_tokens", "output_tokens"} <= real_predictors.read_table(features).keys()
         return dataclasses.replace(self, trace=features) if is_trace else self
 
     def workload(self, seed: int) -> Workload | None:
@@ -75,7 +77,8 @@ class PredictorSource(TraceOptions):
 
 
 @expand_groups(
-    "trace out classes features coverage policy memory requests replications seed generator format_ on_error as_json"
+    "trace out classes features coverage policy machine_name memory rate requests replications seed generator format_ "
+    "on_error as_json"
 )
 def predictors(
     source: PredictorSource,
@@ -88,14 +91,30 @@ def predictors(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(metavar="CSV", help="Train predictors: output_tokens and columns of what is known beforehand."),
+        typer.Option(
+            metavar="CSV",
+            help="Train predictors: a trace, or a table of output_tokens and what is known before.",
+        ),
     ] = None,
     coverage: Annotated[float, typer.Option(metavar="C", help="Coverage to calibrate real predictors to.")] = 0.9,
     policy: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help=f"A policy; repeat for several. By default {', '.join(POLICIES)}."),
     ] = None,
-    memory: Memory = MEMORY,
+    machine_name: Annotated[
+        str | None,
+        typer.Option(
+            "--machine", metavar="NAME|FILE", help=f"Times in seconds, and a cache: {', '.join(machines)}, or a file."
+        ),
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(metavar="M", help=f"Tokens of KV cache. By default that of --machine; without one {MEMORY:,}."),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Poisson arrivals, R per second (without --machine: round), not all at 0."),
+    ] = None,
     requests: Annotated[int, typer.Option(metavar="N", help="Requests in a replication.")] = 1000,
     replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests, at least 2.")] = 30,
     seed: Seed = 0,
@@ -105,7 +124,10 @@ def predictors(
 
     Intervals are made from the truth with noise, on a grid of 20 coverages by 20 widths and for 20 biases. Every policy
     is measured against perfect knowledge (hsf), against itself with no predictor (every request between 1 token and the
-    longest) and against fcfs, which needs none. All requests of a replication arrive at 0.
+    longest) and against fcfs, which needs none. All requests of a replication arrive at 0, unless there is a --rate.
+
+    With --rate, the worth of real predictors is said in time saved per request and in requests: the rate at which
+    latency is as it is with no predictor at R. Without --classes and --features, realistic errors are taken for one.
 
     With --classes or --features, the first half of that file is learned from and the second half scheduled. The grid is
     of the requests in the file of --features too, if it has prompt_tokens and neither TRACE nor --generate is given.
@@ -116,6 +138,9 @@ def predictors(
     coverage_of(coverage)
     for name in policy or ():
         named(name)
+    machine = None if machine_name is None else parse_machine(machine_name)
+    if memory is None:
+        memory = MEMORY if machine is None else machine.memory
     workload = source.or_features(features).workload(seed)
     prompts = generate.lmsys(1000, seed) if workload is None else workload
     predicted: dict[str, Workload] = {}
@@ -123,6 +148,9 @@ def predictors(
         predicted |= real_predictors.from_classes(classes, prompts, coverage, seed)
     if features is not None:
         predicted |= real_predictors.from_features(features, prompts, coverage, seed)
+    if rate is not None and not predicted:
+        rule = intervals.realistic(seed)
+        predicted["realistic errors"] = prompts.with_intervals(rule).replace(point=rule.point(prompts.output))
     make_directory(out)
     with console.ProgressBar("simulations") as bar:
         study = predictor_value(
@@ -133,13 +161,15 @@ def predictors(
             requests=requests,
             replications=replications,
             predicted=predicted,
+            rate=rate,
+            **({} if machine is None else machine.options(memory=False)),
             progress=partial(bar.update, "predictors"),
         )
     files = _write(study, out)
     if as_json:
         console.print_json(_json(study, workload, coverage))
     else:
-        _print(study, workload, coverage if predicted else None)
+        _print(study, workload, coverage if classes or features else None, machine_name)
         say(f"\nWrote {', '.join(map(str, files[:-1]))} and {files[-1]}.")
 
 
@@ -155,10 +185,13 @@ def _write(study: PredictorValue, out: Path) -> list[Path]:
     return [*files, table]
 
 
-def _print(study: PredictorValue, workload: Workload | None, coverage: float | None) -> None:
+def _print(study: PredictorValue, workload: Workload | None, coverage: float | None, machine: str | None) -> None:
     drawn = f"{study.replications} replications of {console.number_of(study.requests, 'request')}"
-    say(f"{drawn} from {describe.drawn_from(workload)}, all arriving at 0")
-    say(f"KV cache {study.memory:,} tokens; seed {study.seed}; latencies relative to hsf on the same requests\n")
+    per = "round" if study.clock is None else "second"
+    arriving = "all arriving at 0" if study.rate is None else f"Poisson arrivals, {study.rate:g} per {per}"
+    say(f"{drawn} from {describe.drawn_from(workload)}, {arriving}")
+    cache = f"KV cache {study.memory:,} tokens; {'' if machine is None else f'machine {machine}; '}seed {study.seed}"
+    say(f"{cache}; the baseline is hsf, which knows every length, on the same requests\n")
     _print_without_predictor(study)
     say("\nIntervals as wide as so many times the truth are better than no predictor, at a coverage of:")
     print_columns(_break_even_cells(study), left_aligned=(0, 1))
@@ -173,8 +206,10 @@ def _print(study: PredictorValue, workload: Workload | None, coverage: float | N
     }
     print_columns({"policy": list(study.policies), **biases})
     if study.real:
-        say(f"\nReal predictors, calibrated to a coverage of {coverage:g}:")
+        calibrated = "" if coverage is None else f", calibrated to a coverage of {coverage:g}"
+        say(f"\nReal predictors{calibrated}:")
         print_columns(_real_cells(study))
+        _print_worth(study)
     if any(row.policy == "fcfs" and row.vs_perfect < _FCFS_IS_ENOUGH for row in study.references):
         say("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
     describe.print_notes([] if workload is None else describe.reading_notes(workload))
@@ -196,6 +231,28 @@ def _print_without_predictor(study: PredictorValue) -> None:
     (perfect,) = (row for row in study.references if row.predictor == "perfect")
     hsf = at_most([perfect.gap])[0]
     say(f"gap: latency is at most so far above the best possible (a proven bound); hsf itself: {hsf}")
+
+
+def _print_worth(study: PredictorValue) -> None:
+    """What real predictors save, in time and, with a rate, in requests."""
+    unit, per = ("rounds", "round") if study.clock is None else ("seconds", "s")
+    say(f"\nMean latency that they save, in {unit}, against the same policy with no predictor:")
+    cells = {"predictor": [row.predictor for row in study.real], "policy": [row.policy for row in study.real]}
+    cells["saved"] = [plus_minus(row.saved, row.saved_ci95) for row in study.real]
+    if study.rate is not None:
+        cells[f"requests/{per}"] = [_rate_text(row.rate, study.rate) for row in study.real]
+    print_columns(cells, left_aligned=(0, 1))
+    if study.rate is not None:
+        say(f"requests/{per}: the rate at which latency is what it is with no predictor at {study.rate:g}")
+
+
+def _rate_text(rate: float, asked: float) -> str:
+    """A rate, and how much more or less than the one asked about that is."""
+    if math.isnan(rate):
+        return "-"
+    if math.isinf(rate):
+        return f"more than {MOST_RATES * asked:.4g}"
+    return f"{rate:.3g} ({rate / asked - 1:+.0%})"
 
 
 def _break_even_cells(study: PredictorValue) -> dict[str, list[str]]:
@@ -263,6 +320,8 @@ def _json(study: PredictorValue, workload: Workload | None, coverage: float) -> 
         "memory": study.memory,
         "seed": study.seed,
         "calibrated_to": coverage,
+        "clock": None if study.clock is None else study.clock.fields(),
+        "rate": study.rate,
         "break_even": points,
         "rows": [row.record() for row in study.rows()],
     }

@@ -94,7 +94,7 @@ def check(study_file: StudyFileOptions) -> None:
     processors = executors.processors()
     console.say(
         f"On the {console.number_of(processors, 'processor')} here: {duration(found.seconds / processors)}; on one: "
-        f"{duration(found.seconds)} (from timing {found.tried:,} simulations)"
+        f"{duration(found.seconds)} (from timing {console.number_of(found.tried, 'simulation')})"
     )
     if len(found.failures) == found.tried > 0:
         raise typer.Exit(1)
@@ -159,13 +159,15 @@ def run(
             last = study.run(out, cluster=cluster, workers=workers, traces=study_file.directory, **options)
     except KeyboardInterrupt:
         if (out / "study.json").exists():
-            console.complain(f"{store.count(out):,} simulations are in {out}; the same command goes on")
+            done = store.count(out)
+            are = "is" if done == 1 else "are"
+            console.complain(f"{console.number_of(done, 'simulation')} {are} in {out}; the same command goes on")
         raise
     for part in last.damaged:
         console.say(f"note: {part} was damaged: it is in {out / 'damaged'}, and its rows were simulated again")
     took = f" in {time.monotonic() - begin:,.1f} s" if last.done > last.before else ""
     new = f"{last.done - last.before:,} new{took}" if last.before else f"all{took}"
-    console.say(f"{last.done:,} simulations in {out} ({new}).")
+    console.say(f"{console.number_of(last.done, 'simulation')} in {out} ({new}).")
     if last.failed:
         console.say(f"{last.failed:,} failed:")
         _print_failures(out, most=5)
@@ -286,7 +288,9 @@ def _print_failures(directory: Path, most: int | None = None) -> None:
             f"   again: llmsched study repeat {directory / 'study.toml'} --replication {first['replication']} {options}"
         )
     if most is not None and len(kinds) > most:
-        console.say(f"and {len(kinds) - most:,} more cells: llmsched study results {directory} --failures")
+        console.say(
+            f"and {console.number_of(len(kinds) - most, 'more cell')}: llmsched study results {directory} --failures"
+        )
     if not rows:
         console.say("Nothing failed.")
 

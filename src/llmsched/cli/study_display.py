@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..study.runner import Status
+from .console import number_of
 
 #: Seconds between two lines where there is no terminal.
 _LINE_EVERY = 60.0
@@ -48,14 +49,14 @@ class Display:
 
 def _line(status: Status) -> Text:
     return Text(
-        f"{status.done:,} of {status.total:,} simulations, {status.rate:,.0f}/s, {duration(status.seconds_left)} left"
-        + (f", {status.failed:,} failed" if status.failed else "")
+        f"{status.done:,} of {number_of(status.total, 'simulation')}, {status.rate:,.0f}/s, "
+        f"{duration(status.seconds_left)} left" + (f", {status.failed:,} failed" if status.failed else "")
     )
 
 
 def _bar(status: Status) -> Table:
     grid = Table.grid(padding=(0, 1))
-    workers = f"{status.workers} worker{'s' if status.workers != 1 else ''}"
+    workers = number_of(status.workers, "worker")
     grid.add_row(ProgressBar(max(status.total, 1), status.done, width=24), _line(status), Text(workers, "dim"))
     return grid
 

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
+from ..errors import InputError
 from ..metrics import figure_style, figures, perfetto, service
 from ..policy import named
 from ..simulation.run import EngineName, simulate
@@ -19,7 +20,7 @@ from .predictions import interval_rule, with_predictions
 
 
 @expand_groups(
-    "trace out perfetto_file policy memory interval seed limit generator clock_name rate max_batch block "
+    "trace out perfetto_file policies memory interval seed limit generator clock_name rate max_batch block "
     "prefill_budget format_ on_error engine"
 )
 def timeline(
@@ -30,7 +31,9 @@ def timeline(
         str | None,
         typer.Option("--perfetto", metavar="FILE", help="Also a trace for ui.perfetto.dev: .json or .json.gz."),
     ] = None,
-    policy: Annotated[str, typer.Option(metavar="NAME", help="The policy.")] = "amin",
+    policies: Annotated[
+        list[str] | None, typer.Option("--policy", metavar="NAME", help="The policy: one. By default amin.")
+    ] = None,
     interval: Intervals = None,
     seed: Seed = 0,
     engine: EngineOption = "compiled",
@@ -40,6 +43,11 @@ def timeline(
     Up to 60 requests get a Gantt chart as well. For more, --perfetto writes a trace in which one can zoom.
     """
     check_outputs([perfetto_file], out)
+    if perfetto_file is not None:
+        perfetto.check_path(perfetto_file)
+    if policies is not None and len(policies) > 1:
+        raise InputError(f"one policy is drawn, and --policy is given {len(policies)} times: run it for each")
+    policy = policies[0] if policies else "amin"
     chosen = named(policy)
     arguments, rule = machine.arguments(), interval_rule(interval)
     workload, spelling, notes = with_predictions(requests.workload(seed), rule, [chosen])

@@ -98,11 +98,11 @@ class Adversary:
 def adversarial_search(
     policy: str | Policy,
     interval: tuple[int, int],
+    *,
     memory: int,
     budget: int = 200,
     seed: int = 0,
     against: str = "hsf",
-    *,
     prompt: int = 0,
     most: int = 2000,
     repeats: int = 4,
@@ -241,7 +241,7 @@ class _Search:
         ratio = float(measured.mean())
         at_most = ratio
         if self.against is None:
-            at_most *= self.least(workload) / lower_bound(workload, self.memory).of(self.attacked)
+            at_most *= self.least(workload) / lower_bound(workload, memory=self.memory).of(self.attacked)
         there = counts > 0
         return Adversary(
             workload=workload,

@@ -164,7 +164,7 @@ def reproduce(
         for j, count in enumerate(counts):
             subset = drawn.head(count)
             latency[:, j, :, k] = _one_subset(subset, memory, own_seed, engine, clock)
-            least[j, k] = lower_bound(subset, memory, iterations=0, clock=clock).value / count
+            least[j, k] = lower_bound(subset, memory=memory, iterations=0, clock=clock).value / count
             if progress is not None:
                 progress(k * len(counts) + j + 1, total)
     return [

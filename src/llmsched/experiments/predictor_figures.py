@@ -62,7 +62,8 @@ def heatmap(study: PredictorValue) -> Figure:
 def latency_curves(study: PredictorValue) -> Figure:
     """Mean latency relative to perfect knowledge: against width, against coverage, against bias.
 
-    Bands are 95 % confidence intervals; dotted lines are policies with no predictor, as far as they lie in the picture.
+    Bands are 95 % confidence intervals; dotted lines are policies with no predictor; the legend tells the values
+    of those that lie above the picture.
 
     Raises MissingExtraError without matplotlib.
     """
@@ -177,11 +178,13 @@ def _curve(axes: Axes, rows: Sequence[Row], across: str) -> None:
 
 def _references(axes: Axes, study: PredictorValue, highest: float) -> None:
     for row in study.references:
-        if row.predictor == "none" and row.vs_perfect <= highest:
-            colour = styles_of([row.policy])[row.policy][0]
-            axes.axhline(
-                row.vs_perfect, color=colour, linestyle=":", linewidth=1.3, label=f"{row.policy}, no predictor"
-            )
+        if row.predictor != "none" or math.isnan(row.vs_perfect):
+            continue
+        look: dict[str, Any] = {"color": styles_of([row.policy])[row.policy][0], "linestyle": ":", "linewidth": 1.3}
+        if row.vs_perfect <= highest:
+            axes.axhline(row.vs_perfect, label=f"{row.policy}, no predictor", **look)
+        else:
+            axes.plot([], [], label=f"{row.policy}, no predictor: {row.vs_perfect:.3g}, off the scale", **look)
 
 
 def _apart(ticks: Sequence[float], low: float, high: float) -> list[float]:

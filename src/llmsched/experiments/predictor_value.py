@@ -26,6 +26,8 @@ from ..predict import intervals
 from ..predict.conformal import Number
 from ..predict.intervals import IntervalRule, with_midpoints
 from ..simulation.batch import simulate_batch
+from ..simulation.clock import Clock
+from ..simulation.clock import named as named_clock
 from ..simulation.problem import problem_of
 from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
@@ -52,6 +54,10 @@ WIDTHS = tuple("0.1 0.15 0.2 0.3 0.4 0.5 0.6 0.8 1 1.2 1.5 2 2.5 3 4 5 6 7 8 10"
 #: The bias is varied at one coverage and width.
 BIASES = tuple("-0.9 -0.8 -0.7 -0.6 -0.5 -0.4 -0.3 -0.2 -0.1 0 0.1 0.2 0.3 0.5 0.75 1 1.5 2 3 4".split())  # noqa: SIM905
 BIAS_AT = ("0.9", "0.5")
+
+#: `Row.rate` is looked for up to so many times the rate that is asked about, and down to that part of it.
+MOST_RATES = 8.0
+_HALVINGS = 7  # of the ratio of two rates: what is found is right within 2 %
 
 _REFERENCES = ("none", "perfect", "fcfs")
 
@@ -90,6 +96,12 @@ class Row:
         Mean latency of the same policy with no predictor over that of perfect knowledge, on the same requests.
     gap
         The share by which mean latency is at most above the best possible (`llmsched.lower_bound`), a mean as well.
+    saved, saved_ci95
+        Mean latency of the same policy with no predictor, less that with this one: rounds, or seconds with a clock.
+    rate
+        Requests per round, or per second with a clock, at which mean latency is what it is with no predictor at the
+        study's rate: as many can be served as well. Infinite beyond `MOST_RATES` times that rate; NaN without a rate,
+        and for the grid.
     """
 
     predictor: str
@@ -110,11 +122,14 @@ class Row:
     vs_fcfs_ci95: float
     none_vs_perfect: float
     gap: float = math.nan
+    saved: float = math.nan
+    saved_ci95: float = math.nan
+    rate: float = math.nan
 
     def record(self) -> dict[str, Any]:
-        """The row as plain values; None instead of NaN."""
+        """The row as plain values; None instead of NaN and infinity."""
         values = dataclasses.asdict(self)
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 class BreakEven(NamedTuple):
@@ -144,7 +159,7 @@ class PredictorValue:
         Rows of every real predictor, by policy.
     references
         Rows of perfect knowledge (``hsf``), of no predictor (predictor ``none``), and of ``fcfs``, which needs none.
-    policies, requests, replications, memory, seed
+    policies, requests, replications, memory, seed, clock, rate
         As asked.
     """
 
@@ -157,6 +172,8 @@ class PredictorValue:
     replications: int
     memory: int
     seed: int
+    clock: Clock | None = None
+    rate: float | None = None
 
     def rows(self) -> list[Row]:
         """All rows: references, grid, biased, real."""
@@ -218,14 +235,20 @@ def predictor_value(
     widths: Sequence[Number] = WIDTHS,
     biases: Sequence[Number] = BIASES,
     predicted: Mapping[str, Workload] | None = None,
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+    rate: float | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> PredictorValue:
     """Simulate every policy with every predictor, and with perfect knowledge and none.
 
-    In each replication, `requests` requests that all arrive at 0 are drawn: by the `lmsys` generator, or with
-    replacement from `workload`. All settings and policies see the same requests, and the noise of all settings is made
-    of the same random numbers, so that their differences are known better than the latencies themselves.
+    In each replication, `requests` requests are drawn, which all arrive at 0 unless there is a `rate`: by the `lmsys`
+    generator, or with replacement from `workload`. All settings and policies see the same requests, and the noise of
+    all settings is made of the same random numbers, so that their differences are known better than the latencies
+    themselves.
 
     Parameters
     ----------
@@ -244,6 +267,11 @@ def predictor_value(
     predicted
         Real predictors: name -> requests that it has not learned from, with its predictions. They are drawn from with
         replacement. Policies that need a column which a predictor does not fill are left out for it.
+    clock, max_batch, block, prefill_budget
+        As for `llmsched.simulate`; ``**machine.options(memory=False)`` gives those of a machine.
+    rate
+        Requests arrive in a Poisson process of so many per round, or per second with a clock; and it is found at which
+        rate real predictors have the latency that no predictor has at this one (`Row.rate`).
     threads
         As for `llmsched.simulate_batch`.
     progress
@@ -274,15 +302,19 @@ def predictor_value(
     intervals.noisy(*BIAS_AT)  # a bad setting is told before the first simulation
     for c, w, bias in settings:
         intervals.noisy(c, w, 0, bias)
-    study = _Replications(chosen, memory, requests, threads)
+    options = {"clock": named_clock(clock), "max_batch": max_batch, "block": block, "prefill_budget": prefill_budget}
+    study = _Replications(chosen, memory, requests, threads, options, rate)
     done, total = 0, replications * study.simulations(len(settings), predicted or {})
     for k in range(replications):
         own_seed = int(np.random.SeedSequence(seed, spawn_key=(k,)).generate_state(1, np.uint64)[0])
         for name, source in sources.items():
             rules = {setting: intervals.noisy(*setting[:2], own_seed, setting[2]) for setting in settings}
-            done += study.replicate(name, _draw(source, requests, own_seed), rules if not name else {}, own_seed)
+            drawn = _draw(source, requests, own_seed, rate)
+            done += study.replicate(name, drawn, rules if not name else {}, own_seed)
             if progress is not None:
                 progress(done, total)
+    if rate is not None:
+        study.find_rates(rate, lambda n: None if progress is None else progress(done + n, total))
     return study.result(grid, settings[len(grid) :], replications, seed)
 
 
@@ -301,12 +333,59 @@ class _Measured(NamedTuple):
 class _Replications:
     """A call of `predictor_value` under way: what was measured, by predictor."""
 
-    def __init__(self, chosen: Sequence[Policy], memory: int, requests: int, threads: int | None) -> None:
+    def __init__(
+        self,
+        chosen: Sequence[Policy],
+        memory: int,
+        requests: int,
+        threads: int | None,
+        options: Mapping[str, Any],
+        rate: float | None,
+    ) -> None:
         self.policies, self.memory, self.requests, self.threads = chosen, memory, requests, threads
+        self.options, self.rate = options, rate
         self.measured: dict[Any, list[_Measured]] = {}
+        self.drawn: dict[str, list[tuple[Workload, int]]] = {}  # by source: requests with predictions, and the seed
+        self.rates: dict[tuple[str, str], float] = {}  # by predictor and policy
 
     def simulations(self, settings: int, predicted: Mapping[str, Workload]) -> int:
-        return (settings + 1 + 2 * len(predicted)) * len(self.policies) + 2 * (1 + len(predicted))
+        each = (settings + 1 + 2 * len(predicted)) * len(self.policies) + 2 * (1 + len(predicted))
+        searched = 0 if self.rate is None else len(predicted) * len(self.policies) * (_HALVINGS + 2)
+        return each + searched
+
+    def find_rates(self, rate: float, progress: Callable[[int], None]) -> None:
+        """Note at which rates each policy is as slow with each real predictor as with none at `rate`."""
+        done = 0
+        for name, drawn in self.drawn.items():
+            for p, policy in enumerate(self.policies):
+                blind = float(np.mean([measured.none[p] for measured in self.measured[name]]))
+                self.rates[name, policy.name] = self._rate(drawn, policy, blind, rate)
+                done += (_HALVINGS + 2) * len(drawn)
+                progress(done)
+
+    def _rate(self, drawn: Sequence[tuple[Workload, int]], policy: Policy, goal: float, rate: float) -> float:
+        """The rate at which mean latency reaches `goal`, by bisection; NaN if something does not finish."""
+
+        def latency(at: float) -> float:
+            versions = [generate.poisson(version, at, seed) for version, seed in drawn]
+            seeds = [seed for _, seed in drawn]
+            how = {"memory": self.memory, "threads": self.threads, **self.options}
+            batch = simulate_batch(versions, policy, seeds=seeds, pair="zip", **how)
+            return float(batch.totals["mean_latency"].mean())
+
+        low, high = rate / MOST_RATES, rate * MOST_RATES
+        if math.isnan(goal) or math.isnan(at_rate := latency(rate)):
+            return math.nan
+        if at_rate <= goal:
+            low = rate
+            if latency(high) <= goal:
+                return math.inf
+        else:
+            high = rate
+        for _ in range(_HALVINGS):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if latency(middle) <= goal else (low, middle)
+        return low
 
     def replicate(self, name: str, drawn: Workload, rules: Mapping[Any, IntervalRule], seed: int) -> int:
         """Simulate one draw with all its predictors; returns how many simulations that were."""
@@ -314,10 +393,12 @@ class _Replications:
         versions: dict[Any, Workload] = {"none": with_midpoints(blind)}
         if name:
             versions[name] = drawn
+        if name and self.rate is not None:
+            self.drawn.setdefault(name, []).append((_with_point(drawn), seed))
         versions |= {setting: drawn.with_intervals(rule) for setting, rule in rules.items()}
         ready = {key: _with_point(version) for key, version in versions.items()}
         latency = self.run(list(ready.values()), self.policies, seed)
-        bound = lower_bound(drawn, self.memory, iterations=0)
+        bound = lower_bound(drawn, memory=self.memory, iterations=0, clock=self.options["clock"])
         (perfect, fcfs), none = self.run([drawn], [policies["hsf"], policies["fcfs"]], seed)[0], latency[0]
         for key, row in zip(ready, latency, strict=True):
             if key != "none" or not name:
@@ -330,7 +411,8 @@ class _Replications:
 
     def run(self, versions: Sequence[Workload], chosen: Sequence[Policy], seed: int) -> FloatArray:
         """Mean latencies, shape (workloads, policies); NaN where a policy does not finish, or lacks a column."""
-        batch = simulate_batch(versions, chosen, memory=self.memory, seeds=seed, threads=self.threads)
+        how = {"memory": self.memory, "threads": self.threads, **self.options}
+        batch = simulate_batch(versions, chosen, seeds=seed, **how)
         latency: FloatArray = batch.totals["mean_latency"].reshape(len(versions), len(chosen))
         return latency
 
@@ -352,6 +434,8 @@ class _Replications:
             replications=replications,
             memory=self.memory,
             seed=seed,
+            clock=self.options["clock"],
+            rate=self.rate,
         )
 
     def rows(self, key: Any, predictor: str, names: Sequence[str]) -> Iterator[Row]:
@@ -374,7 +458,10 @@ class _Replications:
             gap, _ = mean_and_half_width(
                 np.array([m.bound.gap(m.latency[p] * self.requests, chosen[name]) for m in finished])
             )
-            yield Row(predictor, *setting, name, len(finished), *mean, *vs_perfect, *vs_none, *vs_fcfs, blind, gap)
+            saved = mean_and_half_width(none - latency)
+            rate = math.nan if isinstance(key, tuple) else self.rates.get((key, name), math.nan)
+            ratios = (*mean, *vs_perfect, *vs_none, *vs_fcfs, blind, gap)
+            yield Row(predictor, *setting, name, len(finished), *ratios, *saved, rate)
 
 
 def _coverage_and_width(version: Workload) -> tuple[float, float]:
@@ -396,8 +483,9 @@ def _check_source(name: str, source: Workload | None, memory: int, seed: int) ->
     problem_of(source, policies["hsf"], memory, seed)
 
 
-def _draw(source: Workload | None, n: int, seed: int) -> Workload:
-    return generate.lmsys(n, seed) if source is None else generate.resample(source, n, seed)
+def _draw(source: Workload | None, n: int, seed: int, rate: float | None) -> Workload:
+    drawn = generate.lmsys(n, seed) if source is None else generate.resample(source, n, seed)
+    return drawn if rate is None else generate.poisson(drawn, rate, seed)
 
 
 def _with_point(version: Workload) -> Workload:

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, TraceError
+from ..errors import InputError, MissingExtraError, TraceError
 from ..predict import intervals
 from ..predict.conformal import Number, Side
 from ..predict.feature_tables import read_csv
+from ..workloads import traces
 from ..workloads.generate import resample
 from ..workloads.workload import Workload
 
 # Columns that say what was to be predicted or when; all others are features, or classes.
 _OUTPUT = "output_tokens"
 _CLASSES = 20  # more different values than these are no classes, if they are not whole numbers
+_COLUMNS_OF_TRACES = {"arrival": "arrival_s", "prompt": "prompt_tokens", "output": _OUTPUT, "priority": "priority"}
 _NO_FEATURES = (_OUTPUT, "arrival_s", "lower", "upper", "point")
 
 
@@ -95,11 +97,44 @@ def from_features(path: str | os.PathLike[str], prompts: Workload, coverage: Num
     return {name: requests.with_predictions(model, unseen) for name, model in models.items()}
 
 
+def read_table(path: str | os.PathLike[str]) -> Mapping[str, list[Any]]:
+    """Column -> values of a CSV or Parquet file with ``output_tokens``; of another trace, those of its requests.
+
+    Raises TraceError if it is neither, OSError if it cannot be read, MissingExtraError for Parquet without pyarrow.
+    """
+    name = os.fspath(path)
+    try:
+        table = _parquet(name) if name.lower().endswith(".parquet") else read_csv(name)
+    except TraceError:
+        table = {}
+    if _OUTPUT in table:
+        return table
+    try:
+        columns = traces.load(name).columns()
+    except InputError:
+        if table:
+            return table  # what it lacks is said where it is read
+        raise
+    return {_COLUMNS_OF_TRACES[key]: column.tolist() for key, column in columns.items() if key in _COLUMNS_OF_TRACES}
+
+
+def _parquet(name: str) -> dict[str, list[Any]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "parquet", "reading Parquet files") from None
+    try:
+        return dict(parquet.read_table(name).to_pydict())
+    except pyarrow.ArrowInvalid as error:
+        raise TraceError(f"not Parquet: {error}", name) from None
+
+
 def _halves(
     path: str | os.PathLike[str], prompts: Workload, seed: int
 ) -> tuple[Mapping[str, list[Any]], slice, slice, Workload]:
     """The table, its first and second half, and the requests of the second."""
-    table = read_csv(path)
+    table = read_table(path)
     name = os.fspath(path)
     if _OUTPUT not in table:
         raise TraceError(f"there is no column {_OUTPUT!r}; there are {', '.join(table)}", name, 1)

@@ -106,7 +106,7 @@ class Row:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Rows of `compare`, in the order the policies were given, and what they were run with.
 
@@ -120,6 +120,12 @@ class Comparison:
     engine: str
     baseline: str | None
     baseline_latency: float
+
+    def __repr__(self) -> str:
+        latencies = ", ".join(f"{row.policy} {_mean_latency(row):.6g}" for row in self.ranked())
+        timed = any(row.result is not None and row.result.clock is not None for row in self)
+        unit = "seconds" if timed else "rounds"
+        return f"Comparison({len(self.workload)} requests, memory {self.memory}: mean latency in {unit} {latencies})"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -168,7 +174,7 @@ def compare(
     Parameters
     ----------
     workload, memory, seed, engine, clock, max_batch, block, prefill_budget, record, max_rounds
-        As for `llmsched.simulate`. Predictions are not invented: see `with_midpoints` for policies that need a point.
+        As for `llmsched.simulate`.
     policies
         Names or policies, or a mapping from a label to either. A policy given twice is run once.
     baseline
@@ -204,7 +210,7 @@ def compare(
         if report is not None:
             report(len(workload), len(workload))
     latency = _mean_latency(rows[label]) if label is not None else math.nan
-    bound = lower_bound(workload, memory, iterations=0, clock=clock)
+    bound = lower_bound(workload, memory=memory, iterations=0, clock=clock)
     compared = tuple(
         dataclasses.replace(row, ratio=_mean_latency(row) / latency, gap=_gap(row, bound))
         for row in (rows[name] for name in wanted)

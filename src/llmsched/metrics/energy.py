@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, nearest
+from ..errors import InputError, by_name
 from ..simulation.clock import Clock
 from ..simulation.dataframes import Columns
 from ..simulation.result import Result
@@ -91,7 +90,7 @@ class Power:
 
 
 #: Named power models. What is called an example is one: of the right size, and no more.
-powers: Mapping[str, Power] = MappingProxyType(
+powers: Mapping[str, Power] = by_name(
     {
         "example-2xa100": Power(
             idle=120.0,
@@ -103,7 +102,8 @@ powers: Mapping[str, Power] = MappingProxyType(
             "shares of the rated power: 0.74 on average for a prompt of 512 tokens and 128 generated in a batch of "
             "one, 0.79 in one of 16, peaks of 1.0 from prompts of 128 tokens on. 60 W per idle GPU are assumed",
         ),
-    }
+    },
+    "power model",
 )
 
 
@@ -111,8 +111,8 @@ def named(power: str | Power) -> Power:
     """The power model itself, or the named one. Raises InputError, with the nearest name, for an unknown one."""
     if isinstance(power, Power):
         return power
-    if not isinstance(power, str) or power not in powers:
-        raise InputError(f"there is no power model {power!r}; {nearest(str(power), powers)}")
+    if not isinstance(power, str):
+        raise InputError(f"a power model is a name or a llmsched.energy.Power, not {type(power).__name__}")
     return powers[power]
 
 

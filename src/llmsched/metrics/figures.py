@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, NotFinishedError
+from ..errors import InputError, NotFinishedError, number_of
 from ..simulation.result import Result
 from . import energy, service
 from .compare import Comparison
@@ -71,9 +71,8 @@ def comparison(compared: Comparison) -> Figure:
     handles, labels = curves.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
-    figure.suptitle(
-        f"{len(compared.workload):,} requests, {compared.memory:,} tokens of KV cache", x=0.01, ha="left", fontsize=11
-    )
+    requests = number_of(len(compared.workload), "request")
+    figure.suptitle(f"{requests}, {compared.memory:,} tokens of KV cache", x=0.01, ha="left", fontsize=11)
     return figure
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, TraceError, WorkloadError, nearest
+from ..errors import InputError, TraceError, WorkloadError, nearest, number_of
 from ..optimum.lower_bounds import lower_bound
 from ..policy import Policy
 from ..simulation import clock as clocks
@@ -63,9 +63,10 @@ class ForeignResult(Result):
     least_peak: int = 0
 
     def __repr__(self) -> str:
+        unit = "rounds" if self.clock is None else "s"
         return (
             f"ForeignResult({self.label}, {len(self)} requests, memory {self.memory}: "
-            f"mean latency {self.mean_latency:.6g}, makespan {self.makespan:.6g})"
+            f"mean latency {self.mean_latency:.6g} {unit}, makespan {self.makespan:.6g} {unit})"
         )
 
     @property
@@ -198,7 +199,7 @@ def added(comparison: Comparison, result: ForeignResult) -> Comparison:
         )
     gap = math.nan
     if result.clock is None and len(result):
-        gap = lower_bound(result.workload, result.memory, iterations=0).gap(result.total_latency, result.policy)
+        gap = lower_bound(result.workload, memory=result.memory, iterations=0).gap(result.total_latency, result.policy)
     ratio = result.mean_latency / comparison.baseline_latency
     row = Row(result.label, len(result), result, None, ratio, gap)
     return dataclasses.replace(comparison, rows=(*comparison.rows, row))
@@ -226,7 +227,9 @@ def _columns(path: str, n: int) -> dict[str, FloatArray]:
             raise TraceError(f"not a CSV file: {error}", path, rows.line_num) from None
     found = len(values["start"])
     if found != n:
-        raise TraceError(f"{found:,} rows for a workload of {n:,} requests: one row per request", path)
+        raise TraceError(
+            f"{number_of(found, 'row')} for a workload of {number_of(n, 'request')}: one row per request", path
+        )
     return {name: np.array(column, dtype=np.float64) for name, column in values.items()}
 
 

@@ -15,7 +15,7 @@ import dataclasses
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -106,11 +106,26 @@ class Gate:
         """
         return bool(self._of(self._tree, _rows(comparison)))
 
+    def check(self, policies: Iterable[str]) -> None:
+        """Raise InputError, with the place, if it reads a row that is not among these."""
+        known = list(policies)
+        for value in self.values:
+            if value.policy not in known:
+                raise _wrong(
+                    self.text, value.place, f"there is no row {value.policy!r}; {nearest(value.policy, known)}"
+                )
+
     def explain(self, comparison: Comparison | Rows) -> str:
-        """The condition with the numbers that it reads, for a log."""
+        """The condition with the numbers that it reads, for a log; "none" for one that there is not."""
         rows = _rows(comparison)
-        read = {f"{value.policy}.{value.column}": value.of(rows, self.text) for value in self.values}
-        return f"{self.text} ({', '.join(f'{name} = {number:.6g}' for name, number in read.items())})"
+        read = {f"{value.policy}.{value.column}": self._shown(value, rows) for value in self.values}
+        return f"{self.text} ({', '.join(f'{name} = {number}' for name, number in read.items())})"
+
+    def _shown(self, value: Value, rows: Rows) -> str:
+        try:
+            return f"{value.of(rows, self.text):.6g}"
+        except InputError:
+            return "none"
 
     def _of(self, node: ast.expr, rows: Rows) -> Any:
         """The number or truth of a part of the condition, all of whose kinds `parse` has let pass."""

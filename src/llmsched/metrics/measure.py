@@ -58,7 +58,7 @@ def measure(
         return energy.metrics(result, power)
 
     def bounded() -> Bounded:
-        known = bound or lower_bound(result.workload, result.memory, iterations=0, clock=result.clock)
+        known = bound or lower_bound(result.workload, memory=result.memory, iterations=0, clock=result.clock)
         return Bounded(known, result.total_latency, result.policy)
 
     @functools.cache

@@ -24,7 +24,7 @@ from ..simulation.result import Result
 from ..workloads.argument_checks import whole
 from .attempts import Attempts, attempts
 
-__all__ = ["MOST", "Written", "write"]
+__all__ = ["MOST", "Written", "check_path", "write"]
 
 #: Stays in the batch, and points of the counters, that are written unless told otherwise: some 50 MB, which opens fast.
 MOST = 200_000
@@ -38,6 +38,13 @@ class Written(NamedTuple):
     stays: int
     left_out: int
     until: float
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raise InputError unless `write` can write a file of this name, by its extension."""
+    name = os.fspath(path)
+    if not name.lower().endswith((".json", ".json.gz")):
+        raise InputError(f"cannot write a trace to {name!r}: its name must end in .json or .json.gz")
 
 
 def write(
@@ -57,7 +64,7 @@ def write(
     result
         The run.
     path
-        File to write; compressed if its name ends in .gz, which Perfetto opens as well.
+        File to write: .json, or .json.gz for a compressed one, which Perfetto opens as well.
     begin, end
         Only what happened between these times.
     most
@@ -66,10 +73,11 @@ def write(
     Raises
     ------
     InputError
-        The run has no log of tokens, or the window is empty.
+        The run has no log of tokens, the window is empty, or the file's name ends in something else.
     OSError
         The file cannot be written.
     """
+    check_path(path)
     most = whole("most", most, 1)
     if not begin < end:
         raise InputError(f"the window from {begin:g} to {end:g} is empty")

@@ -44,8 +44,8 @@ _PLANS = 300  # iterations of the planner for the first schedule
 
 def optimal(
     workload: Workload,
-    memory: int,
     *,
+    memory: int,
     time_limit: float | None = 60.0,
     solver: Solver = "search",
     seed: int = 0,
@@ -132,7 +132,7 @@ class _Incumbent:
         columns = (workload.prompt[self.order], workload.output[self.order], release[self.order])
         self.instance = Instance(*columns, min(memory, _all_at_once(*columns[:2])))
         on_grid = workload.take(self.order).replace(arrival=columns[2])
-        self.bound = int(lower_bound(on_grid, memory).value) - int((columns[1] - columns[2]).sum())
+        self.bound = int(lower_bound(on_grid, memory=memory).value) - int((columns[1] - columns[2]).sum())
         goal = float(self.bound + (columns[1] - columns[2]).sum())
         plan, _ = plan_starts(on_grid, memory, goal, math.inf, _PLANS, seed)
         self.start: IntArray = np.rint(plan).astype(np.int64)

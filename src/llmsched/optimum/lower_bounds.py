@@ -84,7 +84,7 @@ class LowerBound:
 
 
 def lower_bound(
-    workload: Workload, memory: int, *, iterations: int | None = None, clock: str | clocks.Clock | None = None
+    workload: Workload, *, memory: int, iterations: int | None = None, clock: str | clocks.Clock | None = None
 ) -> LowerBound:
     """The best of several proven lower bounds on the total latency of any schedule.
 

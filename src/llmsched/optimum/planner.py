@@ -38,8 +38,8 @@ _COMPACT_EVERY = 500
 
 def best_known(
     workload: Workload,
-    memory: int,
     *,
+    memory: int,
     time_limit: float | None = 10.0,
     iterations: int | None = None,
     seed: int = 0,
@@ -79,7 +79,7 @@ def best_known(
     memory = problem_of(workload, policies["hsf"], memory, None).memory
     limit, rounds = budget(time_limit, iterations)
     seed = whole("seed", seed, 0, LARGEST_SEED)
-    bound = lower_bound(workload, memory).value
+    bound = lower_bound(workload, memory=memory).value
     plan, done = plan_starts(workload, memory, bound, limit, rounds, seed)
     proven = total_latency(workload, plan) <= bound
     seconds = time.perf_counter() - began

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, LlmschedError, nearest
+from ..errors import InputError, LlmschedError, nearest, number_of
 from ..policy import Policy, named
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.workload import Workload
@@ -74,7 +74,7 @@ class Batch(Columns):
         return len(self.jobs)
 
     def __repr__(self) -> str:
-        return f"Batch({len(self)} simulations, {len(self.errors)} failed)"
+        return f"Batch({number_of(len(self), 'simulation')}, {len(self.errors)} failed)"
 
     def raise_errors(self) -> Batch:
         """The batch itself if every simulation has a result; else the first error is raised."""

@@ -10,10 +10,9 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
-from ..errors import InputError, nearest
+from ..errors import InputError, by_name, nearest
 from ..workloads.argument_checks import whole
 from . import clock as clocks
 from . import kv_cache
@@ -61,7 +60,7 @@ class Machine:
     max_batch: int | None = None
     prefill_budget: int | None = None
     power: str | None = None
-    source: str = dataclasses.field(default="", compare=False)
+    source: str = dataclasses.field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for key in ("name", "source"):
@@ -227,7 +226,7 @@ def _splitwise(count: int, gpu: str, remark: str = "") -> Machine:
 
 
 #: Named machines: one for every named clock.
-machines: Mapping[str, Machine] = MappingProxyType(
+machines: Mapping[str, Machine] = by_name(
     {
         machine.name: machine
         for machine in (
@@ -246,7 +245,8 @@ machines: Mapping[str, Machine] = MappingProxyType(
             _splitwise(4, "h100"),
             _splitwise(8, "h100"),
         )
-    }
+    },
+    "machine",
 )
 
 
@@ -256,8 +256,6 @@ def named(machine: str | Machine) -> Machine:
         return machine
     if not isinstance(machine, str):
         raise InputError(f"a machine is a name or a llmsched.Machine, not {type(machine).__name__}")
-    if machine not in machines:
-        raise InputError(f"there is no machine {machine!r}; {nearest(machine, machines)}")
     return machines[machine]
 
 

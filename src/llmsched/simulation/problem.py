@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
+from ..predict.intervals import with_midpoints
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import LARGEST, FloatArray, IntArray
 from ..workloads.workload import Workload
@@ -27,7 +28,7 @@ LARGEST_BLOCK = 1024
 _HOW_TO_ADD = {
     "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
     "upper": "workload.with_intervals(intervals.buckets(100)) or Workload(..., upper=...)",
-    "point": "workload.replace(point=...)",
+    "point": "workload.replace(point=...), or with both bounds of an interval: the point is then its middle",
     "priority": "workload.replace(priority=...)",
     "lengths": "workload.with_lengths(LengthTable.from_outputs(outputs that were served))",
 }
@@ -97,7 +98,8 @@ def problem_of(
         Sums of tokens overflow, a custom order has the wrong length, or an arrival is so late that rounds of the clock
         would not move the time.
     MissingPredictionError
-        The policy reads a column that the workload lacks.
+        The policy reads a column that the workload lacks. A point is not lacking where both bounds are there: it is
+        their middle, rounded up (model.md, section 1).
     MemoryTooSmallError
         A request can never fit (names it, and the memory that would do).
     """
@@ -109,6 +111,8 @@ def problem_of(
     most = LARGEST_BOUND if max_batch is None else whole("max_batch", max_batch, 1, LARGEST_BOUND)
     block = whole("block", block, 1, LARGEST_BLOCK)
     budget = LARGEST_BOUND if prefill_budget is None else whole("prefill_budget", prefill_budget, 1, LARGEST)
+    if "point" in policy.needs and workload.point is None and not (workload.lower is None or workload.upper is None):
+        workload = with_midpoints(workload)
     _check_predictions(workload, policy)
     _check_fits(workload, memory, block)
     if clock is not None:

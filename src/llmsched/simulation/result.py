@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .._core import total_difference
 from .._version import version
+from ..errors import number_of
 from ..policy import Policy
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
@@ -74,9 +75,11 @@ class Result(Latencies):
     work: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
+        unit = "rounds" if self.clock is None else "s"
         return (
-            f"Result({self.policy.name}, {len(self)} requests, memory {self.memory}: "
-            f"mean latency {self.mean_latency:.6g}, makespan {self.makespan:.6g}, evictions {self.total_evictions})"
+            f"Result({self.policy.name}, {number_of(len(self), 'request')}, memory {self.memory}: "
+            f"mean latency {self.mean_latency:.6g} {unit}, makespan {self.makespan:.6g} {unit}, "
+            f"evictions {self.total_evictions})"
         )
 
     @property
@@ -93,8 +96,16 @@ class Result(Latencies):
             "max_batch": self.max_batch,
             "block": self.block,
             "prefill_budget": self.prefill_budget,
+            "point": self._point,
             "source": dict(self.workload.source),
         }
+
+    @property
+    def _point(self) -> str | None:
+        """Where the point predictions came from that the policy read, if it reads any."""
+        if "point" not in self.policy.needs:
+            return None
+        return "middle of the interval" if self.workload.point is None else "given"
 
     @property
     def total_latency(self) -> float:

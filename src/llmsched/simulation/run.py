@@ -47,7 +47,8 @@ def simulate(
     Parameters
     ----------
     workload
-        The requests.
+        The requests. A policy that reads a point prediction takes the middle of the interval, rounded up, where a
+        workload has both bounds and no point.
     policy
         The name of a policy (see `llmsched.policies`) or a `Policy`.
     memory

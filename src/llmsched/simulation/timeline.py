@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .clock import Clock
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Timeline:
     """What happened round by round, in segments of rounds between which nothing but the cache grew.
 
@@ -53,6 +53,15 @@ class Timeline:
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Timeline(0 rounds)"
+        unit = "rounds" if self.clock is None else "s"
+        return (
+            f"Timeline({self.rounds.sum()} rounds in {len(self)} segments, the first at {self.time[0]:.6g}, the last "
+            f"from {self.time[-1]:.6g} {unit})"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Timeline):

@@ -12,7 +12,7 @@ def _none() -> npt.NDArray[np.int64]:
     return np.empty(0, dtype=np.int64)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Tokens:
     """The log of a run, kept with ``record="tokens"``.
 
@@ -51,6 +51,10 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.request)
+
+    def __repr__(self) -> str:
+        chunks = f", {len(self.chunk_request)} chunks" if len(self.chunk_request) else ""
+        return f"Tokens({len(self)} attempts in {len(self.round_end)} rounds{chunks})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokens):

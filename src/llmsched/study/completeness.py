@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import StudyError
+from ..errors import StudyError, number_of
 from . import statistics, summary
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ def check_has_results(results: pyarrow.Table, failures: pyarrow.Table, directory
         return
     if not len(failures):
         raise StudyError("the study has no results yet: run it first", str(directory))
+    what = "the only simulation" if len(failures) == 1 else f"all {len(failures):,} simulations"
     raise StudyError(
-        f"all {len(failures):,} simulations failed: to see why, llmsched study results {directory} --failures",
+        f"{what} failed: to see why, llmsched study results {directory} --failures",
         str(directory),
     )
 
@@ -35,7 +36,7 @@ def what_is_missing(described: Mapping[str, Any], results: pyarrow.Table, failur
     done, asked = len(results) + len(failures), simulations_wanted(described, results, failures)
     if done >= asked:
         return ""
-    return f"{done:,} of {asked:,} simulations: the study is not finished; run it again to go on"
+    return f"{done:,} of {number_of(asked, 'simulation')}: the study is not finished; run it again to go on"
 
 
 def simulations_wanted(described: Mapping[str, Any], results: pyarrow.Table, failures: pyarrow.Table) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError, StudyError, nearest
+from ..errors import InputError, StudyError, nearest, number_of
 from ..metrics import catalogue, energy
 from ..metrics.energy import Power
 from ..policy import Policy
@@ -333,7 +333,7 @@ def _joined(trace: Workload, predicted: Workload, name: str, where: str) -> Work
     differ = np.flatnonzero((trace.prompt[:n] != predicted.prompt[:n]) | (trace.output[:n] != predicted.output[:n]))
     how = [f"they differ from request {differ[0]:,} on"] if len(differ) else []
     if len(trace) != len(predicted):
-        how.append(f"it has {len(trace):,} requests, they are for {len(predicted):,}")
+        how.append(f"it has {number_of(len(trace), 'request')}, they are for {len(predicted):,}")
     if how:
         raise StudyError(
             f"{where}: the predictions in {name} are not for the requests of the trace: {'; '.join(how)}. Give a file "

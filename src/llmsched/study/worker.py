@@ -382,6 +382,6 @@ def _bounds(
         columns = (workload.prompt, workload.output, workload.arrival)  # variants of the same requests share them
         key = (*map(id, columns), job.memory)
         if key not in known:
-            known[key] = lower_bound(workload, job.memory, iterations=0, clock=clock)
+            known[key] = lower_bound(workload, memory=job.memory, iterations=0, clock=clock)
         bounds.append(Bounded(known[key], total, policies[job.policy]))
     return bounds
