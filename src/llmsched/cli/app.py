@@ -11,6 +11,7 @@ from . import study
 from .bound import bound
 from .capacity import capacity
 from .compare import compare
+from .machines import machines
 from .paper import paper
 from .policies import policies
 from .predictors import predictors
@@ -25,6 +26,7 @@ app.command("capacity")(capacity)
 app.command("bound")(bound)
 app.command("paper")(paper)
 app.command("policies")(policies)
+app.command("machines")(machines)
 app.command("theory")(theory)
 app.command("predictors")(predictors)
 

@@ -9,18 +9,18 @@ from typing import Annotated, cast
 import typer
 
 from ..metrics import figure_style, figures, perfetto, service
-from ..policy import named
+from ..policy import parse as parse_policy
 from ..simulation.run import EngineName, simulate
 from . import console, describe
 from .option_groups import expand_groups
-from .options import EngineOption, Intervals, MachineOptions, RequestOptions, Seed
+from .options import POLICY_HELP, EngineOption, Intervals, MachineOptions, RequestOptions, Seed
 from .output_files import check_outputs
 from .predictions import interval_rule, with_predictions
 
 
 @expand_groups(
-    "trace out perfetto_file policy memory interval seed limit generator clock_name rate max_batch block "
-    "prefill_budget format_ on_error engine"
+    "trace out perfetto_file policy machine_name memory interval seed limit generator clock_name in_rounds rate "
+    "max_batch block prefill_budget format_ on_error engine"
 )
 def timeline(
     requests: RequestOptions,
@@ -30,7 +30,7 @@ def timeline(
         str | None,
         typer.Option("--perfetto", metavar="FILE", help="Also a trace for ui.perfetto.dev: .json or .json.gz."),
     ] = None,
-    policy: Annotated[str, typer.Option(metavar="NAME", help="The policy.")] = "amin",
+    policy: Annotated[str, typer.Option(metavar="NAME", help=POLICY_HELP)] = "amin",
     interval: Intervals = None,
     seed: Seed = 0,
     engine: EngineOption = "compiled",
@@ -40,18 +40,21 @@ def timeline(
     Up to 60 requests get a Gantt chart as well. For more, --perfetto writes a trace in which one can zoom.
     """
     check_outputs([perfetto_file], out)
-    chosen = named(policy)
-    arguments, rule = machine.arguments(), interval_rule(interval)
-    workload, spelling, notes = with_predictions(requests.workload(seed), rule, [chosen])
+    chosen = parse_policy(policy)
+    rule = interval_rule(interval)
+    workload = requests.read(seed, requests.limit)
+    setup = machine.setup(workload)
+    workload = requests.fitting(workload, setup.memory, setup.block)
+    workload, spelling, notes = with_predictions(requests.at_rate(workload, seed), rule, [chosen])
     with console.ProgressBar("requests") as bar:
         result = simulate(
             workload,
             chosen,
-            **arguments,
+            **setup.arguments(),
             seed=seed,
             engine=cast(EngineName, engine),
             record=("tokens", "timeline"),
-            progress=partial(bar.update, policy),
+            progress=partial(bar.update, chosen.name),
         )
     figure_style.save(figures.timeline(result), out)
     files = [str(out)]
@@ -63,11 +66,11 @@ def timeline(
                 f"{perfetto_file} holds the first {written.stays:,} stays in the batch, up to {written.until:,.6g}; "
                 f"{written.left_out:,} more were left out"
             )
-    describe.print_run_header(workload, machine, seed, spelling)
+    describe.print_run_header(workload, setup, seed, spelling)
     console.say(
-        f"{policy}: mean latency {console.aligned([result.mean_latency])[0]}, "
+        f"{chosen.name}: mean latency {console.aligned([result.mean_latency])[0]}, "
         f"makespan {console.aligned([result.makespan])[0]}, {console.number_of(result.total_evictions, 'eviction')}"
     )
-    notes += describe.reading_notes(workload) + describe.overload_notes({policy: service.metrics(result)})
+    notes += describe.reading_notes(workload) + describe.overload_notes({chosen.name: service.metrics(result)})
     describe.print_notes(notes)
     console.say(f"\nWrote {' and '.join(files)}.")
