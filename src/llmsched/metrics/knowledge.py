@@ -9,6 +9,7 @@ Policies that read no prediction do the same at every level, and are run once.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -152,19 +153,42 @@ def verdict(found: Sequence[Level], shown: Callable[[float], str], unit: str = "
     if not found:
         return ""
     best = [(level, level.best(), level.best("p99_latency")) for level in found]
+    means = [_mean(mean) for _, mean, _ in best]
+    if max(means) <= 1.005 * min(means):
+        who = best[0][1].policy
+        return (
+            f"knowing lengths changes nothing here: the best mean is {shown(means[0])} {unit} ({who}) without it, too"
+        )
     winners = {mean.policy for _, mean, _ in best}
     if len(winners) == 1:
         each = ", ".join(f"{shown(_mean(mean))} {_TOLD[level.name]}" for level, mean, _ in best)
         text = f"{winners.pop()} has the smallest mean at every level ({unit}): {each}"
     else:
-        each = ", ".join(f"{mean.policy} {_TOLD[level.name]} ({shown(_mean(mean))} {unit})" for level, mean, _ in best)
-        text = f"which policy is best depends on the predictor: in the mean {each}"
-    differ = [
-        f"{p99.policy} {_TOLD[level.name]} ({shown(_p99(p99))} {unit}; {mean.policy} {shown(_p99(mean))})"
-        for level, mean, p99 in best
-        if p99.policy != mean.policy and _p99(p99) < 0.95 * _p99(mean)
+        groups = itertools.groupby(best, key=lambda one: one[1].policy)
+        text = "which policy is best depends on the predictor: in the mean " + ", ".join(
+            f"{who} {_when(same)} ({_each(shown, [_mean(mean) for _, mean, _ in same])} {unit})"
+            for who, same in ((who, list(group)) for who, group in groups)
+        )
+    differ = [one for one in best if one[2].policy != one[1].policy and _p99(one[2]) < 0.95 * _p99(one[1])]
+    others = [
+        f"{steady} {_when(same)} ({_each(shown, [_p99(p99) for *_, p99 in same])} {unit}; "
+        f"{quick} {_each(shown, [_p99(mean) for _, mean, _ in same])})"
+        for (steady, quick), same in (
+            (names, list(group))
+            for names, group in itertools.groupby(differ, key=lambda one: (one[2].policy, one[1].policy))
+        )
     ]
-    return text + (f"; but by p99 {', '.join(differ)}" if differ else "")
+    return text + (f"; but by p99 {', '.join(others)}" if others else "")
+
+
+def _when(same: Sequence[tuple[Level, Row, Row]]) -> str:
+    """At which levels."""
+    return " or ".join(_TOLD[level.name] for level, *_ in same)
+
+
+def _each(shown: Callable[[float], str], values: Sequence[float]) -> str:
+    """The values that differ as they are shown."""
+    return " and ".join(dict.fromkeys(map(shown, values)))
 
 
 def _p99(row: Row) -> float:
