@@ -183,12 +183,14 @@ def verdict(found: Sequence[Level], shown: Callable[[float], str], unit: str = "
 
 def _when(same: Sequence[tuple[Level, Row, Row]]) -> str:
     """At which levels."""
+    if len(same) == len(_TOLD):
+        return "whatever they are told"
     return " or ".join(_TOLD[level.name] for level, *_ in same)
 
 
 def _each(shown: Callable[[float], str], values: Sequence[float]) -> str:
-    """The values that differ as they are shown."""
-    return " and ".join(dict.fromkeys(map(shown, values)))
+    """The values, each once."""
+    return ", ".join(dict.fromkeys(map(shown, values)))
 
 
 def _p99(row: Row) -> float:
