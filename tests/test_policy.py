@@ -377,3 +377,32 @@ def test_a_mapping_of_names_suggests_the_nearest(things, wrong, right):
     assert {**things} == dict(things.items())
     with pytest.raises(TypeError):
         things["new"] = things[right]
+
+
+# Names of one's own ---------------------------------------------------------------------------------------------------
+
+
+def test_a_label_is_shown_and_is_not_part_of_equality() -> None:
+    mine = ls.Policy(margin=0.1).labelled("mine")
+    assert (mine.name, mine.label) == ("mine", "mine")
+    assert mine == ls.Policy(margin=0.1)
+    assert hash(mine) == hash(ls.Policy(margin=0.1))
+    assert pickle.loads(pickle.dumps(mine)).name == "mine"
+    assert dataclasses.replace(mine, margin=0.2).label == ""
+    assert (
+        ls.simulate(ls.generate.lmsys(5).with_intervals(ls.intervals.exact()), mine, memory=5000).policy.name == "mine"
+    )
+    with pytest.raises(PolicyError, match="name of a policy"):
+        mine.labelled(" ")
+
+
+def test_what_is_composed_is_what_replace_makes() -> None:
+    from llmsched.policy import parse
+
+    assert parse("vllm") is ls.policies["vllm"]
+    assert parse("vllm,margin=0.1,fill=skip") == dataclasses.replace(ls.policies["vllm"], margin=0.1, fill="skip")
+    assert parse("vllm,margin=0.1").name == "vllm,margin=0.1"
+    assert parse("amin, headroom=3 ,name=mine").name == "mine"
+    for bad, said in (("amin,margin=1,margin=2", "twice"), ("amin,order=bond", "did you mean 'bound'")):
+        with pytest.raises(PolicyError, match=said):
+            parse(bad)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -311,11 +313,26 @@ class Policy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Made again rather than copied: an array would come out of a pickle writable.
-        return Policy, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+        return _again, (self.label, tuple(getattr(self, f.name) for f in dataclasses.fields(self)))
+
+    @property
+    def label(self) -> str:
+        """What tables call it, if it was given a name: see `labelled`. Not part of equality."""
+        return str(self.__dict__.get("_label", ""))
+
+    def labelled(self, label: str) -> Policy:
+        """The same policy under a name of its own, which tables and results show. `dataclasses.replace` drops it."""
+        if not isinstance(label, str) or not label.strip():
+            raise PolicyError(f"the name of a policy is a text, not {label!r}")
+        made = Policy(*(getattr(self, f.name) for f in dataclasses.fields(self)))
+        object.__setattr__(made, "_label", label)
+        return made
 
     @cached_property
     def name(self) -> str:
-        """The name of the named policy with these fields, or the fields that differ from `amin`'s."""
+        """Its label, or the name of the named policy with these fields, or the fields that differ from `amin`'s."""
+        if self.label:
+            return self.label
         for name, policy in policies.items():
             if policy == self:
                 return name
@@ -389,6 +406,12 @@ class Policy:
             elif value != f.default:
                 shown.append(f"{f.name}={value!r}")
         return f"Policy({', '.join(shown)})"
+
+
+def _again(label: str, fields: tuple[Any, ...]) -> Policy:
+    """A policy from its fields, in order, and its label."""
+    policy = Policy(*fields)
+    return policy.labelled(label) if label else policy
 
 
 def _number(value: object) -> float:
@@ -508,3 +531,70 @@ def named(policy: str | Policy) -> Policy:
     if not isinstance(policy, str):
         raise PolicyError(f"a policy is a name or a llmsched.Policy, not {type(policy).__name__}")
     return policies[policy]
+
+
+def composed(values: Mapping[str, Any]) -> Policy:
+    """The policy that some keys describe: fields of `Policy`, `base` (a named policy that has the others; by default
+    amin) and `name` (its label).
+
+    Raises
+    ------
+    PolicyError
+        A key, the base or a value is unknown; the message suggests the nearest.
+    """
+    known = [f.name for f in dataclasses.fields(Policy)]
+    for key in values:
+        if key not in ("name", "base", *known):
+            raise PolicyError(f"a policy has no field {key!r}; {nearest(str(key), [*known, 'base', 'name'])}")
+    fields = {key: value for key, value in values.items() if key in known}
+    made = dataclasses.replace(named(values.get("base", "amin")), **fields)
+    return made.labelled(values["name"]) if "name" in values else made
+
+
+def read(path: str | os.PathLike[str]) -> Policy:
+    """The policy in a TOML file with the keys of `composed`, which are those of a study file; its label is `name`, by
+    default the file's name.
+
+    Raises
+    ------
+    PolicyError
+        The file is no TOML, or what it says is no policy: with its name.
+    OSError
+        The file cannot be read.
+    """
+    import tomllib  # here, as `import llmsched` is to stay light
+
+    place = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+        return composed({"name": os.path.splitext(os.path.basename(place))[0]} | values)
+    except ValueError as error:  # what tomllib and the decoding of text raise, and a PolicyError
+        raise PolicyError(f"policy file {place}: {error}") from None
+
+
+def parse(text: str) -> Policy:
+    """The policy written as on the command line: ``amin``, ``amin,margin=0.05,name=mine`` or a file, ``mine.toml``.
+
+    A composed policy is called as it is written unless it has a name. Raises PolicyError as `composed` and `read` do,
+    and OSError if a file cannot be read.
+    """
+    if text.lower().endswith(".toml"):
+        return read(text)
+    base, *pairs = re.split(r",(?=\s*\w+\s*=)", text)
+    if not pairs:
+        return named(text)
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = (part.strip() for part in pair.partition("="))
+        if key in values or key == "base":
+            raise PolicyError(f"policy {text!r}: {key!r} is given twice")
+        values[key] = _word_or_number(value) if key != "name" else value
+    return composed({"name": text, "base": base.strip()} | values)
+
+
+def _word_or_number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -26,7 +26,10 @@ from llmsched.predict.intervals import with_midpoints
 def test_without_arguments_it_compares_on_the_built_in_workload() -> None:
     out = run("compare")
     assert out.startswith("2,000 requests from the lmsys generator")
-    assert "KV cache 16,492 tokens; intervals buckets:100; seed 0" in out
+    assert "\nKV cache 16,492 tokens; seed 0; times in rounds\n" in out
+    assert (
+        "\nintervals buckets:100, made from the true lengths: a perfect classifier into buckets of 100 tokens\n" in out
+    )
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()}
     workload = with_midpoints(ls.generate.lmsys(2000).with_intervals(ls.intervals.buckets(100)))
     for name in DEFAULT_POLICIES:
@@ -75,7 +78,7 @@ def test_a_generated_workload_with_its_own_intervals() -> None:
 def test_a_trace_and_its_arrivals(trace: Path) -> None:
     workload = ls.traces.load(trace).with_intervals(ls.intervals.buckets(100))
     args = [str(trace), "--memory", "60", "--policy", "amin"]
-    assert compared(*args)["policies"] == compare(workload, ["amin"], memory=60).records()
+    assert compared(*args, "--rounds")["policies"] == compare(workload, ["amin"], memory=60).records()
     faster = ls.generate.speed_up(workload, 0.5)
     assert compared(*args, "--round-seconds", "0.5")["policies"] == compare(faster, ["amin"], memory=60).records()
     out = run("compare", *args, "--round-seconds", "0.5")
@@ -118,8 +121,8 @@ def test_a_policy_that_does_not_finish_says_so_and_the_others_stand(tmp_path: Pa
     args = ["compare", str(file), "--memory", "20", "--policy", "protection"]
     out = run(*args, "--policy", "hsf", "--policy", "fcfs")
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[5:8]] == ["fcfs", "hsf", "protection"]
-    assert "does not finish: 0 of 4 completed" in lines[7]
+    assert [line.split()[0] for line in lines[6:9]] == ["fcfs", "hsf", "protection"]
+    assert "does not finish: 0 of 4 completed" in lines[8]
     assert "note: policy protection stopped at round" in out
     alone = CliRunner().invoke(app, args)
     assert alone.exit_code == 1
@@ -204,9 +207,9 @@ def test_large_numbers_fit_80_columns(tmp_path: Path, monkeypatch: pytest.Monkey
     file = tmp_path / "t.csv"
     file.write_text(PLAIN + "1,90000\n" * 30)
     lines = run("compare", str(file), "--memory", "100000", "--policy", "amin-doubling").splitlines()
-    assert max(len(line) for line in lines[3:6]) <= int(columns)
-    assert "1,395,000" in lines[5] or "," in lines[5]
-    assert ("peak" in lines[3]) == (columns == "120")  # what does not fit is left to --json
+    assert max(len(line) for line in lines[4:7]) <= int(columns)
+    assert "1,395,000" in lines[6] or "," in lines[6]
+    assert ("peak" in lines[4]) == (columns == "120")  # what does not fit is left to --json
 
 
 def test_plot_draws_a_figure(tmp_path: Path) -> None:
@@ -224,7 +227,7 @@ def test_with_a_clock_the_table_says_what_users_feel() -> None:
     out = run("compare", "--limit", "200", "--clock", CLOCK, "--rate", "5", "--slo", "ttft=1,tpot=0.1",
               "--policy", "fcfs", "--policy", "hsf", "--memory", "4000")  # fmt: skip
     assert "Poisson arrivals, 5 per second" in out
-    assert f"clock {CLOCK}; intervals buckets:100; seed 0; times in seconds" in out
+    assert f"\nmachine {CLOCK} with --memory 4,000; KV cache 4,000 tokens; seed 0; times in seconds\n" in out
     assert "good: share of requests with ttft <= 1, tpot <= 0.1; good/s: such requests per second" in out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()}
     for policy in ("fcfs", "hsf"):
@@ -280,7 +283,7 @@ def test_with_a_power_model_the_table_has_joules(refused: Refused) -> None:
         spent = ls.energy.metrics(result, "example-2xa100")
         assert rows[policy][-2:] == [f"{spent.joules_per_token:.2f}", f"{spent.wasted_share * 100:.1f}%"]
         assert {k: records[policy][f"energy_{k}"] for k in spent.summary()} == spent.summary()
-    assert "--power needs --clock" in refused("compare", "--power", "example-2xa100")
+    assert "--power needs --machine or --clock" in refused("compare", "--power", "example-2xa100")
     assert "did you mean 'example-2xa100'" in refused("compare", "--clock", CLOCK, "--power", "2xa100")
 
 

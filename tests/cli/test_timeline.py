@@ -45,7 +45,7 @@ def test_timeline_of_a_trace_in_rounds(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
     file = tmp_path / "trace.csv"
     file.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,20\n1,3,8\n3,2,30\n")
-    said = run("timeline", str(file), "--policy", "fcfs", "--out", str(tmp_path / "a.svg"))
+    said = run("timeline", str(file), "--rounds", "--policy", "fcfs", "--out", str(tmp_path / "a.svg"))
     assert said.startswith("3 requests from")
     assert "times in rounds" in said
 

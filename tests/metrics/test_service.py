@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import llmsched as ls
 from llmsched import errors
 from llmsched.metrics import service
+from llmsched.predict.intervals import with_midpoints
 from llmsched.simulation import reference
 from llmsched.simulation.problem import problem_of
 
@@ -247,6 +248,28 @@ def test_a_load_above_capacity_is_seen_and_the_stable_rate_holds(policy: str) ->
     stable = overload.stable_rate
     assert service.metrics(served(0.8 * stable, policy)).overload is None
     assert service.metrics(served(1.4 * stable, policy)).overload is not None
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("policy", ["hsf", "amax", "mcsf", "amin", "vllm"])
+def test_every_policy_above_capacity_is_seen_if_shortest_first(policy: str, seed: int) -> None:
+    """Long requests that wait are few: their work grows slowly, and so it does in a short trace."""
+    requests = ls.generate.poisson(ls.generate.lmsys(1000, seed), 8.0, seed)
+    requests = with_midpoints(requests.with_intervals(ls.intervals.buckets(100)))
+    result = ls.simulate(requests, policy, memory=6000, clock="llama2-70b-2xa100", record="tokens")
+    seen = service.metrics(result)
+    assert seen.requests_rate < 0.7 * 8
+    assert seen.overload is not None
+
+
+@pytest.mark.parametrize("rate", [2.0, 3.0])
+@pytest.mark.parametrize("policy", ["hsf", "amin", "vllm"])
+def test_a_load_that_can_be_served_is_no_overload(policy: str, rate: float) -> None:
+    for seed in range(6):
+        requests = ls.generate.poisson(ls.generate.lmsys(1000, seed), rate, seed)
+        requests = requests.with_intervals(ls.intervals.buckets(100))
+        result = ls.simulate(requests, policy, memory=6000, clock="llama2-70b-2xa100", record="tokens")
+        assert service.metrics(result).overload is None
 
 
 def test_a_light_load_and_requests_that_come_at_once_are_no_overload() -> None:

@@ -11,10 +11,13 @@ from . import study
 from .bound import bound
 from .capacity import capacity
 from .compare import compare
+from .generate import generate
+from .machines import machines
 from .paper import paper
 from .policies import policies
 from .predictors import predictors
 from .report import report
+from .size import size
 from .theory import theory
 from .timeline import timeline
 
@@ -22,9 +25,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exce
 app.command("compare")(compare)
 app.command("timeline")(timeline)
 app.command("capacity")(capacity)
+app.command("size")(size)
 app.command("bound")(bound)
+app.command("generate")(generate)
 app.command("paper")(paper)
 app.command("policies")(policies)
+app.command("machines")(machines)
 app.command("theory")(theory)
 app.command("predictors")(predictors)
 

@@ -51,7 +51,7 @@ def bound(
     output: BoundOutput,
     memory: Memory = MEMORY,
     at_once: Annotated[bool, typer.Option("--at-once", help="All requests arrive at 0.")] = False,
-    round_seconds: RoundSeconds = 1.0,
+    round_seconds: RoundSeconds = None,
     seed: Seed = 0,
     search: Annotated[
         float, typer.Option(metavar="S", help="Seconds to look for a good schedule. 0: only the bound.")
@@ -73,7 +73,7 @@ def bound(
     if not seconds and (output.csv_file is not None or exact):
         what = "--exact proves" if exact else "--csv writes"
         raise InputError(f"{what} the best schedule, and --search 0 looks for none")
-    workload = requests.workload(seed, round_seconds)
+    workload = requests.fitting(requests.workload(seed, round_seconds), memory)
     if at_once:
         workload = workload.replace(arrival=0)
     found = lower_bound(workload, memory=memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,30 +14,51 @@ from .._version import version
 from ..errors import InputError, nearest
 from ..metrics import service
 from ..metrics.capacity import Capacity, highest_rate, smallest_memory
-from ..metrics.compare import MEMORY
-from ..policy import named
-from ..simulation.clock import clocks
-from ..simulation.clock import parse as parse_clock
 from ..workloads.workload import Workload
 from . import console, describe
 from .console import aligned, number_of, print_columns, say
+from .describe import Spelling
 from .option_groups import expand_groups
-from .options import SLO_HELP, BatchOptions, Intervals, Json, Seed, SourceOptions
+from .options import (
+    DEFAULT_MACHINE,
+    POLICY_HELP,
+    SLO_HELP,
+    Intervals,
+    Json,
+    MachineName,
+    MachineOptions,
+    Seed,
+    Setup,
+    SourceOptions,
+    parse_policies,
+)
 from .predictions import interval_rule, with_predictions
 
-_DEFAULT_CLOCK = "llama2-70b-2xa100"
+
+@dataclass(frozen=True)
+class CapacityMachine(MachineOptions):
+    """A machine by default, whatever TRACE is: targets are in seconds."""
+
+    machine_name: MachineName = None
+
+    def of(self, sized: bool) -> Setup:
+        """The machine; without its cache if that is what is looked for (`sized`)."""
+        given = self if self.is_timed or self.in_rounds else replace(self, machine_name=DEFAULT_MACHINE)
+        setup = given.setup(sized=sized)
+        return replace(setup, memory=None) if sized else setup
 
 
 @expand_groups(
-    "slo trace policy attainment find memory rate clock_name max_batch block prefill_budget requests replications "
+    "slo trace policy attainment find machine_name memory rate clock_name in_rounds max_batch block prefill_budget "
+    "requests replications "
     "interval seed generator format_ on_error as_json"
 )
 def capacity(
     slo: Annotated[str, typer.Option("--slo", metavar="TARGETS", help=SLO_HELP, show_default=False)],
     source: SourceOptions,
-    batch: BatchOptions,
+    machine: CapacityMachine,
     policy: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A policy; repeat for several. By default fcfs.")
+        list[str] | None, typer.Option(metavar="NAME", help=f"{POLICY_HELP} Repeat for several. By default fcfs.")
     ] = None,
     attainment: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of the requests that has to keep all targets.")
@@ -44,16 +66,10 @@ def capacity(
     find: Annotated[
         str, typer.Option(metavar="rate|memory", help="The highest arrival rate, or the smallest cache.")
     ] = "rate",
-    memory: Annotated[
-        int | None, typer.Option(metavar="M", help=f"Tokens of KV cache [for a rate by default: {MEMORY}].")
-    ] = None,
     rate: Annotated[
         float | None,
         typer.Option(metavar="R", help="For --find memory: requests per second. By default as in TRACE."),
     ] = None,
-    clock_name: Annotated[
-        str, typer.Option("--clock", metavar="NAME|FILE", help=f"A clock: {', '.join(clocks)}, or a file.")
-    ] = _DEFAULT_CLOCK,
     requests: Annotated[
         int | None,
         typer.Option(
@@ -70,52 +86,66 @@ def capacity(
     They hold if a share of the requests (--attainment) keeps all of them. Requests are drawn from TRACE with
     replacement and arrive in a Poisson process; the answer is found by bisection, with its 95 % confidence interval.
     """
-    search = _search(find, memory, rate)
-    targets, clock = service.parse_slo(slo), parse_clock(clock_name)
-    policies = {name: named(name) for name in policy or ["fcfs"]}
+    search = _search(find, machine, rate)
+    setup = machine.of(sized=find == "memory")
+    targets = service.parse_slo(slo)
+    policies = parse_policies(policy or ["fcfs"])
     rule = interval_rule(interval)
-    workload, spelling, notes = with_predictions(source.read(seed), rule, policies.values())
+    workload, spelling, notes = with_predictions(
+        source.fitting(source.read(seed), setup.memory, setup.block), rule, policies.values()
+    )
     if find == "memory" and rate is None and not workload.arrival.any():
         notes.append("all requests arrive at 0: give --rate for a Poisson process")
     notes += describe.reading_notes(workload)
     asked: dict[str, Any] = {"slo": targets, "attainment": attainment, "requests": requests, "seed": seed}
-    asked |= {"clock": clock, **batch.limits(), "replications": replications}
+    asked |= {"replications": replications, **setup.arguments()}
+    if find == "memory":
+        del asked["memory"]
+        asked["rate"] = rate
     found: dict[str, Capacity] = {}
     with console.ProgressBar("simulations") as bar:
         for name, chosen in policies.items():
             found[name] = search(workload, chosen, **asked, progress=partial(bar.update, name))
     notes += _capacity_notes(found)
     if as_json:
-        settings = {"intervals": spelling, "seed": seed, "clock": describe.clock_json(clock_name, clock)}
+        settings = {"intervals": str(spelling), "known": spelling.words, "seed": seed, **describe.setup_json(setup)}
         records = [{**answer.record(), "policy": name} for name, answer in found.items()]
         answers = {"notes": notes, "answers": records}
-        console.print_json({"llmsched": version, **settings, **batch.limits(), **answers})
+        console.print_json({"llmsched": version, **settings, **answers})
     else:
-        _print_capacity(found, workload, batch, f"clock {clock_name}; intervals {spelling}", notes)
+        _print_capacity(found, workload, setup, spelling, notes)
 
 
-def _search(find: str, memory: int | None, rate: float | None) -> Callable[..., Capacity]:
-    """The search that --find names, with --memory or --rate: what is found cannot be given."""
+def _search(find: str, machine: MachineOptions, rate: float | None) -> Callable[..., Capacity]:
+    """The search that --find names: what is found cannot be given."""
     if find not in ("rate", "memory"):
         raise InputError(f"--find {find!r} is unknown; {nearest(find, ('rate', 'memory'))}")
     if find == "rate":
         if rate is not None:
             raise InputError("--rate is what --find rate finds: leave it out, or give --find memory")
-        return partial(highest_rate, memory=MEMORY if memory is None else memory)
-    if memory is not None:
+        return highest_rate
+    if machine.memory is not None:
         raise InputError("--memory is what --find memory finds: leave it out, or give --find rate")
-    return partial(smallest_memory, rate=rate)
+    return smallest_memory
 
 
 def _print_capacity(
-    found: Mapping[str, Capacity], workload: Workload, batch: BatchOptions, ran_with: str, notes: Sequence[str]
+    found: Mapping[str, Capacity], workload: Workload, setup: Setup, spelling: Spelling, notes: Sequence[str]
 ) -> None:
     answers = list(found.values())
     first = answers[0]
     drawn = f"{number_of(first.replications, 'replication')} of {number_of(first.requests, 'request')}"
-    arriving = "" if first.quantity == "rate" else ", as they arrive" if first.rate is None else f", {first.rate:g}/s"
+    arriving = (
+        ""
+        if first.quantity == "rate"
+        else ", as they arrive"
+        if first.rate is None
+        else f", {first.rate:g}/{first.unit}"
+    )
     say(f"{describe.requests_text(workload)}; {drawn}{arriving}")
-    say(f"{describe.machine_text(first.memory, batch)}{ran_with}; times in seconds")
+    unit = "rounds" if setup.clock is None else "seconds"
+    say(f"{describe.machine_text(setup)}; times in {unit}")
+    say(spelling.text())
     say(
         f"{'Highest rate' if first.quantity == 'rate' else 'Smallest cache'} with {first.attainment:.4g} of requests "
         f"within {describe.targets_text(first.slo)}:\n"
@@ -124,7 +154,7 @@ def _print_capacity(
     print_columns(
         {
             "policy": list(found),
-            "requests/s" if first.quantity == "rate" else "tokens": aligned(
+            f"requests/{first.unit}" if first.quantity == "rate" else "tokens": aligned(
                 [answer.value for answer in answers], decimals=decimals
             ),
             "95 % from": aligned([answer.low for answer in answers], decimals=decimals),

@@ -11,17 +11,19 @@ import typer
 
 from .._version import version
 from ..errors import InputError, MissingPredictionError, NotFinishedError
-from ..metrics import energy, figure_style, figures, service
+from ..metrics import energy, figure_style, figures, knowledge, service
 from ..metrics.compare import COLUMNS, DEFAULT_POLICIES, Comparison, Row
 from ..metrics.compare import compare as compare_policies
 from ..metrics.energy import Energy, Power
+from ..metrics.knowledge import Level
 from ..metrics.service import Service
-from ..policy import named
+from ..policy import Policy
 from ..simulation.run import EngineName
 from . import console, describe
 from .console import aligned, at_most, print_table, say, stdout
 from .option_groups import expand_groups
 from .options import (
+    POLICY_HELP,
     SLO_HELP,
     DataOutput,
     EngineOption,
@@ -30,6 +32,8 @@ from .options import (
     RequestOptions,
     RoundSeconds,
     Seed,
+    Setup,
+    parse_policies,
 )
 from .own_results import ResultOptions, added, judged, verdicts
 from .own_results import notes as own_notes
@@ -47,7 +51,10 @@ class ServiceOptions:
     drain: Annotated[float, typer.Option(metavar="T", help="Time to cut off them before the end.")] = 0.0
     power: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=f"Also the joules, of which it needs --clock: {', '.join(energy.powers)}."),
+        typer.Option(
+            metavar="NAME",
+            help=f"Also the joules, in seconds only: {', '.join(energy.powers)}, or machine: that of --machine.",
+        ),
     ] = None
 
 
@@ -64,12 +71,13 @@ class ComparisonOutput(DataOutput):
 class _Measured:
     """A comparison with what else was measured by policy, and what was asked."""
 
-    machine: MachineOptions
+    setup: Setup
     asked: ServiceOptions
     comparison: Comparison
     services: Mapping[str, Service] | None  # None: not asked for
     energies: Mapping[str, Energy]
     targets: Mapping[str, float]
+    levels: Sequence[Level] = ()
 
     def records(self) -> list[dict[str, Any]]:
         """A record per policy, with every metric."""
@@ -78,8 +86,9 @@ class _Measured:
 
 
 @expand_groups(
-    "trace policy memory interval seed limit generator round_seconds clock_name rate slo warmup drain power max_batch "
-    "block prefill_budget results fail_if format_ on_error max_rounds engine as_json csv_file plot_file"
+    "trace policy machine_name memory interval seed limit generator clock_name in_rounds round_seconds rate slo warmup "
+    "drain power max_batch block prefill_budget results fail_if format_ on_error max_rounds engine as_json csv_file "
+    "plot_file"
 )
 def compare(
     requests: RequestOptions,
@@ -91,13 +100,13 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A policy; repeat for several. By default ten, hsf and nine that cannot see the truth; `llmsched "
-            "policies` lists more.",
+            help=f"{POLICY_HELP} Repeat for several. By default ten, hsf and nine that cannot see the truth; "
+            "`llmsched policies` lists more.",
         ),
     ] = None,
     interval: Intervals = None,
     seed: Seed = 0,
-    round_seconds: RoundSeconds = 1.0,
+    round_seconds: RoundSeconds = None,
     max_rounds: Annotated[int | None, typer.Option(metavar="N", help="Stop a policy after so many rounds.")] = None,
     engine: EngineOption = "compiled",
 ) -> None:
@@ -106,47 +115,55 @@ def compare(
     Without TRACE: 2,000 generated requests like those of LMSYS-Chat-1M, all arriving at 0. Latency is completion minus
     arrival, queueing included, in rounds; a round generates one token for every running request.
 
-    With --clock, times are in seconds and the table shows what users feel: time to first token (ttft), time per output
-    token (tpot), the share of requests within the targets of --slo and such requests per second (good).
+    A trace with arrival times is answered in seconds, as is all with --machine, and the table shows what users feel:
+    time to first token (ttft), time per output token (tpot), the share of requests within the targets of --slo and such
+    requests per second (good).
+
+    Unless the requests bring predictions, a second table tells what these are worth: the best policies if they are told
+    nothing, what a real predictor says, or the truth.
 
     A policy that does not finish says so in its row. The exit code is 0 if any policy finished and no condition of
     --fail-if holds, else 1; 2 for bad input. A condition on a policy that does not finish counts as if it held.
     """
     output.check(output.plot_file)
-    policies = {name: named(name) for name in policy or DEFAULT_POLICIES}
+    policies = parse_policies(policy or DEFAULT_POLICIES)
     conditions = own.conditions(policies)
     rule = interval_rule(interval)
-    timed = machine.clock is not None or asked.slo is not None
     targets = {} if asked.slo is None else service.parse_slo(asked.slo)
-    power = _power(asked, machine)
-    if machine.clock is not None and round_seconds != 1:
-        raise InputError("--round-seconds and --clock both say how long a round lasts: give one of them")
-    workload = requests.workload(seed, round_seconds)
-    workload, spelling, notes = with_predictions(workload, rule, policies.values())
-    own_results = own.read(workload, machine, policies)
+    workload = requests.read(seed, requests.limit, round_seconds)
+    setup = machine.setup(workload, round_seconds)
+    timed = setup.clock is not None or asked.slo is not None
+    power = _power(asked, setup)
+    workload = requests.fitting(workload, setup.memory, setup.block)
+    workload, spelling, notes = with_predictions(requests.at_rate(workload, seed), rule, policies.values())
+    logged = timed or bool(workload.arrival.any())  # tokens tell whether the load is above capacity
+    own_results = own.read(workload, setup, policies)
     with console.ProgressBar("requests") as bar:
         comparison = compare_policies(
             workload,
             policies,
-            **machine.arguments(),
+            **setup.arguments(),
             seed=seed,
             engine=cast(EngineName, engine),
-            record=("tokens", "timeline") if timed else (),
+            record=("tokens", "timeline") if timed else ("tokens",) if logged else (),
             max_rounds=max_rounds,
             progress=bar.update,
         )
+        levels = () if spelling.rule is None else _levels(comparison, policies, setup, max_rounds, bar)
     results = {row.policy: row.result for row in comparison if row.result is not None}
     comparison = added(comparison, own_results)
     window = {"warmup": asked.warmup, "drain": asked.drain}
+    services = {name: service.metrics(result, targets, **window) for name, result in results.items()} if logged else {}
     measured = _Measured(
-        machine,
+        setup,
         asked,
         comparison,
-        {name: service.metrics(result, targets, **window) for name, result in results.items()} if timed else None,
+        services if timed else None,
         {} if power is None else {name: energy.metrics(result, power) for name, result in results.items()},
         targets,
+        levels,
     )
-    notes += describe.reading_notes(workload) + describe.overload_notes(measured.services or {})
+    notes += describe.reading_notes(workload) + describe.overload_notes(services)
     notes += own_notes(own_results, timed)
     records = measured.records()
     gates = judged(conditions, comparison, records)
@@ -155,14 +172,13 @@ def compare(
     if output.plot_file is not None:
         figure_style.save(figures.comparison(comparison), output.plot_file)
     if output.as_json:
-        settings: dict[str, Any] = {"intervals": spelling, "max_rounds": max_rounds, "round_seconds": round_seconds}
-        settings |= {"clock": describe.clock_json(machine.clock_name, machine.clock), "rate": requests.rate}
-        settings |= {"slo": targets or None, **window, "max_batch": machine.max_batch, "block": machine.block}
-        settings |= {"power": asked.power, "prefill_budget": machine.prefill_budget}
+        settings: dict[str, Any] = {"intervals": str(spelling), "known": spelling.words, "max_rounds": max_rounds}
+        settings |= {"round_seconds": round_seconds or 1.0, **describe.setup_json(setup), "rate": requests.rate}
+        settings |= {"slo": targets or None, **window, "power": asked.power}
         settings |= {"gates": gates} if gates else {}
         console.print_json(_comparison_json(measured, settings, notes))
     elif not output.prints_csv:
-        describe.print_run_header(workload, machine, seed, spelling, round_seconds)
+        describe.print_run_header(workload, setup, seed, spelling, round_seconds)
         _print_comparison(measured, max_rounds, notes)
     tell = console.complain if output.as_json or output.prints_csv else say  # not into the data
     for line in verdicts(gates):
@@ -171,12 +187,35 @@ def compare(
         raise typer.Exit(1)
 
 
-def _power(asked: ServiceOptions, machine: MachineOptions) -> Power | None:
+def _levels(
+    comparison: Comparison,
+    policies: Mapping[str, Policy],
+    setup: Setup,
+    max_rounds: int | None,
+    bar: console.ProgressBar,
+) -> Sequence[Level]:
+    """The policies again, told nothing, what a real predictor says, and the truth."""
+    return knowledge.levels(
+        comparison.workload,
+        knowledge.candidates(comparison, policies),
+        known=comparison,
+        seed=comparison.seed,
+        max_rounds=max_rounds,
+        progress=bar.update,
+        **setup.arguments(),
+    )
+
+
+def _power(asked: ServiceOptions, setup: Setup) -> Power | None:
     if asked.power is None:
         return None
-    if machine.clock is None:
-        raise InputError("--power needs --clock: joules are watts times seconds")
-    return energy.named(asked.power)
+    if setup.clock is None:
+        raise InputError("--power needs --machine or --clock: joules are watts times seconds")
+    if asked.power != "machine":
+        return energy.named(asked.power)
+    if setup.power is None:
+        raise InputError(f"machine {setup.machine} says nothing of power: name a model ({', '.join(energy.powers)})")
+    return energy.named(setup.power)
 
 
 def _with_summaries(
@@ -206,6 +245,8 @@ def _comparison_json(measured: _Measured, settings: Mapping[str, Any], notes: Se
         "baseline": {"policy": comparison.baseline, "mean_latency": None if math.isnan(latency) else latency},
         "notes": list(notes),
         "policies": measured.records(),
+        "knowledge": [level.record() for level in measured.levels],
+        "verdict": _verdict(measured),
     }
 
 
@@ -218,6 +259,7 @@ def _print_comparison(measured: _Measured, max_rounds: int | None, notes: Sequen
     print_table(list(cells), rows)
     say()
     _explain_columns(measured)
+    _print_levels(measured)
     describe.print_notes(notes)
     for row in ranked:
         if isinstance(row.error, MissingPredictionError):
@@ -225,6 +267,36 @@ def _print_comparison(measured: _Measured, max_rounds: int | None, notes: Sequen
             say(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it{other}")
         elif row.error is not None and not _stopped_by_max_rounds(row, max_rounds):
             say(f"note: {row.error}")
+
+
+def _print_levels(measured: _Measured) -> None:
+    """The best policies by what they are told of the lengths, and the verdict."""
+    if not measured.levels:
+        return
+    rows = [(level, row) for level in measured.levels for row in _best(level)]
+    records = [row.record() for _, row in rows]
+    cells = {
+        "policies are told": [level.words for level, _ in rows],
+        "best": [row.policy for _, row in rows],
+        "mean": aligned([record["mean_latency"] for record in records]),
+        "p99": aligned([record["p99_latency"] for record in records], decimals=0),
+        f"vs {measured.comparison.baseline}": aligned([record["ratio"] for record in records], decimals=2),
+    }
+    say()
+    console.print_columns(cells, left_aligned=(0, 1))
+    say()
+    say(f"verdict: {_verdict(measured)}")
+
+
+def _best(level: Level) -> list[Row]:
+    """The two best policies in the mean, and the best by p99 if it is another."""
+    steady = level.best("p99_latency")
+    return [*level.rows[:2], *([] if steady in level.rows[:2] else [steady])]
+
+
+def _verdict(measured: _Measured) -> str:
+    unit = "rounds" if measured.setup.clock is None else "s"
+    return knowledge.verdict(measured.levels, lambda value: aligned([value])[0], unit)
 
 
 def _cells(measured: _Measured, records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -308,7 +380,7 @@ def _least_width(cells: Mapping[str, Sequence[str]]) -> int:
 
 
 def _explain_columns(measured: _Measured) -> None:
-    timed = measured.machine.clock is not None
+    timed = measured.setup.clock is not None
     unit = "seconds" if timed else "rounds"
     if measured.services is None:
         say("mean, p50, p99: latency; vs hsf: ratio of mean latencies; wasted: share of generated tokens")

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..metrics.service import Service
-from ..simulation.clock import Clock
+from ..predict.intervals import IntervalRule
 from ..workloads.workload import Workload
 from .console import number_of, say
-from .options import BatchOptions, MachineOptions
+from .options import Setup
 
 
 def print_run_header(
-    workload: Workload, machine: MachineOptions, seed: int | None, intervals: str, round_seconds: float = 1.0
+    workload: Workload, setup: Setup, seed: int | None, intervals: Spelling, round_seconds: float | None = None
 ) -> None:
-    """The requests in a line, and what they ran on in another."""
-    timed = machine.clock is not None
+    """The requests in a line, what they ran on in another, and what is known of their lengths in a third."""
+    timed = setup.clock is not None
     say(f"{requests_text(workload)}{arrivals_text(workload, round_seconds, timed)}")
-    clock = f"clock {machine.clock_name}; " if timed else ""
-    unit = "seconds" if timed else "rounds"
-    say(f"{machine_text(machine.memory, machine)}{clock}intervals {intervals}; seed {seed}; times in {unit}")
+    say(f"{machine_text(setup)}; seed {seed}; times in {'seconds' if timed else 'rounds'}")
+    say(intervals.text())
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How intervals are spelled, and in words what they are made from."""
+
+    rule: IntervalRule | None  # None: the workload brings its own
+
+    def __str__(self) -> str:
+        return "as given" if self.rule is None else str(self.rule)
+
+    @property
+    def words(self) -> str:
+        """In words, what is known."""
+        return "come with the requests" if self.rule is None else self.rule.describe()
+
+    def text(self) -> str:
+        """A line for a header."""
+        return f"intervals {self}" + ("" if self.rule is None else f", {self.words}")
 
 
 def requests_text(workload: Workload) -> str:
@@ -45,7 +64,7 @@ def drawn_from(workload: Workload | None) -> str:
     return f"the {number_of(len(workload), 'request')} of {origin(workload)}"
 
 
-def arrivals_text(workload: Workload, round_seconds: float = 1.0, timed: bool = False) -> str:
+def arrivals_text(workload: Workload, round_seconds: float | None = None, timed: bool = False) -> str:
     """When the requests arrive, to follow a comma: in seconds if a clock times the run, else in rounds."""
     last = float(workload.arrival.max()) if len(workload) else 0.0
     how = workload.source.get("arrivals")
@@ -54,19 +73,21 @@ def arrivals_text(workload: Workload, round_seconds: float = 1.0, timed: bool = 
     if timed and last:
         return f", arriving over {number_of(round(last), 'second')}"
     return (
-        f", arriving over {number_of(round(last), 'round')} of {round_seconds:g} s" if last else ", all arriving at 0"
+        f", arriving over {number_of(round(last), 'round')} of {round_seconds or 1:g} s"
+        if last
+        else ", all arriving at 0"
     )
 
 
-def machine_text(memory: int | None, batch: BatchOptions) -> str:
-    """Cache, blocks and limits of the batch, each if there is one and followed by a semicolon."""
-    cache = "" if memory is None else f"KV cache {memory:,} tokens"
-    unused = 0 if memory is None else memory % batch.block
-    blocks = "" if batch.block == 1 else f"{' in ' if cache else ''}blocks of {batch.block}"
+def machine_text(setup: Setup) -> str:
+    """What it is, cache, blocks and limits of the batch, each if there is one."""
+    cache = "" if setup.memory is None else f"KV cache {setup.memory:,} tokens"
+    unused = 0 if setup.memory is None else setup.memory % setup.block
+    blocks = "" if setup.block == 1 else f"{' in ' if cache else ''}blocks of {setup.block}"
     blocks += f" ({number_of(unused, 'token')} left over)" if unused else ""
-    parts = [cache + blocks, "" if batch.max_batch is None else f"at most {batch.max_batch} at once"]
-    parts.append("" if batch.prefill_budget is None else f"at most {batch.prefill_budget:,} tokens a round")
-    return "".join(f"{part}; " for part in parts if part)
+    parts = [setup.name, cache + blocks, "" if setup.max_batch is None else f"at most {setup.max_batch:,} at once"]
+    parts.append("" if setup.prefill_budget is None else f"at most {setup.prefill_budget:,} tokens a round")
+    return "; ".join(part for part in parts if part)
 
 
 def targets_text(slo: Mapping[str, float]) -> str:
@@ -84,9 +105,11 @@ def workload_json(workload: Workload) -> dict[str, Any]:
     }
 
 
-def clock_json(name: str | None, clock: Clock | None) -> dict[str, Any] | None:
-    """The clock and what it was called, for JSON."""
-    return None if clock is None else {"name": name, **clock.fields()}
+def setup_json(setup: Setup) -> dict[str, Any]:
+    """Machine, clock and limits, for JSON; the cache where it is not what was looked for."""
+    clock = None if setup.clock is None else {"name": setup.clock_name, **setup.clock.fields()}
+    memory = {} if setup.memory is None else {"memory": setup.memory}
+    return {"machine": setup.machine, **memory, "clock": clock, **setup.limits()}
 
 
 def reading_notes(workload: Workload) -> list[str]:
@@ -97,6 +120,10 @@ def reading_notes(workload: Workload) -> list[str]:
         notes.append(f"bad rows skipped: {source['skipped']:,}, the first: {source.get('first_skipped')}")
     if source.get("dropped"):
         notes.append(f"failed requests left out (no output): {source['dropped']:,}")
+    if source.get("too_long"):
+        long = source["too_long"]
+        counts = f"{long['dropped']:,} left out, {long['clipped']:,} cut off there"
+        notes.append(f"requests longer than {long['limit']:,} tokens: {counts}")
     for name, meant in source.get("misspelt", {}).items():
         notes.append(f"column {name!r} is not read; did you mean {meant!r}?")
     return notes
@@ -110,8 +137,8 @@ def overload_notes(services: Mapping[str, Service]) -> list[str]:
     first = next(iter(overloads.values()))
     stable = ", ".join(f"{name} {overload.stable_rate:.3g}" for name, overload in overloads.items())
     return [
-        f"load above capacity: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as they do. "
-        f"What could be served for ever, about: {stable}"
+        f"load above capacity: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as they do: "
+        f"means are larger the longer the trace. What could be served for ever, about: {stable}"
     ]
 
 

@@ -34,8 +34,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except LlmschedError as error:
-        hint = f"try --memory {error.needed}" if isinstance(error, MemoryTooSmallError) else None
-        return _failed(str(error), hint)
+        return _failed(str(error), _hint(error))
     except BrokenPipeError:
         return _nobody_reads()
     except OSError as error:
@@ -54,6 +53,13 @@ def main(args: Sequence[str] | None = None) -> int:
     if code == _INTERRUPTED:
         console.complain("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _hint(error: LlmschedError) -> str | None:
+    """What would help, where one option does."""
+    if not isinstance(error, MemoryTooSmallError):
+        return None
+    return f"try --memory {error.needed}, or leave long requests out (--too-long drop, if the command has it)"
 
 
 def _failed(message: str, hint: str | None = None) -> int:

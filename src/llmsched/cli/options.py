@@ -6,8 +6,8 @@ A command that wants another help text or default for an option of a group takes
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -15,15 +15,24 @@ import typer
 from ..errors import InputError, TraceError
 from ..metrics import service
 from ..metrics.compare import MEMORY
-from ..simulation.clock import Clock, clocks
-from ..simulation.clock import parse as parse_clock
+from ..policy import Policy
+from ..policy import parse as parse_policy
+from ..simulation import clock as clocks
+from ..simulation import machine as machines
+from ..simulation.clock import Clock
+from ..simulation.machine import Machine
 from ..workloads import generate, traces
+from ..workloads.long_requests import TooLong, limit_length
 from ..workloads.workload import Workload
 from .output_files import check_outputs
 
 DEFAULT_INTERVALS = "buckets:100"
+#: What serves a trace that has arrival times.
+DEFAULT_MACHINE = "llama2-70b-2xa100"
 #: What --slo says on a help page.
 SLO_HELP = f"Targets such as ttft=1,tpot=0.1. There are: {', '.join(service.METRICS)}."
+#: What a --policy is, on a help page.
+POLICY_HELP = "A policy: a name, one composed as amin,margin=0.05[,name=mine], or a .toml file of such keys."
 #: Requests that are generated unless --limit says how many.
 _GENERATED = 2000
 
@@ -50,7 +59,12 @@ Rate = Annotated[
     ),
 ]
 RoundSeconds = Annotated[
-    float, typer.Option(metavar="S", help="Seconds that a round lasts: arrival times in TRACE are divided by this.")
+    float | None,
+    typer.Option(
+        metavar="S",
+        show_default=False,
+        help="Count rounds of so many seconds: arrival times in TRACE are divided by it.",
+    ),
 ]
 Intervals = Annotated[
     str | None,
@@ -62,17 +76,32 @@ Intervals = Annotated[
     ),
 ]
 Memory = Annotated[int, typer.Option(metavar="M", help="Tokens of KV cache.")]
+CacheTokens = Annotated[
+    int | None, typer.Option("--memory", metavar="M", help=f"Tokens of KV cache [the machine's; in rounds {MEMORY:,}].")
+]
+MachineName = Annotated[
+    str | None,
+    typer.Option(
+        "--machine",
+        metavar="NAME|FILE",
+        help="What serves: clock, cache, blocks and limits, each of which an option of its own replaces. `llmsched "
+        f"machines` lists them; or a .toml or .json file. By default {DEFAULT_MACHINE} if TRACE has arrival times.",
+    ),
+]
 ClockName = Annotated[
     str | None,
     typer.Option(
         "--clock",
         metavar="NAME|FILE",
-        help=f"How long a round lasts, so that times are in seconds: {', '.join(clocks)}, or a .toml or .json "
-        "file. By default a round lasts 1.",
+        help="How long a round lasts, so that times are in seconds: a .toml or .json file, which needs --memory, or "
+        "the name of a machine, which is short for --machine.",
     ),
 ]
+InRounds = Annotated[
+    bool, typer.Option("--rounds", help="Times in rounds, of which each takes 1, although TRACE has arrival times.")
+]
 MaxBatch = Annotated[int | None, typer.Option(metavar="N", help="Most requests that run at once.")]
-Block = Annotated[int, typer.Option(metavar="B", help="Tokens in a block of cache (16 in vLLM).")]
+Block = Annotated[int | None, typer.Option(metavar="B", help="Tokens in a block of cache (16 in vLLM).")]
 PrefillBudget = Annotated[
     int | None,
     typer.Option(metavar="N", help="Most tokens that a round processes: long prompts take several (chunked prefill)."),
@@ -82,6 +111,19 @@ EngineOption = Annotated[str, typer.Option(metavar="NAME", help="compiled, or re
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Csv = Annotated[
     str | None, typer.Option("--csv", metavar="FILE", help="Also write the numbers as CSV (-: print that instead).")
+]
+
+
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Most tokens of a request, prompt and output: see --too-long [without it, clip]."),
+]
+TooLongWay = Annotated[
+    str | None,
+    typer.Option(
+        metavar="drop|clip|error",
+        help="Requests longer than --max-model-len, or than the cache: leave them out, end them there, or stop.",
+    ),
 ]
 
 
@@ -112,11 +154,27 @@ class SourceOptions(TraceOptions):
     """Where requests come from: a trace or a generator."""
 
     generator: Generate = "lmsys"
+    max_model_len: MaxModelLen = None
+    too_long: TooLongWay = None
 
-    def read(self, seed: int, limit: int | None = None, round_seconds: float = 1.0) -> Workload:
+    def fitting(self, workload: Workload, memory: int | None, block: int = 1) -> Workload:
+        """The requests as --max-model-len and --too-long want them, for a cache of so many tokens if that is known."""
+        way = cast(TooLong | None, self.too_long)  # `limit_length` checks it
+        if self.max_model_len is not None:
+            workload = limit_length(workload, self.max_model_len, way or "clip")
+        if way is None:
+            return workload
+        if memory is not None:
+            return limit_length(workload, memory // block * block, way)
+        if self.max_model_len is None:
+            raise InputError("--too-long needs --max-model-len here: the cache is what is looked for")
+        return workload
+
+    def read(self, seed: int, limit: int | None = None, round_seconds: float | None = None) -> Workload:
         """The workload in TRACE, or a generated one, of which `limit` requests. InputError if there are none."""
         if limit == 0:
             raise InputError("--limit 0 leaves no requests")
+        round_seconds = 1.0 if round_seconds is None else round_seconds
         if not 0 < round_seconds < math.inf:
             raise InputError(f"--round-seconds is {round_seconds}, expected a number greater than 0")
         if self.trace is not None and self.generator != "lmsys":
@@ -136,40 +194,107 @@ class RequestOptions(SourceOptions):
     limit: Limit = None
     rate: Rate = None
 
-    def workload(self, seed: int, round_seconds: float = 1.0) -> Workload:
+    def workload(self, seed: int, round_seconds: float | None = None) -> Workload:
         """The first --limit requests, arriving at --rate if that is given."""
-        workload = self.read(seed, self.limit, round_seconds)
+        return self.at_rate(self.read(seed, self.limit, round_seconds), seed)
+
+    def at_rate(self, workload: Workload, seed: int) -> Workload:
+        """The requests, arriving at --rate if that is given."""
         return workload if self.rate is None else generate.poisson(workload, self.rate, seed)
 
 
 @dataclass(frozen=True)
-class BatchOptions:
-    """Limits of a batch, and the blocks of the cache."""
+class Setup:
+    """What a command simulates on, every option decided."""
 
-    max_batch: MaxBatch = None
-    block: Block = 1
-    prefill_budget: PrefillBudget = None
+    memory: int | None  # None: what the command looks for
+    clock: Clock | None
+    block: int = 1
+    max_batch: int | None = None
+    prefill_budget: int | None = None
+    power: str | None = None
+    name: str = ""  # what the header says it is, with the options that replace its own; empty in rounds
+    clock_name: str | None = None
+    machine: str | None = None
 
     def limits(self) -> dict[str, Any]:
-        """As arguments of `llmsched.simulate` and the like."""
+        """Limits of the batch, as arguments of `llmsched.simulate` and the like."""
         return {"max_batch": self.max_batch, "block": self.block, "prefill_budget": self.prefill_budget}
-
-
-@dataclass(frozen=True)
-class MachineOptions(BatchOptions):
-    """What the requests run on: cache, clock and limits."""
-
-    memory: Memory = MEMORY
-    clock_name: ClockName = None
-
-    @cached_property
-    def clock(self) -> Clock | None:
-        """The clock that --clock names, if it is given; InputError if there is none of that name."""
-        return None if self.clock_name is None else parse_clock(self.clock_name)
 
     def arguments(self) -> dict[str, Any]:
         """As arguments of `llmsched.simulate` and the like."""
         return {"memory": self.memory, "clock": self.clock, **self.limits()}
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """What the requests run on: a machine, or cache, clock and limits one by one."""
+
+    machine_name: MachineName = None
+    memory: CacheTokens = None
+    clock_name: ClockName = None
+    in_rounds: InRounds = False
+    max_batch: MaxBatch = None
+    block: Block = None
+    prefill_budget: PrefillBudget = None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a machine or a clock is given."""
+        return self.machine_name is not None or self.clock_name is not None
+
+    def setup(self, workload: Workload | None = None, round_seconds: float | None = None, sized: bool = False) -> Setup:
+        """What there is to simulate on.
+
+        `workload` is as it was read: if it has arrival times from a trace, they are seconds, and a machine serves it;
+        unless --rounds or --round-seconds (`round_seconds`) asks for rounds. `sized`: the cache is what is looked for.
+
+        Raises
+        ------
+        InputError
+            Options exclude each other, a name is unknown, or a clock comes without a cache.
+        """
+        rounds = "--rounds" if self.in_rounds else "--round-seconds" if round_seconds is not None else None
+        if rounds is not None and self.is_timed:
+            raise InputError(
+                f"{rounds} and {'--machine' if self.machine_name else '--clock'} both say how long a round lasts: "
+                "give one of them"
+            )
+        own = {key: getattr(self, key) for key in ("memory", "block", "max_batch", "prefill_budget")}
+        given = {key: value for key, value in own.items() if value is not None}
+        if rounds is None and not self.is_timed and _arrives_in_seconds(workload):
+            why = "; the default, as TRACE has arrival times: --rounds counts rounds"
+            return self._on(machines.named(DEFAULT_MACHINE), given, None, why)
+        if self.machine_name is not None:
+            clock = None if self.clock_name is None else clocks.parse(self.clock_name)
+            return self._on(machines.parse(self.machine_name), given, clock)
+        if self.clock_name in machines.machines:
+            return self._on(machines.named(str(self.clock_name)), given, None)
+        clock = None if self.clock_name is None else clocks.parse(self.clock_name)
+        if clock is not None and self.memory is None and not sized:
+            raise InputError(
+                f"clock {self.clock_name} has no cache: add --memory M, the tokens of KV cache that the machine holds "
+                "(`llmsched size --help` says how to compute them), or give a machine file as --machine"
+            )
+        named = {"name": f"clock {self.clock_name}", "clock_name": self.clock_name} if clock is not None else {}
+        return Setup(**{"memory": None if sized else MEMORY, "clock": clock} | given | named)
+
+    def _on(self, machine: Machine, given: dict[str, int], clock: Clock | None, why: str = "") -> Setup:
+        """A machine with the options that are given in the place of its own."""
+        changed = {key: value for key, value in given.items() if value != getattr(machine, key)}
+        if "block" in changed and "memory" not in changed and machine.memory < changed["block"]:
+            raise InputError(f"block must be at most the cache of {machine.memory:,} tokens, not {changed['block']}")
+        options = [] if clock is None else [f"--clock {self.clock_name}"]
+        options += [f"--{key.replace('_', '-')} {value:,}" for key, value in changed.items()]
+        name = f"machine {machine.name}{' with ' if options else ''}{', '.join(options)}{why}"
+        values: dict[str, Any] = machine.options() | changed | ({} if clock is None else {"clock": clock})
+        shown = machine.name if clock is None else self.clock_name
+        return Setup(**values, power=machine.power, name=name, clock_name=shown, machine=machine.name)
+
+
+def _arrives_in_seconds(workload: Workload | None) -> bool:
+    """Whether it is a trace with arrival times."""
+    return workload is not None and "path" in workload.source and bool(workload.arrival.any())
 
 
 @dataclass(frozen=True)
@@ -189,3 +314,19 @@ class DataOutput:
         if self.as_json and self.prints_csv:
             raise InputError("--json and --csv - both want the standard output: give the CSV a file name")
         check_outputs([self.csv_file], plot_file)
+
+
+def parse_policies(texts: Iterable[str]) -> dict[str, Policy]:
+    """The policies that are written so, by the name that tables show.
+
+    Raises InputError if two that differ have the same name, and as `llmsched.policy.parse` does.
+    """
+    found: dict[str, Policy] = {}
+    for text in texts:
+        policy = parse_policy(text)
+        name = policy.label or text
+        if found.setdefault(name, policy) != policy:
+            raise InputError(
+                f"two policies are called {name!r}: give one of them another name, as in {text},name=other"
+            )
+    return found

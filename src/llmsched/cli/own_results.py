@@ -15,7 +15,7 @@ from ..metrics.compare import Comparison
 from ..metrics.foreign_result import ForeignResult
 from ..metrics.gates import Gate
 from ..workloads.workload import Workload
-from .options import MachineOptions
+from .options import Setup
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class ResultOptions:
             gate.check(rows)
         return found
 
-    def read(self, workload: Workload, machine: MachineOptions, policies: Collection[str]) -> list[ForeignResult]:
+    def read(self, workload: Workload, setup: Setup, policies: Collection[str]) -> list[ForeignResult]:
         """The results, checked. Raises InputError for what cannot be, or if two rows have the same name."""
         taken, found = set(policies), []
         for label, file in self._labelled():
             if label in taken:
                 raise InputError(f"--result {file}: there is a row {label!r} already; name it: --result NAME={file}")
             taken.add(label)
-            found.append(foreign_result.read(file, workload, memory=machine.memory, clock=machine.clock, label=label))
+            found.append(foreign_result.read(file, workload, memory=setup.memory, clock=setup.clock, label=label))
         return found
 
     def _labelled(self) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from ..predict import intervals
 from ..predict.intervals import with_midpoints
 from ..workloads.length_table import LengthTable
 from ..workloads.workload import Workload
-from .describe import listed
+from .describe import Spelling, listed
 from .options import DEFAULT_INTERVALS
 
 
@@ -20,13 +20,13 @@ def interval_rule(text: str | None) -> intervals.IntervalRule | None:
 
 def with_predictions(
     workload: Workload, rule: intervals.IntervalRule | None, policies: Collection[Policy]
-) -> tuple[Workload, str, list[str]]:
+) -> tuple[Workload, Spelling, list[str]]:
     """The workload with every prediction the policies may need, how its intervals are spelled, and notes on that."""
     if rule is None and (workload.lower is not None or workload.upper is not None):
-        spelling = "as given"
+        spelling = Spelling(None)
     else:
         rule = rule or intervals.parse(DEFAULT_INTERVALS)
-        workload, spelling = workload.replace(point=None).with_intervals(rule), str(rule)
+        workload, spelling = workload.replace(point=None).with_intervals(rule), Spelling(rule)
     notes = []
     readers = {needed: [one.name for one in policies if needed in one.needs] for needed in ("lengths", "point")}
     if readers["lengths"] and len(workload):
@@ -36,5 +36,8 @@ def with_predictions(
     if not readers["point"] or workload.point is not None or workload.lower is None or workload.upper is None:
         return workload, spelling, notes
     names = listed(readers["point"])
+    if rule is not None and rule.name == "realistic":
+        notes.append(f"{names}: no point predictions given, so the median of each predicted class is used")
+        return workload.replace(point=rule.point(workload.output)), spelling, notes
     notes.append(f"{names}: no point predictions given, so the middle of each interval, rounded up, is used")
     return with_midpoints(workload), spelling, notes

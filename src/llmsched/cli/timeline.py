@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..metrics import figure_style, figures, perfetto, service
-from ..policy import named
+from ..policy import parse as parse_policy
 from ..simulation.run import EngineName, simulate
 from . import console, describe
 from .option_groups import expand_groups
@@ -20,8 +20,8 @@ from .predictions import interval_rule, with_predictions
 
 
 @expand_groups(
-    "trace out perfetto_file policies memory interval seed limit generator clock_name rate max_batch block "
-    "prefill_budget format_ on_error engine"
+    "trace out perfetto_file policies machine_name memory interval seed limit generator clock_name in_rounds rate "
+    "max_batch block prefill_budget format_ on_error engine"
 )
 def timeline(
     requests: RequestOptions,
@@ -48,18 +48,21 @@ def timeline(
     if policies is not None and len(policies) > 1:
         raise InputError(f"one policy is drawn, and --policy is given {len(policies)} times: run it for each")
     policy = policies[0] if policies else "amin"
-    chosen = named(policy)
-    arguments, rule = machine.arguments(), interval_rule(interval)
-    workload, spelling, notes = with_predictions(requests.workload(seed), rule, [chosen])
+    chosen = parse_policy(policy)
+    rule = interval_rule(interval)
+    workload = requests.read(seed, requests.limit)
+    setup = machine.setup(workload)
+    workload = requests.fitting(workload, setup.memory, setup.block)
+    workload, spelling, notes = with_predictions(requests.at_rate(workload, seed), rule, [chosen])
     with console.ProgressBar("requests") as bar:
         result = simulate(
             workload,
             chosen,
-            **arguments,
+            **setup.arguments(),
             seed=seed,
             engine=cast(EngineName, engine),
             record=("tokens", "timeline"),
-            progress=partial(bar.update, policy),
+            progress=partial(bar.update, chosen.name),
         )
     figure_style.save(figures.timeline(result), out)
     files = [str(out)]
@@ -71,11 +74,11 @@ def timeline(
                 f"{perfetto_file} holds the first {written.stays:,} stays in the batch, up to {written.until:,.6g}; "
                 f"{written.left_out:,} more were left out"
             )
-    describe.print_run_header(workload, machine, seed, spelling)
+    describe.print_run_header(workload, setup, seed, spelling)
     console.say(
-        f"{policy}: mean latency {console.aligned([result.mean_latency])[0]}, "
+        f"{chosen.name}: mean latency {console.aligned([result.mean_latency])[0]}, "
         f"makespan {console.aligned([result.makespan])[0]}, {console.number_of(result.total_evictions, 'eviction')}"
     )
-    notes += describe.reading_notes(workload) + describe.overload_notes({policy: service.metrics(result)})
+    notes += describe.reading_notes(workload) + describe.overload_notes({chosen.name: service.metrics(result)})
     describe.print_notes(notes)
     console.say(f"\nWrote {' and '.join(files)}.")

@@ -407,8 +407,8 @@ def _overload(result: Result, log: Attempts) -> Overload | None:
     """Whether the work in the system grows as long as requests arrive, beyond chance.
 
     Work is output tokens still to be generated: under any policy that keeps the cache busy it grows linearly, while the
-    number of requests need not (shortest first lets few, long ones pile up). It has to grow from quarter to quarter of
-    the time of arrivals, and over their second half by more than three standard deviations of what arrives then.
+    number of requests need not (shortest first lets few, long ones pile up). It has to grow in both halves of the time
+    of arrivals, and after the first eighth by more than three standard deviations of what arrives then.
     """
     arrival, output = result.workload.arrival, result.workload.output
     n = len(arrival)
@@ -416,12 +416,14 @@ def _overload(result: Result, log: Attempts) -> Overload | None:
         return None
     times = np.sort(arrival)
     begin, length = float(times[0]), float(times[-1] - times[0])
-    quarters = [begin + length / 4, begin + length / 2, begin + length * 3 / 4, float(times[-1])]
-    work = [int(output[arrival <= t].sum()) - _new_tokens(log, -math.inf, t) for t in quarters]
+    early, middle, late = (
+        int(output[arrival <= t].sum()) - _new_tokens(log, -math.inf, t)
+        for t in (begin + length / 8, begin + length / 2, float(times[-1]))
+    )
     gaps = np.diff(times)
     irregular = max(1.0, float(gaps.std() / gaps.mean()))
-    chance = irregular * math.sqrt(n / 2 * float((output.astype(np.float64) ** 2).mean()))
-    if not (work[0] < work[1] < work[2] < work[3] and work[3] - work[1] > 3 * chance):
+    chance = irregular * math.sqrt(7 / 8 * n * float((output.astype(np.float64) ** 2).mean()))
+    if not (early < middle < late and late - early > 3 * chance):
         return None
     unit = "round" if result.clock is None else "s"
-    return Overload((n - 1) / length, n / (result.makespan - begin), work[1], work[3], unit)
+    return Overload((n - 1) / length, n / (result.makespan - begin), middle, late, unit)

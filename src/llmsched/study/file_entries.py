@@ -19,7 +19,7 @@ except ImportError:
     raise MissingExtraError("pydantic", "study", "a study") from None
 
 from ..metrics import catalogue, energy, service, steady_state
-from ..policy import CHOICES, Policy, named, policies
+from ..policy import CHOICES, Policy, composed, policies
 from ..predict import intervals as rules
 from ..simulation import clock as clocks
 from ..simulation import machine
@@ -310,7 +310,7 @@ class PolicyEntry:
     def policy(self) -> Policy:
         """The policy that this describes."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Policy)}
-        return dataclasses.replace(named(self.base), **{k: v for k, v in fields.items() if v is not None})
+        return composed({"base": self.base} | {k: v for k, v in fields.items() if v is not None})
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
