@@ -18,7 +18,11 @@ from .report import report
 from .theory import theory
 from .timeline import timeline
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = typer.Typer(
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 app.command("compare")(compare)
 app.command("timeline")(timeline)
 app.command("capacity")(capacity)

@@ -21,7 +21,7 @@ from ..workloads.workload import Workload
 from . import console, describe
 from .console import aligned, number_of, print_columns, say
 from .option_groups import expand_groups
-from .options import SLO_HELP, BatchOptions, Intervals, Json, Seed, SourceOptions
+from .options import SLO_HELP, BatchOptions, Intervals, Json, Seed, SourceOptions, whole_number
 from .predictions import interval_rule, with_predictions
 
 _DEFAULT_CLOCK = "llama2-70b-2xa100"
@@ -45,7 +45,8 @@ def capacity(
         str, typer.Option(metavar="rate|memory", help="The highest arrival rate, or the smallest cache.")
     ] = "rate",
     memory: Annotated[
-        int | None, typer.Option(metavar="M", help=f"Tokens of KV cache [for a rate by default: {MEMORY}].")
+        int | None,
+        typer.Option(metavar="M", parser=whole_number, help=f"Tokens of KV cache [for a rate by default: {MEMORY}]."),
     ] = None,
     rate: Annotated[
         float | None,
@@ -57,7 +58,9 @@ def capacity(
     requests: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Requests in a replication; by default as many as there are (generated: 2,000)."
+            metavar="N",
+            parser=whole_number,
+            help="Requests in a replication; by default as many as there are (generated: 2,000).",
         ),
     ] = None,
     replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 10,

@@ -24,7 +24,7 @@ from ..workloads.workload import Workload
 from . import console, describe
 from .console import at_most, plus_minus, print_columns, say
 from .option_groups import expand_groups
-from .options import Memory, Seed, TraceOptions
+from .options import Memory, Seed, TraceOptions, whole_number
 from .output_files import make_directory
 
 #: Coverages of the grid that the table shows.
@@ -96,7 +96,7 @@ def predictors(
         typer.Option(metavar="NAME", help=f"A policy; repeat for several. By default {', '.join(POLICIES)}."),
     ] = None,
     memory: Memory = MEMORY,
-    requests: Annotated[int, typer.Option(metavar="N", help="Requests in a replication.")] = 1000,
+    requests: Annotated[int, typer.Option(metavar="N", parser=whole_number, help="Requests in a replication.")] = 1000,
     replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests, at least 2.")] = 30,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,

@@ -53,7 +53,7 @@ def timeline(
             record=("tokens", "timeline"),
             progress=partial(bar.update, policy),
         )
-    figure_style.save(figures.timeline(result), out)
+    figure_style.save(figures.timeline(result, intervals=spelling), out)
     files = [str(out)]
     if perfetto_file is not None:
         written = perfetto.write(result, perfetto_file)
