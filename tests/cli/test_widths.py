@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ TABLES = {
     ],
     "capacity": ["capacity", *SLO, "--requests", "60", "--replications", "2", "--policy", "amin-recompute"],
     "bound": ["bound", "--limit", "40", "--memory", "3k", "--search", "0.1"],
-    "sweep": ["sweep", "--rate", "2:6:2", "--requests", "60", "--replications", "2", *SLO],
+    "sweep": ["sweep", "--rate", "2:6:2", "--requests", "100", "--replications", "2", *SLO],
 }
 
 
@@ -77,7 +78,8 @@ def test_tables_of_predictors_paper_and_studies_fit_too(
     pytest.importorskip("sklearn", reason="predictors need the extra predict")
     assert too_wide(run("predictors", "--features", "f.csv", *small), width) == []
     study = (
-        'name = "s"\nreplications = 2\nworkloads = [{generate = "lmsys", n = 20}]\nintervals = ["buckets:100"]\n'
+        'name = "s"\nreplications = 2\nworkloads = [{name = "w", generator = "lmsys", requests = 20}]\n'
+        'intervals = ["buckets:100"]\n'
         'policies = ["amin-recompute", "hsf"]\nmemories = [3000, 4000]\nmetrics = ["mean_latency"]\n'
     )
     Path("s.toml").write_text(study)
@@ -112,7 +114,8 @@ def test_columns_go_in_the_stated_order_and_no_more_than_needed(monkeypatch: pyt
     rows = [["amin", "1" * 12, "2" * 12]]
     headings = [table(monkeypatch, width, rows, drop=["second", "first"])[0].split() for width in (40, 20, 10)]
     assert headings == [["policy", "first", "second"], ["policy", "first"], ["policy"]]
-    assert "no room for second" in table(monkeypatch, 20, rows, drop=["second", "first"])[-1]
+    said = " ".join(table(monkeypatch, 20, rows, drop=["second", "first"])[-4:])
+    assert "(no room for second: a wider terminal shows more)" in said
 
 
 def test_a_table_that_may_drop_nothing_turns_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +135,6 @@ def test_short_and_long_help_are_the_same(words: list[str]) -> None:
 
 def test_the_shell_completes_commands() -> None:
     env = {"_LLMSCHED_COMPLETE": "complete_bash", "COMP_WORDS": "llmsched comp", "COMP_CWORD": "1"}
-    import os
-
     done = subprocess.run(COMMAND, env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["compare"], done.stderr
     assert done.returncode == 0

@@ -15,6 +15,7 @@ from .paper import paper
 from .policies import policies
 from .predictors import predictors
 from .report import report
+from .sweep import sweep
 from .theory import theory
 from .timeline import timeline
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("compare")(compare)
 app.command("timeline")(timeline)
 app.command("capacity")(capacity)
+app.command("sweep")(sweep)
 app.command("bound")(bound)
 app.command("paper")(paper)
 app.command("policies")(policies)
