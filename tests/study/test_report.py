@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.figure_texts import unreadable
 from typer.testing import CliRunner
 
 from llmsched.cli.main import app, main
@@ -434,6 +435,7 @@ def test_figures_show_the_means_and_their_bands(directory: Path) -> None:
         "peak_share",
         "evictions_per_request",
     ]
+    assert {name: unreadable(figure) for name, figure in drawn_.items()} == dict.fromkeys(drawn_, [])
     panels = drawn_["mean_latency"].axes
     assert [panel.get_title(loc="left") for panel in panels] == [
         f"{workload} · {rule}"

@@ -76,7 +76,7 @@ def capacity(
         typer.Option(
             "--plot",
             metavar="FILE",
-            help="Also draw a figure, .png, .svg or .pdf: latency, ttft and goodput around the rate that is found (some "
+            help="Also draw a figure (.png, .svg, .pdf): latency, ttft and goodput around the rate that is found (some "
             "more simulations), or the share within the targets against the cache.",
         ),
     ] = None,

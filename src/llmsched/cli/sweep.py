@@ -164,7 +164,7 @@ def _print(swept: Sweep, machine: Machine, intervals: str, notes: Sequence[str])
     say(f"{machine}; intervals {intervals}; seed {swept.seed}; times in seconds\n")
     print_columns(_cells(swept), drop=_DROPPED)
     say()
-    say("p99: of latency; ttft: time to first token; ±: half the 95 % confidence interval; *: requests pile up")
+    say("p99: of latency; ttft: time to first token; ±: half the 95 % confidence interval; *: beyond the knee")
     if swept.slo:
         say(f"good: share of requests with {describe.targets_text(swept.slo)}")
     say()
@@ -186,7 +186,7 @@ def _cells(swept: Sweep) -> Mapping[str, list[str]]:
     halves = {name: [point.half_widths[name] for point in points] for name in swept.measures}
     cells = {
         "policy": [point.policy for point in points],
-        "rate": [f"{point.rate:.4g}{' ' if point.steady else '*'}" for point in points],
+        "rate": [f"{point.rate:.4g}{' ' if swept.is_steady(point) else '*'}" for point in points],
         "mean": column(means, "latency_mean"),
         "±": column(halves, "latency_mean"),
         "p99": column(means, "latency_p99"),

@@ -44,7 +44,7 @@ def paper(rows: Sequence[PaperRow]) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     memory, subsets = rows[0].memory, rows[0].subsets
     note = f"KV cache {memory:,} tokens,\nmean of {subsets} random subsets"
-    note += ",\nband: 95 % confidence interval" if subsets > 1 else ""
+    note += ",\nband: 95 % confidence" if subsets > 1 else ""
     grid[0, 2].axis("off")
     grid[0, 2].legend(handles, labels, loc="center", frameon=False, title=note, fontsize=11, handlelength=3)
     return figure

@@ -122,10 +122,22 @@ def light_grid(axes: Axes) -> None:
 
 
 def title(figure: Figure, *parts: str) -> None:
-    """What is drawn, above the figure: parts, of which empty ones are left out, in as many lines as they need."""
-    letters = int(figure.get_figwidth() * 72 / (_TITLE_SIZE * 0.56))
+    """What is drawn, above the figure: parts, of which empty ones are left out, in as many lines as they need.
+
+    After the legend is there: the title keeps out of its way.
+    """
+    beside = max((len(text.get_text()) for legend in figure.legends for text in legend.get_texts()), default=-10)
+    points = figure.get_figwidth() * 72 - 6.2 * (beside + 10)
+    letters = max(30, int(points / (_TITLE_SIZE * 0.6)))
     lines = [line for part in parts if part for line in textwrap.wrap(part, letters)]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=_TITLE_SIZE)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=_TITLE_SIZE).set_parse_math(False)
+
+
+def band() -> Any:
+    """What a legend shows for the bands of confidence, whatever their colours."""
+    from matplotlib.patches import Patch
+
+    return Patch(color="#555555", alpha=0.25, linewidth=0)
 
 
 def requests_of(workload: Workload, n: int | None = None) -> str:

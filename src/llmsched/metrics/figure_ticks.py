@@ -65,8 +65,9 @@ def _locators() -> tuple[Any, Any]:
                 ticks = super().tick_values(vmin, vmax)
                 seen = [tick for tick in ticks if low <= tick <= high]
                 if _fit(self.axis, seen, [(tick - low) / ((high - low) or 1.0) for tick in seen]):
-                    break
-            return ticks
+                    return ticks
+            ends = seen[:: max(len(seen) - 1, 1)]
+            return ends if _fit(self.axis, ends, [0.0, 1.0][: len(ends)]) else ends[:1]
 
     class Logarithmic(Locator):
         def __call__(self) -> Any:
@@ -77,10 +78,11 @@ def _locators() -> tuple[Any, Any]:
             if not 0 < low < high:
                 return []
             length = math.log(high / low)
-            for ticks in _on_log(low, high):
+            found = [ticks for ticks in _on_log(low, high) if ticks]
+            for ticks in found:
                 if _fit(self.axis, ticks, [math.log(tick / low) / length for tick in ticks]):
                     return ticks
-            return [low]
+            return found[-1][:1] if found else [low]
 
     return Linear, Logarithmic
 

@@ -6,7 +6,7 @@ figure_style.save(load_figures.sweep(ls.sweep(workload, ["fcfs", "amin"], rates=
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from ..errors import InputError
 from ..simulation.clock import Clock
 from ..workloads.workload import Workload
 from .capacity import Capacity
-from .figure_style import BLACK, light_grid, machine_of, new_figure, requests_of, styles_of, title
-from .sweep import Point, Sweep
+from .figure_style import BLACK, band, light_grid, machine_of, new_figure, requests_of, styles_of, title
+from .sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +33,8 @@ def sweep(
 ) -> Figure:
     """Mean latency, mean time to first token and, with targets, goodput against the rate: a line per policy.
 
-    Bands are 95 % confidence intervals. Hollow points are loads at which requests pile up: what they show grows with
-    the length of the run. A dashed vertical line marks each knee within the rates (`Sweep.knee`). `capacities` (policy
+    Bands are 95 % confidence intervals. Hollow points are loads beyond the knee: what they show grows with the
+    length of the run. A dashed vertical line marks each knee within the rates (`Sweep.knee`). `capacities` (policy
     -> rate) are marked by triangles on the goodput, `attainment` by a line; `intervals`, in words, goes into the title.
 
     Raises InputError if nothing finished, MissingExtraError without matplotlib.
@@ -48,7 +48,7 @@ def sweep(
     unit = "seconds" if swept.clock is not None else "rounds"
     for axes, name in zip(panels, measures, strict=True):
         for policy in swept.policies:
-            _line(axes, name, swept.of(policy), styles[policy], _label(swept, policy))
+            _line(axes, name, swept, policy, styles[policy])
             _mark_knee(axes, swept, policy, styles[policy][0])
         if name != "goodput":
             axes.set_yscale("log")
@@ -122,7 +122,7 @@ def capacity(
     light_grid(axes)
     handles, labels = axes.get_legend_handles_labels()
     if first.replications > 1:
-        handles, labels = [*handles, _band()], [*labels, "band: 95 % confidence"]
+        handles, labels = [*handles, band()], [*labels, "band: 95 % confidence"]
     figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
     targets = ", ".join(f"{name} <= {limit:g}" for name, limit in first.slo.items())
     ran_on = machine_of(first.memory, clock, max_batch, block, prefill_budget)
@@ -131,13 +131,13 @@ def capacity(
     title(
         figure,
         f"{first.replications} replications of {requests_of(workload, first.requests)}{at_rate}; targets {targets}",
-        "; ".join([*([ran_on] if ran_on else []), *said]),
+        "; ".join(filter(None, [ran_on, *said])),
     )
     return figure
 
 
-def _line(axes: Axes, name: str, points: Sequence[Point], style: tuple[str, str], label: str) -> None:
-    known = [point for point in points if math.isfinite(point.means[name])]
+def _line(axes: Axes, name: str, swept: Sweep, policy: str, style: tuple[str, str]) -> None:
+    known = [point for point in swept.of(policy) if math.isfinite(point.means[name])]
     if not known:
         return
     colour, dash = style
@@ -145,11 +145,13 @@ def _line(axes: Axes, name: str, points: Sequence[Point], style: tuple[str, str]
     rates = [point.rate for point in known]
     mean = scale * np.array([point.means[name] for point in known])
     half = scale * np.nan_to_num(np.array([point.half_widths[name] for point in known]))
-    low = mean - half if name == "goodput" else np.maximum(mean - half, 0.2 * mean)  # log axis: above 0
-    axes.fill_between(rates, low, mean + half, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(rates, mean, color=colour, linestyle=dash, linewidth=1.6, label=label)
+    low, high = np.maximum(mean - half, 0.2 * mean), mean + half  # above 0: most axes are logarithmic
+    if name == "goodput":
+        low, high = np.clip(mean - half, 0, 100), np.clip(high, 0, 100)
+    axes.fill_between(rates, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(rates, mean, color=colour, linestyle=dash, linewidth=1.6, label=_label(swept, policy))
     for steady, face in ((True, colour), (False, "white")):
-        mine = [k for k, point in enumerate(known) if point.steady == steady]
+        mine = [k for k, point in enumerate(known) if swept.is_steady(point) == steady]
         axes.plot(
             [rates[k] for k in mine], mean[mine], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3
         )
@@ -187,12 +189,6 @@ def _finish_goodput(
             axes.plot([rate], [100 * attainment], "v", color=styles[policy][0], markersize=9, zorder=4)
 
 
-def _band() -> Any:
-    from matplotlib.patches import Patch
-
-    return Patch(color="#555555", alpha=0.25, linewidth=0)
-
-
 def _notes(swept: Sweep) -> list[tuple[Any, str]]:
     """What the legend says beside the policies."""
     from matplotlib.lines import Line2D
@@ -201,9 +197,9 @@ def _notes(swept: Sweep) -> list[tuple[Any, str]]:
     notes: list[tuple[Any, str]] = []
     if any(0 < swept.knee(policy) < math.inf for policy in swept.policies):
         notes.append((Line2D([], [], color=grey, linestyle="--", linewidth=0.9), "knee: can be served for ever"))
-    if not all(point.steady for point in swept.points):
+    if not all(map(swept.is_steady, swept.points)):
         hollow = Line2D([], [], color=grey, marker="o", markerfacecolor="white", linestyle="")
-        notes.append((hollow, "hollow: requests pile up"))
+        notes.append((hollow, "hollow: grows with the run"))
     if swept.replications > 1:
-        notes.append((_band(), "band: 95 % confidence"))
+        notes.append((band(), "band: 95 % confidence"))
     return notes

@@ -11,8 +11,8 @@ the first half goes.
 The knee is the load from which on latency is no longer a matter of chance but of how long the load lasts: the rate that
 can be served for ever. It is measured at the lowest rate tried at which requests pile up (`llmsched.service.Overload`)
 in at least half of the replications, as what these serve per unit of time from the first arrival to the last
-completion. Runs that short do not show a load little above capacity: between that rate and the one before, trust the
-knee rather than the curve.
+completion. Short runs do not show a load above capacity at once, so that the knee may lie below rates at which nothing
+seemed to pile up: points beyond it are not steady, whatever the runs show.
 """
 
 from __future__ import annotations
@@ -156,9 +156,13 @@ class Sweep:
         first = next((point for point in self.of(policy) if not point.steady), None)
         return math.inf if first is None else first.stable_rate
 
+    def is_steady(self, point: Point) -> bool:
+        """Whether the load of a point can be served for ever; beyond the knee, times grow with the run."""
+        return point.steady and not point.rate > self.knee(point.policy)
+
     def records(self) -> list[dict[str, Any]]:
         """A record per point."""
-        return [point.record() for point in self.points]
+        return [point.record() | {"steady": self.is_steady(point)} for point in self.points]
 
     def __repr__(self) -> str:
         knees = ", ".join(f"{name} {self.knee(name):.3g}" for name in self.policies)

@@ -132,9 +132,13 @@ def _page(
     handles = dict(pair for axes in grid.flat for pair in _legend(axes))
     labels = [str(policy) for policy in contents.factors["policy"] if str(policy) in handles]
     if labels:
+        bands = f"band: {100 * contents.confidence:g} % confidence"
+        handles[bands] = figure_style.band()
+        labels.append(bands)
         figure.legend(
             [handles[label] for label in labels], labels, loc="outside right upper", frameon=False, handlelength=2.6
         )
+    figure_style.title(figure, f"{contents.name}: {contents.simulations:,} simulations")
     return figure
 
 
@@ -182,11 +186,6 @@ def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool) -> Non
     if log:
         axes.set_yscale("log")
     figure_style.light_grid(axes)
-    if log:
-        from matplotlib.ticker import LogLocator, NullLocator
-
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_minor_locator(NullLocator())
     if metric.is_share and keys != _RATIOS:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     if keys != _MEANS:
