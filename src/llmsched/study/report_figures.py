@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,8 @@ def _page(
     rows = math.ceil(len(panels) / columns)
     figure = figure_style.new_figure(max(5.5, 3.4 * columns) + 1.6, max(3.6, 2.5 * rows + 0.4))
     grid = figure.subplots(rows, columns, squeeze=False)
+    longest = max(len(str(policy)) for policy in contents.factors["policy"])
+    letters = max(12, int(_LETTERS * 1.2 * (figure.get_figwidth() - 1.2 - longest / 12) / columns))
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     values = {key: contents.values[metric.name][key] for key in keys}
@@ -124,7 +127,7 @@ def _page(
     log = spreads[len(spreads) // 2] > _LOG.get(keys, math.inf)
     for number, (axes, (name, cells)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _panel(axes, contents, [values[key] for key in keys], cells, along)
-        axes.set_title(name, fontsize=10, loc="left")
+        axes.set_title(textwrap.fill(name, letters), fontsize=10, loc="left").set_parse_math(False)
         _finish(axes, metric, keys, log)
         _level_ticks(axes, scale[1] or contents.factors[along], _LETTERS * figure.get_figwidth() / columns)
         axes.set_xlabel(scale[0] if number + columns >= len(panels) else "")
