@@ -178,7 +178,7 @@ def parse_rates(text: str) -> list[float]:
         if ":" in text:
             first, last, *steps = text.split(":")
             count = int(steps[0]) if steps else _STEPS
-            if len(steps) > 1 or count < 2 or float(first) >= float(last):
+            if len(steps) > 1 or count < 2 or not -math.inf < float(first) < float(last) < math.inf:
                 raise ValueError
             rates = np.linspace(float(first), float(last), count).tolist()
         else:
