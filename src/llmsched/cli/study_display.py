@@ -61,7 +61,10 @@ def _bar(status: Status, width: int) -> RenderableType:
     workers = f"{status.workers} worker{'s' if status.workers != 1 else ''}"
     bar = ProgressBar(max(status.total, 1), status.done, width=24)
     if 24 + 1 + len(line) + 1 + len(workers) > width:
-        return Group(bar, line)
+        grid = Table.grid()
+        grid.add_row(bar)
+        grid.add_row(line)
+        return grid
     grid = Table.grid(padding=(0, 1))
     grid.add_row(bar, line, Text(workers, "dim"))
     return grid

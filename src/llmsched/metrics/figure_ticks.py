@@ -71,7 +71,8 @@ def _locators() -> tuple[Any, Any]:
 
     class Logarithmic(Locator):
         def __call__(self) -> Any:
-            return self.tick_values(*self.axis.get_view_interval())
+            axis: Any = self.axis
+            return self.tick_values(*axis.get_view_interval())
 
         def tick_values(self, vmin: float, vmax: float) -> Any:
             low, high = sorted((float(vmin), float(vmax)))
@@ -100,14 +101,14 @@ def _on_log(low: float, high: float) -> Iterator[list[float]]:
         from matplotlib.ticker import MaxNLocator
 
         for most in (5, 4, 3, 2, 1):
-            ticks = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
-            yield [tick for tick in ticks if low <= tick <= high]
+            ticks = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+            yield [float(tick) for tick in ticks if low <= tick <= high]
     for step in range(2, max(last - first, 2) + 1):
         inside = [10.0**power for power in range(first, last + 1, step)]
         yield [tick for tick in inside if low <= tick <= high]
 
 
-def _fit(axis: Axis, ticks: Sequence[float], places: Sequence[float]) -> bool:
+def _fit(axis: Any, ticks: Sequence[float], places: Sequence[float]) -> bool:
     """Whether the labels of ticks, at these shares of the axis, keep apart."""
     box = axis.axes.get_window_extent()
     figure = axis.get_figure()
