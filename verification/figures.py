@@ -101,8 +101,6 @@ def _log_grid(axes: Axes, which: str) -> None:
     if "y" in which:
         axes.set_yscale("log")
     light_grid(axes)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(lambda value, _: "")
 
 
 def _band(axes: Axes, rows: Sequence[Check], policy: str) -> None:

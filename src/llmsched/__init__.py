@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .metrics import capacity, energy, foreign_result, gates, perfetto, service, steady_state
     from .metrics.compare import Comparison, compare
     from .metrics.sizing import Sizing, size
+    from .metrics.sweep import Sweep, sweep
     from .optimum import theory
     from .optimum.exact import optimal
     from .optimum.lower_bounds import LowerBound, lower_bound
@@ -45,6 +46,7 @@ __all__ = [
     "Result",
     "Schedule",
     "Sizing",
+    "Sweep",
     "Timeline",
     "Workload",
     "__version__",
@@ -74,6 +76,7 @@ __all__ = [
     "size",
     "steady_state",
     "study",
+    "sweep",
     "theory",
     "traces",
 ]
@@ -94,6 +97,7 @@ __getattr__, _ = lazy(
         "Result": "simulation.result",
         "Schedule": "optimum.schedule",
         "Sizing": "metrics.sizing",
+        "Sweep": "metrics.sweep",
         "Timeline": "simulation.timeline",
         "Workload": "workloads.workload",
         "adversarial_search": "experiments.adversarial",
@@ -121,6 +125,7 @@ __getattr__, _ = lazy(
         "size": "metrics.sizing",
         "steady_state": "metrics.steady_state",
         "study": "study",
+        "sweep": "metrics.sweep",
         "theory": "optimum.theory",
         "traces": "workloads.traces",
     },

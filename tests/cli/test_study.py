@@ -319,6 +319,26 @@ def test_the_display_of_many_cells_shows_those_known_least(tmp_path):
     assert isinstance(status, runner.Status)
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_display_fits_the_terminal(tmp_path, width):
+    study = Study(
+        workloads=[{"name": "a workload with a long name", "generator": "lmsys", "requests": 20}, "uniform:1,50"],
+        intervals=["buckets:100", "relative:0.5"],
+        policies=["amin-recompute", "hsf"],
+        memories=[3000, 4000],
+        replications=2,
+    )
+    status = study.run(tmp_path / "out")
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(study_display._bar(status, width), study_display._means(status, 40, width), sep="\n")
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert text.count("amin-recompute") >= 4
+    assert "a workload with a long name" in text
+    assert ("replications" in text) == (width == 120)
+
+
 def test_an_estimate_times_every_workload_and_no_more_than_there_is():
     study = Study(workloads=["lmsys", "uniform:1,50"], policies=["amin"], memories=[2000], replications=2)
     found = estimate(study, study.plan())

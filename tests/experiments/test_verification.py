@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.figure_texts import unreadable
 
 pytest.importorskip("verification", reason="verification/ is not beside the tests")
 
@@ -89,7 +90,9 @@ def test_figures_are_drawn(reports: dict[str, Report], tmp_path: Path) -> None:
 
     for report in reports.values():
         for name, draw in report.figures.items():
-            figure_style.save(draw(), tmp_path / f"{name}.png")
+            figure = draw()
+            assert unreadable(figure) == []
+            figure_style.save(figure, tmp_path / f"{name}.png")
     assert {file.stem for file in tmp_path.iterdir()} == {"competitive", "queueing", "worst"}
 
 

@@ -32,7 +32,22 @@ def rows() -> list[paper.Row]:
 
 def test_every_named_policy_has_a_look_of_its_own() -> None:
     assert figure_style.STYLES.keys() == ls.policies.keys()
-    assert len(set(figure_style.STYLES.values())) == len(ls.policies)
+    colours = [colour for colour, _ in figure_style.STYLES.values()] + list(figure_style._COLOURS_OF_OTHERS)
+    near = [(a, b) for k, a in enumerate(colours) for b in colours[:k] if difference(a, b) < 12]
+    assert near == []
+
+
+def difference(one: str, other: str) -> float:
+    """How different two colours look (CIE 1976, L*a*b*): below 2 nobody sees it."""
+
+    def lab(colour: str) -> np.ndarray:
+        rgb = np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+        rgb = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+        x, y, z = np.cbrt(np.maximum(np.array(to_xyz) @ rgb / [0.9505, 1, 1.089], 1e-9))
+        return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+    return float(np.linalg.norm(lab(one) - lab(other)))
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF")])
@@ -89,10 +104,22 @@ def test_a_policy_without_a_result_says_so() -> None:
 
 
 def test_next_to_nothing_can_be_drawn_too(compared: Comparison, tmp_path: Path) -> None:
-    few = [compare(compared.workload.head(keep), ["hsf", "amin"], memory=3000) for keep in (0, 1)]
+    one = compare(compared.workload.head(1), ["hsf", "amin"], memory=3000)
     rows = paper.reproduce(subsets=1, sizes=[5])
-    for figure in (*map(figures.comparison, few), paper_figure.paper([]), paper_figure.paper(rows)):
+    for figure in (figures.comparison(one), paper_figure.paper(rows)):
         figure_style.save(figure, tmp_path / "a.png")
+
+
+def test_nothing_cannot_be_drawn(compared: Comparison) -> None:
+    nothing = compared.workload.head(0)
+    run = ls.simulate(nothing, "fcfs", memory=3000, record="timeline")
+    for draw in (
+        lambda: figures.comparison(compare(nothing, ["hsf"], memory=3000)),
+        lambda: figures.timeline(run),
+        lambda: paper_figure.paper([]),
+    ):
+        with pytest.raises(errors.InputError, match="nothing to draw"):
+            draw()
 
 
 def test_compositions_of_ones_own_are_drawn(compared: Comparison) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.figure_texts import unreadable
 from typer.testing import CliRunner
 
 from llmsched.cli.main import app, main
@@ -480,8 +481,9 @@ def test_figures_show_the_means_and_their_bands(directory: Path) -> None:
         "peak_share",
         "evictions_per_request",
     ]
+    assert {name: unreadable(figure) for name, figure in drawn_.items()} == {name: [] for name in drawn_}
     panels = drawn_["mean_latency"].axes
-    assert [panel.get_title(loc="left") for panel in panels] == [
+    assert [panel.get_title(loc="left").replace("\n", " ") for panel in panels] == [
         f"{workload} · {rule}"
         for workload in ("many", "two_point:5,40,0.5")
         for rule in ("buckets:100", "relative:0.5")

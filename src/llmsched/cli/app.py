@@ -18,14 +18,20 @@ from .policies import policies
 from .predictors import predictors
 from .report import report
 from .size import size
+from .sweep import sweep
 from .theory import theory
 from .timeline import timeline
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = typer.Typer(
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 app.command("compare")(compare)
 app.command("timeline")(timeline)
 app.command("capacity")(capacity)
 app.command("size")(size)
+app.command("sweep")(sweep)
 app.command("bound")(bound)
 app.command("generate")(generate)
 app.command("paper")(paper)

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from .._version import version
 from ..errors import InputError, nearest
-from ..metrics import service
+from ..metrics import figure_style, load_figures, service
 from ..metrics.capacity import Capacity, highest_rate, smallest_memory
+from ..metrics.sweep import LEAST, Sweep, sweep
+from ..policy import Policy
 from ..workloads.workload import Workload
 from . import console, describe
 from .console import aligned, number_of, print_columns, say
@@ -31,8 +34,12 @@ from .options import (
     Setup,
     SourceOptions,
     parse_policies,
+    whole_number,
 )
+from .output_files import check_outputs
 from .predictions import interval_rule, with_predictions
+
+_RATES_DRAWN = 9
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class CapacityMachine(MachineOptions):
 @expand_groups(
     "slo trace policy attainment find machine_name memory rate clock_name in_rounds max_batch block prefill_budget "
     "requests replications "
-    "interval seed generator format_ on_error as_json"
+    "interval seed generator format_ on_error as_json plot_file"
 )
 def capacity(
     slo: Annotated[str, typer.Option("--slo", metavar="TARGETS", help=SLO_HELP, show_default=False)],
@@ -73,19 +80,31 @@ def capacity(
     requests: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Requests in a replication; by default as many as there are (generated: 2,000)."
+            metavar="N",
+            parser=whole_number,
+            help="Requests in a replication; by default as many as there are (generated: 2,000).",
         ),
     ] = None,
     replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 10,
     interval: Intervals = None,
     seed: Seed = 0,
     as_json: Json = False,
+    plot_file: Annotated[
+        str | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Also draw a figure (.png, .svg, .pdf): latency, ttft and goodput around the rate that is found (some "
+            "more simulations), or the share within the targets against the cache.",
+        ),
+    ] = None,
 ) -> None:
     """Find the highest arrival rate, or the smallest KV cache, at which the targets hold.
 
     They hold if a share of the requests (--attainment) keeps all of them. Requests are drawn from TRACE with
     replacement and arrive in a Poisson process; the answer is found by bisection, with its 95 % confidence interval.
     """
+    check_outputs([], plot_file)
     search = _search(find, machine, rate)
     setup = machine.of(sized=find == "memory")
     targets = service.parse_slo(slo)
@@ -106,7 +125,16 @@ def capacity(
     with console.ProgressBar("simulations") as bar:
         for name, chosen in policies.items():
             found[name] = search(workload, chosen, **asked, progress=partial(bar.update, name))
-    notes += _capacity_notes(found)
+        notes += _capacity_notes(found)
+        if plot_file is not None:
+            ran_on = {"clock": setup.clock, **setup.limits()}
+            if find == "rate" and any(0 < answer.value < math.inf for answer in found.values()):
+                swept = _around(found, workload, policies, ran_on, seed, partial(bar.update, "for the figure"))
+                values = {name: answer.value for name, answer in found.items()}
+                figure = load_figures.sweep(swept, intervals=str(spelling), capacities=values, attainment=attainment)
+            else:
+                figure = load_figures.capacity(found, workload, **ran_on, intervals=str(spelling))
+            figure_style.save(figure, plot_file)
     if as_json:
         settings = {"intervals": str(spelling), "known": spelling.words, "seed": seed, **describe.setup_json(setup)}
         records = [{**answer.record(), "policy": name} for name, answer in found.items()]
@@ -114,6 +142,25 @@ def capacity(
         console.print_json({"llmsched": version, **settings, **answers})
     else:
         _print_capacity(found, workload, setup, spelling, notes)
+
+
+def _around(
+    found: Mapping[str, Capacity],
+    workload: Workload,
+    policies: Mapping[str, Policy],
+    ran_on: Mapping[str, Any],
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Sweep:
+    """Rates from well below the lowest capacity that was found to above the highest."""
+    first = next(iter(found.values()))
+    values = [answer.value for answer in found.values() if 0 < answer.value < math.inf]
+    rates = np.geomspace(0.3 * min(values), 1.6 * max(values), _RATES_DRAWN).tolist()
+    assert first.memory is not None
+    return sweep(
+        workload, policies, rates=rates, memory=first.memory, slo=first.slo, **ran_on,
+        requests=max(first.requests, LEAST), replications=min(first.replications, 5), seed=seed, progress=progress,
+    )  # fmt: skip
 
 
 def _search(find: str, machine: MachineOptions, rate: float | None) -> Callable[..., Capacity]:

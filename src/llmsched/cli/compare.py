@@ -20,7 +20,7 @@ from ..metrics.service import Service
 from ..policy import Policy
 from ..simulation.run import EngineName
 from . import console, describe
-from .console import aligned, at_most, print_table, say, stdout
+from .console import aligned, at_most, print_table, say
 from .option_groups import expand_groups
 from .options import (
     POLICY_HELP,
@@ -34,10 +34,17 @@ from .options import (
     Seed,
     Setup,
     parse_policies,
+    whole_number,
 )
 from .own_results import ResultOptions, added, judged, verdicts
 from .own_results import notes as own_notes
 from .predictions import interval_rule, with_predictions
+
+#: Columns that the table can do without on a narrow terminal, the first to go first; --json and --csv have them all.
+_DROPPED = (
+    "peak", "wasted J", "p50", "tpot p50", "ttft p50", "wasted", "tokens/s", "tokens/r", "makespan", "gap", "evicted",
+    "J/token", "tpot p99", "vs hsf", "p99",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,9 @@ def compare(
     interval: Intervals = None,
     seed: Seed = 0,
     round_seconds: RoundSeconds = None,
-    max_rounds: Annotated[int | None, typer.Option(metavar="N", help="Stop a policy after so many rounds.")] = None,
+    max_rounds: Annotated[
+        int | None, typer.Option(metavar="N", parser=whole_number, help="Stop a policy after so many rounds.")
+    ] = None,
     engine: EngineOption = "compiled",
 ) -> None:
     """Simulate several policies on one workload and compare them.
@@ -170,7 +179,7 @@ def compare(
     if output.csv_file is not None:
         console.write_csv(output.csv_file, list(records[0]) if records else COLUMNS, records)
     if output.plot_file is not None:
-        figure_style.save(figures.comparison(comparison), output.plot_file)
+        figure_style.save(figures.comparison(comparison, intervals=str(spelling), slo=targets), output.plot_file)
     if output.as_json:
         settings: dict[str, Any] = {"intervals": str(spelling), "known": spelling.words, "max_rounds": max_rounds}
         settings |= {"round_seconds": round_seconds or 1.0, **describe.setup_json(setup), "rate": requests.rate}
@@ -256,7 +265,7 @@ def _print_comparison(measured: _Measured, max_rounds: int | None, notes: Sequen
     rows: list[Sequence[str]] = list(zip(*cells.values(), strict=True))
     rows += [(row.policy, _why_no_result(row, max_rounds)) for row in ranked if row.result is None]
     say()
-    print_table(list(cells), rows)
+    print_table(list(cells), rows, drop=_DROPPED)
     say()
     _explain_columns(measured)
     _print_levels(measured)
@@ -330,8 +339,6 @@ def _cells(measured: _Measured, records: Sequence[Mapping[str, Any]]) -> dict[st
         cells["wasted J"] = aligned(
             [None if one is None else one.wasted_share * 100 for one in energies], suffix="%", decimals=1
         )
-    if measured.services is None and _least_width(cells) > max(80, stdout().width):
-        del cells["peak"]  # very large numbers; --json and --csv have it
     return cells
 
 
@@ -372,11 +379,6 @@ def _decimals_of_times(values: Sequence[float]) -> int | None:
     if max(known, default=0) < 10:
         return 3
     return 2 if min(known) < 1 else None
-
-
-def _least_width(cells: Mapping[str, Sequence[str]]) -> int:
-    """How wide a table of these columns is at least."""
-    return sum(max(map(len, (name, *column))) + 1 for name, column in cells.items()) - 1
 
 
 def _explain_columns(measured: _Measured) -> None:

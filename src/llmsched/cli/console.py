@@ -7,7 +7,9 @@ import csv
 import io
 import json
 import math
+import os
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,11 +76,29 @@ def stdout() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def say(text: str = "", style: str = "") -> None:
+def room() -> int | None:
+    """Columns to print in: those of the terminal or of COLUMNS. None for a file or a pipe, which has no edge."""
+    console = stdout()
+    return console.width if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else None
+
+
+def say(text: str = "", style: str = "", *, keep: bool = False) -> None:
+    """Print a text, its lines broken between words where there is no room; not if it is to `keep` (to be copied)."""
     console = stdout()
     if console.options.ascii_only:
         text = text.replace("─", "-").replace("±", "+-")
+    width = room()
+    if width is not None and not keep:
+        text = "\n".join(_broken(line, width) for line in text.split("\n"))
     console.print(Text(text, style), soft_wrap=True)  # never wrapped or cut by rich: a file has the whole line
+
+
+def _broken(line: str, width: int, hang: int | None = None) -> str:
+    """A line in several, none wider than `width` unless a single word is; those after the first hang back."""
+    if len(line) <= width:
+        return line
+    hang = len(line) - len(line.lstrip()) if hang is None else hang
+    return textwrap.fill(line, width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False)
 
 
 def complain(*lines: str) -> None:
@@ -86,31 +106,80 @@ def complain(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left_aligned: Iterable[int] = (0,)) -> None:
-    """Columns aligned right, but for some. A short row's last cell runs on over the columns it lacks."""
+def print_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left_aligned: Iterable[int] = (0,),
+    drop: Sequence[str] = (),
+) -> None:
+    """Columns aligned right, but for some. A short row's last cell runs on over the columns it lacks.
+
+    Where there is no room for all columns, those of `drop` are left out, in that order and no more than needed, and a
+    line says which. If that is not enough, the table turns: a block per row, a line per column. No row is ever wrapped.
+    """
+    width = room()
+    at_left = {header[k] for k in left_aligned}
+    kept = list(range(len(header)))
+    left_out: list[str] = []
+    if width is not None:
+        for name in drop:
+            if name in header and _least_width(header, rows, kept) > width:
+                kept.remove(header.index(name))
+                left_out.append(name)
+        if _least_width(header, rows, kept) > width:
+            _print_blocks(header, rows, width)
+            return
+    shown = [row if len(row) < len(header) else [row[k] for k in kept] for row in rows]
+    _print_rows([header[k] for k in kept], shown, at_left, width)
+    if left_out:
+        say(f"(no room for {', '.join(left_out)}: a wider terminal shows more)", "dim")
+
+
+def _least_width(header: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
+    """How wide a table of these columns is at least."""
+    full = [header, *(row for row in rows if len(row) == len(header))]
+    first = max(len(row[0]) for row in [header, *rows])
+    return first + sum(1 + max(len(row[k]) for row in full) for k in kept[1:])
+
+
+def _print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], at_left: set[str], width: int | None) -> None:
     full = [header, *(row for row in rows if len(row) == len(header))]
     widths = [max(len(row[k]) for row in full) for k in range(len(header))]
     widths[0] = max([widths[0], *(len(row[0]) for row in rows)])
     between = "  " if sum(widths) + 2 * len(widths) - 2 <= stdout().width else " "
-    at_left = set(left_aligned)
 
     def line(cells: Sequence[str]) -> str:
         short = len(cells) < len(header)
         padded = (
-            cell.ljust(width) if short or k in at_left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(cells, widths, strict=False))
+            cell.ljust(size) if short or name in at_left else cell.rjust(size)
+            for cell, size, name in zip(cells, widths, header, strict=False)
         )
-        return between.join(padded).rstrip()
+        joined = between.join(padded).rstrip()
+        return _broken(joined, width, widths[0] + len(between)) if short and width is not None else joined
 
-    say(line(header), "bold")
-    say("─" * (sum(widths) + len(between) * (len(widths) - 1)), "dim")
+    say(line(header), "bold", keep=True)
+    say("─" * (sum(widths) + len(between) * (len(widths) - 1)), "dim", keep=True)
     for row in rows:
-        say(line(row), "" if len(row) == len(header) else "yellow")
+        say(line(row), "" if len(row) == len(header) else "yellow", keep=True)
 
 
-def print_columns(columns: Mapping[str, Sequence[str]], left_aligned: Iterable[int] = (0,)) -> None:
+def _print_blocks(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """A block per row, a line per column: heading and cell."""
+    names = max(map(len, header)) + 2
+    for k, row in enumerate(rows):
+        if k:
+            say()
+        for name, cell in zip(header, row, strict=False):
+            if cell:
+                style = "" if len(row) == len(header) else "yellow"
+                say(_broken(f"{name:<{names}}{cell}", width, names), style, keep=True)
+
+
+def print_columns(
+    columns: Mapping[str, Sequence[str]], left_aligned: Iterable[int] = (0,), drop: Sequence[str] = ()
+) -> None:
     """A table of columns of equal length, by heading."""
-    print_table(list(columns), list(zip(*columns.values(), strict=True)), left_aligned)
+    print_table(list(columns), list(zip(*columns.values(), strict=True)), left_aligned, drop)
 
 
 def print_json(value: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -36,6 +37,26 @@ POLICY_HELP = "A policy: a name, one composed as amin,margin=0.05[,name=mine], o
 #: Requests that are generated unless --limit says how many.
 _GENERATED = 2000
 
+_FORMS = "a whole number such as 16492, 16k, 1.5M or 1e6"
+_TIMES = {"k": 3, "m": 6, "g": 9}
+
+
+def whole_number(text: str | int) -> int:
+    """A count of tokens or requests as people write it: 16492, 16,492, 16k, 1.5M, 2G, 1e6.
+
+    Raises typer.BadParameter, which says the forms, for anything that is no whole number.
+    """
+    written = str(text).strip().replace(",", "").replace("_", "")
+    power = _TIMES.get(written[-1:].lower(), 0)
+    try:
+        value = Decimal(written[:-1] if power else written).scaleb(power)
+        if value != value.to_integral_value() or abs(value) >= 2**63:
+            raise ValueError
+    except (ArithmeticError, ValueError):
+        raise typer.BadParameter(f"{str(text)!r} is not {_FORMS}") from None
+    return int(value)
+
+
 Trace = Annotated[
     str | None,
     typer.Argument(metavar="TRACE", show_default=False, help="A trace file, or - for the standard input."),
@@ -48,7 +69,10 @@ OnError = Annotated[str, typer.Option(metavar="raise|skip", help="What to do wit
 Generate = Annotated[
     str, typer.Option("--generate", metavar="SPEC", help="Workload without TRACE, such as two_point:10,40,0.8.")
 ]
-Limit = Annotated[int | None, typer.Option(metavar="N", help=f"Only the first N requests (generated: {_GENERATED:,}).")]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", parser=whole_number, help=f"Only the first N requests (generated: {_GENERATED:,})."),
+]
 Rate = Annotated[
     float | None,
     typer.Option(
@@ -75,9 +99,12 @@ Intervals = Annotated[
         f"noisy:COVERAGE,WIDTH[,SEED[,BIAS]]. By default those in TRACE; if it has none, {DEFAULT_INTERVALS}.",
     ),
 ]
-Memory = Annotated[int, typer.Option(metavar="M", help="Tokens of KV cache.")]
+Memory = Annotated[int, typer.Option(metavar="M", parser=whole_number, help="Tokens of KV cache.")]
 CacheTokens = Annotated[
-    int | None, typer.Option("--memory", metavar="M", help=f"Tokens of KV cache [the machine's; in rounds {MEMORY:,}].")
+    int | None,
+    typer.Option(
+        "--memory", metavar="M", parser=whole_number, help=f"Tokens of KV cache [the machine's; in rounds {MEMORY:,}]."
+    ),
 ]
 MachineName = Annotated[
     str | None,
@@ -100,11 +127,17 @@ ClockName = Annotated[
 InRounds = Annotated[
     bool, typer.Option("--rounds", help="Times in rounds, of which each takes 1, although TRACE has arrival times.")
 ]
-MaxBatch = Annotated[int | None, typer.Option(metavar="N", help="Most requests that run at once.")]
-Block = Annotated[int | None, typer.Option(metavar="B", help="Tokens in a block of cache (16 in vLLM).")]
+MaxBatch = Annotated[int | None, typer.Option(metavar="N", parser=whole_number, help="Most requests that run at once.")]
+Block = Annotated[
+    int | None, typer.Option(metavar="B", parser=whole_number, help="Tokens in a block of cache (16 in vLLM).")
+]
 PrefillBudget = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Most tokens that a round processes: long prompts take several (chunked prefill)."),
+    typer.Option(
+        metavar="N",
+        parser=whole_number,
+        help="Most tokens that a round processes: long prompts take several (chunked prefill).",
+    ),
 ]
 Seed = Annotated[int, typer.Option(metavar="K", help="Governs everything that is random.")]
 EngineOption = Annotated[str, typer.Option(metavar="NAME", help="compiled, or reference (readable, equal, slow).")]

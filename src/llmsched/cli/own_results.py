@@ -54,6 +54,7 @@ class ResultOptions:
     def read(self, workload: Workload, setup: Setup, policies: Collection[str]) -> list[ForeignResult]:
         """The results, checked. Raises InputError for what cannot be, or if two rows have the same name."""
         taken, found = set(policies), []
+        assert setup.memory is not None  # `compare` looks for none
         for label, file in self._labelled():
             if label in taken:
                 raise InputError(f"--result {file}: there is a row {label!r} already; name it: --result NAME={file}")

@@ -26,7 +26,7 @@ from ..workloads.workload import Workload
 from . import console, describe
 from .console import at_most, plus_minus, print_columns, say
 from .option_groups import expand_groups
-from .options import Seed, TraceOptions
+from .options import Seed, TraceOptions, whole_number
 from .output_files import make_directory
 
 #: Coverages of the grid that the table shows.
@@ -109,13 +109,17 @@ def predictors(
     ] = None,
     memory: Annotated[
         int | None,
-        typer.Option(metavar="M", help=f"Tokens of KV cache. By default that of --machine; without one {MEMORY:,}."),
+        typer.Option(
+            metavar="M",
+            parser=whole_number,
+            help=f"Tokens of KV cache. By default that of --machine; without one {MEMORY:,}.",
+        ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(metavar="R", help="Poisson arrivals, R per second (without --machine: round), not all at 0."),
     ] = None,
-    requests: Annotated[int, typer.Option(metavar="N", help="Requests in a replication.")] = 1000,
+    requests: Annotated[int, typer.Option(metavar="N", parser=whole_number, help="Requests in a replication.")] = 1000,
     replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests, at least 2.")] = 30,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,

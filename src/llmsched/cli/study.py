@@ -16,7 +16,7 @@ import typer
 from ..errors import InputError, nearest
 from . import console
 from .option_groups import expand_groups
-from .options import Json
+from .options import Json, whole_number
 
 _Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the results.", show_default=False)]
 
@@ -238,7 +238,9 @@ def results(
     cells[name] = console.aligned([row["mean"] for row in found], decimals=_decimals(found))
     half_widths = [(row["high"] - row["low"]) / 2 for row in found]
     cells["± 95 %"] = console.aligned(half_widths, decimals=_decimals(found))
-    console.print_table(list(cells), list(zip(*cells.values(), strict=True)), left_aligned=range(3))
+    console.print_table(
+        list(cells), list(zip(*cells.values(), strict=True)), left_aligned=range(3), drop=["replications"]
+    )
     _note_no_difference([{f: row[f] for f in factors} for row in found], [row["mean"] for row in found], name)
     if missing:
         console.say(f"note: {missing}")
@@ -284,9 +286,8 @@ def _print_failures(directory: Path, most: int | None = None) -> None:
             f"{len(alike):,} × {where}: {first['message']} (replication {first['replication']}, seed {first['seed']})"
         )
         options = shlex.join(part for f in factors for part in (f"--{f.replace('_', '-')}", _plain(first[f])))
-        console.say(
-            f"   again: llmsched study repeat {directory / 'study.toml'} --replication {first['replication']} {options}"
-        )
+        again = f"llmsched study repeat {directory / 'study.toml'} --replication {first['replication']} {options}"
+        console.say(f"   again: {again}", keep=True)
     if most is not None and len(kinds) > most:
         console.say(
             f"and {console.number_of(len(kinds) - most, 'more cell')}: llmsched study results {directory} --failures"
@@ -309,7 +310,7 @@ def repeat(
     workload: Annotated[str | None, typer.Option(metavar="NAME", help="The workload.")] = None,
     interval: Annotated[str | None, typer.Option("--intervals", metavar="NAME", help="The intervals.")] = None,
     policy: Annotated[str | None, typer.Option(metavar="NAME", help="The policy.")] = None,
-    memory: Annotated[int | None, typer.Option(metavar="M", help="The memory.")] = None,
+    memory: Annotated[int | None, typer.Option(metavar="M", parser=whole_number, help="The memory.")] = None,
     clock: Annotated[str | None, typer.Option(metavar="NAME", help="The clock.")] = None,
     machine: Annotated[str | None, typer.Option(metavar="NAME", help="The machine.")] = None,
     rate: Annotated[float | None, typer.Option(metavar="R", help="The rate.")] = None,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -41,7 +42,8 @@ class Display:
             if not self._live.is_started:
                 self._live.start()
             rows = self._console.size.height - 6
-            self._live.update(Group(_bar(status), Text(), _means(status, rows)), refresh=True)
+            width = self._console.size.width
+            self._live.update(Group(_bar(status, width), Text(), _means(status, rows, width)), refresh=True)
         elif time.monotonic() - self._last_line >= _LINE_EVERY:
             self._last_line = time.monotonic()
             self._console.print(_line(status), soft_wrap=True)
@@ -54,33 +56,75 @@ def _line(status: Status) -> Text:
     )
 
 
-def _bar(status: Status) -> Table:
-    grid = Table.grid(padding=(0, 1))
+def _bar(status: Status, width: int) -> RenderableType:
+    """Bar, numbers and workers in a line; where there is no room, the bar above the numbers."""
+    line = _line(status)
     workers = number_of(status.workers, "worker")
-    grid.add_row(ProgressBar(max(status.total, 1), status.done, width=24), _line(status), Text(workers, "dim"))
+    bar = ProgressBar(max(status.total, 1), status.done, width=24)
+    if 24 + 1 + len(line) + 1 + len(workers) > width:
+        grid = Table.grid()
+        grid.add_row(bar)
+        grid.add_row(line)
+        return grid
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(bar, line, Text(workers, "dim"))
     return grid
 
 
-def _means(status: Status, most: int) -> Table:
-    """The means so far: all cells, or the `most` that are known the least."""
+def _means(status: Status, most: int, width: int) -> Table:
+    """The means so far: all cells, or the `most` that are known the least.
+
+    Where there is no room the replications are left out, and if that is not enough a cell takes two lines, the second
+    of which has the numbers.
+    """
     factors = [f for f in status.plan.factors if len({status.plan.labels(c)[f] for c in status.plan.cells}) > 1]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for factor in factors or ["policy"]:
-        table.add_column(factor, justify="right" if factor == "memory" else "left", no_wrap=True)
-    for heading in ("replications", status.metric, "± 95 %"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    factors = factors or ["policy"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        width = np.nan_to_num(status.half / np.abs(status.mean), nan=np.inf)
-    shown = range(len(width)) if len(width) <= most else sorted(np.argsort(-width, kind="stable")[: most - 1].tolist())
-    for k in shown:
-        labels = status.plan.labels(status.plan.cells[k])
-        row = [f"{labels[f]:,}" if f == "memory" else str(labels[f]) for f in factors or ["policy"]]
-        mean, half = float(status.mean[k]), float(status.half[k])
-        table.add_row(*row, f"{status.count[k]:,}", _number(mean), _number(half, mean))
-    if len(shown) < len(width):
-        table.caption = f"the {len(shown)} least known of {len(width):,} cells"
+        relative = np.nan_to_num(status.half / np.abs(status.mean), nan=np.inf)
+    names = [[_level(status, k, factor) for factor in factors] for k in range(len(relative))]
+    headings = ["replications", status.metric, "± 95 %"]
+    numbers = [_numbers(status, k) for k in range(len(relative))]
+    whole = [[*name, *number] for name, number in zip(names, numbers, strict=True)]
+    if _needed([[*factors, *headings], *whole]) > width:
+        headings, numbers = headings[1:], [number[1:] for number in numbers]
+        whole = [[*name, *number] for name, number in zip(names, numbers, strict=True)]
+    turned = _needed([[*factors, *headings], *whole]) > width
+    most = max(most // 2 if turned else most, 1)
+    shown = list(range(len(relative)))
+    if len(shown) > most:
+        shown = sorted(np.argsort(-relative, kind="stable")[: max(most - 1, 1)].tolist())
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_header=not turned)
+    if turned:
+        table.add_column("", overflow="fold")
+        for k in shown:
+            table.add_row(" · ".join(names[k]))
+            table.add_row("   " + ", ".join(f"{h} {value}" for h, value in zip(headings, numbers[k], strict=True)))
+    else:
+        for heading in (*factors, *headings):
+            right = heading == "memory" or heading not in factors
+            table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+        for k in shown:
+            table.add_row(*whole[k])
+    if len(shown) < len(relative):
+        table.caption = f"the {len(shown)} least known of {len(relative):,} cells"
         table.caption_justify = "left"
     return table
+
+
+def _level(status: Status, cell: int, factor: str) -> str:
+    label = status.plan.labels(status.plan.cells[cell])[factor]
+    return f"{label:,}" if factor == "memory" else str(label)
+
+
+def _numbers(status: Status, cell: int) -> list[str]:
+    """Replications, mean and half the width of its interval."""
+    mean, half = float(status.mean[cell]), float(status.half[cell])
+    return [f"{status.count[cell]:,}", _number(mean), _number(half, mean)]
+
+
+def _needed(rows: Sequence[Sequence[str]]) -> int:
+    """How wide a table of these rows is, two columns between its own."""
+    return sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True))
 
 
 def _number(value: float, like: float | None = None) -> str:

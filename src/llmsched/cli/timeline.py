@@ -64,7 +64,7 @@ def timeline(
             record=("tokens", "timeline"),
             progress=partial(bar.update, chosen.name),
         )
-    figure_style.save(figures.timeline(result), out)
+    figure_style.save(figures.timeline(result, intervals=str(spelling)), out)
     files = [str(out)]
     if perfetto_file is not None:
         written = perfetto.write(result, perfetto_file)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import InputError
 from ..metrics.figure_style import STYLES, light_grid, new_figure
 from .paper import EXPERIMENTS
 from .paper import Row as PaperRow
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 def paper(rows: Sequence[PaperRow]) -> Figure:
     """The paper's experiments: average latency against the number of requests, a panel per setting of the intervals.
 
-    Lines are means over subsets, bands their 95 % confidence intervals. Raises MissingExtraError without matplotlib.
+    Lines are means over subsets, bands their 95 % confidence intervals. Raises InputError without rows,
+    MissingExtraError without matplotlib.
     """
+    if not rows:
+        raise InputError("there is nothing to draw: no experiment has run")
     figure = new_figure(10, 5.8)
     grid = figure.subplots(2, 3, sharex=True, sharey="row")
     panels = [*grid[0, :2], *grid[1]]
@@ -30,7 +34,7 @@ def paper(rows: Sequence[PaperRow]) -> Figure:
             _line(panel, [row for row in rows if (row.intervals, row.policy) == (spelling, policy)])
         panel.set_title(f"{experiment.number}. {experiment.title}", fontsize=10, loc="left")
         light_grid(panel)
-    most = max((row.requests for row in rows), default=1)
+    most = max(row.requests for row in rows)
     for panel in grid[:, 0]:  # after all lines are there: the other panels of a row share this one's limits
         panel.set_ylabel(f"average latency ({rows[0].unit if rows else 'rounds'})")
         panel.set_ylim(bottom=0)
@@ -38,9 +42,9 @@ def paper(rows: Sequence[PaperRow]) -> Figure:
     for panel in grid[1]:
         panel.set_xlabel("requests, all arriving at 0")
     handles, labels = panels[0].get_legend_handles_labels()
-    memory, subsets = (rows[0].memory, rows[0].subsets) if rows else (0, 0)
+    memory, subsets = rows[0].memory, rows[0].subsets
     note = f"KV cache {memory:,} tokens,\nmean of {subsets} random subsets"
-    note += ",\nband: 95 % confidence interval" if subsets > 1 else ""
+    note += ",\nband: 95 % confidence" if subsets > 1 else ""
     grid[0, 2].axis("off")
     grid[0, 2].legend(handles, labels, loc="center", frameon=False, title=note, fontsize=11, handlelength=3)
     return figure

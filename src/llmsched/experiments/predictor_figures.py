@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..metrics.figure_style import light_grid, new_figure, styles_of
+from ..metrics.figure_style import title as write_title
 from ..workloads.columns import FloatArray
 from .predictor_value import BIAS_AT, PredictorValue, Row
 
@@ -51,6 +52,7 @@ def heatmap(study: PredictorValue) -> Figure:
         axes.set_ylabel("coverage")
     from matplotlib.lines import Line2D
 
+    _title(figure, study, "")
     lines = [
         Line2D([], [], color="black", label="as good as with no predictor"),
         Line2D([], [], color="black", linestyle="--", label="as good as fcfs, which needs none"),
@@ -99,6 +101,7 @@ def latency_curves(study: PredictorValue) -> Figure:
         axes.minorticks_off()
     panels[0].set_ylabel("mean latency / hsf")
     handles, labels = panels[0].get_legend_handles_labels()
+    _title(figure, study, "bands: 95 % confidence")
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, handlelength=2.6
     )
@@ -138,7 +141,16 @@ def real_predictors(study: PredictorValue) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _title(figure, study, "bars: 95 % confidence")
     return figure
+
+
+def _title(figure: Figure, study: PredictorValue, bands: str) -> None:
+    """What every figure rests on."""
+    drawn = f"{study.replications} replications of {study.requests:,} requests, all arriving at 0"
+    write_title(
+        figure, drawn, "; ".join(filter(None, [f"{study.memory:,} tokens of KV cache", f"seed {study.seed}", bands]))
+    )
 
 
 def _mesh(axes: Axes, study: PredictorValue, policy: str, column: str, norm: Any, colours: str) -> Any:

@@ -119,7 +119,7 @@ def _worst(axes: Axes) -> None:
     uppers = [row["upper"] for row in rows]
     for key, label, style in (
         ("amin_trace", "its trace, 1 + 1/2 + ... + 1/u", {"color": "#808080", "linestyle": "--"}),
-        ("amin_rho_fit", "the paper's fit", {"color": STYLES["mcsf"][0], "linestyle": "--"}),
+        ("amin_rho_fit", "the paper's fit", {"color": "#444444", "linestyle": ":"}),
         ("amin_rho", "amin, Corollary 1", {"color": STYLES["amin"][0], "marker": "o", "markersize": 4}),
     ):
         axes.plot(uppers, _column(rows, key), label=label, **style)

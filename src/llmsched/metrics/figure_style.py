@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, MissingExtraError
+from ..simulation.clock import Clock, clocks
+from ..workloads.workload import Workload
+from . import figure_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_TITLE_SIZE = 11
 
 
 #: What `save` can write, by the file's extension.
@@ -24,37 +30,40 @@ BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE, GREY = (
 )  # fmt: skip
 
 
-#: Named policy -> (colour, dash). Relatives share a hue or a grey and differ in the dash.
+#: Named policy -> (colour, dash). A colour belongs to one policy; relatives are shades of a hue and differ in the dash.
 STYLES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "hsf": (BLACK, "-"),
-        "svf": (BLACK, ":"),
+        "svf": ("#5A5A5A", ":"),
         "amax": (RED, "-"),
         "amin": (BLUE, "-"),
         "amin-doubling": (SKY, "--"),
-        "amin-lottery": (SKY, ":"),
-        "auto": (GREEN, ":"),
+        "amin-lottery": ("#4B2FBF", "-."),
+        "auto": ("#00573F", ":"),
         "aell": (GREEN, "-"),
         "mcsf": (ORANGE, "-"),
-        "mc-benchmark": (ORANGE, "--"),
+        "mc-benchmark": ("#9A7200", "--"),
         "fcfs": (PURPLE, "-"),
         "protection": (GREY, "--"),
-        "clearing": (GREY, ":"),
-        "amin-recompute": (BLUE, "--"),
-        "mcsf-protection": (ORANGE, ":"),
-        "vllm": (PURPLE, "--"),
-        "vllm-priority": (PURPLE, "-."),
-        "trtllm": (RED, "--"),
-        "s3": (SKY, "-"),
-        "rect": (GREEN, "--"),
-        "conditional": (BLUE, ":"),
-        "sglang": (RED, ":"),
-        "past-future": (PURPLE, ":"),
+        "clearing": ("#B5B5B5", ":"),
+        "amin-recompute": ("#00386B", "--"),
+        "mcsf-protection": ("#EBD23A", ":"),
+        "vllm": ("#882255", "--"),
+        "vllm-priority": ("#B65CE0", "-."),
+        "trtllm": ("#842400", "--"),
+        "s3": ("#00B5C4", "-"),
+        "rect": ("#7BC35A", "--"),
+        "conditional": ("#6C86DB", ":"),
+        "sglang": ("#FF9C7A", ":"),
+        "past-future": ("#F5B3D9", ":"),
     }
 )
 
 
-_COLOURS_OF_OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#117733")  # compositions of one's own
+#: Colours of compositions of one's own; more than these are told apart by the dash.
+_COLOURS_OF_OTHERS = (
+    "#44AA99", "#999933", "#AA2266", "#117733", "#7A5230", "#E03131", "#2B8A9E", "#A9C4F5", "#C2A36B", "#3D5A40",
+)  # fmt: skip
 
 
 def require_matplotlib() -> None:
@@ -105,9 +114,58 @@ def styles_of(policies: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def light_grid(axes: Axes) -> None:
-    """A light grid, no box, and thousands separators (not on an axis of names)."""
+    """A light grid, no box, and ticks that can be read (not on an axis of names). After the scales are set."""
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        figure_ticks.readable(axis)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def title(figure: Figure, *parts: str) -> None:
+    """What is drawn, above the figure: parts, of which empty ones are left out, in as many lines as they need.
+
+    After the legend is there: the title keeps out of its way.
+    """
+    beside = max((len(text.get_text()) for legend in figure.legends for text in legend.get_texts()), default=-10)
+    points = figure.get_figwidth() * 72 - 6.2 * (beside + 10)
+    letters = max(30, int(points / (_TITLE_SIZE * 0.6)))
+    lines = [line for part in parts if part for line in textwrap.wrap(part, letters)]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=_TITLE_SIZE).set_parse_math(False)
+
+
+def band() -> Any:
+    """What a legend shows for the bands of confidence, whatever their colours."""
+    from matplotlib.patches import Patch
+
+    return Patch(color="#555555", alpha=0.25, linewidth=0)
+
+
+def requests_of(workload: Workload, n: int | None = None) -> str:
+    """How many requests from which trace or generator, for a title."""
+    source: Mapping[str, Any] = workload.source
+    while "path" not in source and isinstance(source.get("of"), Mapping):
+        source = source["of"]
+    where = ""
+    if "path" in source:
+        where = f" from {Path(str(source['path'])).name}"
+    elif "generator" in source:
+        where = f" from the {source['generator']} generator"
+    count = len(workload) if n is None else n
+    return f"{count:,} request{'' if count == 1 else 's'}{where}"
+
+
+def machine_of(
+    memory: int | None,
+    clock: Clock | None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+) -> str:
+    """What requests ran on, for a title: the clock by its name if it has one, the cache and the limits."""
+    name = next((known for known, one in clocks.items() if one == clock), "a clock of one's own")
+    parts = [] if clock is None else [name]
+    parts += [] if memory is None else [f"{memory:,} tokens of KV cache" + (f" in blocks of {block}" * (block > 1))]
+    parts += [] if max_batch is None else [f"at most {max_batch:,} at once"]
+    parts += [] if prefill_budget is None else [f"at most {prefill_budget:,} tokens a round"]
+    return ", ".join(parts)

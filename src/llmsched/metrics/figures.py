@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, NotFinishedError, number_of
+from ..errors import InputError, NotFinishedError
 from ..simulation.result import Result
-from . import energy, service
+from . import energy, figure_ticks, service
 from .compare import Comparison
 from .compare import Row as ComparisonRow
 from .figure_style import (
@@ -29,10 +29,13 @@ from .figure_style import (
     STYLES,
     check_path,
     light_grid,
+    machine_of,
     new_figure,
+    requests_of,
     require_matplotlib,
     save,
     styles_of,
+    title,
 )
 
 if TYPE_CHECKING:
@@ -55,37 +58,83 @@ _ECDF_POINTS = 2000  # enough for any eye; a million steps would make an SVG of 
 _MOST_ROUNDS = 3000  # rounds that are drawn one by one; more are put together
 _PIECES_OF_TIME = 800  # so many pieces of time are drawn then
 _MOST_IN_GANTT = 60  # requests that a Gantt chart can show
+_LIMITS = ("max_batch", "block", "prefill_budget")
 
 
-def comparison(compared: Comparison) -> Figure:
+def comparison(compared: Comparison, *, intervals: str = "", slo: Mapping[str, float] | None = None) -> Figure:
     """Mean latency of each policy as bars, and the distribution of latency behind it.
 
-    Raises MissingExtraError without matplotlib.
+    With targets (`slo`: metric -> the most it may be) also the share of requests that meet them all, and the
+    distribution of the time to first token; the runs must then be recorded with ``record="tokens"``. `intervals`, in
+    words, goes into the title.
+
+    Raises InputError if there are no requests, MissingExtraError without matplotlib.
     """
+    if not len(compared.workload):
+        raise InputError("there is nothing to draw: the workload has no requests")
     rows = compared.ranked()
-    figure = new_figure(10, max(3.6, 1.6 + 0.3 * len(rows)))
-    bars, curves = figure.subplots(1, 2, width_ratios=[1, 1.25])
+    height = max(2.9, 0.9 + 0.3 * len(rows))
+    figure = new_figure(10, 0.9 + height * (2 if slo else 1))
+    panels = figure.subplots(2 if slo else 1, 2, width_ratios=[1, 1.25], squeeze=False)
+    bars, curves = panels[0]
     styles = styles_of([row.policy for row in rows])
     _bars(bars, rows, styles, compared.baseline)
-    _ecdf(curves, rows, styles)
+    latencies = {row.policy: row.result.latency for row in rows if row.result is not None}
+    _ecdf(curves, latencies, styles, f"latency ({_unit(rows)})", "distribution of latency")
+    if slo:
+        _service_panels(panels[1], rows, styles, slo)
     handles, labels = curves.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
-    requests = number_of(len(compared.workload), "request")
-    figure.suptitle(f"{requests}, {compared.memory:,} tokens of KV cache", x=0.01, ha="left", fontsize=11)
+    result = next((row.result for row in rows if row.result is not None), None)
+    limits = {} if result is None else {name: getattr(result, name) for name in _LIMITS}
+    ran_on = machine_of(compared.memory, None if result is None else result.clock, **limits)
+    said = [f"intervals {intervals}"] if intervals else []
+    title(figure, requests_of(compared.workload), "; ".join([ran_on, *said, f"one run, seed {compared.seed}"]))
     return figure
 
 
-def timeline(result: Result) -> Figure:
+def _service_panels(
+    panels: Sequence[Axes],
+    rows: Sequence[ComparisonRow],
+    styles: Mapping[str, tuple[str, str]],
+    slo: Mapping[str, float],
+) -> None:
+    """Goodput as bars, and the distribution of the time to first token with its target."""
+    share, curves = panels
+    found = {row.policy: service.metrics(row.result, slo) for row in rows if row.result is not None}
+    places = range(len(rows))
+    goodput = [100 * found[row.policy].goodput if row.policy in found else 0.0 for row in rows]
+    share.barh(places, np.nan_to_num(goodput), color=[styles[row.policy][0] for row in rows], height=0.7)
+    for place, row, value in zip(places, rows, goodput, strict=True):
+        share.text(value, place, f" {value:.0f}" if row.policy in found else " no result", va="center", fontsize=9)
+    share.set_xlim(0, 114)
+    share.set_xlabel("requests that meet the targets (%)")
+    targets = ", ".join(f"{name} <= {limit:g}" for name, limit in slo.items())
+    share.set_title(f"goodput: {targets}", fontsize=10, loc="left")
+    light_grid(share)
+    share.grid(visible=False, axis="y")
+    share.set_yticks(places, [row.policy for row in rows])
+    share.invert_yaxis()
+    first = {name: one.ttft for name, one in found.items()}
+    _ecdf(curves, first, styles, f"time to first token ({_unit(rows)})", "distribution of the time to first token")
+    if "ttft" in slo:
+        curves.axvline(slo["ttft"], color=BLACK, linewidth=0.9, linestyle=":")
+
+
+def timeline(result: Result, *, intervals: str = "") -> Figure:
     """Use of the cache, batch size, queue and evictions over time; for up to 60 requests a Gantt chart as well.
 
     The run must be recorded with ``record="timeline"``, and with ``"tokens"`` for the Gantt chart. Of long runs, means
-    over short pieces of time are drawn, and lightly behind them the largest values.
+    over short pieces of time are drawn, and lightly behind them the largest values. `intervals`, in words, goes into
+    the title.
 
-    Raises InputError without a timeline, MissingExtraError without matplotlib.
+    Raises InputError without a timeline or requests, MissingExtraError without matplotlib.
     """
     if not isinstance(result, Result):
         raise InputError(f"expected a llmsched.Result, not {type(result).__name__}")
+    if not len(result):
+        raise InputError("there is nothing to draw: the run has no requests")
     if result.timeline is None:
         raise InputError('the run has no timeline: simulate(..., record=("timeline", "tokens")) keeps one')
     chart = result.tokens is not None and 0 < len(result) <= _MOST_IN_GANTT
@@ -115,16 +164,24 @@ def timeline(result: Result) -> Figure:
         _gantt(panels["gantt"], result)
     for axes in panels.values():
         light_grid(axes)
-        axes.locator_params(axis="y", integer=True)
+        if axes is not panels.get("gantt"):
+            figure_ticks.in_whole_numbers(axes.yaxis)
     lowest = rows[-1, 0]
     lowest.set_xlabel("seconds" if result.clock is not None else "rounds")
     lowest.set_xlim(0, max(result.makespan, 1e-9))
-    figure.suptitle(
-        f"{result.policy.name}: {len(result):,} request{'' if len(result) == 1 else 's'}, "
-        f"{result.memory:,} tokens of KV cache, "
-        f"{result.total_evictions:,} eviction{'' if result.total_evictions == 1 else 's'}",
-        x=0.01, ha="left", fontsize=11,
-    )  # fmt: skip
+    if any("at most" in name for name in rounds):
+        panels["memory"].set_title(
+            f"lines: means over pieces of 1/{_PIECES_OF_TIME} of the time; shaded: the largest value in each",
+            fontsize=9, loc="left",
+        )  # fmt: skip
+    ran_on = machine_of(result.memory, result.clock, **{name: getattr(result, name) for name in _LIMITS})
+    evictions = f"{result.total_evictions:,} eviction{'' if result.total_evictions == 1 else 's'}"
+    said = [f"intervals {intervals}"] if intervals else []
+    title(
+        figure,
+        f"{result.policy.name}: {requests_of(result.workload)}, {evictions}",
+        "; ".join([ran_on, *said, f"one run, seed {result.seed}"]),
+    )
     return figure
 
 
@@ -292,17 +349,24 @@ def _text_beside_bar(row: ComparisonRow) -> str:
     return "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
 
 
-def _ecdf(axes: Axes, rows: Sequence[ComparisonRow], styles: Mapping[str, tuple[str, str]]) -> None:
-    for row in rows:
-        if row.result is None or not len(row.result):
+def _ecdf(
+    axes: Axes,
+    values: Mapping[str, np.ndarray[Any, Any]],
+    styles: Mapping[str, tuple[str, str]],
+    label: str,
+    heading: str,
+) -> None:
+    for policy, times in values.items():
+        known = times[np.isfinite(times)]
+        if not len(known):
             continue
-        share = np.linspace(0, 1, min(len(row.result), _ECDF_POINTS) + 1)[1:]
-        latency = np.quantile(row.result.latency, share, method="inverted_cdf")
-        colour, dash = styles[row.policy]
-        axes.plot(latency, share, color=colour, linestyle=dash, linewidth=1.6, label=row.policy, drawstyle="steps-post")
-    axes.set_xlabel(f"latency ({_unit(rows)})")
+        share = np.linspace(0, 1, min(len(known), _ECDF_POINTS) + 1)[1:]
+        at = np.quantile(known, share, method="inverted_cdf")
+        colour, dash = styles[policy]
+        axes.plot(at, share, color=colour, linestyle=dash, linewidth=1.6, label=policy, drawstyle="steps-post")
+    axes.set_xlabel(label)
     axes.set_ylabel("share of requests that took no longer")
     axes.set_ylim(0, 1.01)
     axes.set_xscale("log")
-    axes.set_title("distribution of latency", fontsize=10, loc="left")
+    axes.set_title(heading, fontsize=10, loc="left")
     light_grid(axes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,8 @@ def _page(
     rows = math.ceil(len(panels) / columns)
     figure = figure_style.new_figure(max(5.5, 3.4 * columns) + 1.6, max(3.6, 2.5 * rows + 0.4))
     grid = figure.subplots(rows, columns, squeeze=False)
+    longest = max(len(str(policy)) for policy in contents.factors["policy"])
+    letters = max(12, int(_LETTERS * 1.2 * (figure.get_figwidth() - 1.2 - longest / 12) / columns))
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     values = {key: contents.values[metric.name][key] for key in keys}
@@ -126,7 +129,7 @@ def _page(
     log = spreads[len(spreads) // 2] > _LOG.get(keys, math.inf) and not (metric.is_share and keys == _MEANS)
     for number, (axes, (name, cells)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _panel(axes, contents, [values[key] for key in keys], cells, along)
-        axes.set_title(name, fontsize=10, loc="left")
+        axes.set_title(textwrap.fill(name, letters), fontsize=10, loc="left").set_parse_math(False)
         _finish(axes, metric, keys, log, float(np.nanmin(values[keys[0]], initial=np.inf)))
         _level_ticks(axes, scale[1] or contents.factors[along], _LETTERS * figure.get_figwidth() / columns)
         axes.set_xlabel(scale[0] if number + columns >= len(panels) else "")
@@ -134,9 +137,13 @@ def _page(
     handles = dict(pair for axes in grid.flat for pair in _legend(axes))
     labels = [str(policy) for policy in contents.factors["policy"] if str(policy) in handles]
     if labels:
+        bands = f"band: {100 * contents.confidence:g} % confidence"
+        handles[bands] = figure_style.band()
+        labels.append(bands)
         figure.legend(
             [handles[label] for label in labels], labels, loc="outside right upper", frameon=False, handlelength=2.6
         )
+    figure_style.title(figure, f"{contents.name}: {contents.simulations:,} simulations")
     return figure
 
 
@@ -184,11 +191,6 @@ def _finish(axes: Axes, metric: Metric, keys: tuple[str, ...], log: bool, lowest
     if log:
         axes.set_yscale("log")
     figure_style.light_grid(axes)
-    if log:
-        from matplotlib.ticker import LogLocator, NullLocator
-
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_minor_locator(NullLocator())
     if metric.is_share and keys != _RATIOS:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     if keys != _MEANS:

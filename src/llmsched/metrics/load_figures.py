@@ -1,0 +1,205 @@
+"""Figures of load (extra `plot`): latency and time to first token against the rate, and what targets a cache holds.
+
+figure_style.save(load_figures.sweep(ls.sweep(workload, ["fcfs", "amin"], rates=[1, 2, 3], memory=16492)), "sweep.png")
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..simulation.clock import Clock
+from ..workloads.workload import Workload
+from .capacity import Capacity
+from .figure_style import BLACK, band, light_grid, machine_of, new_figure, requests_of, styles_of, title
+from .sweep import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["capacity", "sweep"]
+
+#: What has a panel, and its metric among targets.
+_PANELS = {"latency_mean": "e2e", "ttft_mean": "ttft", "goodput": ""}
+
+
+def sweep(
+    swept: Sweep, *, intervals: str = "", capacities: Mapping[str, float] | None = None, attainment: float | None = None
+) -> Figure:
+    """Mean latency, mean time to first token and, with targets, goodput against the rate: a line per policy.
+
+    Bands are 95 % confidence intervals. Hollow points are loads beyond the knee: what they show grows with the
+    length of the run. A dashed vertical line marks each knee within the rates (`Sweep.knee`). `capacities` (policy
+    -> rate) are marked by triangles on the goodput, `attainment` by a line; `intervals`, in words, goes into the title.
+
+    Raises InputError if nothing finished, MissingExtraError without matplotlib.
+    """
+    if not any(point.replications for point in swept.points):
+        raise InputError("there is nothing to draw: no simulation finished")
+    measures = [name for name in _PANELS if name in swept.measures]
+    figure = new_figure(4.1 * len(measures) + 2.4, 4.4)
+    panels = figure.subplots(1, len(measures), sharex=True, squeeze=False)[0]
+    styles = styles_of(swept.policies)
+    unit = "seconds" if swept.clock is not None else "rounds"
+    for axes, name in zip(panels, measures, strict=True):
+        for policy in swept.policies:
+            _line(axes, name, swept, policy, styles[policy])
+            _mark_knee(axes, swept, policy, styles[policy][0])
+        if name != "goodput":
+            axes.set_yscale("log")
+            axes.set_ylabel(
+                {"latency_mean": "mean latency", "ttft_mean": "mean time to first token"}[name] + f" ({unit})"
+            )
+        light_grid(axes)
+        axes.set_xlabel(f"requests/{swept.unit}")
+    if "goodput" in measures:
+        _finish_goodput(panels[-1], swept, styles, capacities or {}, attainment)
+    handles, labels = panels[0].get_legend_handles_labels()
+    notes = _notes(swept)
+    figure.legend(
+        [*handles, *(handle for handle, _ in notes)],
+        [*labels, *(text for _, text in notes)],
+        loc="outside right upper",
+        frameon=False,
+        handlelength=2.6,
+    )
+    limits = machine_of(swept.memory, swept.clock, swept.max_batch, swept.block, swept.prefill_budget)
+    said = [f"intervals {intervals}"] if intervals else []
+    title(
+        figure,
+        f"{swept.replications} replication{'' if swept.replications == 1 else 's'} of "
+        f"{requests_of(swept.workload, swept.requests)}, Poisson arrivals, warm-up cut off",
+        "; ".join([limits, *said, f"seed {swept.seed}"]),
+    )
+    return figure
+
+
+def capacity(
+    found: Mapping[str, Capacity],
+    workload: Workload,
+    *,
+    clock: Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+    intervals: str = "",
+) -> Figure:
+    """What was tried on the way to each capacity: the share of requests within the targets against rate or memory.
+
+    Bands are 95 % confidence intervals of the mean; a dashed vertical line marks each answer, a dotted horizontal one
+    the share that is asked for.
+
+    Raises InputError if there is nothing to draw, MissingExtraError without matplotlib.
+    """
+    answers = list(found.values())
+    if not any(math.isfinite(at) for one in answers for at, _, _ in one.probes):
+        raise InputError("there is nothing to draw: no finite rate or memory was tried")
+    first = answers[0]
+    figure = new_figure(8.5, 4.2)
+    axes = figure.subplots()
+    styles = styles_of(list(found))
+    for name, one in found.items():
+        tried = [probe for probe in one.probes if math.isfinite(probe[0]) and probe[0] > 0]
+        at, mean, half = (np.array(column) for column in zip(*tried, strict=True))
+        colour, dash = styles[name]
+        form = ".3g" if one.quantity == "rate" else ",.0f"
+        label = f"{name}: {one.value:{form}}" if math.isfinite(one.value) else f"{name}: none"
+        axes.plot(at, 100 * mean, color=colour, linestyle=dash, marker="o", markersize=3, linewidth=1.5, label=label)
+        low, high = np.clip(mean - np.nan_to_num(half), 0, 1), np.clip(mean + np.nan_to_num(half), 0, 1)
+        axes.fill_between(at, 100 * low, 100 * high, color=colour, alpha=0.2, linewidth=0)
+        if math.isfinite(one.value):
+            axes.axvline(one.value, color=colour, linestyle="--", linewidth=0.9)
+    axes.axhline(100 * first.attainment, color=BLACK, linestyle=":", linewidth=0.9, label="asked for")
+    axes.set_xscale("log")
+    axes.set_ylim(-2, 104)
+    axes.set_ylabel("requests that meet the targets (%)")
+    axes.set_xlabel("tokens of KV cache" if first.quantity == "memory" else f"requests/{first.unit}")
+    light_grid(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    if first.replications > 1:
+        handles, labels = [*handles, band()], [*labels, "band: 95 % confidence"]
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
+    targets = ", ".join(f"{name} <= {limit:g}" for name, limit in first.slo.items())
+    ran_on = machine_of(first.memory, clock, max_batch, block, prefill_budget)
+    said = [f"intervals {intervals}"] if intervals else []
+    at_rate = "" if first.rate is None else f", {first.rate:g} requests/{first.unit}"
+    title(
+        figure,
+        f"{first.replications} replications of {requests_of(workload, first.requests)}{at_rate}; targets {targets}",
+        "; ".join(filter(None, [ran_on, *said])),
+    )
+    return figure
+
+
+def _line(axes: Axes, name: str, swept: Sweep, policy: str, style: tuple[str, str]) -> None:
+    known = [point for point in swept.of(policy) if math.isfinite(point.means[name])]
+    if not known:
+        return
+    colour, dash = style
+    scale = 100 if name == "goodput" else 1
+    rates = [point.rate for point in known]
+    mean = scale * np.array([point.means[name] for point in known])
+    half = scale * np.nan_to_num(np.array([point.half_widths[name] for point in known]))
+    low, high = np.maximum(mean - half, 0.2 * mean), mean + half  # above 0: most axes are logarithmic
+    if name == "goodput":
+        low, high = np.clip(mean - half, 0, 100), np.clip(high, 0, 100)
+    axes.fill_between(rates, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(rates, mean, color=colour, linestyle=dash, linewidth=1.6, label=_label(swept, policy))
+    for steady, face in ((True, colour), (False, "white")):
+        mine = [k for k, point in enumerate(known) if swept.is_steady(point) == steady]
+        axes.plot(
+            [rates[k] for k in mine], mean[mine], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3
+        )
+
+
+def _label(swept: Sweep, policy: str) -> str:
+    knee = swept.knee(policy)
+    where = (
+        f"above {swept.points[-1].rate:g}" if math.isinf(knee) else "not known" if math.isnan(knee) else f"{knee:.3g}"
+    )
+    return f"{policy}, knee {where}/{swept.unit}"
+
+
+def _mark_knee(axes: Axes, swept: Sweep, policy: str, colour: str) -> None:
+    knee = swept.knee(policy)
+    first, last = swept.points[0].rate, swept.points[-1].rate
+    if first <= knee <= last:
+        axes.axvline(knee, color=colour, linestyle="--", linewidth=0.9, zorder=1)
+
+
+def _finish_goodput(
+    axes: Axes,
+    swept: Sweep,
+    styles: Mapping[str, tuple[str, str]],
+    capacities: Mapping[str, float],
+    attainment: float | None,
+) -> None:
+    axes.set_ylim(-2, 104)
+    axes.set_ylabel("requests that meet the targets (%)")
+    axes.set_title(", ".join(f"{name} <= {limit:g}" for name, limit in swept.slo.items()), fontsize=10, loc="left")
+    if attainment is not None:
+        axes.axhline(100 * attainment, color=BLACK, linestyle=":", linewidth=0.9)
+    for policy, rate in capacities.items():
+        if 0 < rate < math.inf and attainment is not None:
+            axes.plot([rate], [100 * attainment], "v", color=styles[policy][0], markersize=9, zorder=4)
+
+
+def _notes(swept: Sweep) -> list[tuple[Any, str]]:
+    """What the legend says beside the policies."""
+    from matplotlib.lines import Line2D
+
+    grey = "#555555"
+    notes: list[tuple[Any, str]] = []
+    if any(0 < swept.knee(policy) < math.inf for policy in swept.policies):
+        notes.append((Line2D([], [], color=grey, linestyle="--", linewidth=0.9), "knee: can be served for ever"))
+    if not all(map(swept.is_steady, swept.points)):
+        hollow = Line2D([], [], color=grey, marker="o", markerfacecolor="white", linestyle="")
+        notes.append((hollow, "hollow: grows with the run"))
+    if swept.replications > 1:
+        notes.append((band(), "band: 95 % confidence"))
+    return notes

@@ -1,0 +1,343 @@
+"""sweep(): latency and time to first token against load, for several policies, and the knee of each.
+
+    swept = ls.sweep(workload, ["fcfs", "amin"], rates=[1, 2, 3, 4, 5], **ls.machines["llama2-70b-2xa100"].options())
+    swept.knee("amin")      # requests/s
+
+At each rate, requests are drawn from the workload and arrive in a Poisson process, in several replications: the same
+draws for every policy and every rate, and the same gaps but for their scale. The warm-up of each run is cut off by
+`llmsched.steady_state.warm_up` (MSER-5 on latencies in the order of arrival); where it does not end in the first half,
+the first half goes.
+
+The knee is the load from which on latency is no longer a matter of chance but of how long the load lasts: the rate that
+can be served for ever. It is measured at the lowest rate tried at which requests pile up (`llmsched.service.Overload`)
+in at least half of the replications, as what these serve per unit of time from the first arrival to the last
+completion. Short runs do not show a load above capacity at once, so that the knee may lie below rates at which nothing
+seemed to pile up: points beyond it are not steady, whatever the runs show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, NotFinishedError
+from ..policy import Policy
+from ..policy import named as named_policy
+from ..simulation.clock import Clock
+from ..simulation.clock import named as named_clock
+from ..simulation.result import Result
+from ..simulation.run import simulate
+from ..workloads import generate
+from ..workloads.argument_checks import LARGEST_SEED, whole
+from ..workloads.random_streams import raw_stream
+from ..workloads.workload import Workload
+from . import service, steady_state
+from .confidence import mean_and_half_width
+
+__all__ = ["MEASURES", "Point", "Sweep", "parse_rates", "sweep"]
+
+#: What is measured at each point, and in words. Times are in seconds with a clock, else in rounds.
+MEASURES: Mapping[str, str] = {
+    "latency_mean": "mean latency",
+    "latency_p99": "p99 of latency",
+    "ttft_mean": "mean time to first token",
+    "ttft_p99": "p99 of the time to first token",
+    "goodput": "share of requests that meet the targets",
+}
+
+#: Rates that "1:10" stands for.
+_STEPS = 10
+#: Requests in a replication, at least: a warm-up cannot be told in fewer.
+LEAST = 100
+
+#: Called now and then with (simulations done, simulations in all).
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One policy at one rate.
+
+    Attributes
+    ----------
+    policy, rate
+        Its label, and requests per second (per round without a clock).
+    means, half_widths
+        By name (see `MEASURES`): the mean over replications, and half the width of its 95 % confidence interval
+        (Student's t; NaN for fewer than two replications). Without targets there is no goodput.
+    warm_up
+        Share of the requests that was cut off, the mean over replications.
+    replications
+        Those that finished.
+    overloaded
+        In how many of them requests pile up: their times grow with the length of the run.
+    stable_rate
+        What those could serve for ever, their mean; NaN if there are none.
+    """
+
+    policy: str
+    rate: float
+    means: Mapping[str, float]
+    half_widths: Mapping[str, float]
+    warm_up: float
+    replications: int
+    overloaded: int
+    stable_rate: float
+
+    @property
+    def steady(self) -> bool:
+        """Whether requests pile up in fewer than half of the replications, and all of them finished."""
+        return 2 * self.overloaded < self.replications
+
+    def record(self) -> dict[str, Any]:
+        """Plain values; None for what is not known."""
+        values: dict[str, Any] = {"policy": self.policy, "rate": self.rate}
+        for name, mean in self.means.items():
+            values |= {name: mean, f"{name}_ci95": self.half_widths[name]}
+        values |= {"warm_up": self.warm_up, "replications": self.replications}
+        values |= {"overloaded": self.overloaded, "stable_rate": self.stable_rate}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Sweep:
+    """What `sweep` found.
+
+    Attributes
+    ----------
+    points
+        Policy by policy, rates ascending.
+    workload, memory, clock, max_batch, block, prefill_budget, slo, requests, replications, seed
+        What was asked.
+    """
+
+    points: tuple[Point, ...]
+    workload: Workload
+    memory: int
+    clock: Clock | None
+    max_batch: int | None
+    block: int
+    prefill_budget: int | None
+    slo: Mapping[str, float]
+    requests: int
+    replications: int
+    seed: int
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Their labels, as asked."""
+        return tuple(dict.fromkeys(point.policy for point in self.points))
+
+    @property
+    def unit(self) -> str:
+        """Of time: "s", or "round" without a clock."""
+        return "round" if self.clock is None else "s"
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what was measured, of `MEASURES`."""
+        return tuple(name for name in MEASURES if name != "goodput" or self.slo)
+
+    def of(self, policy: str) -> tuple[Point, ...]:
+        """The points of one policy, rates ascending."""
+        return tuple(point for point in self.points if point.policy == policy)
+
+    def knee(self, policy: str) -> float:
+        """The rate that the policy can serve for ever (see the module); infinite if it is above all that were tried.
+
+        NaN if no replication finished at the first rate that does not settle.
+        """
+        first = next((point for point in self.of(policy) if not point.steady), None)
+        return math.inf if first is None else first.stable_rate
+
+    def is_steady(self, point: Point) -> bool:
+        """Whether the load of a point can be served for ever; beyond the knee, times grow with the run."""
+        return point.steady and not point.rate > self.knee(point.policy)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A record per point."""
+        return [point.record() | {"steady": self.is_steady(point)} for point in self.points]
+
+    def __repr__(self) -> str:
+        knees = ", ".join(f"{name} {self.knee(name):.3g}" for name in self.policies)
+        return f"Sweep({len(self.points)} points; knees in requests/{self.unit}: {knees})"
+
+
+def parse_rates(text: str) -> list[float]:
+    """Rates as on the command line: ``1:10`` (ten equal steps), ``1:10:4``, ``0.5,1,2``, or one number.
+
+    Raises InputError, saying the forms, for anything else.
+    """
+    try:
+        if ":" in text:
+            first, last, *steps = text.split(":")
+            count = int(steps[0]) if steps else _STEPS
+            if len(steps) > 1 or count < 2 or not -math.inf < float(first) < float(last) < math.inf:
+                raise ValueError
+            rates = np.linspace(float(first), float(last), count).tolist()
+        else:
+            rates = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        raise InputError(
+            f"rates {text!r}: expected FIRST:LAST, FIRST:LAST:STEPS or a list, such as 1:10, 1:10:19 or 0.5,1,2"
+        ) from None
+    return _checked_rates(rates)
+
+
+def _checked_rates(rates: Iterable[float]) -> list[float]:
+    checked = sorted({float(rate) for rate in rates})
+    if not checked:
+        raise InputError("give at least one rate")
+    for rate in checked:
+        if not (math.isfinite(rate) and rate > 0):
+            raise InputError(f"a rate is a number greater than 0, not {rate:g}")
+    return checked
+
+
+def sweep(
+    workload: Workload,
+    policies: Iterable[str | Policy] | Mapping[str, str | Policy] = ("fcfs", "amin", "hsf"),
+    *,
+    rates: Iterable[float],
+    memory: int,
+    slo: Mapping[str, float] | None = None,
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+    requests: int | None = None,
+    replications: int = 5,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Latency, time to first token and goodput of several policies at several rates of Poisson arrivals.
+
+    Parameters
+    ----------
+    workload
+        Requests to draw from, with replacement: neither their arrivals nor their order count.
+    policies
+        Names or policies, or a mapping from a label to either.
+    rates
+        Requests per second (per round without a clock), in any order.
+    memory, clock, max_batch, block, prefill_budget
+        As for `llmsched.simulate`.
+    slo
+        Targets (see `llmsched.service.METRICS`) for the goodput.
+    requests
+        Requests in a replication, at least 100; by default as many as in the workload. The nearer to the knee, the more
+        it takes to see a steady state.
+    replications
+        At least 1; confidence intervals need 2.
+    seed
+        Governs draws, gaps and ties.
+    threads
+        Simulations at a time; None for one per processor. The answer does not depend on it.
+    progress
+        Called now and then with (simulations done, simulations in all).
+
+    Raises
+    ------
+    InputError
+        A number is out of range, a target unknown, or there are no requests or policies.
+    MissingPredictionError, MemoryTooSmallError
+        As `llmsched.simulate`. A policy that does not finish lacks replications instead.
+    """
+    if not isinstance(workload, Workload):
+        raise InputError(f"expected a llmsched.Workload, not {type(workload).__name__}")
+    if not len(workload):
+        raise InputError("there is nothing to serve: the workload has no requests")
+    chosen = _labelled(policies)
+    tried = _checked_rates(rates)
+    targets = service.limits(slo)
+    n = whole("requests", max(len(workload), LEAST) if requests is None else requests, LEAST)
+    replications = whole("replications", replications, 1)
+    seeds = [int(s) for s in raw_stream(whole("seed", seed, 0, LARGEST_SEED), "sweep", replications)]
+    limits: dict[str, Any] = {"clock": named_clock(clock), "max_batch": max_batch, "block": block}
+    limits |= {"prefill_budget": prefill_budget}
+    drawn = [generate.resample(workload, n, one) for one in seeds]
+    jobs = [(policy, rate, k) for policy in chosen for rate in tried for k in range(replications)]
+
+    def run(job: tuple[str, float, int]) -> _Run | None:
+        label, rate, k = job
+        arriving = generate.poisson(drawn[k], rate, seeds[k])
+        try:
+            result = simulate(arriving, chosen[label], memory=memory, seed=seeds[k], record="tokens", **limits)
+        except NotFinishedError:
+            return None
+        return _measured(result, service.metrics(result, targets))
+
+    runs: list[_Run | None] = []
+    with ThreadPoolExecutor(
+        os.cpu_count() or 1 if threads is None else whole("threads", threads, 1), thread_name_prefix="llmsched"
+    ) as pool:
+        for found in pool.map(run, jobs):
+            runs.append(found)
+            if progress is not None:
+                progress(len(runs), len(jobs))
+    points = [
+        _point(policy, rate, [one for one in runs[at : at + replications] if one is not None], bool(targets))
+        for at, (policy, rate, _) in list(enumerate(jobs))[::replications]
+    ]
+    return Sweep(
+        tuple(points), workload, memory, **limits, slo=targets, requests=n, replications=replications, seed=seed
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What one replication saw."""
+
+    values: Mapping[str, float]
+    warm_up: float
+    stable_rate: float
+
+
+def _measured(result: Result, seen: service.Service) -> _Run:
+    """The measures of a run over the requests that arrive after its warm-up."""
+    order = np.argsort(result.workload.arrival, kind="stable")
+    dropped = steady_state.warm_up(steady_state.latencies(result))
+    kept = order[len(order) // 2 if dropped is None else dropped :]
+    latency, ttft = result.latency[kept], seen.ttft[kept]
+    values = {
+        "latency_mean": float(latency.mean()),
+        "latency_p99": float(np.quantile(latency, 0.99)),
+        "ttft_mean": float(ttft.mean()),
+        "ttft_p99": float(np.quantile(ttft, 0.99)),
+        "goodput": float(seen.met[kept].mean()),
+    }
+    return _Run(values, 1 - len(kept) / len(order), seen.stable_rate)
+
+
+def _point(policy: str, rate: float, runs: Sequence[_Run], with_goodput: bool) -> Point:
+    names = [name for name in MEASURES if name != "goodput" or with_goodput]
+    found = {name: mean_and_half_width([run.values[name] for run in runs]) for name in names}
+    stable = [run.stable_rate for run in runs if not math.isnan(run.stable_rate)]
+    return Point(
+        policy,
+        rate,
+        {name: mean for name, (mean, _) in found.items()},
+        {name: half for name, (_, half) in found.items()},
+        float(np.mean([run.warm_up for run in runs])) if runs else math.nan,
+        len(runs),
+        len(stable),
+        float(np.mean(stable)) if stable else math.nan,
+    )
+
+
+def _labelled(policies: Iterable[str | Policy] | Mapping[str, str | Policy]) -> dict[str, Policy]:
+    if isinstance(policies, Mapping):
+        chosen = {label: named_policy(policy) for label, policy in policies.items()}
+    else:
+        given = [policies] if isinstance(policies, (str, Policy)) else policies
+        chosen = {one if isinstance(one, str) else one.name: named_policy(one) for one in given}
+    if not chosen:
+        raise InputError("give at least one policy")
+    return chosen
