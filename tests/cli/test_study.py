@@ -359,3 +359,13 @@ def test_the_example_studies_run(llmsched, data_file, file):
 def test_the_reference_of_the_study_file_is_current():
     page = runpy.run_path(str(ROOT / "tools" / "study-reference"))
     assert page["PAGE"].read_text(encoding="utf-8") == page["page"](), "run tools/study-reference"
+
+
+def test_a_study_of_an_empty_trace_is_refused(fails):
+    Path("e.csv").write_text("prompt_tokens,output_tokens\n")
+    Path("s.toml").write_text(
+        'name = "x"\nreplications = 2\npolicies = ["amin"]\nmemories = [4000]\nintervals = ["buckets:100"]\n'
+        'metrics = ["mean_latency"]\n[[workloads]]\nname = "e"\ntrace = "e.csv"\n'
+    )
+    for words in (["check", "s.toml"], ["run", "s.toml", "--out", "o"]):
+        assert "e.csv: there are no requests in it" in fails("study", *words)

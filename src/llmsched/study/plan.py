@@ -324,7 +324,10 @@ def _load(folder: Path, name: str | None, format_: str | None, where: str) -> Wo
         raise StudyError(
             f"{where}: there is no file {path}. Traces are looked for where the study file is, or in --traces DIR"
         )
-    return traces.load(path, format=format_)
+    workload = traces.load(path, format=format_)
+    if not len(workload):
+        raise StudyError(f"{where}: {path}: there are no requests in it")
+    return workload
 
 
 def _joined(trace: Workload, predicted: Workload, name: str, where: str) -> Workload:
