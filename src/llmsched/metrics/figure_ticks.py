@@ -101,8 +101,8 @@ def _on_log(low: float, high: float) -> Iterator[list[float]]:
         from matplotlib.ticker import MaxNLocator
 
         for most in (5, 4, 3, 2, 1):
-            even = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-            yield [float(tick) for tick in even if low <= tick <= high]
+            near = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+            yield [float(tick) for tick in near if low <= tick <= high]
     for step in range(2, max(last - first, 2) + 1):
         inside = [10.0**power for power in range(first, last + 1, step)]
         yield [tick for tick in inside if low <= tick <= high]
