@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import PolicyError, nearest
+from .formula import NAMES, PLACES, Formula, Place, parse
 
 Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority", "table"]
 Bound = Literal["lower", "upper", "point", "one"]
@@ -108,7 +109,8 @@ EVICTION_RULES: Mapping[str, EvictionRule] = MappingProxyType(
     }
 )
 
-#: Field -> the words it may hold. `order` may also be an array; the fields that are not here are numbers.
+#: Field -> the words it may hold. `order`, `evict` and `reserve` may also hold a formula, and `order` an array; the fields
+#: that are not here are numbers.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "order": get_args(Order),
@@ -162,6 +164,9 @@ class _Limits(NamedTuple):
         return f"a whole number, {what}" if self.whole else what
 
 
+#: What a policy may read that a workload need not have.
+_OPTIONAL = ("lower", "upper", "point", "priority", "deadline", "lengths")
+
 _COUNT = _Limits(1, 2**20, whole=True)
 #: Number field -> its limits.
 _NUMBERS: Mapping[str, _Limits] = MappingProxyType(
@@ -204,10 +209,12 @@ class Policy:
         Admission order, smallest first: ``"arrival"``, ``"queue"`` (when it last joined the waiting set), ``"bound"``
         (õ), ``"area"`` ((s + õ)·õ), ``"upper"``, ``"point"``, ``"output"`` and ``"volume"`` (clairvoyant),
         ``"priority"`` (the smaller the number, the more urgent; then by arrival), ``"table"`` (the length that the
-        workload's table gives for the tokens seen so far, as ``reserve="conditional"``), or one number per request.
+        workload's table gives for the tokens seen so far, as ``reserve="conditional"``), one number per request, or a
+        formula such as ``"bound - 0.5 * (now - arrival)"`` (docs/reference/formulas.md).
     reserve
         What a request is believed to reach when an admission is tested, or ``"none"``: only the coming round counts.
-        Three beliefs move while it runs: ``"conditional"``, ``"ratio"`` and ``"history"``, see the fields below.
+        Three beliefs move while it runs: ``"conditional"``, ``"ratio"`` and ``"history"``, see the fields below. Or a
+        formula, such as ``"lower + 0.3 * (upper - lower)"``, rounded up to whole tokens.
     margin
         Share of the cache kept free while anything runs, 0 <= margin < 1.
     fill
@@ -215,7 +222,7 @@ class Policy:
     evict, beta
         Who leaves when the cache overflows: smallest ``"bound"``, least ``"progress"``, ``"newest"``, least urgent
         ``"priority"`` (then latest arrival), ``"all"``, or ``"random"``, each with probability `beta` (0 < beta <= 1)
-        in repeated passes. See `EVICTION_RULES`.
+        in repeated passes. See `EVICTION_RULES`. Or the smallest value of a formula, such as ``"prompt + generated"``.
     refine
         What becomes of õ on an overflow eviction: ``"progress"``, ``"double"`` or ``"none"``.
     cap, cap_refine
@@ -237,7 +244,7 @@ class Policy:
         Eq. 3); ``"peak"``, from its admission on all that it may come to, as systems do that allocate ahead; or
         ``"rising"``, the same, and once a request outgrows that, what it occupies.
     tie
-        Of those with the smallest bound, the least progress or the last priority, the victim is ``"drawn"``, or one
+        Of those with the smallest bound, formula or progress, or the last priority, the victim is ``"drawn"``, or one
         with the longest ``"prompt"`` (drawn if there are several).
     headroom
         Once the cache overflows, evict until so many tokens are free for each request that remains, or one is left
@@ -259,14 +266,14 @@ class Policy:
     Raises
     ------
     PolicyError
-        A field has a value it cannot have.
+        A field has a value it cannot have; FormulaError, where that is neither a word of the field nor a formula.
     """
 
-    order: Order | npt.ArrayLike = "bound"
-    reserve: Reserve = "bound"
+    order: Order | str | npt.ArrayLike = "bound"
+    reserve: Reserve | str = "bound"
     margin: float = 0.0
     fill: Fill = "break"
-    evict: Evict = "bound"
+    evict: Evict | str = "bound"
     beta: float = 0.2
     refine: Refine = "progress"
     cap: Cap = "none"
@@ -292,7 +299,11 @@ class Policy:
             value = getattr(self, name)
             if name == "order" and isinstance(value, np.ndarray):
                 continue
-            if not isinstance(value, str) or value not in words:
+            if isinstance(value, str) and value in words:
+                continue
+            if isinstance(value, str) and name in PLACES:
+                object.__setattr__(self, name, _formula(name, value).text)
+            else:
                 raise PolicyError(f"policy field {name}={value!r} is unknown; {nearest(str(value), words)}")
         for name, limits in _NUMBERS.items():
             given = getattr(self, name)
@@ -313,6 +324,18 @@ class Policy:
                 return name
         return repr(self)
 
+    @cached_property
+    def formulas(self) -> Mapping[str, Formula]:
+        """The fields that hold a formula: ``order``, ``evict``, ``reserve``, all, some or none of them."""
+        given = {name: getattr(self, name) for name in PLACES}
+        return MappingProxyType(
+            {
+                name: _formula(name, value)
+                for name, value in given.items()
+                if isinstance(value, str) and value not in CHOICES[name]
+            }
+        )
+
     @property
     def clairvoyant(self) -> bool:
         """Whether it reads the true output lengths."""
@@ -320,11 +343,11 @@ class Policy:
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
-        """What it reads if it is there: ``lower``, ``upper``, ``point``, ``priority``, ``lengths`` (the table)."""
+        """What it reads of a workload that need not be there: columns, and ``lengths`` (the table)."""
         read = {*self._read, self.bound} if self.tracks_bound else set(self._read)
         if self.cap == "bound" and self.cap_refine == "upper":
             read.add("upper")
-        return tuple(column for column in ("lower", "upper", "point", "priority", "lengths") if column in read)
+        return tuple(column for column in _OPTIONAL if column in read)
 
     @cached_property
     def tracks_bound(self) -> bool:
@@ -334,8 +357,13 @@ class Policy:
     @cached_property
     def _read(self) -> frozenset[str | None]:
         """What its order, its reserve and its eviction rule read."""
-        order = ORDERS[self.order].reads if isinstance(self.order, str) else None
-        return frozenset({order, RESERVES[self.reserve].reads, EVICTION_RULES[self.evict].reads})
+        read: set[str | None] = {name for formula in self.formulas.values() for name in formula.reads}
+        tables: Mapping[str, Mapping[str, Any]] = {"order": ORDERS, "reserve": RESERVES, "evict": EVICTION_RULES}
+        for field, words in tables.items():
+            word = getattr(self, field)
+            if isinstance(word, str) and word in words:
+                read.add(words[word].reads)
+        return frozenset(read)
 
     def fields(self) -> dict[str, Any]:
         """The fields as a plain dict; a custom order as a list."""
@@ -344,12 +372,13 @@ class Policy:
 
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
-        """What equality compares: a field that nothing reads (beta, say) does not count."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """What equality compares: a field that nothing reads (beta, say) does not count, nor how a formula is written."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | dict(self.formulas)
         if isinstance(self.order, np.ndarray):
             values["order"] = self.order.tobytes()
         for name, (reader, words) in _READERS.items():
-            if getattr(self, reader) not in words:
+            ranked_by_formula = name == "tie" and "evict" in self.formulas
+            if getattr(self, reader) not in words and not ranked_by_formula:
                 del values[name]
         if not self.tracks_bound:
             del values["bound"]
@@ -376,6 +405,14 @@ class Policy:
         return f"Policy({', '.join(shown)})"
 
 
+def _formula(place: str, text: str) -> Formula:
+    """The formula of a field. A single word that is nothing there was meant to be one of the field's words or a name."""
+    words = [*CHOICES[place], *(name for name in PLACES[place] if name not in CHOICES[place])]
+    if text.isidentifier() and text not in NAMES:
+        raise PolicyError(f"policy field {place}={text!r} is unknown; {nearest(text, words)}, or a formula")
+    return parse(text, cast(Place, place))
+
+
 def _number(value: object) -> float:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         return float("nan")
@@ -392,7 +429,8 @@ def _custom_order(order: npt.ArrayLike) -> npt.NDArray[np.float64]:
             raise TypeError
         keys = np.array(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise PolicyError(f"policy field order must be one of {', '.join(CHOICES['order'])}, or numbers") from None
+        words = ", ".join(CHOICES["order"])
+        raise PolicyError(f"policy field order must be one of {words}, a formula, or numbers") from None
     if keys.ndim != 1:
         raise PolicyError(f"policy field order must be one number per request, not an array of shape {keys.shape}")
     if not np.isfinite(keys).all():

@@ -12,7 +12,8 @@ from . import _compiled, reference
 from .clock import Clock
 from .clock import named as named_clock
 from .outcome import Outcome
-from .problem import LARGEST_BOUND, Problem, problem_of
+from .limits import LARGEST_BOUND
+from .problem import Problem, problem_of
 from .result import Result
 
 EngineName = Literal["compiled", "reference"]
