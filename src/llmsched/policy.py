@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -109,8 +109,8 @@ EVICTION_RULES: Mapping[str, EvictionRule] = MappingProxyType(
     }
 )
 
-#: Field -> the words it may hold. `order`, `evict` and `reserve` may also hold a formula, and `order` an array; the fields
-#: that are not here are numbers.
+#: Field -> the words it may hold. `order`, `evict` and `reserve` may also hold a formula, and `order` an array; the
+#: fields that are not here are numbers.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "order": get_args(Order),
@@ -166,6 +166,9 @@ class _Limits(NamedTuple):
 
 #: What a policy may read that a workload need not have.
 _OPTIONAL = ("lower", "upper", "point", "priority", "deadline", "lengths")
+
+#: What a policy written in Python may decide itself: methods of a subclass of `Policy`.
+METHODS = ("admission_key", "feasible", "victims")
 
 _COUNT = _Limits(1, 2**20, whole=True)
 #: Number field -> its limits.
@@ -269,6 +272,10 @@ class Policy:
         A field has a value it cannot have; FormulaError, where that is neither a word of the field nor a formula.
     """
 
+    #: Of a subclass that decides in Python (docs/how-to/your-own-policy.md): what its methods read of a request besides
+    #: what every scheduler sees. Names of `llmsched.formula.NAMES`.
+    reads: ClassVar[tuple[str, ...]] = ()
+
     order: Order | str | npt.ArrayLike = "bound"
     reserve: Reserve | str = "bound"
     margin: float = 0.0
@@ -295,6 +302,9 @@ class Policy:
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
             object.__setattr__(self, "order", _custom_order(self.order))
+        unknown = [name for name in self.reads if name not in NAMES]
+        if unknown:
+            raise PolicyError(f"{type(self).__name__}.reads: {unknown[0]!r} is no name; {nearest(unknown[0], NAMES)}")
         for name, words in CHOICES.items():
             value = getattr(self, name)
             if name == "order" and isinstance(value, np.ndarray):
@@ -314,7 +324,7 @@ class Policy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Made again rather than copied: an array would come out of a pickle writable.
-        return Policy, tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+        return type(self), tuple(getattr(self, f.name) for f in dataclasses.fields(self))
 
     @cached_property
     def name(self) -> str:
@@ -323,6 +333,16 @@ class Policy:
             if policy == self:
                 return name
         return repr(self)
+
+    @classmethod
+    def based_on(cls, base: str | Policy) -> Policy:
+        """One with the fields of another policy, for what this class does not decide itself."""
+        return cls(**named(base).fields())
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """What it decides in Python: some of `METHODS`. Then the readable engine runs it, whichever is asked for."""
+        return tuple(name for name in METHODS if hasattr(self, name))
 
     @cached_property
     def formulas(self) -> Mapping[str, Formula]:
@@ -357,7 +377,9 @@ class Policy:
     @cached_property
     def _read(self) -> frozenset[str | None]:
         """What its order, its reserve and its eviction rule read."""
-        read: set[str | None] = {name for formula in self.formulas.values() for name in formula.reads}
+        read: set[str | None] = {*self.reads}
+        for formula in self.formulas.values():
+            read.update(formula.reads)
         tables: Mapping[str, Mapping[str, Any]] = {"order": ORDERS, "reserve": RESERVES, "evict": EVICTION_RULES}
         for field, words in tables.items():
             word = getattr(self, field)
@@ -372,7 +394,7 @@ class Policy:
 
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
-        """What equality compares: a field that nothing reads (beta, say) does not count, nor how a formula is written."""
+        """What equality compares: neither a field that nothing reads (beta, say), nor how a formula is written."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | dict(self.formulas)
         if isinstance(self.order, np.ndarray):
             values["order"] = self.order.tobytes()
@@ -386,7 +408,7 @@ class Policy:
             del values["hold"]
         if "lengths" not in self.needs:
             del values["quantile"]
-        return tuple(values.items())
+        return type(self), *values.items()
 
     def __eq__(self, other: object) -> bool:
         return self._identity == other._identity if isinstance(other, Policy) else NotImplemented
@@ -402,11 +424,11 @@ class Policy:
                 shown.append(f"{f.name}=<{len(value)} numbers>")
             elif value != f.default:
                 shown.append(f"{f.name}={value!r}")
-        return f"Policy({', '.join(shown)})"
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _formula(place: str, text: str) -> Formula:
-    """The formula of a field. A single word that is nothing there was meant to be one of the field's words or a name."""
+    """The formula of a field. A word that means nothing there is no formula: one of the words was meant, or a name."""
     words = [*CHOICES[place], *(name for name in PLACES[place] if name not in CHOICES[place])]
     if text.isidentifier() and text not in NAMES:
         raise PolicyError(f"policy field {place}={text!r} is unknown; {nearest(text, words)}, or a formula")

@@ -16,6 +16,7 @@ from ..errors import InputError, LlmschedError, nearest
 from ..policy import Policy, named
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.workload import Workload
+from . import reference
 from ._compiled import NO_VALUE, OUT_OF_MEMORY, TOTALS, Stop, run_many
 from ._compiled import run as run_compiled
 from .clock import Clock
@@ -232,6 +233,9 @@ class _Run:
         """The jobs that can be simulated, `most` at a time, or those with so many requests."""
         chunk = _Chunk(bool(self.keep or self.percentiles))
         for row, problem in self.to_simulate():
+            if problem.policy.methods:  # Python needs the GIL, so that threads would not help
+                self.run_in_python(row, dataclasses.replace(problem, seed=self.jobs[row].seed))
+                continue
             chunk.add(row, problem, self.jobs[row].seed)
             if len(chunk.rows) >= most or chunk.requests >= requests:
                 yield chunk
@@ -260,6 +264,24 @@ class _Run:
         if not isinstance(given, Workload):
             raise InputError(f"expected a llmsched.Workload, not {type(given).__name__}")
         return problem_of(given, named(self.policies[policy]), memory, None, **self.options)
+
+    def run_in_python(self, row: int, problem: Problem) -> None:
+        """One whose policy decides in Python."""
+        try:
+            outcome = reference.run(problem)
+            if outcome.unfinished:
+                raise not_finished(problem, outcome.rounds, outcome.unfinished)
+        except LlmschedError as error:
+            self.fail(row, error)
+            return
+        result = result_of(self.workloads[self.jobs[row].workload], problem, outcome, "reference")
+        totals = result.summary()
+        for name in TOTALS.names or ():
+            self.table[name][row] = totals.get(name, 0)
+        if self.percentiles:
+            self.spread[:, row] = np.percentile(result.latency, self.percentiles)
+        if self.keep:
+            self.results[row] = result
 
     def fail(self, row: int, error: Exception) -> None:
         """Note the error with the row it belongs to, as the same type of exception."""

@@ -48,8 +48,12 @@ class Problem:
     arrival: FloatArray  # a
     bound: IntArray | None  # õ at the start; None where the policy never reads it
     upper: IntArray | None  # u; only where a cap refines to it
-    believed: IntArray | None  # the column that the `reserve` rule reads, or a formula's values; None where there is none
-    keys: IntArray | FloatArray | None  # of the admission order, at the start where "table" or a formula changes them by
+    believed: (
+        IntArray | None
+    )  # the column that the `reserve` rule reads, or a formula's values; None where there is none
+    keys: (
+        IntArray | FloatArray | None
+    )  # of the admission order, at the start where "table" or a formula changes them by
     # leaving; None for others that change
     levels: IntArray | None  # place by priority, then arrival, the same for equals; only where it decides an eviction
     memory: int  # M
@@ -65,7 +69,9 @@ class Problem:
     lengths: IntArray | None = None  # class, tokens seen -> believed length; where the policy reads a table of lengths
     classes: IntArray | None = None  # the row of it that each request has
     ratio: Ratio | None = None  # for reserve="ratio"
-    columns: Mapping[str, FloatArray] = dataclasses.field(default_factory=dict)  # name -> what the policy's formulas read and never changes
+    columns: Mapping[str, FloatArray] = dataclasses.field(
+        default_factory=dict
+    )  # name -> what the policy's formulas read and never changes
 
     @property
     def chunked(self) -> bool:
@@ -147,9 +153,9 @@ def problem_of(
 
 
 def _columns(workload: Workload, policy: Policy, memory: int) -> Mapping[str, FloatArray]:
-    """What the policy's formulas read that never changes, as doubles."""
+    """What the policy's formulas and methods read that never changes, as doubles."""
     columns = {}
-    for name in {name for formula in policy.formulas.values() for name in formula.reads}:
+    for name in {*policy.reads, *(name for formula in policy.formulas.values() for name in formula.reads)}:
         if name == "memory":
             columns[name] = np.full(len(workload), float(memory))
         elif name in COLUMNS:
@@ -211,7 +217,7 @@ def _may_cycle(policy: Policy, chunked: bool) -> bool:
     Bounds rise for good where every eviction past a bound that is believed raises it (the paper's A_min): with a
     prefill that takes longer than believed, requests are evicted before they are past it.
     """
-    if "evict" in policy.formulas:  # nobody can say whom it evicts last
+    if "evict" in policy.formulas or policy.methods:  # nobody can say whom it evicts last
         return True
     if EVICTION_RULES[policy.evict].may_cycle == "unless bounds rise":
         return policy.reserve != "bound" or policy.refine == "none" or chunked

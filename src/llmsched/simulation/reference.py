@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import bisect
 import math
+import numbers
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-from ..errors import FormulaValueError
+from ..errors import FormulaValueError, PolicyError
 from ..formula import Formula, whole_tokens
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, check_words
-from .outcome import Outcome
 from .limits import LARGEST_BOUND
+from .outcome import Outcome
 from .problem import Problem, admission_limit, whole_blocks
 from .timeline import Piece, merged
 from .token_log import Tokens
@@ -39,6 +42,18 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
         if progress is not None and engine.rounds % 256 == 0:
             progress(engine.n - engine.unfinished, engine.n)
     return engine.outcome()
+
+
+#: What every scheduler sees of a request.
+VISIBLE = ("index", "prompt", "generated", "arrival", "joined", "evictions")
+
+
+class RequestView(SimpleNamespace):
+    """A request as a policy in Python sees it: `VISIBLE`, and what the policy's `reads` adds."""
+
+    def __getattr__(self, name: str) -> float:
+        known = ", ".join(vars(self))
+        raise AttributeError(f"a request shows {known}, not {name!r}: add it to the `reads` of the policy's class")
 
 
 class _Request:
@@ -171,7 +186,7 @@ class _Engine:
                 r.key = self.value(self.formulas["order"], r)
             self.check_formulas()
         for r in sorted(candidates, key=self.admission_key):
-            if self.feasible(r):
+            if self.feasible(r) if "feasible" not in self.policy.methods else self.feasible_by_method(r):
                 candidates.remove(r)
                 self.admit(r)
             elif self.policy.fill == "break":
@@ -386,6 +401,8 @@ class _Engine:
     # Section 5: orders and ties ------------------------------------------------------------------------------------
 
     def admission_key(self, r: _Request) -> tuple[float, int]:
+        if "admission_key" in self.policy.methods:
+            return self.key_by_method(r), r.rank
         key = r.key if self.key_of is None else self.key_of(self, r)
         assert key is not None
         return key, r.rank
@@ -395,7 +412,12 @@ class _Engine:
         if self.need() <= self.problem.memory:
             return
         while self.too_full():
-            yield from _VICTIMS.get(self.policy.evict, _Engine.first_by_formula)(self)
+            yield from self.next_victims()
+
+    def next_victims(self) -> list[_Request]:
+        if "victims" in self.policy.methods:
+            return self.victims_by_method()
+        return _VICTIMS.get(self.policy.evict, _Engine.first_by_formula)(self)
 
     def first_in_rank(self) -> list[_Request]:
         """By a rule that ranks: one of the equals with the smallest key."""
@@ -435,7 +457,13 @@ class _Engine:
 
     def value(self, formula: Formula, r: _Request) -> float:
         """Its value for a request as it stands; 0, and a note of the failure, where it has none."""
-        now = {"bound": r.bound, "generated": r.generated, "joined": r.joined, "now": self.now, "evictions": r.evictions}
+        now = {
+            "bound": r.bound,
+            "generated": r.generated,
+            "joined": r.joined,
+            "now": self.now,
+            "evictions": r.evictions,
+        }
         values = {name: self.columns[name][r.index] if name in self.columns else now[name] for name in formula.reads}
         try:
             return formula.value(values, r.index)
@@ -447,6 +475,50 @@ class _Engine:
         """Of those for whom a formula has no value, the first request is named."""
         if self.failures:
             raise self.failures[min(self.failures)]
+
+    # Policies in Python: what their methods say is checked ------------------------------------------------------------
+
+    def seen(self, r: _Request) -> RequestView:
+        """A request as the methods of a policy see it."""
+        values: dict[str, float] = {name: getattr(r, name) for name in VISIBLE}
+        values |= {name: self.columns[name][r.index] for name in self.policy.reads if name in self.columns}
+        if "bound" in self.policy.reads:
+            values["bound"] = r.bound
+        return RequestView(**values)
+
+    def key_by_method(self, r: _Request) -> float:
+        key = self.method("admission_key")(self.seen(r), self.now)
+        if not isinstance(key, numbers.Real) or math.isnan(key):
+            raise self.refused("admission_key", f"{key!r} for request {r.index}, expected a number")
+        return float(key)
+
+    def feasible_by_method(self, candidate: _Request) -> bool:
+        """What the method says, if the coming round has room for one more. Where nobody runs, the first is admitted."""
+        if not self.running:
+            return True
+        batch = [*self.running, candidate]
+        coming = sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in batch)
+        prefill = sum(max(r.to_prefill, 1) for r in self.running)
+        if coming > self.problem.memory or len(batch) > self.problem.max_batch:
+            return False
+        if prefill >= self.problem.prefill_budget:
+            return False
+        return bool(self.method("feasible")([self.seen(r) for r in self.running], self.seen(candidate), self.now))
+
+    def victims_by_method(self) -> list[_Request]:
+        running = {r.index: r for r in self.running}
+        chosen = list(self.method("victims")([self.seen(r) for r in self.running], self.need(), self.now))
+        indices = [getattr(victim, "index", None) for victim in chosen]
+        if not chosen or len({*indices}) < len(indices) or not running.keys() >= {*indices}:
+            raise self.refused("victims", f"{chosen!r}, expected at least one request of the batch, each of them once")
+        return [running[index] for index in indices if index is not None]
+
+    def method(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(self.policy, name)
+        return method
+
+    def refused(self, method: str, answer: str) -> PolicyError:
+        return PolicyError(f"{type(self.policy).__name__}.{method} in round {self.rounds} returned {answer}")
 
     # ---------------------------------------------------------------------------------------------------------------
 
