@@ -537,17 +537,36 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
 
 
 def named(policy: str | Policy) -> Policy:
-    """The policy itself, or the named one.
+    """The policy itself, the named one, or a named one with other fields: ``"amin; order=deadline; margin=0.05"``.
 
     Raises
     ------
     PolicyError
-        There is no policy of that name; the message suggests the nearest.
+        There is no policy or field of that name, or a field cannot have that value; the message suggests the nearest.
     """
     if isinstance(policy, Policy):
         return policy
     if not isinstance(policy, str):
         raise PolicyError(f"a policy is a name or a llmsched.Policy, not {type(policy).__name__}")
+    if ";" in policy:
+        base, *changes = policy.split(";")
+        return dataclasses.replace(named(base.strip()), **dict(map(_change, changes)))
     if policy not in policies:
         raise PolicyError(f"there is no policy {policy!r}; {nearest(policy, policies)}")
     return policies[policy]
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """The field and the value of ``"field=value"``."""
+    field, equals, value = (part.strip() for part in text.partition("="))
+    known = [f.name for f in dataclasses.fields(Policy)]
+    if not equals:
+        raise PolicyError(f"after a policy and a semicolon stands a field=value, not {text.strip()!r}")
+    if field not in known:
+        raise PolicyError(f"a policy has no field {field!r}; {nearest(field, known)}")
+    if field in CHOICES:
+        return field, value
+    try:
+        return field, float(value)
+    except ValueError:
+        return field, value  # Policy says what it expects

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import llmsched as ls
 from llmsched.errors import FormulaError, FormulaValueError, MissingPredictionError, PolicyError
 from llmsched.formula import PLACES
-from llmsched.policy import CHOICES
+from llmsched.policy import CHOICES, named
 
 NUMBERS = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens")
 
@@ -115,6 +115,20 @@ def test_needs_and_clairvoyance_come_from_the_formulas():
 
 def test_tie_counts_where_a_formula_evicts():
     assert ls.Policy(evict="generated + 0", tie="prompt") != ls.Policy(evict="generated + 0")
+
+
+def test_a_text_names_a_policy_with_other_fields():
+    given = "amin; order=bound - 0.5 * (now - arrival); margin=0.05; headroom=2"
+    assert named(given) == ls.Policy(order="bound-0.5*(now-arrival)", margin=0.05, headroom=2)
+    for text, message in (
+        ("amin; ordr=bound", "did you mean 'order'"),
+        ("amnin; order=bound", "did you mean 'amin'"),
+        ("amin; order", "stands a field=value"),
+        ("amin; margin=much", "margin='much' is out of range"),
+        ("amin; order=promt * 2", "did you mean 'prompt'"),
+    ):
+        with pytest.raises(PolicyError, match=message):
+            named(text)
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------
