@@ -81,3 +81,16 @@ def test_a_trace_is_drawn_from(tmp_path: Path) -> None:
     printed = run("table1.py", trace, "--requests", 1, "--replications", 2)
     only = ls.simulate(ls.Workload([5], [7]), "fcfs", memory=16492, clock="llama2-70b-2xa100").mean_latency
     assert printed.count(f"{only:.2f} ± 0.00") == 8
+
+
+def test_own_policies(tmp_path: Path) -> None:
+    drawn = ls.generate.poisson(ls.generate.lmsys(200), 3, 0)
+    ls.traces.write(drawn, tmp_path / "trace.csv")
+    printed = run("own_policies.py", tmp_path / "trace.csv")
+    rows = {line[:28].strip(): line[28:].split() for line in printed.splitlines()[1:]}
+    assert len(rows) == 9
+    arrival = drawn.arrival * (len(drawn) / float(drawn.arrival[-1]) / 3)
+    w = drawn.replace(arrival=arrival).with_intervals(ls.intervals.buckets(100))
+    machine = {"memory": 60_000, "block": 16, "clock": "llama2-70b-8xh100"}
+    for name, policy in (("shortest first", "amin-recompute"), ("first come", "amin-recompute; order=arrival")):
+        assert rows[name][0] == f"{ls.simulate(w, policy, **machine).mean_latency:.1f}"
