@@ -10,6 +10,7 @@ from llmsched._engine.memory_profile cimport Profile
 from llmsched._engine.request cimport Prefill, Request
 from llmsched._engine.eviction_rules cimport Evict
 from llmsched._engine.eviction_ties cimport Ties
+from llmsched._engine.formula cimport NAMES, PLACES, Formula, FormulaPlace
 from llmsched._engine.status cimport FINISHED, NO_MEMORY, RUNNING, STOPPED
 from llmsched._engine.timing_wheel cimport Wheel
 
@@ -20,6 +21,8 @@ cdef enum Order:
     ORDER_BOUND
     ORDER_AREA      # by (s + õ)·õ, as a double
     ORDER_TABLE     # by the believed length of the table
+    ORDER_FORMULA   # by a formula, computed as a request begins to wait; `real_keys` are its values at the start
+    ORDER_OVER_TIME  # by a formula whose values change as requests wait
 
 cdef enum Reserve:
     RESERVE_NONE
@@ -64,6 +67,11 @@ cdef struct Problem:
     const double* real_keys     # these (finite)
     const uint8_t* capped       # whom a cap stops; NULL: everybody
     const int64_t* levels       # for EVICT_PRIORITY: the largest leaves first; else NULL
+    Formula formulas[<int>PLACES]   # by FormulaPlace; of use for ORDER_FORMULA, ORDER_OVER_TIME, EVICT_FORMULA, and
+    bint belief_changes         # where the one of `reserve` changes `believed` as a request leaves the batch
+    bint computes_formulas      # any of these
+    bint reads_joined           # one of them reads `joined`
+    const double* columns[<int>NAMES]  # name -> what it is of each request, where that never changes, else NULL
     int64_t memory              # M
     int64_t capacity            # C while anything runs
     Order order
@@ -197,6 +205,12 @@ cdef struct Engine:
     bint tracks_beliefs     # beliefs move, or a table orders: so `belief` is kept
     bint redrawn            # what is believed of waiting requests differs from round to round
     Belief belief
+    int64_t* believed       # by index: what it is believed to reach, where a formula changes that; else NULL
+    double* joined          # by index: when it last began to wait, where a formula reads it; else NULL
+    double* cells           # of the formulas, FORMULA_CELLS each; NULL where none is computed
+    int32_t failed          # the request for which a formula has no value, or NONE; which formula, and what it read
+    FormulaPlace failed_place
+    double failed_values[<int>NAMES]
     bint demand_decides     # with fill="skip": what it asks for says whether a request is feasible, not what it holds
     int64_t blocked_until   # nobody is admitted up to this round, as those that run are believed to outgrow C
     int32_t tested          # the request whose earliest start is known, or NONE

@@ -20,11 +20,14 @@ from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.check cimport check
 from llmsched._engine.chunked_prefill cimport note_blocked_until, postpone, prefill_begin, prefill_enter, unlikely
 from llmsched._engine.eviction_order cimport enter_eviction_order, first_in_rank, leave_eviction_order
-from llmsched._engine.eviction_rules cimport EVICT_ALL, EVICT_NEWEST, EVICT_RANDOM, is_ranked
+from llmsched._engine.eviction_rules cimport EVICT_ALL, EVICT_FORMULA, EVICT_NEWEST, EVICT_RANDOM, is_ranked
 from llmsched._engine.eviction_ties cimport ties_free, ties_init
 from llmsched._engine.lottery cimport lottery_length
 from llmsched._engine.memory_profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
+)
+from llmsched._engine.policy_formulas cimport (
+    begin_to_wait, first_by_formula, formulas_free, formulas_init, order_anew,
 )
 from llmsched._engine.recording cimport new_segment, record_attempt, reserve_round_ends
 from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
@@ -36,7 +39,7 @@ from llmsched._engine.rounds cimport (
     run_rounds, too_full,
 )
 from llmsched._engine.splitmix64 cimport splitmix64_unit
-from llmsched._engine.status cimport FINISHED, NO_MEMORY, OK, RUNNING, STOPPED
+from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, STOPPED
 from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 from llmsched._engine.tree_node cimport Node
 from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
@@ -59,7 +62,7 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
     engine.unfinished = n
     engine.capped = engine.evicted = engine.tested = engine.oldest = engine.newest = NONE
     engine.head = engine.free_request = engine.prefilling = NONE
-    engine.blocked_until = NONE
+    engine.blocked_until = engine.failed = NONE
     engine.budget = problem.prefill_budget if problem.prefill_budget > 0 else INT64_MAX
     engine.stream = problem.seed if problem.seeded else OK
     engine.profiled = (problem.reserve == RESERVE_BOUND or problem.reserve == RESERVE_COLUMN) and not problem.peak
@@ -73,6 +76,8 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
         if problem.output[i] > longest:
             longest = problem.output[i]
     if order_requests(engine) == NO_MEMORY or order_arrivals(engine) == NO_MEMORY:
+        return NO_MEMORY
+    if formulas_init(engine) == NO_MEMORY:
         return NO_MEMORY
     if wheel_init(&engine.wheel, longest) == NO_MEMORY:
         return NO_MEMORY
@@ -107,6 +112,7 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.segments)
     free(engine.attempts)
     free(engine.round_end)
+    formulas_free(engine)
     heap_free(&engine.heap)
     tree_free(&engine.tree)
     wheel_free(&engine.wheel)
@@ -121,6 +127,8 @@ cdef bint can_overflow(const Problem* problem) noexcept nogil:
     cdef int64_t i
     cdef const int64_t* belief = problem.bound if problem.reserve == RESERVE_BOUND else problem.believed
     if problem.reserve == RESERVE_NONE or problem.reserve == RESERVE_MOVING:
+        return True
+    if problem.belief_changes:
         return True
     if problem.prefill_budget > 0:  # prefill may take longer than is believed
         return True
@@ -152,17 +160,23 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         if engine.may_overflow and engine.need > problem.memory:
             if overflow(engine) == NO_MEMORY:
                 return NO_MEMORY
+        if unlikely(engine.failed != NONE):
+            return FORMULA_FAILED
         if unlikely(engine.prefills != NULL) and prefill_begin(engine) == NO_MEMORY:
             return NO_MEMORY
         wake = NEVER
         if not (problem.pause and engine.evicted != NONE) and admission(engine, &wake) == NO_MEMORY:
             return NO_MEMORY
+        if unlikely(engine.failed != NONE):
+            return FORMULA_FAILED
         if engine.evicted != NONE:
             if rejoin(engine) == NO_MEMORY:
                 return NO_MEMORY
             wake = engine.round + 1
             if engine.running == 0 and admission(engine, &wake) == NO_MEMORY:
                 return NO_MEMORY
+            if unlikely(engine.failed != NONE):
+                return FORMULA_FAILED
         check(engine.running > 0)
         check(engine.need <= problem.memory)
         rounds = quiet_rounds(engine, wake)
@@ -318,6 +332,8 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
         engine.reserved = rising_reserved(engine)
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
+    if engine.problem.order == ORDER_OVER_TIME:
+        return admission_over_time(engine, wake)
     if engine.problem.skip:
         return admission_skipping(engine, wake)
     while engine.waiting > 0:
@@ -334,6 +350,39 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
         engine.waiting -= 1
         if admit(engine, p) == NO_MEMORY:
             return NO_MEMORY
+    return OK
+
+
+cdef int admission_over_time(Engine* engine, int64_t* wake) noexcept nogil:
+    # The same by an order that changes with every round, in which all who wait are looked at anew. OK or NO_MEMORY.
+    cdef int64_t waiting = engine.heap.size, refused = 0, k
+    cdef bint fits
+    cdef int32_t p
+    cdef Entry entry
+    order_anew(engine)
+    if engine.failed != NONE:
+        return OK
+    while engine.heap.size > 0:
+        p = first_waiting(engine)
+        if p == NONE:
+            return NO_MEMORY
+        fits = feasible(engine, p, wake)
+        if not fits and not engine.problem.skip:
+            break
+        entry = engine.heap.entries[0]
+        heap_pop(&engine.heap)
+        if fits:
+            engine.waiting -= 1
+            if admit(engine, p) == NO_MEMORY:
+                return NO_MEMORY
+        else:  # into a place that the heap no longer needs
+            refused += 1
+            engine.heap.entries[waiting - refused] = entry
+    for k in range(refused):
+        engine.heap.entries[k] = engine.heap.entries[waiting - refused + k]
+    engine.heap.size += refused
+    if engine.heap.size > 0:
+        wake[0] = engine.round + 1
     return OK
 
 
@@ -467,7 +516,7 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
     return p
 
 
-cdef inline Entry entry_of(const Engine* engine, int64_t place, int32_t p) noexcept nogil:
+cdef inline Entry entry_of(Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # How a request that joins the waiting set compares; p is its number, or NONE where it has none yet.
     cdef Entry entry
     entry.who = ~<int32_t>place if p == NONE else p
@@ -482,7 +531,7 @@ cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # The request starts to wait; p is its number, or NONE. OK or NO_MEMORY.
     cdef const Request* r
     cdef int64_t length, demand
-    if engine.problem.skip:
+    if engine.problem.skip and engine.problem.order != ORDER_OVER_TIME:
         if p == NONE:
             p = make_request(engine, place)
             if p == NONE:
@@ -505,7 +554,9 @@ cdef inline int64_t believed_length(Engine* engine, int32_t p) noexcept nogil:
         return belief_length(
             &engine.belief, r.index, problem.memory - r.prompt, r.kept, engine.belief.known[p], engine.round
         )
-    if problem.reserve == RESERVE_COLUMN and problem.bound != NULL:
+    if problem.belief_changes:
+        length = engine.believed[r.index]
+    elif problem.reserve == RESERVE_COLUMN and problem.bound != NULL:
         length = problem.believed[r.index]
     length = max(length, r.kept + 1)
     return min(length, problem.memory - r.prompt)
@@ -712,6 +763,8 @@ cdef int leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
             engine.swapped += r.prompt + generated
             if engine.prefills != NULL:
                 engine.swapped -= engine.prefills[p].to_prefill
+    if engine.cells != NULL:
+        begin_to_wait(engine, p)
     return OK
 
 
@@ -753,6 +806,12 @@ cdef int overflow(Engine* engine) noexcept nogil:
     while too_full(engine):
         if is_ranked(problem.evict):
             if evict(engine, first_in_rank(engine)) == NO_MEMORY:
+                return NO_MEMORY
+        elif problem.evict == EVICT_FORMULA:
+            p = first_by_formula(engine)
+            if p == NONE:
+                return OK
+            if evict(engine, p) == NO_MEMORY:
                 return NO_MEMORY
         elif problem.evict == EVICT_NEWEST:
             if evict(engine, engine.newest) == NO_MEMORY:

@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import PolicyError, UnknownPolicyError, by_name, nearest
+from .formula import NAMES, PLACES, Formula, Place
+from .formula import parse as parse_formula
 
 Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority", "table"]
 Bound = Literal["lower", "upper", "point", "one"]
@@ -110,7 +112,8 @@ EVICTION_RULES: Mapping[str, EvictionRule] = MappingProxyType(
     }
 )
 
-#: Field -> the words it may hold. `order` may also be an array; the fields that are not here are numbers.
+#: Field -> the words it may hold. `order`, `evict` and `reserve` may also hold a formula, and `order` an array; the
+#: fields that are not here are numbers.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "order": get_args(Order),
@@ -164,6 +167,12 @@ class _Limits(NamedTuple):
         return f"a whole number, {what}" if self.whole else what
 
 
+#: What a policy may read that a workload need not have.
+_OPTIONAL = ("lower", "upper", "point", "priority", "deadline", "lengths")
+
+#: What a policy written in Python may decide itself: methods of a subclass of `Policy`.
+METHODS = ("admission_key", "feasible", "victims")
+
 _COUNT = _Limits(1, 2**20, whole=True)
 #: Number field -> its limits.
 _NUMBERS: Mapping[str, _Limits] = MappingProxyType(
@@ -206,10 +215,12 @@ class Policy:
         Admission order, smallest first: ``"arrival"``, ``"queue"`` (when it last joined the waiting set), ``"bound"``
         (õ), ``"area"`` ((s + õ)·õ), ``"upper"``, ``"point"``, ``"output"`` and ``"volume"`` (clairvoyant),
         ``"priority"`` (the smaller the number, the more urgent; then by arrival), ``"table"`` (the length that the
-        workload's table gives for the tokens seen so far, as ``reserve="conditional"``), or one number per request.
+        workload's table gives for the tokens seen so far, as ``reserve="conditional"``), one number per request, or a
+        formula such as ``"bound - 0.5 * (now - arrival)"`` (docs/reference/formulas.md).
     reserve
         What a request is believed to reach when an admission is tested, or ``"none"``: only the coming round counts.
-        Three beliefs move while it runs: ``"conditional"``, ``"ratio"`` and ``"history"``, see the fields below.
+        Three beliefs move while it runs: ``"conditional"``, ``"ratio"`` and ``"history"``, see the fields below. Or a
+        formula, such as ``"lower + 0.3 * (upper - lower)"``, rounded up to whole tokens.
     margin
         Share of the cache kept free while anything runs, 0 <= margin < 1.
     fill
@@ -217,7 +228,7 @@ class Policy:
     evict, beta
         Who leaves when the cache overflows: smallest ``"bound"``, least ``"progress"``, ``"newest"``, least urgent
         ``"priority"`` (then latest arrival), ``"all"``, or ``"random"``, each with probability `beta` (0 < beta <= 1)
-        in repeated passes. See `EVICTION_RULES`.
+        in repeated passes. See `EVICTION_RULES`. Or the smallest value of a formula, such as ``"prompt + generated"``.
     refine
         What becomes of õ on an overflow eviction: ``"progress"``, ``"double"`` or ``"none"``.
     cap, cap_refine
@@ -241,7 +252,7 @@ class Policy:
         Eq. 3); ``"peak"``, from its admission on all that it may come to, as systems do that allocate ahead; or
         ``"rising"``, the same, and once a request outgrows that, what it occupies.
     tie
-        Of those with the smallest bound, the least progress or the last priority, the victim is ``"drawn"``, or one
+        Of those with the smallest bound, formula or progress, or the last priority, the victim is ``"drawn"``, or one
         with the longest ``"prompt"`` (drawn if there are several).
     headroom
         Once the cache overflows, evict until so many tokens are free for each request that remains, or one is left
@@ -263,14 +274,18 @@ class Policy:
     Raises
     ------
     PolicyError
-        A field has a value it cannot have.
+        A field has a value it cannot have; FormulaError, where that is neither a word of the field nor a formula.
     """
 
-    order: Order | npt.ArrayLike = "bound"
-    reserve: Reserve = "bound"
+    #: Of a subclass that decides in Python (docs/how-to/your-own-policy.md): what its methods read of a request besides
+    #: what every scheduler sees. Names of `llmsched.formula.NAMES`.
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    order: Order | str | npt.ArrayLike = "bound"
+    reserve: Reserve | str = "bound"
     margin: float = 0.0
     fill: Fill = "break"
-    evict: Evict = "bound"
+    evict: Evict | str = "bound"
     beta: float = 0.2
     refine: Refine = "progress"
     cap: Cap = "none"
@@ -292,11 +307,18 @@ class Policy:
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
             object.__setattr__(self, "order", _custom_order(self.order))
+        unknown = [name for name in self.reads if name not in NAMES]
+        if unknown:
+            raise PolicyError(f"{type(self).__name__}.reads: {unknown[0]!r} is no name; {nearest(unknown[0], NAMES)}")
         for name, words in CHOICES.items():
             value = getattr(self, name)
             if name == "order" and isinstance(value, np.ndarray):
                 continue
-            if not isinstance(value, str) or value not in words:
+            if isinstance(value, str) and value in words:
+                continue
+            if isinstance(value, str) and name in PLACES:
+                object.__setattr__(self, name, _formula(name, value).text)
+            else:
                 raise PolicyError(f"policy field {name}={value!r} is unknown; {nearest(str(value), words)}")
         for name, limits in _NUMBERS.items():
             given = getattr(self, name)
@@ -306,14 +328,20 @@ class Policy:
             object.__setattr__(self, name, int(value) if limits.whole else value)
 
     def __init_subclass__(cls) -> None:
-        raise PolicyError(
-            f"a policy is data: the engines read its fields and would call nothing of {cls.__name__}. Make a "
-            'llmsched.Policy(...) of the fields that are wanted; order="..." also takes one number per request'
-        )
+        """A policy in Python has some of `METHODS`; nothing would call any other method."""
+        own = [name for name, value in vars(cls).items() if callable(value) and not name.startswith("_")]
+        for name in own:
+            if name not in METHODS:
+                raise PolicyError(f"nothing would call {name}() of {cls.__name__}; {nearest(name, METHODS)}")
+        if not any(hasattr(cls, name) for name in METHODS):
+            raise PolicyError(
+                f"{cls.__name__} decides nothing: make a llmsched.Policy(...) of the fields that are wanted, or give "
+                f"it one of the methods {', '.join(METHODS)}"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Made again rather than copied: an array would come out of a pickle writable.
-        return _again, (self.label, tuple(getattr(self, f.name) for f in dataclasses.fields(self)))
+        return _again, (type(self), self.label, tuple(getattr(self, f.name) for f in dataclasses.fields(self)))
 
     @property
     def label(self) -> str:
@@ -324,7 +352,7 @@ class Policy:
         """The same policy under a name of its own, which tables and results show. `dataclasses.replace` drops it."""
         if not isinstance(label, str) or not label.strip():
             raise PolicyError(f"the name of a policy is a text, not {label!r}")
-        made = Policy(*(getattr(self, f.name) for f in dataclasses.fields(self)))
+        made = type(self)(*(getattr(self, f.name) for f in dataclasses.fields(self)))
         object.__setattr__(made, "_label", label)
         return made
 
@@ -338,6 +366,28 @@ class Policy:
                 return name
         return self._spelled()
 
+    @classmethod
+    def based_on(cls, base: str | Policy) -> Policy:
+        """One with the fields of another policy, for what this class does not decide itself."""
+        return cls(**named(base).fields())
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """What it decides in Python: some of `METHODS`. Then the readable engine runs it, whichever is asked for."""
+        return tuple(name for name in METHODS if hasattr(self, name))
+
+    @cached_property
+    def formulas(self) -> Mapping[str, Formula]:
+        """The fields that hold a formula: ``order``, ``evict``, ``reserve``, all, some or none of them."""
+        given = {name: getattr(self, name) for name in PLACES}
+        return MappingProxyType(
+            {
+                name: _formula(name, value)
+                for name, value in given.items()
+                if isinstance(value, str) and value not in CHOICES[name]
+            }
+        )
+
     @property
     def clairvoyant(self) -> bool:
         """Whether it reads the true output lengths."""
@@ -345,13 +395,13 @@ class Policy:
 
     @cached_property
     def needs(self) -> tuple[str, ...]:
-        """What it reads if it is there: ``lower``, ``upper``, ``point``, ``priority``, ``lengths`` (the table)."""
+        """What it reads of a workload that need not be there: columns, and ``lengths`` (the table)."""
         read = {*self._read, self.bound} if self.tracks_bound else set(self._read)
         if self.cap == "advised":
             read |= {"lower", "upper"}
         elif self.cap == "bound" and self.cap_refine == "upper":
             read.add("upper")
-        return tuple(column for column in ("lower", "upper", "point", "priority", "lengths") if column in read)
+        return tuple(column for column in _OPTIONAL if column in read)
 
     @cached_property
     def tracks_bound(self) -> bool:
@@ -361,8 +411,15 @@ class Policy:
     @cached_property
     def _read(self) -> frozenset[str | None]:
         """What its order, its reserve and its eviction rule read."""
-        order = ORDERS[self.order].reads if isinstance(self.order, str) else None
-        return frozenset({order, RESERVES[self.reserve].reads, EVICTION_RULES[self.evict].reads})
+        read: set[str | None] = {*self.reads}
+        for formula in self.formulas.values():
+            read.update(formula.reads)
+        tables: Mapping[str, Mapping[str, Any]] = {"order": ORDERS, "reserve": RESERVES, "evict": EVICTION_RULES}
+        for field, words in tables.items():
+            word = getattr(self, field)
+            if isinstance(word, str) and word in words:
+                read.add(words[word].reads)
+        return frozenset(read)
 
     def fields(self) -> dict[str, Any]:
         """The fields as a plain dict; a custom order as a list."""
@@ -371,12 +428,13 @@ class Policy:
 
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
-        """What equality compares: a field that nothing reads (beta, say) does not count."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """What equality compares: neither a field that nothing reads (beta, say), nor how a formula is written."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | dict(self.formulas)
         if isinstance(self.order, np.ndarray):
             values["order"] = self.order.tobytes()
         for name, (reader, words) in _READERS.items():
-            if getattr(self, reader) not in words:
+            ranked_by_formula = name == "tie" and "evict" in self.formulas
+            if getattr(self, reader) not in words and not ranked_by_formula:
                 del values[name]
         if not self.tracks_bound:
             del values["bound"]
@@ -384,7 +442,7 @@ class Policy:
             del values["hold"]
         if "lengths" not in self.needs:
             del values["quantile"]
-        return tuple(values.items())
+        return type(self), *values.items()
 
     def __eq__(self, other: object) -> bool:
         return self._identity == other._identity if isinstance(other, Policy) else NotImplemented
@@ -405,12 +463,20 @@ class Policy:
                 shown.append(f"{f.name}=<{len(value)} numbers>")
             elif value != f.default:
                 shown.append(f"{f.name}={value!r}")
-        return f"Policy({', '.join(shown)})"
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _again(label: str, fields: tuple[Any, ...]) -> Policy:
+def _formula(place: str, text: str) -> Formula:
+    """The formula of a field. A word that means nothing there is no formula: one of the words was meant, or a name."""
+    words = [*CHOICES[place], *(name for name in PLACES[place] if name not in CHOICES[place])]
+    if text.isidentifier() and text not in NAMES:
+        raise PolicyError(f"policy field {place}={text!r} is unknown; {nearest(text, words)}, or a formula")
+    return parse_formula(text, cast(Place, place))
+
+
+def _again(kind: type[Policy], label: str, fields: tuple[Any, ...]) -> Policy:
     """A policy from its fields, in order, and its label."""
-    policy = Policy(*fields)
+    policy = kind(*fields)
     return policy.labelled(label) if label else policy
 
 
@@ -430,7 +496,8 @@ def _custom_order(order: npt.ArrayLike) -> npt.NDArray[np.float64]:
             raise TypeError
         keys = np.array(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise PolicyError(f"policy field order must be one of {', '.join(CHOICES['order'])}, or numbers") from None
+        words = ", ".join(CHOICES["order"])
+        raise PolicyError(f"policy field order must be one of {words}, a formula, or numbers") from None
     if keys.ndim != 1:
         raise PolicyError(f"policy field order must be one number per request, not an array of shape {keys.shape}")
     if not np.isfinite(keys).all():
@@ -519,18 +586,18 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
 
 
 def named(policy: str | Policy) -> Policy:
-    """The policy itself, or the named one.
+    """The policy itself, the named one, or a named one with other fields: ``"amin; order=deadline; margin=0.05"``.
 
     Raises
     ------
     PolicyError
-        There is no policy of that name; the message suggests the nearest.
+        There is no policy or field of that name, or a field cannot have that value; the message suggests the nearest.
     """
     if isinstance(policy, Policy):
         return policy
     if not isinstance(policy, str):
         raise PolicyError(f"a policy is a name or a llmsched.Policy, not {type(policy).__name__}")
-    return policies[policy]
+    return parse_composed(policy) if "=" in policy else policies[policy]
 
 
 def composed(values: Mapping[str, Any]) -> Policy:
@@ -581,9 +648,12 @@ def parse(text: str) -> Policy:
     """
     if text.lower().endswith(".toml"):
         return read(text)
-    base, *pairs = re.split(r",(?=\s*\w+\s*=)", text)
-    if not pairs:
-        return named(text)
+    return named(text)
+
+
+def parse_composed(text: str) -> Policy:
+    """The policy written ``amin,margin=0.05``. Raises PolicyError as `composed` does."""
+    base, *pairs = re.split(r",(?=\s*\w+\s*=(?!=))", text)
     values: dict[str, Any] = {}
     for pair in pairs:
         key, _, value = (part.strip() for part in pair.partition("="))

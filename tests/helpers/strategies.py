@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import strategies as st
 
 import llmsched as ls
+from llmsched.errors import FormulaError
+from llmsched.formula import PLACES, Place, parse
 from llmsched.policy import CHOICES
 
 
@@ -57,7 +59,8 @@ def problems(draw: st.DrawFn, most: int = 12) -> tuple[ls.Workload, int]:
         grain = draw(st.sampled_from([1.0, 0.25, 0.1, 7.0]))
         arrival = [grain * draw(st.integers(0, 40)) for _ in range(n)]
     priority = draw(st.lists(st.integers(-2, 2), min_size=n, max_size=n))
-    workload = ls.Workload(prompts, outputs, lower, upper, point, arrival, priority)
+    deadline = draw(st.lists(st.sampled_from([0.0, 0.5, 3.0, 20.0, 1e6]), min_size=n, max_size=n))
+    workload = ls.Workload(prompts, outputs, lower, upper, point, arrival, priority, deadline=deadline)
     return draw(with_lengths(workload)), memory
 
 
@@ -72,11 +75,43 @@ def with_lengths(draw: st.DrawFn, workload: ls.Workload) -> ls.Workload:
 
 
 @st.composite
+def formulas(draw: st.DrawFn, place: str, depth: int = 3) -> str:
+    """Any formula of few operations, some of which have no value for some requests in some rounds."""
+    if depth == 0 or draw(st.integers(0, 3)) == 0:
+        number = st.sampled_from(["0", "1", "2", "0.3", "100"])
+        return draw(st.one_of(st.sampled_from(PLACES[place]), st.sampled_from(PLACES[place]), number))
+    inner = formulas(place, depth - 1)
+    a, b = draw(inner), draw(inner)
+    kind = draw(st.sampled_from(["+", "-", "*", "+", "-", "*", "/", "//", "%", "min", "max", "if", "-x", "**"]))
+    if kind in ("min", "max"):
+        return f"{kind}({a}, {b})"
+    if kind == "if":
+        return f"({a} if {draw(inner)} < {draw(inner)} else {b})"
+    if kind == "-x":
+        return f"(-{a})"
+    return f"({a}) ** 2" if kind == "**" else f"({a} {kind} {b})"
+
+
+@st.composite
+def policy_formulas(draw: st.DrawFn, place: str) -> str:
+    """Any formula that a policy takes; those that are no number whatever a request is are refused."""
+    text = draw(formulas(place))
+    try:
+        parse(text, cast(Place, place))
+    except FormulaError:
+        return "prompt + bound"
+    return "prompt + bound" if text in CHOICES[place] else text
+
+
+@st.composite
 def compositions(draw: st.DrawFn, n: int) -> ls.Policy:
     """Any policy: a named one, or any choice of all fields, custom orders included."""
     if draw(st.integers(0, 2)) == 0:
         return ls.policies[draw(st.sampled_from(sorted(ls.policies)))]
     fields = {name: draw(st.sampled_from(words)) for name, words in CHOICES.items()}
+    for place in PLACES:
+        if draw(st.integers(0, 2)) == 0:
+            fields[place] = draw(policy_formulas(place))
     if draw(st.integers(0, 5)) == 0:
         fields["order"] = draw(st.lists(st.sampled_from([-1.5, -0.0, 0.0, 1.0, 2.5, 1e300]), min_size=n, max_size=n))
     fields["margin"] = draw(st.sampled_from([0.0, 0.0, 0.1, 0.25, 0.9]))

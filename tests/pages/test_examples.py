@@ -90,3 +90,16 @@ def test_two_lengths_show_where_aell_belongs() -> None:
         ratio = dict(zip(header[1:], map(float, row[1:]), strict=True))
         assert ratio["hsf"] == 1 < ratio["aell"] == ratio["auto"] < 1.05
         assert ratio["aell"] < ratio["amin"] < ratio["amax"]
+
+
+def test_own_policies(tmp_path: Path) -> None:
+    drawn = ls.generate.poisson(ls.generate.lmsys(200), 3, 0)
+    ls.traces.write(drawn, tmp_path / "trace.csv")
+    printed = run("own_policies.py", tmp_path / "trace.csv")
+    rows = {line[:28].strip(): line[28:].split() for line in printed.splitlines()[1:]}
+    assert len(rows) == 9
+    arrival = drawn.arrival * (len(drawn) / float(drawn.arrival[-1]) / 3)
+    w = drawn.replace(arrival=arrival).with_intervals(ls.intervals.buckets(100))
+    machine = {"memory": 60_000, "block": 16, "clock": "llama2-70b-8xh100"}
+    for name, policy in (("shortest first", "amin-recompute"), ("first come", "amin-recompute,order=arrival")):
+        assert rows[name][0] == f"{ls.simulate(w, policy, **machine).mean_latency:.1f}"

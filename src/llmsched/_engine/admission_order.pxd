@@ -4,12 +4,15 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
 
 from llmsched._core cimport (
-    ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, ORDER_TABLE, Engine, Problem,
+    ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_FORMULA, ORDER_KEYS, ORDER_OVER_TIME, ORDER_QUEUE, ORDER_TABLE,
+    Engine, Problem,
 )
 from llmsched._engine.allocation cimport allocate, prefetch, prefetch_to_write
 from llmsched._engine.belief cimport length_of_class
 from llmsched._engine.check cimport check
+from llmsched._engine.formula cimport FOR_ORDER
 from llmsched._engine.numpy_permutation cimport permutation
+from llmsched._engine.policy_formulas cimport value_for
 from llmsched._engine.radix_sort cimport double_key, sort_places
 from llmsched._engine.request cimport NEVER_RAN, NONE
 from llmsched._engine.rounds cimport arrival_of, now
@@ -24,7 +27,7 @@ cdef inline int64_t area_key(int64_t prompt, int64_t bound) noexcept nogil:
     return double_key(<double>(prompt + bound) * <double>bound)
 
 
-cdef inline int64_t admission_key(const Engine* engine, int64_t place, int32_t p) noexcept nogil:
+cdef inline int64_t admission_key(Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # The key of a request that joins the waiting set, the smallest first; p is its number, or NONE where it never ran.
     cdef const Problem* problem = engine.problem
     cdef int32_t i
@@ -39,6 +42,12 @@ cdef inline int64_t admission_key(const Engine* engine, int64_t place, int32_t p
         return area_key(engine.requests[p].prompt, engine.requests[p].bound)
     if problem.order == ORDER_TABLE:
         return length_of_class(&engine.belief, i, 0 if p == NONE else engine.belief.known[p])
+    if problem.order == ORDER_FORMULA:
+        if p == NONE or engine.requests[p].previous == NEVER_RAN:
+            return double_key(problem.real_keys[i])
+        return double_key(value_for(engine, FOR_ORDER, p, i, engine.requests[p].kept))
+    if problem.order == ORDER_OVER_TIME:
+        return 0  # order_anew() says, in every round
     check(problem.order == ORDER_QUEUE)
     if p == NONE or engine.requests[p].previous == NEVER_RAN:
         return double_key(arrival_of(engine, place))
@@ -52,7 +61,9 @@ cdef inline int order_requests(Engine* engine) noexcept nogil:
     cdef int status = OK
     cdef int64_t* converted = NULL
     cdef const int64_t* keys = problem.bound if problem.order == ORDER_BOUND else problem.keys
-    cdef const double* reals = problem.real_keys if problem.order == ORDER_KEYS else problem.arrival
+    cdef const double* reals = problem.arrival
+    if problem.order == ORDER_KEYS or problem.order == ORDER_FORMULA:
+        reals = problem.real_keys
     engine.order = <int32_t*>allocate(n * sizeof(int32_t))
     engine.rank = <int32_t*>allocate(n * sizeof(int32_t))
     if engine.order == NULL or engine.rank == NULL:
@@ -97,7 +108,9 @@ cdef inline int order_arrivals(Engine* engine) noexcept nogil:
             if problem.arrival[i] != problem.arrival[0]:
                 together = False
                 break
-    engine.in_place = not problem.skip and (together or problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE)
+    engine.in_place = not problem.skip and problem.order != ORDER_OVER_TIME and (
+        together or problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE
+    )
     if together or problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE:
         return OK
     keys = <int64_t*>allocate(n * sizeof(int64_t))

@@ -14,6 +14,7 @@ cdef enum Evict:
     EVICT_ALL
     EVICT_RANDOM
     EVICT_PRIORITY
+    EVICT_FORMULA   # not a word: see policy_formulas.pxd
 
 
 cdef inline int eviction_rule(str name) except -1:

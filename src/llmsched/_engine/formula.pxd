@@ -71,6 +71,15 @@ cdef struct Formula:
     const double* constants
     int64_t constants_size
     int32_t result          # the cell of its value
+    int32_t reads[<int>NAMES]   # reads[0:reads_size]: the names that it reads
+    int64_t reads_size
+
+cdef enum FormulaPlace:
+    # The fields of a policy that may hold one.
+    FOR_ORDER
+    FOR_RESERVE
+    FOR_EVICT
+    PLACES
 
 
 cdef inline void formula_begin(const Formula* formula, double* cells) noexcept nogil:

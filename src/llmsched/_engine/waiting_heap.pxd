@@ -31,7 +31,7 @@ cdef struct Entry:
     # In memory one little-endian 128-bit number, most significant field last: entry_less compares it at once.
     int32_t who     # a request's number, or ~place of one that never ran; no two waiting requests differ in this alone
     int32_t tie     # rank, or 0 where keys are distinct; never negative
-    int64_t key     # the admission order's key when it joined; it cannot change while the request waits
+    int64_t key     # the admission order's key: as of when it joined, or of the last heap_order()
 
 
 cdef struct Heap:
@@ -86,6 +86,20 @@ cdef inline int heap_push(Heap* heap, Entry entry) noexcept nogil:
         at = parent
     heap.entries[at] = entry
     return OK
+
+
+cdef inline void heap_order(Heap* heap) noexcept nogil:
+    # Makes a heap of the entries after any of their keys changed.
+    cdef Entry* e = heap.entries
+    cdef Entry entry
+    cdef int64_t at, k
+    for k in range(1, heap.size):
+        entry = e[k]
+        at = k
+        while at > 0 and entry_less(entry, e[(at - 1) >> 2]):
+            e[at] = e[(at - 1) >> 2]
+            at = (at - 1) >> 2
+        e[at] = entry
 
 
 cdef inline void heap_pop(Heap* heap) noexcept nogil:

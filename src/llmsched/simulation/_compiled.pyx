@@ -11,21 +11,22 @@ from libc.string cimport memset
 import numpy as np
 
 from llmsched._engine.belief cimport BELIEF_TABLE, belief_kind
-from llmsched._engine.eviction_rules cimport eviction_rule, is_ranked
+from llmsched._engine.eviction_rules cimport EVICT_FORMULA, eviction_rule, is_ranked
 from llmsched._engine.formula cimport (
-    FORMULA_CELLS, NAMES, Formula, Instruction, formula_begin, formula_tokens, formula_value,
+    FOR_EVICT, FOR_ORDER, FOR_RESERVE, FORMULA_CELLS, NAMES, PLACES, Formula, Instruction, formula_begin, formula_tokens, formula_value,
 )
+from llmsched._engine.status cimport FORMULA_FAILED
 from llmsched._core cimport (
-    FINISHED, NO_MEMORY, ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_KEYS, ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE,
-    REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BOUND,
+    FINISHED, NO_MEMORY, ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_FORMULA, ORDER_KEYS, ORDER_OVER_TIME,
+    ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BOUND,
     RESERVE_COLUMN, RESERVE_MOVING, RESERVE_NONE, RUNNING, Attempt, Chunk, Engine, Problem, Segment, engine_advance,
     engine_free, engine_start, sum_of_differences,
 )
 
 from ..formula import NAMES as FORMULA_NAMES
 from ..policy import CHOICES, EVICTION_RULES, RESERVES, check_words
+from .limits import LARGEST_BOUND, STALL_FACTOR, STALL_START
 from .outcome import Outcome
-from .problem import LARGEST_BOUND, STALL_FACTOR, STALL_START
 from .timeline import Piece, merged
 from .token_log import Tokens
 
@@ -96,9 +97,11 @@ cdef int fill_problem(Problem* c_problem, problem, completion, start, evictions)
 cdef int fill_rules(Problem* c_problem, problem) except -1:
     # What many problems share: the policy and the machine.
     policy = problem.policy
-    c_problem.order = CORE_ORDERS[policy.order] if isinstance(policy.order, str) else ORDER_KEYS
-    c_problem.reserve = CORE_RESERVES[RESERVES[policy.reserve].kind]
-    c_problem.evict = CORE_RULES[policy.evict]
+    formulas = policy.formulas
+    c_problem.order = CORE_ORDERS.get(policy.order, ORDER_KEYS) if isinstance(policy.order, str) else ORDER_KEYS
+    c_problem.reserve = RESERVE_COLUMN if "reserve" in formulas else CORE_RESERVES[RESERVES[policy.reserve].kind]
+    c_problem.evict = EVICT_FORMULA if "evict" in formulas else CORE_RULES[policy.evict]
+    fill_formulas(c_problem, formulas)
     c_problem.refine = CORE_REFINES[policy.refine]
     c_problem.cap = CORE_REFINES[policy.cap_refine] if FLAGS["cap"][policy.cap] else REFINE_NONE
     c_problem.shed = FLAGS["shed"][policy.shed] and c_problem.cap == REFINE_NONE
@@ -127,6 +130,31 @@ cdef int fill_rules(Problem* c_problem, problem) except -1:
     return 0
 
 
+cdef int fill_formulas(Problem* c_problem, formulas) except -1:
+    # Those that are computed in the run. The others are values of the problem.
+    c_problem.computes_formulas = c_problem.belief_changes = c_problem.reads_joined = False
+    computed = {}
+    if "order" in formulas:
+        if formulas["order"].changes_over_time:
+            c_problem.order = ORDER_OVER_TIME
+            computed[<int>FOR_ORDER] = formulas["order"]
+        elif formulas["order"].changes_by_leaving:
+            c_problem.order = ORDER_FORMULA
+            computed[<int>FOR_ORDER] = formulas["order"]
+    if "evict" in formulas:
+        computed[<int>FOR_EVICT] = formulas["evict"]
+    if "reserve" in formulas and formulas["reserve"].changes_by_leaving:
+        c_problem.belief_changes = True
+        computed[<int>FOR_RESERVE] = formulas["reserve"]
+    memset(c_problem.formulas, 0, <int>PLACES * sizeof(Formula))
+    for place, formula in computed.items():
+        c_problem.formulas[<int>place] = formula_of(formula)
+        c_problem.computes_formulas = True
+        if "joined" in formula.reads:
+            c_problem.reads_joined = True
+    return 0
+
+
 cdef int fill_requests(Problem* c_problem, problem) except -1:
     # What no two problems need have in common. The arrays belong to the Python object.
     c_problem.n = len(problem.output)
@@ -147,7 +175,9 @@ cdef int fill_requests(Problem* c_problem, problem) except -1:
     c_problem.real_keys = NULL
     if c_problem.order == ORDER_TABLE:
         c_problem.keys = integers(problem.keys)
-    if c_problem.order == ORDER_KEYS:
+    for k, name in enumerate(FORMULA_NAMES):
+        c_problem.columns[<int>k] = reals(problem.columns[name]) if name in problem.columns else NULL
+    if c_problem.order == ORDER_KEYS or c_problem.order == ORDER_FORMULA:
         if problem.keys.dtype == np.float64:
             c_problem.real_keys = reals(problem.keys)
         else:
@@ -204,6 +234,8 @@ def run(problem, record=(), progress=None):
                 status = engine_advance(&engine, STEPS_PER_LOOK)
         if status == NO_MEMORY:
             raise MemoryError(f"no memory to simulate {n} requests")
+        if status == FORMULA_FAILED:
+            raise_formula_error(&engine, problem.policy.formulas)
         return Outcome(
             completion=completion,
             start=start,
@@ -218,6 +250,15 @@ def run(problem, record=(), progress=None):
         )
     finally:
         engine_free(&engine)
+
+
+cdef raise_formula_error(const Engine* engine, formulas):
+    # Computes the value that there is none of once more, by the evaluator that says why. Raises FormulaValueError.
+    places = {<int>FOR_ORDER: "order", <int>FOR_RESERVE: "reserve", <int>FOR_EVICT: "evict"}
+    formula = formulas[places[<int>engine.failed_place]]
+    values = {name: engine.failed_values[<int>k] for k, name in enumerate(FORMULA_NAMES)}
+    formula.value(values, engine.failed)
+    raise AssertionError(f"the engines do not agree on {formula!r} for {values}")
 
 
 cdef timeline(const Engine* engine, clock):
@@ -278,6 +319,7 @@ TOTALS = np.dtype(
     ]
 )
 OUT_OF_MEMORY = NO_MEMORY
+NO_VALUE = FORMULA_FAILED  # of a formula, for some request: `run` says more
 
 
 cdef class Stop:
@@ -393,21 +435,18 @@ def formula_values(formula, columns, int64_t n):
     cdef double cells[FORMULA_CELLS]
     cdef double[::1] result = np.empty(n)
     cdef const double[::1] given
-    cdef int32_t read[<int>NAMES]
     cdef int64_t i, k, size = 0
-    places = list(FORMULA_NAMES)
     for name in formula.reads:
         given = columns[name]
         if given.shape[0] != n:
             raise ValueError(f"{name} has {given.shape[0]} values, expected {n}")
-        read[size] = places.index(name)
         column[size] = reals(given)
         size += 1
     formula_begin(&program, cells)
     with nogil:
         for i in range(n):
             for k in range(size):
-                cells[read[k]] = column[k][i]
+                cells[program.reads[k]] = column[k][i]
             result[i] = formula_value(&program, cells)
     return result.base
 
@@ -431,4 +470,8 @@ cdef Formula formula_of(formula) except *:
     program.constants = reals(constants)
     program.constants_size = constants.shape[0]
     program.result = formula.result
+    names = list(FORMULA_NAMES)
+    program.reads_size = len(formula.reads)
+    for k, name in enumerate(formula.reads):
+        program.reads[<int>k] = names.index(name)
     return program

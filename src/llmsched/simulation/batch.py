@@ -16,7 +16,9 @@ from ..errors import InputError, LlmschedError, nearest, number_of
 from ..policy import Policy, named
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.workload import Workload
-from ._compiled import OUT_OF_MEMORY, TOTALS, Stop, run_many
+from . import reference
+from ._compiled import NO_VALUE, OUT_OF_MEMORY, TOTALS, Stop, run_many
+from ._compiled import run as run_compiled
 from .clock import Clock
 from .clock import named as named_clock
 from .dataframes import Columns
@@ -231,6 +233,9 @@ class _Run:
         """The jobs that can be simulated, `most` at a time, or those with so many requests."""
         chunk = _Chunk(bool(self.keep or self.percentiles))
         for row, problem in self.to_simulate():
+            if problem.policy.methods:  # Python needs the GIL, so that threads would not help
+                self.run_in_python(row, dataclasses.replace(problem, seed=self.jobs[row].seed))
+                continue
             chunk.add(row, problem, self.jobs[row].seed)
             if len(chunk.rows) >= most or chunk.requests >= requests:
                 yield chunk
@@ -260,6 +265,24 @@ class _Run:
             raise InputError(f"expected a llmsched.Workload, not {type(given).__name__}")
         return problem_of(given, named(self.policies[policy]), memory, None, **self.options)
 
+    def run_in_python(self, row: int, problem: Problem) -> None:
+        """One whose policy decides in Python."""
+        try:
+            outcome = reference.run(problem)
+            if outcome.unfinished:
+                raise not_finished(problem, outcome.rounds, outcome.unfinished)
+        except LlmschedError as error:
+            self.fail(row, error)
+            return
+        result = result_of(self.workloads[self.jobs[row].workload], problem, outcome, "reference")
+        totals = result.summary()
+        for name in TOTALS.names or ():
+            self.table[name][row] = totals.get(name, 0)
+        if self.percentiles:
+            self.spread[:, row] = np.percentile(result.latency, self.percentiles)
+        if self.keep:
+            self.results[row] = result
+
     def fail(self, row: int, error: Exception) -> None:
         """Note the error with the row it belongs to, as the same type of exception."""
         if self.name_rows:
@@ -276,6 +299,11 @@ class _Run:
             row, record = chunk.rows[k], totals[k]
             if record["status"] == OUT_OF_MEMORY:
                 self.fail(row, MemoryError("no memory to simulate it"))
+            elif record["status"] == NO_VALUE:
+                try:
+                    run_compiled(dataclasses.replace(chunk.problems[k], seed=chunk.seeds[k]))
+                except LlmschedError as error:
+                    self.fail(row, error)
             else:
                 self.fail(row, not_finished(chunk.problems[k], int(record["rounds"]), int(record["unfinished"])))
         if self.keep and chunk.kept is not None:

@@ -5,31 +5,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
+from ..formula import Formula
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
 from ..predict.intervals import with_midpoints
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
-from ..workloads.columns import LARGEST, FloatArray, IntArray
+from ..workloads.columns import COLUMNS, LARGEST, FloatArray, IntArray
 from ..workloads.workload import Workload
+from ._compiled import formula_values, whole_tokens
 from .clock import Clock
-
-#: õ stops rising here (62 doublings): no believed length can see the difference, and 64 bits hold it.
-LARGEST_BOUND = 2**62
-#: A run is stopped after so many rounds, or admissions, and a hundred attempts of everybody, that came to nothing.
-STALL_START, STALL_FACTOR = 1000, 100
-#: Tokens in a block of cache; real ones have 16 or so, and the engine counts requests by their place in the block.
-LARGEST_BLOCK = 1024
+from .limits import LARGEST_BLOCK, LARGEST_BOUND, STALL_FACTOR, STALL_START
 
 _HOW_TO_ADD = {
     "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
     "upper": "workload.with_intervals(intervals.buckets(100)) or Workload(..., upper=...)",
     "point": "workload.replace(point=...), or with both bounds of an interval: the point is then its middle",
     "priority": "workload.replace(priority=...)",
+    "deadline": "workload.replace(deadline=...)",
     "lengths": "workload.with_lengths(LengthTable.from_outputs(outputs that were served))",
 }
 
@@ -52,8 +50,9 @@ class Problem:
     arrival: FloatArray  # a
     bound: IntArray | None  # õ at the start; None where the policy never reads it
     upper: IntArray | None  # u; only where a cap refines to it
-    believed: IntArray | None  # the column that the `reserve` rule reads; None where it reads none
-    keys: IntArray | FloatArray | None  # of the admission order, "table"'s at the start; None for others that change
+    believed: IntArray | None  # the column that the `reserve` rule reads, or a formula's values; None: it reads none
+    # Keys of the admission order, those at the start where leaving changes them; None for "queue", which has none then.
+    keys: IntArray | FloatArray | None
     capped: npt.NDArray[np.bool_] | None  # who is stopped at õ, where a cap does not do that to everybody
     levels: IntArray | None  # place by priority, then arrival, the same for equals; only where it decides an eviction
     memory: int  # M
@@ -69,6 +68,9 @@ class Problem:
     lengths: IntArray | None = None  # class, tokens seen -> believed length; where the policy reads a table of lengths
     classes: IntArray | None = None  # the row of it that each request has
     ratio: Ratio | None = None  # for reserve="ratio"
+    columns: Mapping[str, FloatArray] = dataclasses.field(
+        default_factory=dict
+    )  # name -> what the policy's formulas read and never changes
 
     @property
     def chunked(self) -> bool:
@@ -123,6 +125,7 @@ def problem_of(
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
     finishes = policy.resume != "restart" or n == 0
     chunked = prefill_budget is not None
+    columns = _columns(workload, policy, memory)
     longest = workload.extent.output + (_longest_prefill(memory, budget) if chunked else 0)
     return Problem(
         policy=policy,
@@ -131,10 +134,10 @@ def problem_of(
         arrival=workload.arrival,
         bound=_bound(workload, policy),
         upper=workload.upper if caps_to_upper else None,
-        believed=_believed(workload, policy),
-        keys=_keys(workload, policy),
+        believed=_believed(workload, policy, columns),
+        keys=_keys(workload, policy, columns),
         capped=_advised(workload) if policy.cap == "advised" else None,
-        levels=_levels(workload) if EVICTION_RULES[policy.evict].reads == "priority" else None,
+        levels=_levels(workload) if policy.evict == "priority" else None,
         memory=memory,
         capacity=_capacity(memory, policy.margin, block),
         seed=seed,
@@ -148,7 +151,39 @@ def problem_of(
         lengths=table,
         classes=None if table is None else workload.classes,
         ratio=_ratio(policy) if policy.reserve == "ratio" else None,
+        columns=columns,
     )
+
+
+def _columns(workload: Workload, policy: Policy, memory: int) -> Mapping[str, FloatArray]:
+    """What the policy's formulas and methods read that never changes, as doubles."""
+    columns = {}
+    for name in {*policy.reads, *(name for formula in policy.formulas.values() for name in formula.reads)}:
+        if name == "memory":
+            columns[name] = np.full(len(workload), float(memory))
+        elif name in COLUMNS:
+            columns[name] = np.ascontiguousarray(getattr(workload, name), dtype=np.float64)
+    return columns
+
+
+def _values_at_start(
+    formula: Formula, workload: Workload, policy: Policy, columns: Mapping[str, FloatArray]
+) -> FloatArray:
+    """The formula's value for each request when it arrives. Raises FormulaValueError (names the request)."""
+    n = len(workload)
+    given: dict[str, FloatArray] = {
+        **dict.fromkeys(("generated", "evictions"), np.zeros(n)),
+        "joined": workload.arrival,
+        **columns,
+    }
+    bound = _bound(workload, policy)
+    if bound is not None:
+        given["bound"] = bound.astype(np.float64)
+    values = formula_values(formula, given, n)
+    if np.isnan(values).any():
+        i = int(np.argmax(np.isnan(values)))
+        formula.value({name: float(given[name][i]) for name in formula.reads}, i)  # says what is wrong there
+    return values
 
 
 check_words("problem._bound", ("lower", "upper", "point", "one"), CHOICES["bound"])
@@ -164,7 +199,9 @@ def _bound(workload: Workload, policy: Policy) -> IntArray | None:
     return column
 
 
-def _believed(workload: Workload, policy: Policy) -> IntArray | None:
+def _believed(workload: Workload, policy: Policy, columns: Mapping[str, FloatArray]) -> IntArray | None:
+    if "reserve" in policy.formulas:
+        return whole_tokens(_values_at_start(policy.formulas["reserve"], workload, policy, columns))
     rule = RESERVES[policy.reserve]
     if rule.kind in ("none", "bound") or rule.reads == "lengths":
         return None
@@ -190,6 +227,8 @@ def _may_cycle(policy: Policy, chunked: bool) -> bool:
     Bounds rise for good where every eviction past a bound that is believed raises it (the paper's A_min): with a
     prefill that takes longer than believed, requests are evicted before they are past it.
     """
+    if "evict" in policy.formulas or policy.methods:  # nobody can say whom it evicts last
+        return True
     if EVICTION_RULES[policy.evict].may_cycle == "unless bounds rise":
         return policy.reserve != "bound" or policy.refine == "none" or chunked
     return EVICTION_RULES[policy.evict].may_cycle == "always"
@@ -230,7 +269,7 @@ def whole_blocks(tokens: _Tokens, block: int) -> _Tokens:
 def _check_predictions(workload: Workload, policy: Policy) -> None:
     for column in policy.needs:
         if getattr(workload, column) is None:
-            kind = "column" if column == "priority" else "prediction column"
+            kind = "column" if column in ("priority", "deadline") else "prediction column"
             what = "a table of lengths" if column == "lengths" else f"the {kind} {column!r}"
             raise MissingPredictionError(
                 f"policy {policy.name} needs {what}, which the workload does not have: "
@@ -269,12 +308,15 @@ def _check_time(workload: Workload, clock: Clock) -> None:
         )
 
 
-def _keys(workload: Workload, policy: Policy) -> IntArray | FloatArray | None:
+def _keys(workload: Workload, policy: Policy, columns: Mapping[str, FloatArray]) -> IntArray | FloatArray | None:
     order = policy.order
     if isinstance(order, np.ndarray):
         if len(order) != len(workload):
             raise WorkloadError(f"the policy's order has {len(order)} numbers for {len(workload)} requests")
         return order
+    if "order" in policy.formulas:
+        formula = policy.formulas["order"]
+        return None if formula.changes_over_time else _values_at_start(formula, workload, policy, columns)
     if order == "volume":
         return volume(workload)
     if order == "priority":

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import bisect
 import math
+import numbers
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
+from ..errors import FormulaValueError, PolicyError
+from ..formula import Formula, whole_tokens
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, check_words
+from .limits import LARGEST_BOUND
 from .outcome import Outcome
-from .problem import LARGEST_BOUND, Problem, admission_limit, whole_blocks
+from .problem import Problem, admission_limit, whole_blocks
 from .timeline import Piece, merged
 from .token_log import Tokens
 
@@ -36,6 +42,18 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
         if progress is not None and engine.rounds % 256 == 0:
             progress(engine.n - engine.unfinished, engine.n)
     return engine.outcome()
+
+
+#: What every scheduler sees of a request.
+VISIBLE = ("index", "prompt", "generated", "arrival", "joined", "evictions")
+
+
+class RequestView(SimpleNamespace):
+    """A request as a policy in Python sees it: `VISIBLE`, and what the policy's `reads` adds."""
+
+    def __getattr__(self, name: str) -> float:
+        known = ", ".join(vars(self))
+        raise AttributeError(f"a request shows {known}, not {name!r}: add it to the `reads` of the policy's class")
 
 
 class _Request:
@@ -79,7 +97,11 @@ class _Engine:
         self.requests = [_Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
         self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
         self.waiting: list[_Request] = []
-        self.key_changes = isinstance(self.policy.order, str) and ORDERS[self.policy.order].changes
+        self.formulas = self.policy.formulas
+        self.failures: dict[int, FormulaValueError] = {}  # request -> why one of them has no value, in this round
+        self.columns = {name: column.tolist() for name, column in problem.columns.items()}
+        self.key_of = _CHANGING_KEYS.get(self.policy.order) if isinstance(self.policy.order, str) else None
+        self.believed_by = _BELIEVED.get(self.policy.reserve, _BELIEVED["upper"])  # a formula's value is a column
         self.running: list[_Request] = []  # in order of admission number
         self.eviction_key = _EVICTION_KEYS.get(self.policy.evict)  # None where the rule does not rank
         self.ties: dict[int, list[_Request]] = {}  # eviction key -> running requests that have it
@@ -98,6 +120,9 @@ class _Engine:
         self.attempts: list[tuple[int, int, int, int, int]] | None = [] if "tokens" in record else None
         self.chunks: list[tuple[int, int, int]] = []
         self.round_end: list[float] = []
+        for r in self.requests:
+            self.begin_to_wait(r)
+        self.check_formulas()
 
     @property
     def now(self) -> float:
@@ -119,6 +144,7 @@ class _Engine:
         self.arrivals()
         self.caps()
         evicted = self.overflow()
+        self.check_formulas()
         if not (evicted and self.policy.pause == "overflow"):
             self.admission(self.waiting)
         self.waiting += evicted
@@ -156,8 +182,12 @@ class _Engine:
         return evicted
 
     def admission(self, candidates: list[_Request]) -> None:
+        if "order" in self.formulas and self.formulas["order"].changes_over_time:
+            for r in candidates:
+                r.key = self.value(self.formulas["order"], r)
+            self.check_formulas()
         for r in sorted(candidates, key=self.admission_key):
-            if self.feasible(r):
+            if self.feasible(r) if "feasible" not in self.policy.methods else self.feasible_by_method(r):
                 candidates.remove(r)
                 self.admit(r)
             elif self.policy.fill == "break":
@@ -265,6 +295,14 @@ class _Engine:
             r.generated = 0
         elif self.policy.resume == "swap":
             self.swapped += r.prompt + r.generated - r.to_prefill
+        self.begin_to_wait(r)
+
+    def begin_to_wait(self, r: _Request) -> None:
+        """What formulas say of it as long as it waits."""
+        if "order" in self.formulas and not self.formulas["order"].changes_over_time:
+            r.key = self.value(self.formulas["order"], r)
+        if "reserve" in self.formulas:
+            r.believed = whole_tokens(self.value(self.formulas["reserve"], r))
 
     def refine(self, r: _Request, rule: str) -> None:
         if self.problem.bound is None:  # nothing reads õ
@@ -280,7 +318,7 @@ class _Engine:
         return sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in self.running)
 
     def believed_length(self, r: _Request) -> int:
-        return min(_BELIEVED[self.policy.reserve](self, r), self.problem.memory - r.prompt)
+        return min(self.believed_by(self, r), self.problem.memory - r.prompt)
 
     def feasible(self, candidate: _Request) -> bool:
         capacity = self.problem.capacity if self.running else self.problem.memory
@@ -364,7 +402,9 @@ class _Engine:
     # Section 5: orders and ties ------------------------------------------------------------------------------------
 
     def admission_key(self, r: _Request) -> tuple[float, int]:
-        key = _CHANGING_KEYS[str(self.policy.order)](self, r) if self.key_changes else r.key
+        if "admission_key" in self.policy.methods:
+            return self.key_by_method(r), r.rank
+        key = r.key if self.key_of is None else self.key_of(self, r)
         assert key is not None
         return key, r.rank
 
@@ -373,15 +413,30 @@ class _Engine:
         if self.need() <= self.problem.memory:
             return
         while self.too_full():
-            yield from _VICTIMS[self.policy.evict](self)
+            yield from self.next_victims()
+
+    def next_victims(self) -> list[_Request]:
+        if "victims" in self.policy.methods:
+            return self.victims_by_method()
+        return _VICTIMS.get(self.policy.evict, _Engine.first_by_formula)(self)
 
     def first_in_rank(self) -> list[_Request]:
         """By a rule that ranks: one of the equals with the smallest key."""
-        equals = self.ties[min(self.ties)]
+        return [self.one_of(self.ties[min(self.ties)])]
+
+    def first_by_formula(self) -> list[_Request]:
+        """One of those for whom the formula of `evict` is smallest."""
+        values = [self.value(self.formulas["evict"], r) for r in self.running]
+        least = min(values)
+        self.check_formulas()
+        return [self.one_of([r for r, value in zip(self.running, values, strict=True) if value == least])]
+
+    def one_of(self, equals: list[_Request]) -> _Request:
+        """Drawn, or one with the longest prompt, as `tie` says."""
         if self.policy.tie == "prompt":
             longest = max(r.prompt for r in equals)
             equals = [r for r in equals if r.prompt == longest]
-        return [equals[self.drawn_member(len(equals))]]
+        return equals[self.drawn_member(len(equals))]
 
     def one_pass(self) -> list[_Request]:
         """Each running request with probability beta."""
@@ -398,6 +453,73 @@ class _Engine:
         if k == 1 or self.problem.seed is None:
             return 0
         return (next(self.stream) >> 32) * k >> 32
+
+    # Formulas (docs/reference/formulas.md) --------------------------------------------------------------------------
+
+    def value(self, formula: Formula, r: _Request) -> float:
+        """Its value for a request as it stands; 0, and a note of the failure, where it has none."""
+        now = {
+            "bound": r.bound,
+            "generated": r.generated,
+            "joined": r.joined,
+            "now": self.now,
+            "evictions": r.evictions,
+        }
+        values = {name: self.columns[name][r.index] if name in self.columns else now[name] for name in formula.reads}
+        try:
+            return formula.value(values, r.index)
+        except FormulaValueError as error:
+            self.failures.setdefault(r.index, error)
+            return 0.0
+
+    def check_formulas(self) -> None:
+        """Of those for whom a formula has no value, the first request is named."""
+        if self.failures:
+            raise self.failures[min(self.failures)]
+
+    # Policies in Python: what their methods say is checked ------------------------------------------------------------
+
+    def seen(self, r: _Request) -> RequestView:
+        """A request as the methods of a policy see it."""
+        values: dict[str, float] = {name: getattr(r, name) for name in VISIBLE}
+        values |= {name: self.columns[name][r.index] for name in self.policy.reads if name in self.columns}
+        if "bound" in self.policy.reads:
+            values["bound"] = r.bound
+        return RequestView(**values)
+
+    def key_by_method(self, r: _Request) -> float:
+        key = self.method("admission_key")(self.seen(r), self.now)
+        if not isinstance(key, numbers.Real) or math.isnan(key):
+            raise self.refused("admission_key", f"{key!r} for request {r.index}, expected a number")
+        return float(key)
+
+    def feasible_by_method(self, candidate: _Request) -> bool:
+        """What the method says, if the coming round has room for one more. Where nobody runs, the first is admitted."""
+        if not self.running:
+            return True
+        batch = [*self.running, candidate]
+        coming = sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in batch)
+        prefill = sum(max(r.to_prefill, 1) for r in self.running)
+        if coming > self.problem.memory or len(batch) > self.problem.max_batch:
+            return False
+        if prefill >= self.problem.prefill_budget:
+            return False
+        return bool(self.method("feasible")([self.seen(r) for r in self.running], self.seen(candidate), self.now))
+
+    def victims_by_method(self) -> list[_Request]:
+        running = {r.index: r for r in self.running}
+        chosen = list(self.method("victims")([self.seen(r) for r in self.running], self.need(), self.now))
+        indices = [getattr(victim, "index", None) for victim in chosen]
+        if not chosen or len({*indices}) < len(indices) or not running.keys() >= {*indices}:
+            raise self.refused("victims", f"{chosen!r}, expected at least one request of the batch, each of them once")
+        return [running[index] for index in indices if index is not None]
+
+    def method(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(self.policy, name)
+        return method
+
+    def refused(self, method: str, answer: str) -> PolicyError:
+        return PolicyError(f"{type(self.policy).__name__}.{method} in round {self.rounds} returned {answer}")
 
     # ---------------------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from ..workloads.workload import Workload
 from . import _compiled, reference
 from .clock import Clock
 from .clock import named as named_clock
+from .limits import LARGEST_BOUND
 from .outcome import Outcome
-from .problem import LARGEST_BOUND, Problem, problem_of
+from .problem import Problem, problem_of
 from .result import Result
 
 EngineName = Literal["compiled", "reference"]
@@ -50,7 +51,8 @@ def simulate(
         The requests. A policy that reads a point prediction takes the middle of the interval, rounded up, where a
         workload has both bounds and no point.
     policy
-        The name of a policy (see `llmsched.policies`) or a `Policy`.
+        The name of a policy (see `llmsched.policies`) or a `Policy`. One that decides in Python is run by the readable
+        engine, whatever `engine` says (docs/how-to/your-own-policy.md).
     memory
         M, tokens of cache; every prompt + output must fit.
     seed
@@ -101,6 +103,8 @@ def simulate(
         block=block,
         prefill_budget=prefill_budget,
     )
+    if problem.policy.methods:
+        engine = "reference"
     outcome = ENGINES[engine](problem, keep, progress)
     if outcome.unfinished:
         raise not_finished(problem, outcome.rounds, outcome.unfinished)
