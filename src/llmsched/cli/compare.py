@@ -88,8 +88,8 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A policy, or one with other fields, as in 'amin; order=deadline; margin=0.05'; repeat for several. By "
-            "default ten, hsf and nine that cannot see the truth; `llmsched policies` lists more.",
+            help="A policy, or one with other fields, as in 'amin; order=deadline; margin=0.05'; repeat for several. "
+            "By default ten, hsf and nine that cannot see the truth; `llmsched policies` lists more.",
         ),
     ] = None,
     interval: Intervals = None,
