@@ -1,5 +1,6 @@
-# The formulas of a policy, for the requests of a run: what they read of a request as it stands, and what becomes of those
-# that wait. Where one has no value the run ends, with the request of the smallest index that has none in that round.
+# The formulas of a policy, for the requests of a run: what they read of a request as it stands, and what becomes of
+# those that wait. Where one has no value the run ends, with the request of the smallest index that has none in that
+# round.
 
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc

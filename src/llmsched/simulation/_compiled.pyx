@@ -4,7 +4,7 @@ It drives the engine through `_core.pxd`, as anybody's Cython code may.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t, int32_t, int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -13,14 +13,15 @@ import numpy as np
 from llmsched._engine.belief cimport BELIEF_TABLE, belief_kind
 from llmsched._engine.eviction_rules cimport EVICT_FORMULA, eviction_rule, is_ranked
 from llmsched._engine.formula cimport (
-    FOR_EVICT, FOR_ORDER, FOR_RESERVE, FORMULA_CELLS, NAMES, PLACES, Formula, Instruction, formula_begin, formula_tokens, formula_value,
+    FOR_EVICT, FOR_ORDER, FOR_RESERVE, FORMULA_CELLS, NAMES, PLACES, Formula, Instruction, formula_begin,
+    formula_tokens, formula_value,
 )
 from llmsched._engine.status cimport FORMULA_FAILED
 from llmsched._core cimport (
     FINISHED, NO_MEMORY, ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_FORMULA, ORDER_KEYS, ORDER_OVER_TIME,
-    ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE, RESUME_RESTART, RESUME_SWAP, RESERVE_BOUND,
-    RESERVE_COLUMN, RESERVE_MOVING, RESERVE_NONE, RUNNING, Attempt, Chunk, Engine, Problem, Segment, engine_advance,
-    engine_free, engine_start, sum_of_differences,
+    ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE,
+    RESUME_RESTART, RESUME_SWAP, RESERVE_BOUND, RESERVE_COLUMN, RESERVE_MOVING, RESERVE_NONE, RUNNING, Attempt, Chunk,
+    Engine, Problem, Segment, engine_advance, engine_free, engine_start, sum_of_differences,
 )
 
 from ..formula import NAMES as FORMULA_NAMES
