@@ -196,7 +196,8 @@ def test_every_factor_can_be_checked_shown_and_repeated(llmsched):
     assert "none" in Path("r.html").read_text()
 
 
-def test_failures_are_told_with_what_repeats_them(llmsched, fails):
+def test_failures_are_told_with_what_repeats_them(llmsched, fails, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")  # one message, one line
     Path("study.toml").write_text(SMALL.replace("[1500, 3000]", "[100]"))
     said = llmsched("study", "check", "study.toml", code=1).splitlines()
     assert said[1] == "note: all 12 simulations that were tried fail, such as"

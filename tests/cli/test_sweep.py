@@ -19,7 +19,7 @@ SMALL = ["--requests", "100", "--replications", "2"]
 ASK = ["sweep", "--rate", "1:40:3", "--slo", "ttft=1", *SMALL]
 
 
-def test_the_sweep_is_the_librarys(tmp_path: Path) -> None:
+def test_the_sweep_is_that_of_the_library(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
     workload = ls.generate.lmsys(2000).with_intervals(ls.intervals.buckets(100))
     expected = ls.sweep(

@@ -49,7 +49,7 @@ def check_invariants(result: ls.Result) -> None:
 @given(data=st.data())
 def test_engines_agree_on_any_workload_and_composition(data):
     workload, memory = data.draw(problems())
-    policy = data.draw(compositions(len(workload)))
+    policy = data.draw(compositions(len(workload), formulas=True))
     seed = data.draw(seeds)
     machine = data.draw(machines())
     memory += machine.get("block", 1) - 1
@@ -63,7 +63,7 @@ def test_engines_agree_on_any_workload_and_composition(data):
 @given(data=st.data(), max_rounds=st.integers(0, 60))
 def test_engines_stop_at_the_same_round(data, max_rounds):
     workload, memory = data.draw(problems())
-    policy = data.draw(compositions(len(workload)))
+    policy = data.draw(compositions(len(workload), formulas=True))
     results = [outcome(workload, policy, memory, 0, e, max_rounds=max_rounds) for e in ("reference", "compiled")]
     assert results[0] == results[1]
 
