@@ -349,12 +349,17 @@ def test_a_named_policy_says_its_name_after_its_fields():
         assert eval(repr(policy), {"Policy": ls.Policy}) == policy
 
 
-def test_a_subclass_is_refused_as_nothing_would_call_its_methods():
-    with pytest.raises(ls.errors.PolicyError, match="would call nothing of Mine"):
+def test_a_subclass_with_methods_that_nothing_calls_is_refused():
+    with pytest.raises(ls.errors.PolicyError, match=r"nothing would call admit\(\) of Mine"):
 
         class Mine(ls.Policy):
             def admit(self, waiting):
                 return waiting
+
+    with pytest.raises(ls.errors.PolicyError, match="Idle decides nothing"):
+
+        class Idle(ls.Policy):
+            limit = 3
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_the_page_shows_outputs() -> None:
 @pytest.mark.parametrize("at", range(3))
 def test_a_command_prints_what_the_page_shows(at: int, data_file, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data_file(TRACE).parent)
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("COLUMNS", raising=False)  # as into a file: lines as long as they are
     command, output = SHOWN[at]
     words = shlex.split(command.replace("\\\n", " "))
     result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
