@@ -350,7 +350,7 @@ def test_a_named_policy_says_its_name_after_its_fields():
 
 
 def test_a_subclass_with_methods_that_nothing_calls_is_refused():
-    with pytest.raises(ls.errors.PolicyError, match=r"nothing would call admit\(\) of Mine"):
+    with pytest.raises(ls.errors.PolicyError, match=r"Mine decides nothing: nothing would call admit\(\)"):
 
         class Mine(ls.Policy):
             def admit(self, waiting):

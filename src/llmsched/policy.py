@@ -328,16 +328,15 @@ class Policy:
             object.__setattr__(self, name, int(value) if limits.whole else value)
 
     def __init_subclass__(cls) -> None:
-        """A policy in Python has some of `METHODS`; nothing would call any other method."""
+        """A policy in Python has some of `METHODS`; a class without them would run as if it were its fields alone."""
+        if any(hasattr(cls, name) for name in METHODS):
+            return
         own = [name for name, value in vars(cls).items() if callable(value) and not name.startswith("_")]
-        for name in own:
-            if name not in METHODS:
-                raise PolicyError(f"nothing would call {name}() of {cls.__name__}; {nearest(name, METHODS)}")
-        if not any(hasattr(cls, name) for name in METHODS):
-            raise PolicyError(
-                f"{cls.__name__} decides nothing: make a llmsched.Policy(...) of the fields that are wanted, or give "
-                f"it one of the methods {', '.join(METHODS)}"
-            )
+        strange = f"nothing would call {own[0]}() of it; {nearest(own[0], METHODS)}" if own else "it has no method"
+        raise PolicyError(
+            f"{cls.__name__} decides nothing: {strange}. Make a llmsched.Policy(...) of the fields that are wanted, or "
+            f"give it one of the methods {', '.join(METHODS)}"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Made again rather than copied: an array would come out of a pickle writable.

@@ -70,7 +70,11 @@ def test_the_disagreements_with_lemma_2_are_still_there(reports: dict[str, Repor
     assert below.verdict == "differs"
     assert below.measured < 1.45
     worst = [check for check in reports["bounds"].checks if check.source == "Corollary 1"]
-    assert all(check.measured > 1.3 * check.theory for check in worst)
+    assert all(check.measured > 1.3 * check.theory for check in worst if check.name.startswith("amin /"))
+    # The rule that the proofs are about comes near, even at these sizes.
+    lottery = [check for check in worst if check.name.startswith("amin-lottery /")]
+    assert lottery
+    assert all(abs(check.gap) < 0.1 for check in lottery)
 
 
 def test_theorem_1_holds_on_everything_tried(reports: dict[str, Report]) -> None:

@@ -100,7 +100,7 @@ def _feasible(w: ls.Workload, policy: ls.Policy, generated: dict[int, int], memo
     coming = sum(int(w.prompt[i]) + g + 1 for i, g in generated.items())
     if policy.reserve == "none":
         return coming <= capacity
-    if policy.hold == "peak":
+    if policy.hold != "growth":
         return max(coming, sum(int(w.prompt[i]) + believed(i, 0) for i in generated)) <= capacity
     length = {i: believed(i, g) for i, g in generated.items()}
     return all(

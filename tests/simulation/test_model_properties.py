@@ -23,6 +23,7 @@ def test_without_evictions_rounds_and_admissions_can_be_recomputed(data):
         data.draw(compositions(len(workload))),
         reserve=data.draw(st.sampled_from(["output", "output", "upper", "none", "conditional"])),
         cap="none",
+        shed="none",
     )
     if policy.reserve == "conditional":  # the longest of its class: nobody outgrows that
         policy = dataclasses.replace(policy, quantile=1)

@@ -19,6 +19,7 @@ tables = {"order": "ORDERS", "reserve": "RESERVES", "evict": "EVICTION_RULES"}
 if field in tables:
     rules = getattr(policy, tables[field])
     setattr(policy, tables[field], {**rules, "new": rules[words]})
+importlib.import_module("llmsched.simulation.problem")  # what both of them read
 importlib.import_module(f"llmsched.simulation.{engine}")
 """
 
