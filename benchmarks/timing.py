@@ -27,7 +27,9 @@ def alternating(
         function()
         return clock() - began
 
-    once = {name: timed(function) for name, function in functions.items()}  # warms up too
+    for function in functions.values():  # the first call may import modules: it says nothing of those that follow
+        function()
+    once = {name: timed(function) for name, function in functions.items()}
     longest = max(once.values())
     repeats = {name: max(1, min(_MOST_REPEATS, int(longest / max(t, 1e-9)))) for name, t in once.items()}
     best = once
