@@ -17,6 +17,8 @@ settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None
 settings.register_profile("here", deadline=None)  # no test asserts a time
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
+os.environ.pop("COLUMNS", None)  # what is printed into a pipe is not broken; tests of widths set their own
+
 
 @pytest.fixture
 def data_file():

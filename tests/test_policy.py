@@ -402,7 +402,7 @@ def test_a_label_is_shown_and_is_not_part_of_equality() -> None:
 
 
 def test_what_is_composed_is_what_replace_makes() -> None:
-    from llmsched.policy import parse
+    from llmsched.policy_files import parse
 
     assert parse("vllm") is ls.policies["vllm"]
     assert parse("vllm,margin=0.1,fill=skip") == dataclasses.replace(ls.policies["vllm"], margin=0.1, fill="skip")

@@ -22,6 +22,7 @@ FLOORS = (
     ("errors", "_lazy", "_version"),
     ("formula",),
     ("policy", "_core"),
+    ("policy_files",),
     ("workloads",),
     ("predict",),
     ("simulation",),

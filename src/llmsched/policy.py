@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -608,46 +607,18 @@ def composed(values: Mapping[str, Any]) -> Policy:
     PolicyError
         A key, the base or a value is unknown; the message suggests the nearest.
     """
-    known = [f.name for f in dataclasses.fields(Policy)]
-    for key in values:
-        if key not in ("name", "base", *known):
-            raise PolicyError(f"a policy has no field {key!r}; {nearest(str(key), [*known, 'base', 'name'])}")
-    fields = {key: value for key, value in values.items() if key in known}
-    made = dataclasses.replace(named(values.get("base", "amin")), **fields)
+    fields = {key: value for key, value in values.items() if key not in ("name", "base")}
+    made = dataclasses.replace(named(values.get("base", "amin")), **checked_keys(fields, "base", "name"))
     return made.labelled(values["name"]) if "name" in values else made
 
 
-def read(path: str | os.PathLike[str]) -> Policy:
-    """The policy in a TOML file with the keys of `composed`, which are those of a study file; its label is `name`, by
-    default the file's name.
-
-    Raises
-    ------
-    PolicyError
-        The file is no TOML, or what it says is no policy: with its name.
-    OSError
-        The file cannot be read.
-    """
-    import tomllib  # here, as `import llmsched` is to stay light
-
-    place = os.fspath(path)
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-        return composed({"name": os.path.splitext(os.path.basename(place))[0]} | values)
-    except ValueError as error:  # what tomllib and the decoding of text raise, and a PolicyError
-        raise PolicyError(f"policy file {place}: {error}") from None
-
-
-def parse(text: str) -> Policy:
-    """The policy written as on the command line: ``amin``, ``amin,margin=0.05,name=mine`` or a file, ``mine.toml``.
-
-    A composed policy is called as it is written unless it has a name. Raises PolicyError as `composed` and `read` do,
-    and OSError if a file cannot be read.
-    """
-    if text.lower().endswith(".toml"):
-        return read(text)
-    return named(text)
+def checked_keys(fields: Mapping[str, Any], *others: str) -> Mapping[str, Any]:
+    """The same, whose keys are fields of `Policy`. Raises PolicyError, which names the nearest, `others` among them."""
+    known = [f.name for f in dataclasses.fields(Policy)]
+    for key in fields:
+        if key not in known:
+            raise PolicyError(f"a policy has no field {key!r}; {nearest(str(key), [*known, *others])}")
+    return fields
 
 
 def parse_composed(text: str) -> Policy:

@@ -244,7 +244,7 @@ def test_a_loaded_study_keeps_its_text_and_a_changed_one_does_not():
 
 
 def test_composed_policies_have_the_fields_that_policies_have():
-    fields = {f.name for f in dataclasses.fields(PolicyEntry)} - {"name", "base"}
+    fields = {f.name for f in dataclasses.fields(PolicyEntry)} - {"name", "base", "python"}
     assert fields == {f.name for f in dataclasses.fields(ls.Policy)}
     entry = PolicyEntry(name="x", base="fcfs", margin=0.1, pause="overflow")
     assert entry.policy() == dataclasses.replace(ls.policies["fcfs"], margin=0.1, pause="overflow")

@@ -17,7 +17,7 @@ from ..errors import InputError, TraceError
 from ..metrics import service
 from ..metrics.compare import MEMORY
 from ..policy import Policy
-from ..policy import parse as parse_policy
+from ..policy_files import parse as parse_policy
 from ..simulation import clock as clocks
 from ..simulation import machine as machines
 from ..simulation.clock import Clock
@@ -33,7 +33,10 @@ DEFAULT_MACHINE = "llama2-70b-2xa100"
 #: What --slo says on a help page.
 SLO_HELP = f"Targets such as ttft=1,tpot=0.1. There are: {', '.join(service.METRICS)}."
 #: What a --policy is, on a help page.
-POLICY_HELP = "A policy: a name, one composed as amin,margin=0.05[,name=mine], or a .toml file of such keys."
+POLICY_HELP = (
+    "A policy: a name, one composed as amin,margin=0.05[,name=mine], a .toml file of such keys, or one in a file of "
+    "Python, mine.py:Ageing."
+)
 #: Requests that are generated unless --limit says how many.
 _GENERATED = 2000
 
@@ -352,7 +355,7 @@ class DataOutput:
 def parse_policies(texts: Iterable[str]) -> dict[str, Policy]:
     """The policies that are written so, by the name that tables show.
 
-    Raises InputError if two that differ have the same name, and as `llmsched.policy.parse` does.
+    Raises InputError if two that differ have the same name, and as `llmsched.policy_files.parse` does.
     """
     found: dict[str, Policy] = {}
     for text in texts:

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..metrics import figure_style, figures, perfetto, service
-from ..policy import parse as parse_policy
+from ..policy_files import parse as parse_policy
 from ..simulation.run import EngineName, simulate
 from . import console, describe
 from .option_groups import expand_groups

@@ -20,6 +20,7 @@ except ImportError:
 
 from ..metrics import catalogue, energy, service, steady_state
 from ..policy import CHOICES, Policy, composed, policies
+from ..policy_files import from_code
 from ..predict import intervals as rules
 from ..simulation import clock as clocks
 from ..simulation import machine
@@ -291,8 +292,11 @@ class PolicyEntry:
 
     name: str = ""
     """What it is called in the results; by default the base, if no field is changed."""
-    base: Annotated[str, word_of("policy", policies)] = "amin"
-    """The named policy that has the fields not given here."""
+    base: Annotated[str, word_of("policy", policies)] | None = None
+    """The named policy that has the fields not given here; by default amin."""
+    python: str | None = None
+    """Instead, a subclass of `Policy`, or a policy, in a file of Python: `mine.py:Ageing`, relative to the study file.
+    What a subclass does not decide is the base's. The file is run."""
 
     @field_validator(*(f.name for f in dataclasses.fields(Policy)), mode="before", check_fields=False)
     @classmethod
@@ -305,12 +309,13 @@ class PolicyEntry:
         changed = [f.name for f in dataclasses.fields(Policy) if getattr(self, f.name) is not None]
         if changed and not self.name:
             raise InputError("a policy composed of fields needs a name")
-        _default_name(self, self.base)
+        _default_name(self, self.base or "amin" if self.python is None else self.python.rpartition(":")[2])
 
-    def policy(self) -> Policy:
-        """The policy that this describes."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Policy)}
-        return composed({"base": self.base} | {k: v for k, v in fields.items() if v is not None})
+    def policy(self, folder: Path = Path()) -> Policy:
+        """The policy that this describes; files are relative to `folder`."""
+        keys = ("base", *(f.name for f in dataclasses.fields(Policy)))
+        values = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        return composed(values) if self.python is None else from_code(self.python, folder, values)
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError, StudyError, nearest, number_of
+from ..errors import InputError, PolicyError, StudyError, nearest, number_of
 from ..metrics import catalogue, energy
 from ..metrics.energy import Power
 from ..policy import Policy
+from ..policy_files import code_of
 from ..predict import intervals
 from ..predict.intervals import IntervalRule
 from ..simulation import clock as clocks
@@ -180,7 +181,7 @@ class Plan:
                 for name, entry in self.workloads.items()
             },
             "intervals": {name: self._meaning(name) for name in self.intervals},
-            "policies": {name: policy.fields() for name, policy in self.policies.items()},
+            "policies": {name: policy.fields() | code_of(policy) for name, policy in self.policies.items()},
             "machines": {n: None if machine is None else _decisive(machine) for n, machine in self.machines.items()},
             **{key: self._levels(key) for key in ("memories", "rates", *_LIMITS)},
             "clocks": {name: None if clock is None else clock.fields() for name, clock in self.clocks.items()},
@@ -253,7 +254,7 @@ def make(study: StudyFile, folder: Path) -> Plan:
         intervals={
             e.name: None if e.rule in (None, "given") else intervals.parse(str(e.rule)) for e in study.intervals
         },
-        policies={entry.name: entry.policy() for entry in study.policies},
+        policies={entry.name: _policy(study, k, folder) for k, entry in enumerate(study.policies)},
         memories=tuple(study.memories or (None,)),
         clocks=chosen or {"": None},
         machines=there or {"": None},
@@ -271,6 +272,19 @@ def make(study: StudyFile, folder: Path) -> Plan:
         traces={name: {of: _digest(workload) for of, workload in trace.items()} for name, trace in read.items()},
         read=read,
     )
+
+
+def _policy(study: StudyFile, k: int, folder: Path) -> Policy:
+    """Policy k of the study."""
+    try:
+        return study.policies[k].policy(folder)
+    except FileNotFoundError as error:
+        raise StudyError(
+            f"{study.where('policies', k)}: there is no file {error.filename}. Policies in Python are looked for where "
+            "the study file is, or in --traces DIR"
+        ) from None
+    except PolicyError as error:
+        raise StudyError(f"{study.where('policies', k)}: {error}") from None
 
 
 def _machine(study: StudyFile, k: int, folder: Path) -> Machine:

@@ -258,6 +258,8 @@ def _place(key: tuple[Any, ...], factors: Mapping[str, Sequence[Any]]) -> tuple[
 
 
 def _knows_the_truth(name: str, described: Mapping[str, Any]) -> bool:
-    fields = ((described.get("definitions") or {}).get("policies") or {}).get(name)
-    policy = Policy(**fields) if fields is not None else policies.get(name)
-    return policy is not None and policy.clairvoyant
+    meaning = ((described.get("definitions") or {}).get("policies") or {}).get(name)
+    if meaning is None:
+        return name in policies and policies[name].clairvoyant
+    fields = {f.name: meaning[f.name] for f in dataclasses.fields(Policy) if f.name in meaning}
+    return "output" in meaning.get("reads", ()) or Policy(**fields).clairvoyant
