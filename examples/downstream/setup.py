@@ -1,4 +1,4 @@
-"""An extension of one's own that drives the engine of llmsched. Build it with: python setup.py build_ext --inplace"""
+"""Extensions of one's own that drive the engine of llmsched. Build it with: python setup.py build_ext --inplace"""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -6,5 +6,6 @@ from setuptools import Extension, setup
 import llmsched
 
 include = llmsched.get_include()
-extension = Extension("smallest_memory", ["smallest_memory.pyx"], include_dirs=[include])
-setup(name="smallest-memory", ext_modules=cythonize([extension], include_path=[include], language_level=3))
+names = ["smallest_memory", "feedback"]
+extensions = [Extension(name, [f"{name}.pyx"], include_dirs=[include]) for name in names]
+setup(name="downstream", ext_modules=cythonize(extensions, include_path=[include], language_level=3))

@@ -52,6 +52,25 @@ cdef struct Clock:
     bint context_all
 
 
+cdef struct Engine  # see below
+
+
+cdef struct Methods:
+    # A policy of one's own at compiled speed: what a subclass of Policy decides in Python (policy.METHODS), here in C.
+    # NULL: as the fields say. `context` is handed to each. They may read all of the engine, and change nothing.
+    # Whoever runs is the chain engine.oldest, requests[p].newer, ... of requests, in order of admission, unless the
+    # policy's field `evict` ranks (is_ranked); requests[p].index is its place in the columns of the problem, and
+    # engine.round - requests[p].birth what it has generated.
+    double (*admission_key)(const Engine* engine, int32_t index, int32_t p, void* context) noexcept nogil
+    # The smallest is admitted first; asked in every round. p is NONE where the request never ran, else requests[p].kept
+    # is what it has generated. engine.joined[index] is when it last began to wait, now(engine) what time it is.
+    bint (*feasible)(const Engine* engine, int32_t p, void* context) noexcept nogil
+    # Whether it may start beside those that run. Not asked where nobody runs, or the coming round has no room.
+    int32_t (*victim)(const Engine* engine, void* context) noexcept nogil
+    # Who leaves, of those that run; asked again until the coming round fits.
+    void* context
+
+
 cdef struct Problem:
     # What to simulate. Arrays hold one value per request, in the workload's order, and outlive the run; nothing here is
     # checked: values must satisfy model.md section 1 (s >= 0, o >= 1, s + o <= memory, bounds >= 1, sums below 2**53).
@@ -71,6 +90,7 @@ cdef struct Problem:
     bint belief_changes         # where the one of `reserve` changes `believed` as a request leaves the batch
     bint computes_formulas      # any of these
     bint reads_joined           # one of them reads `joined`
+    Methods methods             # set by use_methods()
     const double* columns[<int>NAMES]  # name -> what it is of each request, where that never changes, else NULL
     int64_t memory              # M
     int64_t capacity            # C while anything runs

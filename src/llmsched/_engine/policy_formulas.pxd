@@ -6,7 +6,9 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from llmsched._core cimport ORDER_FORMULA, ORDER_OVER_TIME, Engine, Problem
+from llmsched._core cimport ORDER_FORMULA, ORDER_OVER_TIME, Engine, Methods, Problem
+from llmsched._engine.check cimport check
+from llmsched._engine.eviction_rules cimport EVICT_FORMULA
 from llmsched._engine.formula cimport (
     FOR_EVICT, FOR_ORDER, FOR_RESERVE, FORMULA_CELLS, NAME_BOUND, NAME_EVICTIONS, NAME_GENERATED, NAME_JOINED, NAMES,
     PLACES, Formula, FormulaPlace, formula_begin, formula_tokens, formula_value,
@@ -17,6 +19,19 @@ from llmsched._engine.rounds cimport now
 from llmsched._engine.splitmix64 cimport splitmix64_below
 from llmsched._engine.status cimport NO_MEMORY, OK
 from llmsched._engine.waiting_heap cimport Entry, heap_order
+
+
+cdef inline void use_methods(Problem* problem, Methods methods) noexcept nogil:
+    # Let these decide, of a problem that is filled otherwise. With fill="skip" a `feasible` needs an `admission_key`.
+    problem.methods = methods
+    problem.computes_formulas = problem.reads_joined = True
+    if methods.admission_key != NULL:
+        problem.order = ORDER_OVER_TIME
+    if methods.feasible != NULL:
+        problem.capacity = problem.memory
+        check(not problem.skip or problem.order == ORDER_OVER_TIME)
+    if methods.victim != NULL:
+        problem.evict = EVICT_FORMULA
 
 
 cdef inline int formulas_init(Engine* engine) noexcept nogil:
@@ -61,6 +76,12 @@ cdef inline double value_for(
     cdef int32_t name
     cdef int64_t k
     cdef double value
+    if place == FOR_ORDER and problem.methods.admission_key != NULL:
+        value = problem.methods.admission_key(engine, index, p, problem.methods.context)
+        if value != value and (engine.failed == NONE or index < engine.failed):
+            engine.failed = index
+            engine.failed_place = place
+        return value if value == value else 0.0
     for k in range(formula.reads_size):
         name = formula.reads[k]
         if problem.columns[name] != NULL:
@@ -120,6 +141,8 @@ cdef inline int32_t first_by_formula(Engine* engine) noexcept nogil:
     cdef int64_t longest = 0, equals = 0, drawn = 0
     cdef double least = 0, value
     cdef const Request* r
+    if engine.problem.methods.victim != NULL:
+        return engine.problem.methods.victim(engine, engine.problem.methods.context)
     while p != NONE:
         r = &engine.requests[p]
         value = value_for(engine, FOR_EVICT, p, r.index, engine.round - r.birth)
