@@ -47,13 +47,13 @@ cdef bint half_is_free(const Engine* engine, int32_t p, void* context) noexcept 
 
 def simulate(workload, policy, int64_t memory, seed=0, **machine):
     """Completion, start and evictions of each request: `policy`, but feedback decides who starts and who leaves."""
-    cdef Methods methods = Methods(admission_key=by_level, feasible=NULL, victim=highest_level, context=NULL)
+    cdef Methods methods = Methods(admission_key=by_level, is_feasible=NULL, victim=highest_level, context=NULL)
     return run(workload, policy, memory, seed, methods, machine)
 
 
 def simulate_half_full(workload, policy, int64_t memory, seed=0, **machine):
     """The same: `policy`, but nobody starts beside others once half of the cache is taken."""
-    cdef Methods methods = Methods(admission_key=NULL, feasible=half_is_free, victim=NULL, context=NULL)
+    cdef Methods methods = Methods(admission_key=NULL, is_feasible=half_is_free, victim=NULL, context=NULL)
     return run(workload, policy, memory, seed, methods, machine)
 
 

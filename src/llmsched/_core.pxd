@@ -64,7 +64,7 @@ cdef struct Methods:
     double (*admission_key)(const Engine* engine, int32_t index, int32_t p, void* context) noexcept nogil
     # The smallest is admitted first; asked in every round. p is NONE where the request never ran, else requests[p].kept
     # is what it has generated. engine.joined[index] is when it last began to wait, now(engine) what time it is.
-    bint (*feasible)(const Engine* engine, int32_t p, void* context) noexcept nogil
+    bint (*is_feasible)(const Engine* engine, int32_t p, void* context) noexcept nogil
     # Whether it may start beside those that run. Not asked where nobody runs, or the coming round has no room.
     int32_t (*victim)(const Engine* engine, void* context) noexcept nogil
     # Who leaves, of those that run; asked again until the coming round fits.

@@ -128,7 +128,7 @@ cdef bint can_overflow(const Problem* problem) noexcept nogil:
     cdef const int64_t* belief = problem.bound if problem.reserve == RESERVE_BOUND else problem.believed
     if problem.reserve == RESERVE_NONE or problem.reserve == RESERVE_MOVING:
         return True
-    if problem.belief_changes or problem.methods.feasible != NULL:
+    if problem.belief_changes or problem.methods.is_feasible != NULL:
         return True
     if problem.prefill_budget > 0:  # prefill may take longer than is believed
         return True
@@ -599,9 +599,9 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
         return True
     if coming_round_is_full(engine, held):
         return False
-    if unlikely(engine.problem.methods.feasible != NULL):
+    if unlikely(engine.problem.methods.is_feasible != NULL):
         wake[0] = engine.round + 1
-        return engine.problem.methods.feasible(engine, p, engine.problem.methods.context)
+        return engine.problem.methods.is_feasible(engine, p, engine.problem.methods.context)
     if engine.problem.peak:
         if engine.redrawn:
             wake[0] = engine.round + 1

@@ -22,12 +22,12 @@ from llmsched._engine.waiting_heap cimport Entry, heap_order
 
 
 cdef inline void use_methods(Problem* problem, Methods methods) noexcept nogil:
-    # Let these decide, of a problem that is filled otherwise. With fill="skip" a `feasible` needs an `admission_key`.
+    # Let these decide, of a problem that is filled otherwise. With fill="skip" an `is_feasible` needs an `admission_key`.
     problem.methods = methods
     problem.computes_formulas = problem.reads_joined = True
     if methods.admission_key != NULL:
         problem.order = ORDER_OVER_TIME
-    if methods.feasible != NULL:
+    if methods.is_feasible != NULL:
         problem.capacity = problem.memory
         check(not problem.skip or problem.order == ORDER_OVER_TIME)
     if methods.victim != NULL:
