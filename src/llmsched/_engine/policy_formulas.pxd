@@ -22,7 +22,7 @@ from llmsched._engine.waiting_heap cimport Entry, heap_order
 
 
 cdef inline void use_methods(Problem* problem, Methods methods) noexcept nogil:
-    # Let these decide, of a problem that is filled otherwise. With fill="skip" an `is_feasible` needs an `admission_key`.
+    # Let these decide, of a problem that is filled already. With fill="skip" `is_feasible` needs an `admission_key`.
     problem.methods = methods
     problem.computes_formulas = problem.reads_joined = True
     if methods.admission_key != NULL:
