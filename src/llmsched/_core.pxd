@@ -107,6 +107,9 @@ cdef struct Problem:
     bint pause                  # pause="overflow"
     bint longest_prompt         # tie="prompt"
     int64_t headroom            # tokens to be free for each that remains after an overflow
+    double rate_limit           # admissions a round; 0: no limit
+    bint slices                 # slices="staggered"; then `bound` is there
+    bint paced                  # either of them
     int64_t max_batch
     int64_t block               # tokens in a block of cache; memory is a multiple of it
     int64_t prefill_budget      # most tokens that a round processes; 0: no limit
@@ -175,6 +178,15 @@ cdef struct Rising:
     int64_t* residues       # they by (s - birth + 1) mod block
 
 
+cdef struct Pace:
+    # Of admissions; see pace.pxd.
+    int64_t start       # the last round in which somebody was admitted while nobody ran
+    int64_t round       # the last round in which somebody was admitted, and how many were
+    int64_t admitted
+    int64_t slice       # with slices: õ of those that run, no more than M,
+    int64_t slots       # and how many of them may run
+
+
 cdef struct Engine:
     const Problem* problem
     int32_t* order          # the initial admission order: place -> index in the workload
@@ -186,6 +198,7 @@ cdef struct Engine:
     int32_t free_request    # chain of requests to use again
     int64_t* shed_at        # with shed="lottery": tokens at which each request is stopped
     Rising rising
+    Pace pace
     int64_t* kept           # with record_tokens: tokens that each request had at its last admission
     int64_t round           # rounds that ran
     double epoch            # time of the last idle jump; without a clock now is epoch + (round - epoch_round)

@@ -26,6 +26,7 @@ from llmsched._engine.lottery cimport lottery_length
 from llmsched._engine.memory_profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
 )
+from llmsched._engine.pace cimport note_admission, other_slice, places_left
 from llmsched._engine.policy_formulas cimport (
     begin_to_wait, first_by_formula, formulas_free, formulas_init, order_anew,
 )
@@ -332,8 +333,8 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
         engine.reserved = rising_reserved(engine)
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
-    if engine.problem.order == ORDER_OVER_TIME:
-        return admission_over_time(engine, wake)
+    if engine.problem.order == ORDER_OVER_TIME or engine.problem.slices and engine.problem.skip:
+        return admission_one_by_one(engine, wake)
     if engine.problem.skip:
         return admission_skipping(engine, wake)
     while engine.waiting > 0:
@@ -353,13 +354,15 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
     return OK
 
 
-cdef int admission_over_time(Engine* engine, int64_t* wake) noexcept nogil:
-    # The same by an order that changes with every round, in which all who wait are looked at anew. OK or NO_MEMORY.
+cdef int admission_one_by_one(Engine* engine, int64_t* wake) noexcept nogil:
+    # The same by an order that changes with every round, or, with fill="skip", in slices: all who wait are looked at.
+    # OK or NO_MEMORY.
     cdef int64_t waiting = engine.heap.size, refused = 0, k
     cdef bint fits
     cdef int32_t p
     cdef Entry entry
-    order_anew(engine)
+    if engine.problem.order == ORDER_OVER_TIME:
+        order_anew(engine)
     if engine.failed != NONE:
         return OK
     while engine.heap.size > 0:
@@ -380,6 +383,10 @@ cdef int admission_over_time(Engine* engine, int64_t* wake) noexcept nogil:
             engine.heap.entries[waiting - refused] = entry
     for k in range(refused):
         engine.heap.entries[k] = engine.heap.entries[waiting - refused + k]
+    for k in range(refused // 2):  # they were refused in ascending order, and stand the other way round
+        entry = engine.heap.entries[k]
+        engine.heap.entries[k] = engine.heap.entries[refused - 1 - k]
+        engine.heap.entries[refused - 1 - k] = entry
     engine.heap.size += refused
     if engine.heap.size > 0:
         wake[0] = engine.round + 1
@@ -394,6 +401,8 @@ cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
     if engine.demand_decides and (engine.need <= engine.reserved or not engine.problem.peak):
         room = engine.problem.capacity - (engine.reserved if engine.problem.peak else engine.need)
         places = engine.problem.max_batch - engine.running
+        if engine.problem.paced:
+            places = min(places, places_left(engine, wake))
         if tree_choose(&engine.tree, engine.requests, room, places, engine.running == 0) == NO_MEMORY:
             return NO_MEMORY
         engine.work.feasibility_tests += engine.tree.tests
@@ -401,6 +410,8 @@ cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
         for k in range(engine.tree.chosen_size):
             if admit(engine, engine.tree.chosen[k]) == NO_MEMORY:
                 return NO_MEMORY
+        if engine.problem.paced and engine.waiting > 0:
+            places_left(engine, wake)
         return OK
     if tree_settle(&engine.tree) == NO_MEMORY:
         return NO_MEMORY
@@ -531,7 +542,7 @@ cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # The request starts to wait; p is its number, or NONE. OK or NO_MEMORY.
     cdef const Request* r
     cdef int64_t length, demand
-    if engine.problem.skip and engine.problem.order != ORDER_OVER_TIME:
+    if engine.problem.skip and engine.problem.order != ORDER_OVER_TIME and not engine.problem.slices:
         if p == NONE:
             p = make_request(engine, place)
             if p == NONE:
@@ -597,6 +608,8 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
     engine.work.feasibility_tests += 1
     if engine.running == 0:
         return True
+    if engine.problem.paced and (other_slice(engine, r) or places_left(engine, wake) == 0):
+        return False
     if coming_round_is_full(engine, held):
         return False
     if unlikely(engine.problem.methods.is_feasible != NULL):
@@ -625,6 +638,8 @@ cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t demand, int
     engine.work.feasibility_tests += 1
     if engine.running == 0:
         return True
+    if engine.problem.paced and places_left(engine, wake) == 0:
+        return False
     if coming_round_is_full(engine, held):
         return False
     if engine.problem.peak:
@@ -662,6 +677,8 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
         prefetch_to_write(&problem.evictions[r.index])
         if engine.rank != NULL:
             prefetch(&engine.rank[r.index])
+    if problem.paced:
+        note_admission(engine, r)
     r.birth = engine.round - kept
     r.believed_end = r.birth + length - 1
     if engine.running == 0 and r.prompt + length > problem.capacity:

@@ -17,7 +17,7 @@ from .formula import NAMES, PLACES, Formula, Place
 from .formula import parse as parse_formula
 
 Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority", "table"]
-Bound = Literal["lower", "upper", "point", "one"]
+Bound = Literal["lower", "upper", "point", "one", "prompt"]
 Reserve = Literal["bound", "upper", "point", "output", "none", "conditional", "ratio", "history"]
 Hold = Literal["growth", "peak", "rising"]
 Fill = Literal["break", "skip"]
@@ -29,6 +29,7 @@ CapRefine = Literal["upper", "double"]
 Resume = Literal["restart", "recompute", "swap"]
 Pause = Literal["none", "overflow"]
 Tie = Literal["drawn", "prompt"]
+Slices = Literal["none", "staggered"]
 
 
 class OrderRule(NamedTuple):
@@ -128,6 +129,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "bound": get_args(Bound),
         "hold": get_args(Hold),
         "tie": get_args(Tie),
+        "slices": get_args(Slices),
     }
 )
 
@@ -185,6 +187,7 @@ _NUMBERS: Mapping[str, _Limits] = MappingProxyType(
         "ratio_rounds": _COUNT,
         "clip": _Limits(1, 2**30, whole=True),
         "window": _COUNT,
+        "rate_limit": _Limits(0, 2**20),
     }
 )
 
@@ -244,8 +247,8 @@ class Policy:
     pause
         ``"overflow"``: nobody is admitted in a round that evicted for overflow; ``"none"``: admission goes on.
     bound
-        Where õ starts: ``"lower"`` (the paper), ``"upper"`` or ``"point"``, or at ``"one"`` token, which needs no
-        prediction.
+        Where õ starts: ``"lower"`` (the paper), ``"upper"`` or ``"point"``; or, which needs no prediction, at ``"one"``
+        token or at the ``"prompt"``, rounded up to a power of two.
     hold
         How much of the cache the belief takes: ``"growth"``, in every round what it will have grown to (the paper's
         Eq. 3); ``"peak"``, from its admission on all that it may come to, as systems do that allocate ahead; or
@@ -269,6 +272,13 @@ class Policy:
         ``reserve="history"`` (LightLLM's past-future) believes a length drawn anew, for each request in each round,
         from those of the last `window` completed requests that exceed the most tokens it ever generated; the upper
         bound where there is none (1 <= window <= 2**20).
+    rate_limit
+        How many requests are admitted in a round, at most and spread evenly: ⌈(t+1)·rate_limit⌉ - ⌈t·rate_limit⌉ in the
+        t-th round after one in which nobody ran (arXiv 2606.15555). 0: no limit (0 <= rate_limit <= 2**20).
+    slices
+        ``"staggered"``: those with the same õ are a slice; nobody of another slice is admitted while one runs, and
+        request j of a slice starts ⌊j·õ/k⌋ rounds after the first, where k of them are as many as always fit together
+        (arXiv 2607.09248 and 2601.22996). ``"none"``: they mix.
 
     Raises
     ------
@@ -302,6 +312,8 @@ class Policy:
     ratio_rounds: int = 600
     clip: int = 4096
     window: int = 1000
+    rate_limit: float = 0.0
+    slices: Slices = "none"
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
@@ -404,7 +416,8 @@ class Policy:
     @cached_property
     def tracks_bound(self) -> bool:
         """Whether it reads õ."""
-        return "bound" in self._read or self.cap != "none" or self.shed == "lottery"
+        acts_on_it = self.cap != "none" or self.shed == "lottery" or self.slices != "none"
+        return "bound" in self._read or acts_on_it
 
     @cached_property
     def _read(self) -> frozenset[str | None]:
@@ -508,7 +521,10 @@ def _custom_order(order: npt.ArrayLike) -> npt.NDArray[np.float64]:
 _LOOKAHEAD: dict[str, Any] = {"evict": "progress", "refine": "none"}
 _GREEDY: dict[str, Any] = {"order": "arrival", "reserve": "none", "refine": "none"}
 _ALLOCATED: dict[str, Any] = {"hold": "peak", "evict": "newest", "refine": "none"}  # ahead, for the whole attempt
-_DOUBLING: dict[str, Any] = {"cap": "bound", "cap_refine": "double", "fill": "skip"}
+_DOUBLING: dict[str, Any] = {"cap": "bound", "cap_refine": "double"}
+_WIDTH = "(max(2 * prompt, 1) if 4 * prompt <= memory else memory)"  # of a rectangle of cache (arXiv 2607.09248)
+_SHORT, _LONG = "sqrt(sqrt(upper))", "sqrt(upper) * sqrt(sqrt(upper))"  # T^(1/4) and T^(3/4) (arXiv 2606.22327)
+_PROXY = [f"{length} * (prompt + ({length} + 1) / 2)" for length in (_SHORT, _LONG)]
 _RETRACT: dict[str, Any] = {"evict": "progress", "tie": "prompt", "headroom": 20, "refine": "none"}
 
 #: The named policies (docs/reference/policies.md): name -> Policy.
@@ -541,8 +557,20 @@ policies: Mapping[str, Policy] = by_name(
             pause="overflow",
         ),
         "trtllm": Policy(order="arrival", reserve="upper", **_ALLOCATED, resume="recompute"),
-        "s3": Policy(order="arrival", bound="upper", **_ALLOCATED, **_DOUBLING, resume="recompute"),
-        "rect": Policy(order="area", bound="one", **_ALLOCATED, **_DOUBLING),
+        "s3": Policy(order="arrival", bound="upper", fill="skip", **_ALLOCATED, **_DOUBLING, resume="recompute"),
+        "rect": Policy(
+            order=f"{_WIDTH} * bound",
+            bound="one",
+            reserve="prompt if 4 * prompt <= memory else memory",
+            **_ALLOCATED,
+            **_DOUBLING,
+        ),
+        "response": Policy(
+            bound="prompt", reserve="none", evict="newest", refine="none", slices="staggered", **_DOUBLING
+        ),
+        "svf-1bit": Policy(
+            order=f"{_PROXY[0]} if output <= sqrt(upper) else {_PROXY[1]}", reserve="output", **_LOOKAHEAD
+        ),
         "conditional": Policy(order="table", reserve="conditional", **_LOOKAHEAD),
         "sglang": Policy(order="queue", reserve="ratio", **_RETRACT, resume="recompute", pause="overflow"),
         "past-future": Policy(
@@ -576,6 +604,8 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "trtllm": "TensorRT-LLM, guaranteed no evict: first come, the largest length allocated from the start",
         "s3": "S3: allocate the predicted bucket, stop who outgrows it, allocate twice as much (arXiv 2306.06000)",
         "rect": "attempts of 1, 2, 4, ... tokens in rectangles of cache, the smallest first (arXiv 2607.09248)",
+        "response": "slices of requests that may take 1, 2, 4, ... tokens, their starts staggered (arXiv 2607.09248)",
+        "svf-1bit": "smallest volume first, of volumes that know short from long only (arXiv 2606.22327)",
         "conditional": "lengths asked again while a request runs: the 10th percentile given its tokens so far",
         "sglang": "SGLang: keep a falling share of the largest lengths; on overflow retract the least progress",
         "past-future": "LightLLM: lengths drawn from those of the last 1,000 completed requests (past-future)",

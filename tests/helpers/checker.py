@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 import llmsched as ls
+from llmsched.optimum.theory import staggered_peak
 
 
 def replay(result: ls.Result) -> None:
@@ -58,9 +59,11 @@ def _admitted(result: ls.Result, t: Fraction, start: list[Fraction], arrival: li
     rank = list(everyone) if result.seed is None else np.random.default_rng(result.seed).permutation(len(w)).tolist()
     spared = math.floor((1 - Fraction(str(policy.margin))) * result.memory)
     new: set[int] = set()
+    pace = _Pace(result, t, start)
     for i in sorted(waiting, key=lambda i: (_key(w, policy, i), rank[i])):
         capacity = spared if generated else result.memory
-        if _feasible(w, policy, {**generated, i: 0}, result.memory, capacity):
+        timely = not generated or pace.allows(i, len(new))
+        if timely and _feasible(w, policy, {**generated, i: 0}, result.memory, capacity):
             generated[i] = 0
             new.add(i)
         elif policy.fill == "break":
@@ -68,9 +71,39 @@ def _admitted(result: ls.Result, t: Fraction, start: list[Fraction], arrival: li
     return new
 
 
+class _Pace:
+    """What `rate_limit` and `slices` allow at time `t`: places in rounds since the batch was filled from nothing."""
+
+    def __init__(self, result: ls.Result, t: Fraction, start: list[Fraction]) -> None:
+        w, self.policy, self.memory = result.workload, result.policy, result.memory
+        self.bound = [_first_bound(w, self.policy, i) for i in range(len(w))] if self.policy.tracks_bound else []
+        filled = max(
+            time
+            for time in start
+            if time <= t and not any(s < time < s + int(o) for s, o in zip(start, w.output, strict=True))
+        )
+        self.first = start.index(filled)
+        self.rounds = int(t - filled)
+
+    def allows(self, i: int, admitted: int) -> bool:
+        if self.policy.slices == "staggered":
+            length, own = (min(self.bound[k], self.memory) for k in (self.first, i))
+            widths = range(1, self.memory + 1)
+            fits = [k for k in widths if staggered_peak(k, min(length, self.memory - length), length) <= self.memory]
+            due = sum(math.floor(Fraction(j * length, fits[-1])) == self.rounds % length for j in range(fits[-1]))
+            if own != length or admitted >= due:
+                return False
+        limit = self.policy.rate_limit
+        return not limit or admitted < math.ceil((self.rounds + 1) * limit) - math.ceil(self.rounds * limit)
+
+
 def _key(w: ls.Workload, policy: ls.Policy, i: int) -> object:
     if not isinstance(policy.order, str):
         return float(policy.order[i])
+    if "order" in policy.formulas:
+        formula = policy.formulas["order"]
+        columns = {name: getattr(w, name, None) for name in formula.reads}
+        return formula.value({name: float(column[i]) for name, column in columns.items() if column is not None}, i)
     if policy.order == "priority":
         return int(w.priority[i]), float(w.arrival[i])
     if policy.order == "volume":
@@ -85,6 +118,8 @@ def _key(w: ls.Workload, policy: ls.Policy, i: int) -> object:
 
 
 def _first_bound(w: ls.Workload, policy: ls.Policy, i: int) -> int:
+    if policy.bound == "prompt":
+        return 1 << max(int(w.prompt[i]) - 1, 0).bit_length()
     return 1 if policy.bound == "one" else int(getattr(w, policy.bound)[i])
 
 

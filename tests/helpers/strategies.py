@@ -123,6 +123,7 @@ def compositions(draw: st.DrawFn, n: int, formulas: bool = False) -> ls.Policy:
     fields["ratio_rounds"] = draw(st.sampled_from([1, 3, 20, 600]))
     fields["clip"] = draw(st.sampled_from([1, 4, 4096]))
     fields["window"] = draw(st.sampled_from([1, 3, 1000]))
+    fields["rate_limit"] = draw(st.sampled_from([0.0, 0.0, 0.3, 1.0, 1.6, 5.0]))
     return ls.Policy(**fields)
 
 

@@ -1,4 +1,4 @@
-"""What the pages under docs/tutorial and docs/how-to show is what their examples print, and every link leads somewhere.
+"""What the tutorials, how-tos and two pages of the background show is what is printed; every link leads somewhere.
 
 Blocks run in the order of the page, in an empty directory: `python` blocks in one namespace, the lines of `sh` blocks
 that start with `llmsched`, which must end well or, before `|| echo ...`, fail. A `text` block that follows such a block
@@ -21,6 +21,7 @@ from helpers import ROOT
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 EXECUTED = [page for kind in ("tutorial", "how-to") for page in sorted((DOCS / kind).glob("*.md"))]
+EXECUTED += [DOCS / "background" / name for name in ("guarantees.md", "paper.md")]
 BLOCK = re.compile(
     r"^(?P<mark><!-- not run[^\n]*-->\n)?```(?P<language>\w+)[^\n]*\n(?P<body>.*?)^```", re.DOTALL | re.MULTILINE
 )

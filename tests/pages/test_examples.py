@@ -11,6 +11,7 @@ import pytest
 from helpers import ROOT
 
 import llmsched as ls
+from llmsched.experiments import paper
 
 EXAMPLES = ROOT / "examples"
 
@@ -103,3 +104,23 @@ def test_own_policies(tmp_path: Path) -> None:
     machine = {"memory": 60_000, "block": 16, "clock": "llama2-70b-8xh100"}
     for name, policy in (("shortest first", "amin-recompute"), ("first come", "amin-recompute,order=arrival")):
         assert rows[name][0] == f"{ls.simulate(w, policy, **machine).mean_latency:.1f}"
+
+
+def test_the_fit_of_the_cache_says_what_holds() -> None:
+    printed = run("fit_memory.py", "--memory", 3000, 9000, "--subsets", 1, "--sizes", 60)
+    rows = [line.split() for line in printed.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["3,000", "9,000"]
+    subset = paper.reproduce(memory=3000, clock="llama2-70b-2xa100", subsets=1, sizes=[60])
+    ratios = {(row.intervals, row.policy): row.ratio for row in subset}
+    one = str(paper.EXPERIMENTS[0].rule)
+    assert rows[0][1:3] == [f"{ratios[one, policy]:.2f}" for policy in ("amin", "amax")]
+
+
+def test_guarantees_are_measured_beside_a_lower_bound() -> None:
+    printed = run("guarantees.py", "--requests", 50, "--factors", 2)
+    w = ls.generate.lmsys(50)
+    memory = 2 * int((w.prompt + w.output).max())
+    ratio = ls.simulate(w, "svf", memory=memory).total_latency / ls.lower_bound(w, memory=memory).value
+    assert f"svf {ratio:.2f}" in printed
+    assert "route" in printed
+    assert "response, s < o" in printed

@@ -79,6 +79,23 @@ def test_lmsys_draws_have_the_published_statistics():
     assert abs(np.corrcoef(w.prompt, w.output)[0, 1]) < 4 / math.sqrt(len(w))
 
 
+@pytest.mark.parametrize(
+    ("constants", "mean", "median", "variance"),
+    [("_LMSYS_PROMPT_HALVES", 41, 11, 4961), ("_LMSYS_OUTPUT_HALVES", 85, 43, 9702)],
+)
+def test_lmsys_has_the_published_variances_where_asked(constants, mean, median, variance):
+    k, p = generate._halves_table(*getattr(generate, constants))
+    assert math.fsum(p) == pytest.approx(1)
+    assert math.fsum(p * k) == pytest.approx(mean, abs=0.001)
+    assert math.fsum(p * k * k) - mean**2 == pytest.approx(variance, abs=0.5)
+    assert (p[: median - 1].sum() + p[:median].sum()) / 2 == pytest.approx(0.5)
+    w = generate.lmsys(200_000, 3, second_moments=True)
+    column = w.prompt if constants.startswith("_LMSYS_PROMPT") else w.output
+    assert np.median(column) == median
+    assert column.var() == pytest.approx(variance, rel=0.02)
+    assert generate.lmsys(5, 3, second_moments=True).source["second_moments"] is True
+
+
 def test_lmsys_is_by_default_2000_requests_at_0_without_predictions():
     w = generate.lmsys()
     assert w == generate.lmsys(2000, 0)

@@ -38,13 +38,15 @@ def _cells(name: str, policy: Policy) -> list[str]:
     evict = f"{policy.evict} {policy.beta:g}" if policy.evict == "random" else policy.evict
     cap = "-" if policy.cap == "none" else policy.cap_refine
     order = policy.order if isinstance(policy.order, str) else "custom"
-    return [name, order, policy.reserve, f"{policy.margin:g}", evict, policy.refine, cap, policy.resume]
+    cells = {"order": order, "reserve": policy.reserve, "evict": evict} | dict.fromkeys(policy.formulas, "formula")
+    middle = [f"{policy.margin:g}", cells["evict"], policy.refine, cap, policy.resume]
+    return [name, cells["order"], cells["reserve"], *middle]
 
 
 def _policy_text(name: str, policy: Policy) -> str:
     """What it is, what it reads, and the fields that are not in the table."""
     reads = "the truth" if policy.clairvoyant else ", ".join(policy.needs) or "no prediction"
     defaults = Policy().fields()
-    shown = {*_COLUMNS, "beta", "cap", "cap_refine"}
+    shown = {*_COLUMNS, "beta", "cap", "cap_refine"} - policy.formulas.keys()
     others = [f"{k}={v}" for k, v in policy.fields().items() if k not in shown and v != defaults[k]]
     return f"{DESCRIPTIONS[name]}; reads {reads}" + (f"; {', '.join(others)}" if others else "")

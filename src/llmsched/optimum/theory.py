@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..simulation import staggered
 from ..workloads.argument_checks import decimal_fraction, whole
 from ..workloads.columns import FloatArray, IntArray
 from .eigenvalue import largest_eigenvalue
@@ -336,19 +337,13 @@ def staggered_peak(width: int, prompt: int, output: int) -> int:
     Equal requests of s prompt and o output tokens; request j = 0, 1, ... starts at floor(j o/k), so that k = `width`
     run at any time. Domain width >= 1, prompt >= 0, output >= 1.
     """
-    k, s, o = whole("width", width, 1), whole("prompt", prompt, 0), whole("output", output, 1)
-    return s * k + (o * k + o + k - math.gcd(o, k)) // 2
+    return staggered.staggered_peak(whole("width", width, 1), whole("prompt", prompt, 0), whole("output", output, 1))
 
 
 def staggered_width(memory: int, prompt: int, output: int) -> int:
     """The largest `width` whose `staggered_peak` fits into `memory` tokens. Domain memory >= prompt + output."""
     s, o = whole("prompt", prompt, 0), whole("output", output, 1)
-    memory = whole("memory", memory, s + o)
-    low, high = 1, memory + 1  # every width takes a token and more: the peak rises with each
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if staggered_peak(middle, s, o) <= memory else (low, middle)
-    return low
+    return staggered.staggered_width(whole("memory", memory, s + o), s, o)
 
 
 def staggered_total_latency(n: int, memory: int, prompt: int, output: int) -> int:

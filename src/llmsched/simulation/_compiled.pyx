@@ -59,6 +59,7 @@ cdef dict FLAGS = {  # field -> which of its words sets the flag of that name, s
     "fill": {"break": False, "skip": True},
     "pause": {"none": False, "overflow": True},
     "shed": {"none": False, "lottery": True},
+    "slices": {"none": False, "staggered": True},
     "tie": {"drawn": False, "prompt": True},
 }
 
@@ -114,6 +115,9 @@ cdef int fill_rules(Problem* c_problem, problem) except -1:
     c_problem.pause = FLAGS["pause"][policy.pause]
     c_problem.longest_prompt = FLAGS["tie"][policy.tie]
     c_problem.headroom = policy.headroom
+    c_problem.rate_limit = policy.rate_limit
+    c_problem.slices = FLAGS["slices"][policy.slices]
+    c_problem.paced = c_problem.slices or policy.rate_limit > 0
     c_problem.beliefs.kind = CORE_BELIEFS.get(policy.reserve, BELIEF_TABLE)  # the table for an order, if for anything
     c_problem.beliefs.clip = policy.clip
     c_problem.beliefs.window = policy.window
@@ -218,6 +222,8 @@ def run(problem, record=(), progress=None):
     if n > 0x7FFFFFFF:
         raise MemoryError(f"{n} requests are more than one simulation can hold")
     completion, start, evictions = output_arrays(n)
+    completion.fill(np.nan)  # as they stay of those that do not complete, or start, before a run is stopped
+    start.fill(np.nan)
     memset(&engine, 0, sizeof(Engine))
     fill_problem(&c_problem, problem, completion, start, evictions)
     c_problem.record_timeline = "timeline" in record

@@ -186,7 +186,7 @@ def _values_at_start(
     return values
 
 
-check_words("problem._bound", ("lower", "upper", "point", "one"), CHOICES["bound"])
+check_words("problem._bound", ("lower", "upper", "point", "one", "prompt"), CHOICES["bound"])
 
 
 def _bound(workload: Workload, policy: Policy) -> IntArray | None:
@@ -195,6 +195,8 @@ def _bound(workload: Workload, policy: Policy) -> IntArray | None:
         return None
     if policy.bound == "one":
         return np.ones(len(workload), np.int64)
+    if policy.bound == "prompt":  # the next power of two: slices of requests that double their bounds meet again
+        return np.int64(1) << np.frexp(np.maximum(workload.prompt, 1) - 1.0)[1].astype(np.int64)
     column: IntArray = getattr(workload, policy.bound)
     return column
 

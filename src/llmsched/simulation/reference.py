@@ -22,6 +22,7 @@ from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, check_words
 from .limits import LARGEST_BOUND
 from .outcome import Outcome
 from .problem import Problem, admission_limit, whole_blocks
+from .staggered import slice_width
 from .timeline import Piece, merged
 from .token_log import Tokens
 
@@ -109,7 +110,9 @@ class _Engine:
         self.rounds = 0
         self.epoch, self.epoch_round = 0.0, 0  # the last idle jump
         self.time = 0.0  # now, with a clock
-        self.prefilled = self.swapped = 0  # tokens, in this round
+        self.prefilled = self.swapped = self.admitted = 0  # tokens, and requests, in this round
+        self.pace_start = 0  # the last round in which somebody was admitted while nobody ran
+        self.slice = self.slots = 0  # with slices: õ of those that run, no more than M, and how many of them may run
         self.last_change = self.admissions_then = 0  # round of the last completion, arrival or rise of a bound
         self.peak_memory = self.wasted_tokens = 0
         self.evictions_this_round = 0
@@ -140,7 +143,7 @@ class _Engine:
     # Section 3: one round, in this order ---------------------------------------------------------------------------
 
     def round(self) -> None:
-        self.evictions_this_round = self.prefilled = self.swapped = 0
+        self.evictions_this_round = self.prefilled = self.swapped = self.admitted = 0
         self.arrivals()
         self.caps()
         evicted = self.overflow()
@@ -246,6 +249,12 @@ class _Engine:
     def admit(self, r: _Request) -> None:
         if r.start is None:
             r.start = self.now
+        if not self.running:
+            self.pace_start = self.rounds
+            if self.policy.slices == "staggered":
+                self.slice = self.slice_of(r)
+                self.slots = slice_width(self.problem.memory, self.slice)
+        self.admitted += 1
         if self.policy.resume == "swap" and r.admission >= 0:
             self.swapped += r.prompt + r.generated - r.to_prefill
         else:
@@ -323,7 +332,7 @@ class _Engine:
     def feasible(self, candidate: _Request) -> bool:
         capacity = self.problem.capacity if self.running else self.problem.memory
         batch = [*self.running, candidate]
-        if len(batch) > self.problem.max_batch:
+        if len(batch) > self.problem.max_batch or not self.on_pace(candidate):
             return False
         if sum(max(r.to_prefill, 1) for r in self.running) >= self.problem.prefill_budget:
             return False
@@ -341,6 +350,21 @@ class _Engine:
         d = (length - generated)[:, None]
         occupied = whole_blocks(held + d, self.problem.block)
         return bool((occupied * (generated + d <= length)).sum(axis=1).max() <= capacity)
+
+    def on_pace(self, candidate: _Request) -> bool:
+        """Whether `slices` and `rate_limit` let it start in this round. Where nobody runs, both begin anew."""
+        if not self.running:
+            return True
+        t = self.rounds - self.pace_start
+        if self.policy.slices == "staggered":
+            before, after = (-(-rounds * self.slots // self.slice) for rounds in (t, t + 1))
+            if self.slice_of(candidate) != self.slice or self.admitted >= after - before:
+                return False
+        limit = self.policy.rate_limit
+        return limit == 0 or self.admitted < math.ceil(float(t + 1) * limit) - math.ceil(float(t) * limit)
+
+    def slice_of(self, r: _Request) -> int:
+        return min(r.bound, self.problem.memory)
 
     # Section 8: beliefs that move while a request runs -------------------------------------------------------------
 
@@ -500,7 +524,7 @@ class _Engine:
         batch = [*self.running, candidate]
         coming = sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in batch)
         prefill = sum(max(r.to_prefill, 1) for r in self.running)
-        if coming > self.problem.memory or len(batch) > self.problem.max_batch:
+        if coming > self.problem.memory or len(batch) > self.problem.max_batch or not self.on_pace(candidate):
             return False
         if prefill >= self.problem.prefill_budget:
             return False
@@ -604,6 +628,7 @@ for _field, _words in {  # what the methods of `_Engine` compare with
     "hold": ("growth", "peak", "rising"),
     "shed": ("none", "lottery"),
     "tie": ("drawn", "prompt"),
+    "slices": ("none", "staggered"),
 }.items():
     check_words(f"reference._Engine, {_field}", _words, CHOICES[_field])
 

@@ -61,13 +61,16 @@ FORMS: Mapping[str, str] = MappingProxyType(
 # (mu, sigma, low, high) of the lognormals of `lmsys`; derived in its docstring.
 _LMSYS_PROMPT = (2.2341, 2.2086, 1, 468)
 _LMSYS_OUTPUT = (3.7751, 1.2669, 1, 883)
+# (median, a, b, decay, high) of the distributions of `lmsys` with the published variances: see `_halves_table`.
+_LMSYS_PROMPT_HALVES = (11, 0.57278951, 1, 0.00415901, 468)
+_LMSYS_OUTPUT_HALVES = (43, 0.04912989, 0, 0.00936744, 883)
 
 _TABLE_BITS = 40
 _TABLE_SIZE = 10**6  # different lengths at most: each still has some 2**20 steps of probability
 _GAP_STEPS = 2**20  # arrival gaps are whole multiples of 2**-20 of the mean gap
 
 
-def lmsys(n: int = 2000, seed: int = 0) -> Workload:
+def lmsys(n: int = 2000, seed: int = 0, *, second_moments: bool = False) -> Workload:
     """`n` conversations like the 2,000 of LMSYS-Chat-1M in the paper (arXiv 2508.14544, Section 6), arriving at 0.
 
     Published there: prompts 1-468 tokens, mean 41, median 11; outputs 1-883, mean 85, median 43. Each is drawn here
@@ -75,11 +78,19 @@ def lmsys(n: int = 2000, seed: int = 0) -> Workload:
     Mean and median leave one (mu, sigma): the one whose mean is the published one and whose cumulative probability
     is 1/2 in the middle of the published median's step. To four decimals (2.2341, 2.2086) and (3.7751, 1.2669), which
     give means 40.9996 and 85.0004 and medians 11 and 43. No predictions: add them with ``.with_intervals(...)``.
+
+    That leaves no choice of the variances: 5,438 and 13,540 against the published 4,961 and 9,702. With
+    ``second_moments=True`` they are those, with the same means and medians, by densities of two pieces: k^-a up to the
+    median, k^-b exp(-c k) beyond it. So little variance leaves little to the tail, and beside mean 85 and median 43 the
+    short half then is nearly uniform (a = 0.05, mean 21.5): no single bell gives these numbers.
     """
     n, seed = _request_count(n), _seed(seed)
-    prompt = _draw(seed, "prompt", n, *_lognormal_table(*_LMSYS_PROMPT))
-    output = _draw(seed, "output", n, *_lognormal_table(*_LMSYS_OUTPUT))
-    return Workload(prompt, output, source={"generator": "lmsys", "n": n, "seed": seed})
+    tables = [_lognormal_table(*_LMSYS_PROMPT), _lognormal_table(*_LMSYS_OUTPUT)]
+    if second_moments:
+        tables = [_halves_table(*_LMSYS_PROMPT_HALVES), _halves_table(*_LMSYS_OUTPUT_HALVES)]
+    prompt, output = _draw(seed, "prompt", n, *tables[0]), _draw(seed, "output", n, *tables[1])
+    said = {"second_moments": True} if second_moments else {}
+    return Workload(prompt, output, source={"generator": "lmsys", "n": n, "seed": seed, **said})
 
 
 def two_point(
@@ -323,6 +334,18 @@ def _lognormal_table(mu: float, sigma: float, low: int, high: int) -> tuple[IntA
         weights = np.exp(log_weights - log_weights.max())
     k.flags.writeable = weights.flags.writeable = False
     return k, weights
+
+
+def _halves_table(median: int, a: float, b: float, decay: float, high: int) -> tuple[IntArray, FloatArray]:
+    """Values 1..high and their probabilities: in proportion k^-a up to the median, k^-b exp(-decay k) beyond.
+
+    The pieces are such that the cumulative probability is 1/2 in the middle of the median's step.
+    """
+    k = _lengths(1, high)
+    short, long = k[:median].astype(np.float64), k[median:].astype(np.float64)
+    low, rest = np.power(short, -a), np.power(long, -b) * np.exp(-decay * long)
+    share = 0.5 / (1 - 0.5 * low[-1] / low.sum())
+    return k, np.concatenate([share * low / low.sum(), (1 - share) * rest / rest.sum()])
 
 
 def _cumulative(weights: FloatArray) -> IntArray:
