@@ -348,8 +348,8 @@ class Policy:
             object.__setattr__(self, name, int(value) if limits.whole else value)
         if self.slots == "processed" and self.looks_ahead:
             raise PolicyError(
-                f"slots='processed' with reserve={self.reserve!r}: slots that are taken as tokens are processed are not "
-                'looked ahead for; reserve="none" or "prompt" goes with them, or slots="ahead" with this reserve'
+                f"slots='processed' with reserve={self.reserve!r}: nobody looks ahead for slots that are taken as "
+                'tokens are processed; reserve="none" or "prompt" goes with them, or slots="ahead" with this reserve'
             )
         if self.slots == "processed" and self.headroom > 1:
             raise PolicyError(

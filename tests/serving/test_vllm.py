@@ -1,4 +1,4 @@
-"""A simulation under vLLM's settings is vLLM's schedule, step for step: against recorded ones (tests/serving/record.py)."""
+"""A simulation under vLLM's settings is vLLM's schedule, step for step: against recorded ones (record.py)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Mixed into a scheduler class of vLLM (first in the bases), or ready-made for its
     vllm serve MODEL --scheduler-cls llmsched.serving.recorder.AsyncRecorder \\
         --additional-config '{"llmsched": {"record": "run.jsonl"}}'
 
-`AsyncRecorder` records vLLM's default; `SyncRecorder` the scheduler it has with ``async_scheduling=False``. Nothing here
+`AsyncRecorder` records vLLM's default, `SyncRecorder` the scheduler it has with ``async_scheduling=False``. Nothing here
 imports vLLM until one of these two is asked for.
 
 The file
@@ -82,7 +82,7 @@ class Recorder:
         self._open_steps: dict[int, dict[str, Any]] = {}  # id of a step's output -> its row, until it has ended
         self._open_requests: dict[str, dict[str, Any]] = {}
         self._last_end = 0.0
-        self._file: IO[str] = open(_place(config), "w", encoding="utf-8", buffering=1)  # noqa: SIM115: until shutdown
+        self._file: IO[str] = open(_place(config), "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (see shutdown)
         self._write({"type": "engine", "format": FORMAT, "started": time.time(), **_settings(self, config)})
 
     def add_request(self, request: Any) -> None:

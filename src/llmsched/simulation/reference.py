@@ -560,7 +560,7 @@ class _Engine:
         )
 
 
-# Section 7: slots that are taken as tokens are processed ----------------------------------------------------------------
+# Section 7: slots that are taken as tokens are processed --------------------------------------------------------------
 
 
 class _SlotsAsProcessed(_Engine):
@@ -687,7 +687,7 @@ class _SlotsAsProcessed(_Engine):
         return [r for r in served if not r.to_prefill]
 
     def interrupt(self, r: _Request) -> None:
-        """A round gave it no token: of its attempt, which has one in each round, this is the end, and the next begins."""
+        """A round gave it no token: of its attempt, which has one in each, this is the end, and the next begins."""
         ended = self.rounds - 1
         if self.attempts is not None and ended > r.first_round:
             self.attempts.append((r.index, r.first_round, ended - r.first_round, r.kept, r.generated))
