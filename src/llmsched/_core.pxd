@@ -106,6 +106,10 @@ cdef struct Problem:
     Resume resume
     bint pause                  # pause="overflow"
     bint longest_prompt         # tie="prompt"
+    bint last_of_equals         # tie="last"
+    bint as_processed           # slots="processed"; see slots_as_processed.pxd
+    bint whole_prompt           # reserve="prompt"
+    int64_t chunk               # with as_processed: most tokens of one request in a round that has others
     int64_t headroom            # tokens to be free for each that remains after an overflow
     double rate_limit           # admissions a round; 0: no limit
     bint slices                 # slices="staggered"; then `bound` is there
@@ -191,6 +195,7 @@ cdef struct Engine:
     const Problem* problem
     int32_t* order          # the initial admission order: place -> index in the workload
     int32_t* rank           # breaks admission ties, by index; NULL where places never change
+    int32_t* last_rank      # the same with tie="last", always; else NULL
     int32_t* by_arrival     # places in order of arrival; NULL where that is 0..n-1
     Request* requests       # requests that run, ran, or are next to run; the others are but a place
     int32_t requests_made
@@ -232,6 +237,10 @@ cdef struct Engine:
     Prefill* prefills       # with a budget: what it needs to know of each request; else NULL
     int32_t prefilling      # the running request that is still to prefill, or NONE
     int32_t evicted         # chain of requests evicted for overflow in this round
+    int64_t budget_left     # slots="processed": tokens that the round may still process,
+    bint alone              # whether only one request ran or waited as it began,
+    int64_t served          # how many requests it serves,
+    int64_t served_context  # and the tokens of these that were in the cache as it began, as far as the clock charges
     # what is believed
     bint profiled           # the policy looks ahead round by round, so that the profile is kept
     Profile profile

@@ -39,6 +39,9 @@ from llmsched._engine.rounds cimport (
     due, earliest_due, grow, next_arrival, next_place, now, residue, round_of, rounds_that_fit,
     run_rounds, too_full,
 )
+from llmsched._engine.slots_as_processed cimport (
+    begin_round, give_back, has_slots, next_tokens, pass_over, process, serve, slots_for,
+)
 from llmsched._engine.splitmix64 cimport splitmix64_unit
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, STOPPED
 from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
@@ -71,6 +74,7 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
     engine.redrawn = problem.reserve == RESERVE_MOVING and problem.beliefs.kind == BELIEF_HISTORY
     engine.demand_decides = (
         (problem.peak or problem.reserve == RESERVE_NONE) and not engine.redrawn and problem.prefill_budget == 0
+        and not problem.as_processed
     )
     tree_init(&engine.tree, not engine.demand_decides, problem.block)
     for i in range(n):
@@ -102,6 +106,7 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
 cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.order)
     free(engine.rank)
+    free(engine.last_rank)
     free(engine.by_arrival)
     free(engine.requests)
     free(engine.kept)
@@ -147,6 +152,8 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
     cdef const Problem* problem = engine.problem
     cdef int64_t wake, rounds
     steps += steps_spent(engine)
+    if problem.as_processed:
+        return advance_as_processed(engine, steps)
     while engine.unfinished > 0:
         if engine.round >= problem.max_rounds or stalled(engine):
             return STOPPED
@@ -505,7 +512,7 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
                 engine.shed_at = shed_at
             if problem.rising and rising_make(engine, engine.requests_allocated) == NO_MEMORY:
                 return NONE
-            if problem.prefill_budget > 0:
+            if problem.prefill_budget > 0 or problem.as_processed:
                 prefills = <Prefill*>realloc(engine.prefills, engine.requests_allocated * sizeof(Prefill))
                 if prefills == NULL:
                     return NONE
@@ -610,7 +617,10 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
         return True
     if engine.problem.paced and (other_slice(engine, r) or places_left(engine, wake) == 0):
         return False
-    if coming_round_is_full(engine, held):
+    if unlikely(engine.problem.as_processed):
+        if not has_slots(engine, held) or engine.problem.methods.is_feasible == NULL:
+            return has_slots(engine, held)
+    elif coming_round_is_full(engine, held):
         return False
     if unlikely(engine.problem.methods.is_feasible != NULL):
         wake[0] = engine.round + 1
@@ -640,6 +650,8 @@ cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t demand, int
         return True
     if engine.problem.paced and places_left(engine, wake) == 0:
         return False
+    if unlikely(engine.problem.as_processed):
+        return has_slots(engine, held)
     if coming_round_is_full(engine, held):
         return False
     if engine.problem.peak:
@@ -679,6 +691,8 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
             prefetch(&engine.rank[r.index])
     if problem.paced:
         note_admission(engine, r)
+    if unlikely(problem.as_processed):
+        return admit_as_processed(engine, p)
     r.birth = engine.round - kept
     r.believed_end = r.birth + length - 1
     if engine.running == 0 and r.prompt + length > problem.capacity:
@@ -721,6 +735,8 @@ cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
     cdef const Problem* problem = engine.problem
     cdef Request* r = &engine.requests[p]
     cdef int64_t held = r.prompt + engine.round - r.birth
+    if unlikely(problem.as_processed):
+        return stop_as_processed(engine, p)
     engine.running -= 1
     engine.used -= held
     engine.need -= whole_blocks(held + 1, problem.block)
@@ -810,7 +826,7 @@ cdef inline int evict(Engine* engine, int32_t p) noexcept nogil:
     # OK or NO_MEMORY.
     if p == engine.prefilling:
         engine.prefilling = NONE
-    else:
+    elif not engine.problem.as_processed:
         wheel_remove(&engine.wheel, engine.requests, p, due(engine, &engine.requests[p]))
     if leave(engine, p, engine.problem.refine) == NO_MEMORY:
         return NO_MEMORY
@@ -821,34 +837,195 @@ cdef inline int evict(Engine* engine, int32_t p) noexcept nogil:
 
 cdef int overflow(Engine* engine) noexcept nogil:
     # Evicts until the coming round fits. OK or NO_MEMORY.
+    while too_full(engine):
+        if evict_next(engine) == NO_MEMORY:
+            return NO_MEMORY
+        if engine.failed != NONE:
+            return OK
+    ratio_learn(&engine.belief, engine.round, engine.problem.headroom)
+    return OK
+
+
+cdef inline int evict_next(Engine* engine) noexcept nogil:
+    # Whoever the rule names next; with a formula, perhaps nobody and engine.failed. OK or NO_MEMORY.
     cdef const Problem* problem = engine.problem
     cdef int32_t p, newer
-    while too_full(engine):
-        if is_ranked(problem.evict):
-            if evict(engine, first_in_rank(engine)) == NO_MEMORY:
+    if is_ranked(problem.evict):
+        return evict(engine, first_in_rank(engine))
+    if problem.evict == EVICT_FORMULA:
+        p = first_by_formula(engine)
+        return OK if p == NONE else evict(engine, p)
+    if problem.evict == EVICT_NEWEST:
+        return evict(engine, engine.newest)
+    if problem.evict == EVICT_ALL:
+        while engine.oldest != NONE:
+            if evict(engine, engine.oldest) == NO_MEMORY:
                 return NO_MEMORY
-        elif problem.evict == EVICT_FORMULA:
-            p = first_by_formula(engine)
-            if p == NONE:
+        return OK
+    check(problem.evict == EVICT_RANDOM)
+    p = engine.oldest
+    while p != NONE:
+        newer = engine.requests[p].newer
+        if splitmix64_unit(&engine.stream) < problem.beta and evict(engine, p) == NO_MEMORY:
+            return NO_MEMORY
+        p = newer
+    return OK
+
+
+# Slots that are taken as tokens are processed: round by round ---------------------------------------------------------
+
+
+cdef int advance_as_processed(Engine* engine, int64_t steps) noexcept nogil:
+    # engine_advance() with slots="processed"; see slots_as_processed.pxd.
+    cdef const Problem* problem = engine.problem
+    cdef int64_t wake = NEVER
+    while engine.unfinished > 0:
+        if engine.round >= problem.max_rounds or stalled(engine):
+            return STOPPED
+        if steps_spent(engine) >= steps:
+            return RUNNING
+        engine.work.rounds_stepped += 1
+        engine.ticks += engine.running >> 4
+        engine.evictions_this_round = engine.prefilled = engine.swapped = 0
+        if engine.arrived < problem.n and arrivals(engine) == NO_MEMORY:
+            return NO_MEMORY
+        begin_round(engine)
+        if problem.cap != REFINE_NONE and caps_as_processed(engine) == NO_MEMORY:
+            return NO_MEMORY
+        if serve_running(engine) == NO_MEMORY:
+            return NO_MEMORY
+        if engine.failed != NONE:
+            return FORMULA_FAILED
+        if not (problem.pause and engine.evicted != NONE) and admission(engine, &wake) == NO_MEMORY:
+            return NO_MEMORY
+        if engine.failed != NONE:
+            return FORMULA_FAILED
+        if engine.evicted != NONE:
+            if rejoin(engine) == NO_MEMORY:
+                return NO_MEMORY
+            if engine.running == 0 and admission(engine, &wake) == NO_MEMORY:
+                return NO_MEMORY
+            if engine.failed != NONE:
+                return FORMULA_FAILED
+        check(engine.running > 0)
+        check(engine.need <= problem.memory)
+        if run_round(engine) == NO_MEMORY:
+            return NO_MEMORY
+    return FINISHED
+
+
+cdef int caps_as_processed(Engine* engine) noexcept nogil:
+    # Those that reached õ, or what the lottery drew, leave and wait again. OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
+    cdef int32_t newer, p = engine.oldest
+    cdef const Request* r
+    cdef int64_t limit
+    while p != NONE:
+        r = &engine.requests[p]
+        newer = r.newer
+        if problem.capped == NULL or problem.capped[r.index]:
+            limit = engine.shed_at[p] if problem.shed else r.bound
+            if engine.round - r.birth >= limit:
+                if leave(engine, p, problem.cap) == NO_MEMORY or join(engine, r.place, p) == NO_MEMORY:
+                    return NO_MEMORY
+                engine.waiting += 1
+        p = newer
+    return OK
+
+
+cdef int serve_running(Engine* engine) noexcept nogil:
+    # Serves those that run, first admitted first. Until there are slots for it, others leave, or it itself does: then
+    # nobody else is served. OK or NO_MEMORY.
+    cdef int32_t p = engine.oldest
+    cdef int64_t tokens
+    while p != NONE and engine.budget_left > 0:
+        tokens = next_tokens(engine, engine.prefills[p].to_prefill)
+        while engine.prefills[p].runs and engine.need + slots_for(engine, p, tokens) > engine.problem.memory:
+            if evict_next(engine) == NO_MEMORY:
+                return NO_MEMORY
+            if engine.failed != NONE:
                 return OK
-            if evict(engine, p) == NO_MEMORY:
+        if not engine.prefills[p].runs:
+            return OK
+        serve(engine, p, tokens)
+        p = engine.requests[p].newer
+    return OK
+
+
+cdef int admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
+    # OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
+    cdef Request* r = &engine.requests[p]
+    cdef Prefill* f = &engine.prefills[p]
+    cdef int64_t kept = r.kept
+    if r.previous == NEVER_RAN:
+        problem.start[r.index] = now(engine)
+        r.previous = NONE
+    r.birth = engine.round - kept
+    if problem.shed:
+        engine.shed_at[p] = lottery_length(engine, r, kept)
+    if problem.record_tokens:
+        engine.kept[p] = kept
+    f.first_round = engine.round
+    f.to_prefill = r.prompt + kept
+    f.cached = f.granted = 0
+    f.runs = True
+    engine.running += 1
+    engine.accepted_held = -1
+    serve(engine, p, next_tokens(engine, f.to_prefill))
+    return enter_eviction_order(engine, p)
+
+
+cdef int stop_as_processed(Engine* engine, int32_t p) noexcept nogil:
+    # OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
+    engine.running -= 1
+    give_back(engine, p)
+    if engine.tracks_beliefs:
+        engine.belief.known[p] = max(engine.belief.known[p], engine.round - engine.requests[p].birth)
+    leave_eviction_order(engine, p)
+    if problem.record_tokens and engine.round > engine.prefills[p].first_round:
+        return record_attempt(engine, p)
+    return OK
+
+
+cdef int run_round(Engine* engine) noexcept nogil:
+    # The round passes: who was served to the last of its tokens gets the next one. OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
+    cdef const Clock* clock = &problem.clock
+    cdef int32_t newer, p
+    cdef Prefill* f
+    if process(engine) == NO_MEMORY:
+        return NO_MEMORY
+    if problem.record_tokens and reserve_round_ends(engine, 1) == NO_MEMORY:
+        return NO_MEMORY
+    engine.peak_memory = max(engine.peak_memory, engine.need)
+    if problem.record_timeline:
+        if new_segment(engine) == NO_MEMORY:
+            return NO_MEMORY
+        engine.segments[engine.segments_size - 1].rounds += 1
+    if problem.clocked:
+        engine.time += (
+            clock.base + clock.per_request * <double>engine.served
+            + clock.per_context_token * <double>engine.served_context
+            + clock.per_prompt_token * <double>engine.prefilled + clock.per_swapped_token * <double>engine.swapped
+        )
+    engine.round += 1
+    if problem.record_tokens:
+        engine.round_end[engine.round - 1] = now(engine)
+    if pass_over(engine) == NO_MEMORY:
+        return NO_MEMORY
+    p = engine.oldest
+    while p != NONE:
+        f = &engine.prefills[p]
+        newer = engine.requests[p].newer
+        f.cached += f.granted
+        if f.granted > 0 and f.to_prefill == 0 and engine.round - engine.requests[p].birth == engine.requests[p].output:
+            f.granted = 0
+            if complete(engine, p) == NO_MEMORY:
                 return NO_MEMORY
-        elif problem.evict == EVICT_NEWEST:
-            if evict(engine, engine.newest) == NO_MEMORY:
-                return NO_MEMORY
-        elif problem.evict == EVICT_ALL:
-            while engine.oldest != NONE:
-                if evict(engine, engine.oldest) == NO_MEMORY:
-                    return NO_MEMORY
-        else:
-            check(problem.evict == EVICT_RANDOM)
-            p = engine.oldest
-            while p != NONE:
-                newer = engine.requests[p].newer
-                if splitmix64_unit(&engine.stream) < problem.beta and evict(engine, p) == NO_MEMORY:
-                    return NO_MEMORY
-                p = newer
-    ratio_learn(&engine.belief, engine.round, problem.headroom)
+        f.granted = 0
+        p = newer
     return OK
 
 

@@ -18,7 +18,7 @@ from .formula import parse as parse_formula
 
 Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority", "table"]
 Bound = Literal["lower", "upper", "point", "one", "prompt"]
-Reserve = Literal["bound", "upper", "point", "output", "none", "conditional", "ratio", "history"]
+Reserve = Literal["bound", "upper", "point", "output", "none", "prompt", "conditional", "ratio", "history"]
 Hold = Literal["growth", "peak", "rising"]
 Fill = Literal["break", "skip"]
 Evict = Literal["bound", "progress", "newest", "all", "random", "priority"]
@@ -28,8 +28,9 @@ Shed = Literal["none", "lottery"]
 CapRefine = Literal["upper", "double"]
 Resume = Literal["restart", "recompute", "swap"]
 Pause = Literal["none", "overflow"]
-Tie = Literal["drawn", "prompt"]
+Tie = Literal["drawn", "prompt", "last"]
 Slices = Literal["none", "staggered"]
+Slots = Literal["ahead", "processed"]
 
 
 class OrderRule(NamedTuple):
@@ -73,6 +74,9 @@ RESERVES: Mapping[str, ReserveRule] = MappingProxyType(
         "point": ReserveRule("the point prediction", reads="point", kind="column"),
         "output": ReserveRule("the truth", reads="output", kind="column"),
         "none": ReserveRule("nothing: only the coming round counts", reads=None, kind="none"),
+        "prompt": ReserveRule(
+            "nothing, but all that it has to prefill must fit, in however many rounds that will be", None, kind="none"
+        ),
         "conditional": ReserveRule(
             "the `quantile` of the outputs that exceed what it generated so far, by a table of lengths",
             reads="lengths",
@@ -130,6 +134,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "hold": get_args(Hold),
         "tie": get_args(Tie),
         "slices": get_args(Slices),
+        "slots": get_args(Slots),
     }
 )
 
@@ -188,6 +193,7 @@ _NUMBERS: Mapping[str, _Limits] = MappingProxyType(
         "clip": _Limits(1, 2**30, whole=True),
         "window": _COUNT,
         "rate_limit": _Limits(0, 2**20),
+        "chunk": _Limits(1, 2**30, whole=True),
     }
 )
 
@@ -203,6 +209,7 @@ _READERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "ratio_rounds": ("reserve", ("ratio",)),
         "clip": ("reserve", ("ratio",)),
         "window": ("reserve", ("history",)),
+        "chunk": ("slots", ("processed",)),
     }
 )
 
@@ -220,7 +227,8 @@ class Policy:
         workload's table gives for the tokens seen so far, as ``reserve="conditional"``), one number per request, or a
         formula such as ``"bound - 0.5 * (now - arrival)"`` (docs/reference/formulas.md).
     reserve
-        What a request is believed to reach when an admission is tested, or ``"none"``: only the coming round counts.
+        What a request is believed to reach when an admission is tested, or ``"none"``: only the coming round counts, or
+        ``"prompt"``: that, and all that it has to prefill, though it may take several rounds (see `slots`).
         Three beliefs move while it runs: ``"conditional"``, ``"ratio"`` and ``"history"``, see the fields below. Or a
         formula, such as ``"lower + 0.3 * (upper - lower)"``, rounded up to whole tokens.
     margin
@@ -255,7 +263,8 @@ class Policy:
         ``"rising"``, the same, and once a request outgrows that, what it occupies.
     tie
         Of those with the smallest bound, formula or progress, or the last priority, the victim is ``"drawn"``, or one
-        with the longest ``"prompt"`` (drawn if there are several).
+        with the longest ``"prompt"`` (drawn if there are several), or the ``"last"``: whom ties of the admission order
+        would put behind the others.
     headroom
         Once the cache overflows, evict until so many tokens are free for each request that remains, or one is left
         (1: until the coming round fits; 1 <= headroom <= 2**20).
@@ -268,6 +277,15 @@ class Policy:
         `ratio_rounds` rounds, starts again when nothing ran, and after an overflow is what the remaining n requests
         show: min(1, (tokens generated + headroom·n) / (upper bounds + 1)), each summed over them; from there it falls
         by the same steps. 0 < ratio <= 1, 0 <= ratio_floor <= 1, ratio_rounds and clip whole and at least 1.
+    slots
+        When a request takes its slots of the cache: ``"ahead"``, those of its whole prompt at its admission, and the
+        one of a token in the round that generates it (the paper); or ``"processed"``, those of a token in the round
+        that processes it: of a prompt chunk by chunk, of a generated token in the round after. Who runs then gets slots
+        in order of admission, and where there are none left somebody leaves, perhaps within a prompt (vLLM; model.md,
+        section 7). That needs a `reserve` of ``"none"`` or ``"prompt"``, a `headroom` of 1, and no ``resume="swap"``.
+    chunk
+        With ``slots="processed"``, the most tokens of one request that a round processes while others run or wait
+        (1 <= chunk <= 2**30; vLLM's long_prefill_token_threshold).
     window
         ``reserve="history"`` (LightLLM's past-future) believes a length drawn anew, for each request in each round,
         from those of the last `window` completed requests that exceed the most tokens it ever generated; the upper
@@ -314,6 +332,8 @@ class Policy:
     window: int = 1000
     rate_limit: float = 0.0
     slices: Slices = "none"
+    slots: Slots = "ahead"
+    chunk: int = 2**30
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
@@ -337,6 +357,21 @@ class Policy:
             if not limits.hold(value):
                 raise PolicyError(f"policy field {name}={given!r} is out of range, expected {limits.spelled(name)}")
             object.__setattr__(self, name, int(value) if limits.whole else value)
+        if self.slots == "processed" and self.looks_ahead:
+            raise PolicyError(
+                f"slots='processed' with reserve={self.reserve!r}: nobody looks ahead for slots that are taken as "
+                'tokens are processed; reserve="none" or "prompt" goes with them, or slots="ahead" with this reserve'
+            )
+        if self.slots == "processed" and self.headroom > 1:
+            raise PolicyError(
+                f"slots='processed' with headroom={self.headroom}: who runs gets slots one by one, and no more room is "
+                'made than the next one needs; headroom=1 goes with that, or slots="ahead" with this headroom'
+            )
+        if self.slots == "processed" and self.resume == "swap":
+            raise PolicyError(
+                "slots='processed' with resume='swap': a part of a prompt is not moved out and in; "
+                'resume="recompute" or "restart" goes with it, or slots="ahead" with this resume'
+            )
 
     def __init_subclass__(cls) -> None:
         """A policy in Python has some of `METHODS`; a class without them would run as if it were its fields alone."""
@@ -399,6 +434,11 @@ class Policy:
         )
 
     @property
+    def looks_ahead(self) -> bool:
+        """Whether an admission is tested beyond the coming round and the prompt."""
+        return "reserve" in self.formulas or RESERVES[self.reserve].kind != "none"
+
+    @property
     def clairvoyant(self) -> bool:
         """Whether it reads the true output lengths."""
         return "output" in self._read
@@ -449,7 +489,7 @@ class Policy:
                 del values[name]
         if not self.tracks_bound:
             del values["bound"]
-        if self.reserve == "none":
+        if not self.looks_ahead:
             del values["hold"]
         if "lengths" not in self.needs:
             del values["quantile"]
@@ -525,6 +565,13 @@ _DOUBLING: dict[str, Any] = {"cap": "bound", "cap_refine": "double"}
 _WIDTH = "(max(2 * prompt, 1) if 4 * prompt <= memory else memory)"  # of a rectangle of cache (arXiv 2607.09248)
 _SHORT, _LONG = "sqrt(sqrt(upper))", "sqrt(upper) * sqrt(sqrt(upper))"  # T^(1/4) and T^(3/4) (arXiv 2606.22327)
 _PROXY = [f"{length} * (prompt + ({length} + 1) / 2)" for length in (_SHORT, _LONG)]
+_VLLM: dict[str, Any] = {  # release 0.32
+    "reserve": "prompt",
+    "slots": "processed",
+    "refine": "none",
+    "resume": "recompute",
+    "pause": "overflow",
+}
 _RETRACT: dict[str, Any] = {"evict": "progress", "tie": "prompt", "headroom": 20, "refine": "none"}
 
 #: The named policies (docs/reference/policies.md): name -> Policy.
@@ -546,16 +593,8 @@ policies: Mapping[str, Policy] = by_name(
         "amin-lottery": Policy(shed="lottery", hold="rising"),
         "auto": Policy(cap="advised"),
         "mcsf-protection": Policy(order="point", reserve="point", margin=0.1, evict="all", refine="none"),
-        "vllm": Policy(**_GREEDY, margin=0.01, evict="newest", resume="recompute", pause="overflow"),
-        "vllm-priority": Policy(
-            order="priority",
-            reserve="none",
-            margin=0.01,
-            evict="priority",
-            refine="none",
-            resume="recompute",
-            pause="overflow",
-        ),
+        "vllm": Policy(order="arrival", evict="newest", **_VLLM),
+        "vllm-priority": Policy(order="priority", evict="priority", tie="last", **_VLLM),
         "trtllm": Policy(order="arrival", reserve="upper", **_ALLOCATED, resume="recompute"),
         "s3": Policy(order="arrival", bound="upper", fill="skip", **_ALLOCATED, **_DOUBLING, resume="recompute"),
         "rect": Policy(
@@ -591,7 +630,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "aell": "A_l, promote-l (Alg. 6): stop at the lower bound, then reserve the upper",
         "mcsf": "MC-SF with point predictions (arXiv 2502.07115)",
         "mc-benchmark": "first come first served with lookahead on point predictions (arXiv 2502.07115)",
-        "fcfs": "first come first served: watermark, preempt the newest, recompute; vllm without its pause",
+        "fcfs": "first come first served: keep a hundredth free, preempt the newest, recompute",
         "protection": "alpha-protection greedy: keep a share free, on overflow all restart (arXiv 2502.07115)",
         "clearing": "alpha-protection, beta-clearing: on overflow some restart (arXiv 2502.07115)",
         "svf": "Smallest Volume First, clairvoyant (arXiv 2606.22327)",
@@ -599,8 +638,8 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "amin-lottery": "A_min as its proofs analyse it: who outgrew its bound is stopped by lot, and its peak is kept",
         "auto": "the paper's advice: A_l for requests whose lower bound is under 0.382 of the upper, else A_min",
         "mcsf-protection": "MC-SF for wrong predictions: keep a tenth free, on overflow all restart (arXiv 2502.07115)",
-        "vllm": "vLLM v1: watermark, preempt the newest to the front of the queue and admit nobody then, recompute",
-        "vllm-priority": "vLLM v1 by priority: the most urgent is admitted first, the least urgent preempted",
+        "vllm": "vLLM 0.32: first come first served, slots as tokens are processed, preempt the newest, recompute",
+        "vllm-priority": "vLLM 0.32 by priority: the most urgent is admitted first, the least urgent preempted",
         "trtllm": "TensorRT-LLM, guaranteed no evict: first come, the largest length allocated from the start",
         "s3": "S3: allocate the predicted bucket, stop who outgrows it, allocate twice as much (arXiv 2306.06000)",
         "rect": "attempts of 1, 2, 4, ... tokens in rectangles of cache, the smallest first (arXiv 2607.09248)",

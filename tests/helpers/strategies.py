@@ -124,7 +124,18 @@ def compositions(draw: st.DrawFn, n: int, formulas: bool = False) -> ls.Policy:
     fields["clip"] = draw(st.sampled_from([1, 4, 4096]))
     fields["window"] = draw(st.sampled_from([1, 3, 1000]))
     fields["rate_limit"] = draw(st.sampled_from([0.0, 0.0, 0.3, 1.0, 1.6, 5.0]))
-    return ls.Policy(**fields)
+    fields["chunk"] = draw(st.sampled_from([3, 7, 2**30, 2**30]))
+    return ls.Policy(**fields | (draw(served_as_processed()) if fields["slots"] == "processed" else {}))
+
+
+@st.composite
+def served_as_processed(draw: st.DrawFn) -> dict[str, Any]:
+    """What goes with slots="processed" in the place of what does not."""
+    return {
+        "reserve": draw(st.sampled_from(["none", "prompt"])),
+        "resume": draw(st.sampled_from(["restart", "recompute"])),
+        "headroom": 1,
+    }
 
 
 @st.composite

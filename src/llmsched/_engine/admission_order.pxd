@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
+from libc.string cimport memcpy
 
 from llmsched._core cimport (
     ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_FORMULA, ORDER_KEYS, ORDER_OVER_TIME, ORDER_QUEUE, ORDER_TABLE,
@@ -73,6 +74,11 @@ cdef inline int order_requests(Engine* engine) noexcept nogil:
     else:
         for i in range(n):
             engine.rank[i] = <int32_t>i
+    if problem.last_of_equals:
+        engine.last_rank = <int32_t*>allocate(n * sizeof(int32_t))
+        if engine.last_rank == NULL:
+            return NO_MEMORY
+        memcpy(engine.last_rank, engine.rank, n * sizeof(int32_t))
     if keys == NULL and (reals != NULL or problem.order == ORDER_AREA):
         converted = <int64_t*>allocate(n * sizeof(int64_t))
         if converted == NULL:

@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 from llmsched._core cimport ORDER_FORMULA, ORDER_OVER_TIME, Engine, Methods, Problem
 from llmsched._engine.check cimport check
+from llmsched._engine.eviction_order cimport rank_of
 from llmsched._engine.eviction_rules cimport EVICT_FORMULA
 from llmsched._engine.formula cimport (
     FOR_EVICT, FOR_ORDER, FOR_RESERVE, FORMULA_CELLS, NAME_BOUND, NAME_EVICTIONS, NAME_GENERATED, NAME_JOINED, NAMES,
@@ -137,7 +138,7 @@ cdef inline void order_anew(Engine* engine) noexcept nogil:
 
 cdef inline int32_t first_by_formula(Engine* engine) noexcept nogil:
     # Who leaves next by a formula: one of those for whom it is smallest. Needs a running request. NONE: engine.failed.
-    cdef int32_t p = engine.oldest
+    cdef int32_t p = engine.oldest, last = NONE
     cdef int64_t longest = 0, equals = 0, drawn = 0
     cdef double least = 0, value
     cdef const Request* r
@@ -150,12 +151,17 @@ cdef inline int32_t first_by_formula(Engine* engine) noexcept nogil:
             least = value
             longest = r.prompt
             equals = 0
+            last = p
         if value == least and (r.prompt == longest or not engine.problem.longest_prompt):
             equals += 1
+            if rank_of(engine, p) > rank_of(engine, last):
+                last = p
         p = r.newer
     engine.ticks += engine.running >> 1
     if engine.failed != NONE:
         return NONE
+    if engine.problem.last_of_equals:
+        return last
     if engine.problem.seeded and equals > 1:
         drawn = splitmix64_below(&engine.stream, equals)
     p = engine.oldest

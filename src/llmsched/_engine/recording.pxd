@@ -17,12 +17,13 @@ cdef inline int new_segment(Engine* engine) noexcept nogil:
     cdef Segment* last
     cdef Segment* block
     cdef int64_t context = charged_context(engine) if engine.problem.clocked else OK
+    cdef int64_t batch = engine.served if engine.problem.as_processed else engine.running
     cdef int64_t grown
     if engine.segments_size > 0 and engine.evictions_this_round == 0:
         last = &engine.segments[engine.segments_size - 1]
         grown = last.rounds * last.batch
         if (
-            last.epoch == engine.epoch and last.batch == engine.running and last.waiting == engine.waiting
+            last.epoch == engine.epoch and last.batch == batch and last.waiting == engine.waiting
             and last.memory + grown == engine.need
             and (not engine.problem.clocked or last.context + grown == context)
             and (not engine.problem.clocked or engine.prefilled + engine.swapped == 0)
@@ -40,7 +41,7 @@ cdef inline int new_segment(Engine* engine) noexcept nogil:
     last.epoch = engine.epoch
     last.time = now(engine)
     last.memory = engine.need
-    last.batch = engine.running
+    last.batch = batch
     last.waiting = engine.waiting
     last.evictions = engine.evictions_this_round
     if engine.problem.clocked:
@@ -52,6 +53,11 @@ cdef inline int new_segment(Engine* engine) noexcept nogil:
 
 cdef inline int record_attempt(Engine* engine, int32_t p) noexcept nogil:
     # A running request completes or leaves. OK or NO_MEMORY.
+    return record_attempt_until(engine, p, engine.round)
+
+
+cdef inline int record_attempt_until(Engine* engine, int32_t p, int64_t round) noexcept nogil:
+    # The same where this is the first round without it.
     cdef const Request* r = &engine.requests[p]
     cdef Attempt* attempt
     cdef Attempt* block
@@ -66,7 +72,7 @@ cdef inline int record_attempt(Engine* engine, int32_t p) noexcept nogil:
     attempt.request = r.index
     attempt.kept = engine.kept[p]
     attempt.first_round = r.birth + attempt.kept if engine.prefills == NULL else engine.prefills[p].first_round
-    attempt.rounds = engine.round - attempt.first_round
+    attempt.rounds = round - attempt.first_round
     attempt.generated = engine.round - r.birth
     return OK
 

@@ -33,9 +33,12 @@ cdef extern from * nogil:
 
 
 cdef struct Prefill:
-    # What chunked prefill needs to know of it besides.
+    # What chunked prefill, and slots that are taken as tokens are processed, need to know of it besides.
     int64_t to_prefill  # tokens still to be prefilled; with resume="swap" kept while it waits
     int64_t first_round  # of this attempt
+    int64_t cached      # slots="processed": tokens in the cache as the round began,
+    int64_t granted     # and those that the round adds to them
+    bint runs
 
 
 cdef enum:

@@ -69,6 +69,8 @@ cdef inline int64_t earliest_due(const Engine* engine) noexcept nogil:
 
 cdef inline int64_t charged_context(const Engine* engine) noexcept nogil:
     # Tokens of context that the clock charges the coming round for.
+    if engine.problem.as_processed:
+        return engine.served_context
     return engine.used if engine.problem.clock.context_all else engine.used - engine.prompts
 
 

@@ -104,7 +104,7 @@ def attempts(result: Result) -> Attempts:
     shown = _largest_before(generated, request, is_first)  # tokens of the request that the user has seen
     completes = generated == result.workload.output[request]
     first_new = last - (generated - shown) + 1
-    if result.prefill_budget is None:
+    if result.prefill_budget is None and result.policy.slots == "ahead":
         chunks = _whole_prompts(result, request, first, kept, is_first)
     else:
         key = len(log.round_end) + 1  # beyond any round

@@ -21,9 +21,10 @@ Notation: s prompt, o output, a arrival, M memory, v = s·o + o(o+1)/2 the token
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,10 +67,25 @@ class LowerBound:
     preemptive: float
     each: Mapping[str, float]
     method: str
+    _asked: tuple[Workload, dict[str, Any]] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def of(self, policy: str | Policy) -> float:
-        """The bound that holds for `policy`: `value` if it restarts what it evicts, else `preemptive`."""
-        return self.value if named(policy).resume == "restart" else self.preemptive
+        """The bound that holds for `policy`: `value` if it restarts what it evicts, else `preemptive`.
+
+        With ``slots="processed"`` the one of requests that hold a token less in every round, which is computed then.
+        """
+        policy = named(policy)
+        bound = self._of_processed if policy.slots == "processed" else self
+        return bound.value if policy.resume == "restart" else bound.preemptive
+
+    @functools.cached_property
+    def _of_processed(self) -> LowerBound:
+        """That of the same requests where a token takes its slot in the round after the one that generates it."""
+        if self._asked is None:
+            trivial = self.each["trivial"]
+            return LowerBound(trivial, trivial, {"trivial": trivial}, "trivial")
+        workload, options = self._asked
+        return lower_bound(workload.replace(prompt=np.maximum(workload.prompt - 1, 0)), **options)
 
     def improved_by(self, schedule: Schedule) -> LowerBound:
         """With the bound that `optimal` proved, if that is better and arrivals are whole (else it compares fewer)."""
@@ -114,6 +130,7 @@ def lower_bound(
     memory, timed = problem_of(workload, policies["hsf"], memory, None).memory, clocks.named(clock)
     if iterations is not None:
         iterations = whole("iterations", iterations, 0)
+    asked = workload, {"memory": memory, "iterations": iterations, "clock": timed}
     if not len(workload):
         return LowerBound(0.0, 0.0, {"trivial": 0.0}, "trivial")
     if timed is not None:
@@ -121,7 +138,7 @@ def lower_bound(
         each = {"trivial": alone, "busy": busy_seconds(workload, memory, timed)}
         method = max(each, key=lambda name: each[name])
         least = each[method] * (1 - _ROUNDING)
-        return LowerBound(least, least, each, method)
+        return LowerBound(least, least, each, method, asked)
     fluid = fluid_schedule(workload, memory)
     each = {"trivial": trivial_bound(workload), "area": area_bound(workload, memory), "busy": fluid.bound(workload)}
     for_all_policies = dict(each)
@@ -130,7 +147,7 @@ def lower_bound(
         each["price"], for_all_policies["price"] = by_prices
     method = max(each, key=lambda name: each[name])
     rounded = [_rounded_up(workload, max(bounds.values())) for bounds in (each, for_all_policies)]
-    return LowerBound(rounded[0], min(rounded), each, method)
+    return LowerBound(rounded[0], min(rounded), each, method, asked)
 
 
 def trivial_bound(workload: Workload) -> float:

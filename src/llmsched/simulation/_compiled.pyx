@@ -60,9 +60,12 @@ cdef dict FLAGS = {  # field -> which of its words sets the flag of that name, s
     "pause": {"none": False, "overflow": True},
     "shed": {"none": False, "lottery": True},
     "slices": {"none": False, "staggered": True},
-    "tie": {"drawn": False, "prompt": True},
+    "slots": {"ahead": False, "processed": True},
 }
 
+cdef dict CORE_TIES = {"drawn": (False, False), "prompt": (True, False), "last": (False, True)}  # longest_prompt, last
+
+check_words("_compiled.CORE_TIES", CORE_TIES, CHOICES["tie"])
 check_words("_compiled.CORE_ORDERS", CORE_ORDERS, CHOICES["order"])
 check_words("_compiled.CORE_REFINES", CORE_REFINES, CHOICES["refine"] + CHOICES["cap_refine"])
 check_words("_compiled.CORE_HOLDS", CORE_HOLDS, CHOICES["hold"])
@@ -113,7 +116,10 @@ cdef int fill_rules(Problem* c_problem, problem) except -1:
     c_problem.skip = FLAGS["fill"][policy.fill]
     c_problem.resume = CORE_RESUMES[policy.resume]
     c_problem.pause = FLAGS["pause"][policy.pause]
-    c_problem.longest_prompt = FLAGS["tie"][policy.tie]
+    c_problem.longest_prompt, c_problem.last_of_equals = CORE_TIES[policy.tie]
+    c_problem.as_processed = FLAGS["slots"][policy.slots]
+    c_problem.whole_prompt = policy.reserve == "prompt"
+    c_problem.chunk = policy.chunk
     c_problem.headroom = policy.headroom
     c_problem.rate_limit = policy.rate_limit
     c_problem.slices = FLAGS["slices"][policy.slices]
@@ -189,7 +195,7 @@ cdef int fill_requests(Problem* c_problem, problem) except -1:
             c_problem.keys = integers(problem.keys)
     c_problem.max_batch = problem.max_batch
     c_problem.block = problem.block
-    c_problem.prefill_budget = problem.prefill_budget if problem.chunked else 0
+    c_problem.prefill_budget = problem.prefill_budget if problem.prefill_budget < LARGEST_BOUND else 0
     c_problem.memory = problem.memory
     c_problem.capacity = problem.capacity
     c_problem.seeded = problem.seed is not None

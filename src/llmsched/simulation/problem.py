@@ -75,7 +75,7 @@ class Problem:
     @property
     def chunked(self) -> bool:
         """Whether prompts are processed in chunks, over several rounds if need be."""
-        return self.prefill_budget < LARGEST_BOUND
+        return self.prefill_budget < LARGEST_BOUND or self.policy.slots == "processed"
 
 
 def problem_of(
@@ -122,11 +122,11 @@ def problem_of(
     memory -= memory % block  # part of a block is of no use
     caps_to_upper = policy.cap != "none" and policy.cap_refine == "upper"
     table = workload.lengths.quantile(policy.quantile) if workload.lengths and "lengths" in policy.needs else None
-    # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
-    finishes = policy.resume != "restart" or n == 0
-    chunked = prefill_budget is not None
+    finishes = n == 0 or _finishes(policy)
+    chunk = min(budget, policy.chunk) if policy.slots == "processed" else budget
+    chunked = chunk < LARGEST_BOUND
     columns = _columns(workload, policy, memory)
-    longest = workload.extent.output + (_longest_prefill(memory, budget) if chunked else 0)
+    longest = workload.extent.output + (_longest_prefill(memory, chunk) if chunked else 0)
     return Problem(
         policy=policy,
         prompt=workload.prompt,
@@ -221,6 +221,17 @@ def _advised(workload: Workload) -> npt.NDArray[np.bool_]:
 def _ratio(policy: Policy) -> Ratio:
     least = policy.ratio * policy.ratio_floor
     return Ratio(policy.ratio, least, (policy.ratio - least) / policy.ratio_rounds)
+
+
+def _finishes(policy: Policy) -> bool:
+    """Whether every run does: unless requests restart, each round leaves tokens that are never lost.
+
+    Where slots are taken as tokens are processed, a round may leave none; then somebody must be furthest on for good,
+    the one admitted first or the most urgent.
+    """
+    if policy.slots == "processed" and (policy.evict not in ("newest", "priority") or policy.methods):
+        return False
+    return policy.resume != "restart"
 
 
 def _may_cycle(policy: Policy, chunked: bool) -> bool:

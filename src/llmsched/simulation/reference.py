@@ -35,7 +35,7 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
 
     `record` holds "timeline", "tokens", both or neither: what the outcome keeps of them.
     """
-    engine = _Engine(problem, record)
+    engine = (_Engine if problem.policy.slots == "ahead" else _SlotsAsProcessed)(problem, record)
     while engine.unfinished:
         if engine.rounds >= problem.max_rounds or engine.stalled():
             break
@@ -61,9 +61,9 @@ class _Request:
     """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
 
     __slots__ = (
-        "admission", "arrival", "believed", "bound", "capped", "completion", "eviction_key", "evictions", "first_round",
-        "generated", "index", "joined", "kept", "key", "known", "level", "output", "prompt", "rank", "reserved",
-        "shed_at", "start", "to_prefill", "upper",
+        "admission", "arrival", "believed", "bound", "cached", "capped", "completion", "eviction_key", "evictions",
+        "first_round", "generated", "index", "joined", "kept", "key", "known", "level", "output", "prompt", "rank",
+        "reserved", "shed_at", "start", "to_prefill", "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -88,6 +88,7 @@ class _Request:
         self.shed_at = 0  # with shed="lottery": tokens at which it is stopped
         self.reserved = 0  # while it runs: tokens of cache that were believed at its admission to be enough
         self.admission = -1  # admission number
+        self.cached = 0  # with slots="processed": tokens that are in the cache, which each have a slot
         self.eviction_key = 0  # the list of equals it is in while it runs, where the rule ranks
 
 
@@ -213,7 +214,7 @@ class _Engine:
         if self.pieces is not None:
             self.pieces.append(self.piece())
         if self.problem.clock is not None:
-            work = len(self.running), self.context(), self.prefilled, self.swapped
+            work = self.batch(), self.context(), self.prefilled, self.swapped
             self.time += self.problem.clock.duration(*work)
         self.rounds += 1
         if self.attempts is not None:
@@ -223,7 +224,7 @@ class _Engine:
                 if self.eviction_key(r, self.rounds) != r.eviction_key:
                     self.leave_eviction_order(r)
                     self.enter_eviction_order(r)
-        for r in [r for r in self.running if not r.to_prefill]:
+        for r in self.generating():
             r.generated += 1
             r.known = max(r.known, r.generated)
             if r.generated == r.output:
@@ -233,6 +234,14 @@ class _Engine:
                 self.unfinished -= 1
                 self.changed()
 
+    def batch(self) -> int:
+        """Requests that the round serves."""
+        return len(self.running)
+
+    def generating(self) -> list[_Request]:
+        """Those that get a token in this round, which has just run."""
+        return [r for r in self.running if not r.to_prefill]
+
     def context(self) -> int:
         """Tokens of context that the clock charges for, held before this round's tokens."""
         clock = self.problem.clock
@@ -240,7 +249,7 @@ class _Engine:
         return prompts + sum(r.generated for r in self.running)
 
     def piece(self) -> Piece:
-        counts = len(self.running), len(self.waiting), self.evictions_this_round
+        counts = self.batch(), len(self.waiting), self.evictions_this_round
         work = (self.context(), self.prefilled, self.swapped) if self.problem.clock else (0, 0, 0)
         return Piece(self.epoch, self.now, 1, self.need(), *counts, *work)
 
@@ -260,7 +269,7 @@ class _Engine:
         else:
             r.to_prefill = r.prompt + r.generated
         r.first_round, r.kept = self.rounds, r.generated
-        if self.policy.reserve != "none":
+        if self.policy.looks_ahead:
             r.reserved = whole_blocks(r.prompt + self.believed_length(r), self.problem.block)
         if self.policy.shed == "lottery":
             r.shed_at = self.lottery_length(r)
@@ -337,7 +346,7 @@ class _Engine:
         if sum(max(r.to_prefill, 1) for r in self.running) >= self.problem.prefill_budget:
             return False
         coming = sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in batch)
-        if self.policy.reserve == "none" or coming > capacity:
+        if not self.policy.looks_ahead or coming > capacity:
             return coming <= capacity
         if self.policy.hold != "growth":
             peak = whole_blocks(candidate.prompt + self.believed_length(candidate), self.problem.block)
@@ -460,6 +469,8 @@ class _Engine:
         if self.policy.tie == "prompt":
             longest = max(r.prompt for r in equals)
             equals = [r for r in equals if r.prompt == longest]
+        if self.policy.tie == "last":
+            return max(equals, key=lambda r: r.rank)
         return equals[self.drawn_member(len(equals))]
 
     def one_pass(self) -> list[_Request]:
@@ -573,6 +584,140 @@ class _Engine:
         )
 
 
+# Section 7: slots that are taken as tokens are processed --------------------------------------------------------------
+
+
+class _SlotsAsProcessed(_Engine):
+    """With slots="processed": a request occupies slots for what the cache holds of it, and for what this round adds."""
+
+    def __init__(self, problem: Problem, record: Collection[str]) -> None:
+        super().__init__(problem, record)
+        self.eviction_key = None  # nobody is in a list: equals are looked for in order of admission
+        self.served: dict[_Request, int] = {}  # tokens that this round processes, of those that it serves
+        self.budget_left = 0  # tokens that it may still process
+        self.alone = False  # whether only one request runs or waits, as it begins
+        for r in self.requests:
+            r.to_prefill = r.prompt
+
+    def overflow(self) -> list[_Request]:
+        """Serve those that run, first admitted first. Until there are slots for it, others leave, or it itself does:
+        then nobody else is served."""
+        self.served, self.budget_left = {}, self.problem.prefill_budget
+        self.alone = len(self.running) + len(self.waiting) == 1
+        evicted: list[_Request] = []
+        for r in list(self.running):
+            if self.budget_left == 0:
+                break
+            if r in evicted:
+                continue
+            tokens = self.next_tokens(r)
+            while r not in evicted and self.need() + self.slots_for(r, tokens) > self.problem.memory:
+                for victim in self.next_victims():
+                    self.leave(victim, self.policy.refine)
+                    evicted.append(victim)
+            if r in evicted:
+                break
+            self.serve(r, tokens)
+        return evicted
+
+    def next_tokens(self, r: _Request) -> int:
+        """How many tokens of it this round may process."""
+        return min(self.unprocessed(r), self.budget_left if self.alone else self.policy.chunk, self.budget_left)
+
+    def unprocessed(self, r: _Request) -> int:
+        """Tokens of it that are not in the cache; one at least, without a prompt too."""
+        return max(r.to_prefill, 1)
+
+    def slots_for(self, r: _Request, tokens: int) -> int:
+        """Slots, in whole blocks, that so many more tokens of it take."""
+        block = self.problem.block
+        return whole_blocks(r.cached + tokens, block) - whole_blocks(r.cached, block)
+
+    def need(self) -> int:
+        return sum(whole_blocks(r.cached + self.served.get(r, 0), self.problem.block) for r in self.running)
+
+    def serve(self, r: _Request, tokens: int) -> None:
+        self.served[r] = tokens
+        self.budget_left -= tokens
+
+    def next_victims(self) -> list[_Request]:
+        ranks = _EVICTION_KEYS.get(self.policy.evict)
+        if ranks is None or "victims" in self.policy.methods:
+            return super().next_victims()
+        least = min(ranks(r, self.rounds) for r in self.running)
+        return [self.one_of([r for r in self.running if ranks(r, self.rounds) == least])]
+
+    def feasible(self, candidate: _Request) -> bool:
+        return self.fits(candidate, self.problem.capacity if self.running else self.problem.memory)
+
+    def feasible_by_method(self, candidate: _Request) -> bool:
+        if not self.running:
+            return True
+        running = [self.seen(r) for r in self.running]
+        fits = self.fits(candidate, self.problem.memory)
+        return fits and bool(self.method("feasible")(running, self.seen(candidate), self.now))
+
+    def fits(self, candidate: _Request, capacity: int) -> bool:
+        """Whether there is a place, something left of the budget, and slots for this round or for the whole prompt."""
+        if len(self.running) >= self.problem.max_batch or self.budget_left == 0 or not self.on_pace(candidate):
+            return False
+        tokens = self.unprocessed(candidate) if self.policy.reserve == "prompt" else self.next_tokens(candidate)
+        return self.need() + whole_blocks(tokens, self.problem.block) <= capacity
+
+    def admit(self, r: _Request) -> None:
+        tokens = self.next_tokens(r)
+        super().admit(r)
+        self.serve(r, tokens)
+
+    def leave(self, r: _Request, rule: str) -> None:
+        super().leave(r, rule)
+        r.cached, r.to_prefill = 0, r.prompt + r.generated
+
+    def stop_running(self, r: _Request) -> None:
+        self.budget_left += self.served.pop(r, 0)
+        super().stop_running(r)
+        if self.attempts and self.attempts[-1][2] == 0:  # it got nothing since its last attempt was written
+            self.attempts.pop()
+
+    def enter_eviction_order(self, r: _Request) -> None:
+        pass
+
+    def leave_eviction_order(self, r: _Request) -> None:
+        pass
+
+    def prefill(self) -> None:
+        for r, tokens in self.served.items():
+            chunk = min(r.to_prefill, tokens)
+            r.to_prefill -= chunk
+            self.prefilled += chunk
+            if chunk:
+                self.chunks.append((r.index, self.rounds, chunk))
+
+    def batch(self) -> int:
+        return len(self.served)
+
+    def context(self) -> int:
+        clock = self.problem.clock
+        prompts = clock is not None and clock.context == "all"
+        return sum(r.cached if prompts else max(r.cached - r.prompt, 0) for r in self.served)
+
+    def generating(self) -> list[_Request]:
+        served, self.served = self.served, {}
+        for r, tokens in served.items():
+            r.cached += tokens
+        for r in self.running:
+            if r not in served and not r.to_prefill:
+                self.interrupt(r)
+        return [r for r in served if not r.to_prefill]
+
+    def interrupt(self, r: _Request) -> None:
+        """A round gave it no token: of its attempt, which has one in each, this is the end, and the next begins."""
+        ended = self.rounds - 1
+        if self.attempts is not None and ended > r.first_round:
+            self.attempts.append((r.index, r.first_round, ended - r.first_round, r.kept, r.generated))
+        r.first_round, r.kept = self.rounds, r.generated
+
+
 # What the engine knows of each policy field ---------------------------------------------------------------------------
 
 #: `order` -> the key of a request that joins the waiting set, where it may change.
@@ -616,7 +761,7 @@ _VICTIMS: dict[str, Callable[[_Engine], list[_Request]]] = {
 }
 
 check_words("reference._CHANGING_KEYS", _CHANGING_KEYS, [word for word, rule in ORDERS.items() if rule.changes])
-check_words("reference._BELIEVED", [*_BELIEVED, "none"], CHOICES["reserve"])
+check_words("reference._BELIEVED", [*_BELIEVED, "none", "prompt"], CHOICES["reserve"])
 check_words("reference._REFINED", _REFINED, CHOICES["refine"] + CHOICES["cap_refine"])
 check_words("reference._EVICTION_KEYS", _EVICTION_KEYS, [word for word, rule in EVICTION_RULES.items() if rule.ranks])
 check_words("reference._VICTIMS", _VICTIMS, CHOICES["evict"])
@@ -627,8 +772,9 @@ for _field, _words in {  # what the methods of `_Engine` compare with
     "pause": ("none", "overflow"),
     "hold": ("growth", "peak", "rising"),
     "shed": ("none", "lottery"),
-    "tie": ("drawn", "prompt"),
+    "tie": ("drawn", "prompt", "last"),
     "slices": ("none", "staggered"),
+    "slots": ("ahead", "processed"),
 }.items():
     check_words(f"reference._Engine, {_field}", _words, CHOICES[_field])
 

@@ -136,7 +136,7 @@ def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: st
         clock=problem.clock,
         max_batch=None if problem.max_batch == LARGEST_BOUND else problem.max_batch,
         block=problem.block,
-        prefill_budget=problem.prefill_budget if problem.chunked else None,
+        prefill_budget=None if problem.prefill_budget == LARGEST_BOUND else problem.prefill_budget,
         timeline=outcome.timeline,
         tokens=outcome.tokens,
         work=outcome.work,
