@@ -48,6 +48,10 @@ cdef inline int64_t admission_key(Engine* engine, int64_t place, int32_t p) noex
         return double_key(value_for(engine, FOR_ORDER, p, i, engine.requests[p].kept))
     if problem.order == ORDER_OVER_TIME:
         return 0  # order_anew() says, in every round
+    if problem.order == ORDER_KEYS:  # of an engine that is driven: a simulation knows the places of all
+        return problem.keys[i] if problem.real_keys == NULL else double_key(problem.real_keys[i])
+    if problem.order == ORDER_ARRIVAL:
+        return double_key(problem.arrival[i])
     check(problem.order == ORDER_QUEUE)
     if p == NONE or engine.requests[p].previous == NEVER_RAN:
         return double_key(arrival_of(engine, place))
