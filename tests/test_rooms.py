@@ -27,7 +27,7 @@ FLOORS = (
     ("simulation",),
     ("optimum",),
     ("metrics",),
-    ("experiments",),
+    ("experiments", "serving"),
     ("study",),
     ("cli",),
     ("__init__", "__main__"),

@@ -67,6 +67,7 @@ cdef struct Problem:
     const int64_t* upper        # for REFINE_UPPER on caps, else NULL
     const int64_t* believed     # for RESERVE_COLUMN, else NULL
     const int64_t* numbers      # index -> which draws are a request's own; NULL: those of its index
+    const uint8_t* urgent       # by index: who goes before everybody else; only of an engine that is driven, else NULL
     BeliefRules beliefs         # for RESERVE_MOVING; the table for ORDER_TABLE too
     const int64_t* keys         # for ORDER_KEYS: these, or
     const double* real_keys     # these (finite)
@@ -266,6 +267,8 @@ cdef int engine_delay(Engine* engine, int32_t p) noexcept nogil
 cdef int engine_finish(Engine* engine, int32_t p) noexcept nogil
 cdef int engine_end_round(Engine* engine) noexcept nogil
 cdef int engine_cancel(Engine* engine, int32_t p) noexcept nogil
+cdef int engine_turn_back(Engine* engine, int32_t p) noexcept nogil
+cdef int engine_hasten(Engine* engine, int32_t index) noexcept nogil
 cdef void engine_withdraw(Engine* engine, int32_t index) noexcept nogil
 
 # The sum of a[i] - b[i], compensated, so that its value does not depend on how anybody's library adds. b NULL: zeros.

@@ -44,8 +44,8 @@ from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wh
 from llmsched._engine.tree_node cimport Node
 from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_drop, heap_free, heap_pop, heap_push
 from llmsched._engine.waiting_tree cimport (
-    tree_add, tree_choose, tree_free, tree_init, tree_least, tree_remove, tree_settle, tree_shrink, tree_update,
-    tree_withdraw,
+    tree_add, tree_choose, tree_first, tree_free, tree_init, tree_least, tree_remove, tree_settle, tree_shrink,
+    tree_update, tree_withdraw,
 )
 
 cdef enum:
@@ -414,6 +414,12 @@ cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
     # The same with fill="skip": whoever is feasible, in order.
     cdef int status = OK
     cdef int64_t room, places, k
+    if unlikely(engine.driven) and engine.waiting > 0:
+        if tree_settle(&engine.tree) == NO_MEMORY:
+            return NO_MEMORY
+        k = tree_first(&engine.tree)
+        if engine.problem.urgent[engine.requests[k].index] and not feasible(engine, <int32_t>k, wake):
+            return OK  # nobody passes it
     # Once somebody outgrows what was set aside, the coming round may lack room that seems to be there.
     if engine.demand_decides and (engine.need <= engine.reserved or not engine.problem.peak):
         room = engine.problem.capacity - (engine.reserved if engine.problem.peak else engine.need)
@@ -943,24 +949,48 @@ cdef int engine_cancel(Engine* engine, int32_t p) noexcept nogil:
     return OK
 
 
+cdef int engine_turn_back(Engine* engine, int32_t p) noexcept nogil:
+    # A running request could not be run: it waits again, with the tokens it has, as if it had not been admitted. OK or
+    # NO_MEMORY.
+    cdef Request* r = &engine.requests[p]
+    cdef int64_t kept = engine.round - r.birth
+    take_out(engine, p)
+    if stop_running(engine, p) == NO_MEMORY:
+        return NO_MEMORY
+    r.kept = kept
+    r.previous = NEVER_RAN if kept == 0 and engine.problem.evictions[r.index] == 0 else NONE
+    engine.waiting += 1
+    return join(engine, r.place, p)
+
+
 cdef void engine_withdraw(Engine* engine, int32_t index) noexcept nogil:
     # A waiting request goes away.
-    cdef int32_t p = NONE
-    cdef int64_t k
-    if engine.problem.skip and engine.problem.order != ORDER_OVER_TIME:
-        p = tree_withdraw(&engine.tree, engine.requests, index)
-    else:
-        for k in range(engine.heap.size):
-            p = engine.heap.entries[k].who
-            if p == ~index or (p >= 0 and engine.requests[p].index == index):
-                heap_drop(&engine.heap, k)
-                break
+    cdef int32_t p = take_waiting(engine, index)
     engine.waiting -= 1
-    engine.tested = NONE
     if p >= 0:
         forget(engine, p)
     else:
         engine.unfinished -= 1
+
+
+cdef int engine_hasten(Engine* engine, int32_t index) noexcept nogil:
+    # A waiting request, which is `urgent` now, takes its new place. OK or NO_MEMORY.
+    return join(engine, index, take_waiting(engine, index))
+
+
+cdef int32_t take_waiting(Engine* engine, int32_t index) noexcept nogil:
+    # Takes a request out of the waiting set; its number, or NONE where it has none yet.
+    cdef int32_t p
+    cdef int64_t k = 0
+    engine.tested = NONE
+    if engine.problem.skip and engine.problem.order != ORDER_OVER_TIME:
+        return tree_withdraw(&engine.tree, engine.requests, index)
+    while True:  # it is there
+        p = engine.heap.entries[k].who
+        if p == ~index or (p >= 0 and engine.requests[p].index == index):
+            heap_drop(&engine.heap, k)
+            return max(p, NONE)
+        k += 1
 
 
 cdef inline void forget(Engine* engine, int32_t p) noexcept nogil:

@@ -103,8 +103,9 @@ def test_cancelled_requests_leave_nothing_behind(data):
         driver.submit(i)
     tokens: dict[int, int] = {}
     now, there = 0.0, set(range(len(workload)))
+    chance = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     while there:
-        for i in data.draw(st.sets(st.sampled_from(sorted(there)), max_size=2)):
+        for i in [i for i in sorted(there) if chance.random() < 0.05]:
             scheduler.cancel(i)
             tokens.pop(i, None)
             there.discard(i)
@@ -123,8 +124,13 @@ def test_cancelled_requests_leave_nothing_behind(data):
         assert there == {i for i in range(len(workload)) if i in scheduler}
         assert scheduler.need <= memory
         assert scheduler.running or not scheduler.waiting
-        done = {i for i in tokens if data.draw(st.integers(0, 3)) == 0}
-        late = {i for i in tokens.keys() - done if data.draw(st.integers(0, 3)) == 0}
+        for i in [i for i in tokens if chance.random() < 0.15]:
+            scheduler.turn_back(i)
+            del tokens[i]
+        for i in [i for i in sorted(there) if chance.random() < 0.05]:
+            scheduler.hasten(i)
+        done = {i for i in tokens if chance.random() < 0.25}
+        late = {i for i in tokens.keys() - done if chance.random() < 0.25}
         scheduler.advance(finished=done, delayed=late)
         there -= done
         tokens = {i: g for i, g in tokens.items() if i not in done}
@@ -143,6 +149,43 @@ def test_a_delayed_request_counts_as_admitted_later():
         assert scheduler.decide(now).admit == ()
         scheduler.advance(finished=["a"] if now == 3 else ())
     assert scheduler.decide(4).admit == ("b",)
+
+
+@pytest.mark.parametrize("fill", ["break", "skip"])
+def test_who_is_hastened_is_passed_by_nobody(fill):
+    """The shortest first, with an endless stream of short ones: the long one would never start."""
+    scheduler = ls.live.Scheduler(ls.Policy(order="upper", reserve="upper", fill=fill), memory=20, seed=None)
+    scheduler.submit("long", 5, lower=1, upper=15)
+    started, left = [], {}
+    for now in range(200):
+        scheduler.submit(now, 4, lower=1, upper=4, arrival=now)
+        if now == 100:
+            assert "long" not in started
+            scheduler.hasten("long")
+        for id in scheduler.decide(now).admit:
+            started.append(id)
+            left[id] = 4
+        left = {id: rounds - 1 for id, rounds in left.items()}
+        scheduler.advance(finished=[id for id, rounds in left.items() if rounds == 0])
+        left = {id: rounds for id, rounds in left.items() if rounds}
+        if "long" in started:
+            return
+    pytest.fail("it never started")
+
+
+def test_who_is_turned_back_waits_as_before():
+    scheduler = ls.live.Scheduler("fcfs", memory=100, seed=None)
+    for id in "abc":
+        scheduler.submit(id, 5)
+    assert scheduler.decide(0).admit == ("a", "b", "c")
+    scheduler.turn_back("b")
+    assert (scheduler.running, scheduler.waiting) == (2, 1)
+    scheduler.advance(finished=["a"])
+    assert scheduler.decide(1) == (("b",), ())
+    scheduler.advance()
+    scheduler.turn_back("b")
+    with pytest.raises(InputError, match="turn_back: request 'b' does not run"):
+        scheduler.turn_back("b")
 
 
 def test_memory_stays_bounded_however_many_requests_pass():

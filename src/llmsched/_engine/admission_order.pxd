@@ -1,6 +1,6 @@
 # In which order requests are looked at: the initial admission order, and that of arrivals. OK or NO_MEMORY.
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport INT64_MIN, int32_t, int64_t
 from libc.stdlib cimport free
 
 from llmsched._core cimport (
@@ -34,6 +34,8 @@ cdef inline int64_t admission_key(Engine* engine, int64_t place, int32_t p) noex
     if engine.rank == NULL:
         return place
     i = engine.order[place] if p == NONE else engine.requests[p].index
+    if problem.urgent != NULL and problem.urgent[i]:
+        return INT64_MIN
     if problem.order == ORDER_BOUND:
         return problem.bound[i] if p == NONE else engine.requests[p].bound
     if problem.order == ORDER_AREA:

@@ -258,6 +258,20 @@ cdef inline void tree_remove(WaitingTree* tree, Node* leaf, int64_t at) noexcept
     tree.size -= 1
 
 
+cdef inline int32_t tree_first(const WaitingTree* tree) noexcept nogil:
+    # The first of all that wait, who all have their places in the tree. Needs one.
+    cdef const Node* node = &tree.nodes[tree.root]
+    cdef int32_t _level
+    cdef int64_t at
+    for _level in range(tree.height + 1):
+        at = 0
+        while node.demand[at] == NOBODY:
+            at += 1
+        if _level < tree.height:
+            node = &tree.nodes[node.child[at]]
+    return <int32_t>node.rest[at]
+
+
 cdef inline int32_t tree_withdraw(WaitingTree* tree, const Request* requests, int32_t index) noexcept nogil:
     # The request with this index goes away, wherever it waits. Its number.
     cdef int64_t k, j

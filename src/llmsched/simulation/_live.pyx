@@ -11,7 +11,8 @@ import numpy as np
 
 from llmsched._core cimport (
     ORDER_KEYS, RESERVE_MOVING, UNKNOWN, Engine, Problem, engine_arrive, engine_cancel, engine_decide, engine_delay,
-    engine_end_round, engine_finish, engine_free, engine_generate, engine_open, engine_withdraw,
+    engine_end_round, engine_finish, engine_free, engine_generate, engine_hasten, engine_open,
+    engine_turn_back, engine_withdraw,
 )
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.formula cimport FOR_ORDER, FOR_RESERVE, NAMES, formula_tokens
@@ -86,6 +87,7 @@ cdef class Driven:
     cdef uint8_t* capped
     cdef int64_t* levels
     cdef int64_t* numbers
+    cdef uint8_t* urgent
     cdef int64_t* rows
     cdef double* values[<int>NAMES]
     cdef double* completion
@@ -134,6 +136,7 @@ cdef class Driven:
         self.column(<void**>&self.output, sizeof(int64_t))
         self.column(<void**>&self.arrival, sizeof(double))
         self.column(<void**>&self.numbers, sizeof(int64_t))
+        self.column(<void**>&self.urgent, sizeof(uint8_t))
         self.column(<void**>&self.completion, sizeof(double))
         self.column(<void**>&self.start, sizeof(double))
         self.column(<void**>&self.evictions, sizeof(int64_t))
@@ -184,6 +187,7 @@ cdef class Driven:
         self.problem.output = self.output
         self.problem.arrival = self.arrival
         self.problem.numbers = self.numbers
+        self.problem.urgent = self.urgent
         self.problem.completion = self.completion
         self.problem.start = self.start
         self.problem.evictions = self.evictions
@@ -218,6 +222,7 @@ cdef class Driven:
         self.arrival[s] = arrival
         self.numbers[s] = number
         self.evictions[s] = 0
+        self.urgent[s] = False
         self.engine.order[s] = s
         self.engine.rank[s] = <int32_t>tie
         if self.bound != NULL:
@@ -376,6 +381,20 @@ cdef class Driven:
                     heap_drop(&self.to_arrive, k)
                     break
         self.release(s)
+
+    def turn_back(self, int32_t s):
+        """The running request in this slot waits again."""
+        if engine_turn_back(&self.engine, self.slots[s].number) == NO_MEMORY:
+            raise MemoryError("no memory for one more request that waits")
+        self.slots[s].state = WAITING
+        self.slots[s].number = NONE
+
+    def hasten(self, int32_t s):
+        """The request in this slot goes before all others from now on."""
+        if not self.urgent[s]:
+            self.urgent[s] = True
+            if self.slots[s].state == WAITING and engine_hasten(&self.engine, s) == NO_MEMORY:
+                raise MemoryError("no memory for one more request that waits")
 
     cdef void release(self, int32_t s) noexcept:
         self.slots[s].state = FREE

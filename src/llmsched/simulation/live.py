@@ -233,6 +233,21 @@ class Scheduler:
         self._driven.cancel(self._slot(id))
         del self._slots[id]
 
+    def turn_back(self, id: Hashable) -> None:
+        """The engine could not run a request of the batch: it waits again, with the tokens it has, as if not admitted.
+
+        Between `decide` and `advance`, or after both. Raises InputError if it does not run.
+        """
+        self._driven.turn_back(self._running((id,), "turn_back")[id])
+
+    def hasten(self, id: Hashable) -> None:
+        """From now on the request goes before all others whenever it waits, and none that waits passes it.
+
+        Where evicted requests keep their tokens, a request that is hastened completes, however many others come.
+        Raises InputError if there is none of that id.
+        """
+        self._driven.hasten(self._slot(id))
+
     def __contains__(self, id: object) -> bool:
         return id in self._slots
 
