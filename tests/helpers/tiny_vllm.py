@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ def engine(folder: Path, blocks: int, *, llmsched: dict[str, Any] | None = None,
     return LLMEngine.from_engine_args(EngineArgs(**(chosen | settings)))
 
 
+def close(engine: Any) -> None:
+    """So that another can be made in this process."""
+    import gc
+
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    engine.engine_core.shutdown()
+    del engine
+    gc.collect()
+    cleanup_dist_env_and_memory()
+
+
 def scheduler_of(engine: Any) -> Any:
     return engine.engine_core.engine_core.scheduler
 
@@ -70,7 +83,7 @@ def serve(engine: Any, workload: ls.Workload, most_steps: int = 20_000) -> dict[
     start, completion, preemptions, lengths = [-1] * n, [-1] * n, [0] * n, [0] * n
     to_come = sorted(range(n), key=lambda i: (workload.arrival[i], i), reverse=True)
     requests: dict[int, Any] = {}
-    step = 0
+    step, began = 0, time.time()
     while to_come or engine.has_unfinished_requests():
         assert step < most_steps, "the engine does not come to an end"
         while to_come and workload.arrival[to_come[-1]] <= step:
@@ -83,7 +96,10 @@ def serve(engine: Any, workload: ls.Workload, most_steps: int = 20_000) -> dict[
             )  # fmt: skip
             priority = 0 if workload.priority is None else int(workload.priority[i])
             before = {*scheduler.requests}
-            engine.add_request(str(i), {"prompt_token_ids": prompt_of(workload, i)}, parameters, priority=priority)
+            when = began + 1e-6 * float(workload.arrival[i])
+            engine.add_request(
+                str(i), {"prompt_token_ids": prompt_of(workload, i)}, parameters, priority=priority, arrival_time=when
+            )
             (name,) = {*scheduler.requests} - before
             requests[i] = scheduler.requests[name]
         finished = [int(output.request_id.split("-")[0]) for output in engine.step() if output.finished]

@@ -10,7 +10,21 @@ from llmsched.errors import InputError
 
 pytest.importorskip("vllm")
 
-from helpers.tiny_vllm import BLOCK, engine, prompt_of, scheduler_of, serve
+from helpers.tiny_vllm import BLOCK, close, engine, prompt_of, scheduler_of, serve
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Makes an engine, and closes it."""
+    made = []
+
+    def make(blocks, **settings):
+        made.append(engine(tmp_path, blocks, **settings))
+        return made[-1]
+
+    yield make
+    while made:
+        close(made.pop())
 
 
 def workload(n: int, seed: int, spread: float = 0.0, prompt: int = 60, output: int = 50) -> ls.Workload:
@@ -39,15 +53,15 @@ EXACT = {
     "vllm-priority": {"scheduling_policy": "priority"},
     "sglang": {"max_num_batched_tokens": 64},
     "s3": {},
-    "amin-recompute,order=bound - 0.5 * (now - arrival) ** 2 / (1 + now)": {},
+    "amin-recompute,order=upper - lower,reserve=(lower + upper) / 2": {},
 }
 
 
 @pytest.mark.parametrize("policy", EXACT)
-def test_the_schedule_of_the_engine_is_the_simulation_s(policy, tmp_path):
+def test_the_schedule_of_the_engine_is_the_simulation_s(policy, tiny):
     settings = EXACT[policy]
     blocks = 7
-    vllm = engine(tmp_path, blocks, llmsched={"policy": policy, "seed": None}, **settings)
+    vllm = tiny(blocks, llmsched={"policy": policy, "seed": None}, **settings)
     machine = {"max_batch": settings.get("max_num_seqs", 16), "block": BLOCK}
     machine["prefill_budget"] = settings.get("max_num_batched_tokens", 8192)
     preempted = 0
@@ -75,11 +89,11 @@ LOOSE = [
 
 @pytest.mark.parametrize("settings", LOOSE, ids=str)
 @pytest.mark.parametrize("policy", ["amin-recompute", "sglang", "rect"])
-def test_nobody_is_lost_whatever_ends_early(policy, settings, tmp_path):
+def test_nobody_is_lost_whatever_ends_early(policy, settings, tiny):
     """Stop tokens, aborted requests, prompts with a common beginning, wrong predictions."""
     from vllm import SamplingParams
 
-    vllm = engine(tmp_path, 8, llmsched={"policy": policy}, **settings)
+    vllm = tiny(8, llmsched={"policy": policy}, **settings)
     scheduler = scheduler_of(vllm)
     rng = np.random.default_rng(0)
     w = workload(45, 2, prompt=90)
@@ -120,11 +134,11 @@ def test_nobody_is_lost_whatever_ends_early(policy, settings, tmp_path):
     assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == 8
 
 
-def test_a_request_that_waits_for_long_goes_first(tmp_path):
+def test_a_request_that_waits_for_long_goes_first(tiny):
     """By the shortest first, with an endless stream of short ones, the long one would never start."""
     from vllm import SamplingParams
 
-    vllm = engine(tmp_path, 4, llmsched={"policy": "amin-recompute,order=upper", "patience": 0.5})
+    vllm = tiny(4, llmsched={"policy": "amin-recompute,order=upper", "patience": 0.5})
 
     def send(name, tokens):
         parameters = SamplingParams(max_tokens=tokens, ignore_eos=True, detokenize=False)
@@ -157,6 +171,6 @@ def test_a_request_that_waits_for_long_goes_first(tmp_path):
     ],
     ids=str,
 )
-def test_what_cannot_be_scheduled_is_refused_at_the_start(llmsched, settings, message, tmp_path):
+def test_what_cannot_be_scheduled_is_refused_at_the_start(llmsched, settings, message, tiny):
     with pytest.raises(InputError, match=message):
-        engine(tmp_path, 8, llmsched=llmsched, **settings)
+        tiny(8, llmsched=llmsched, **settings)

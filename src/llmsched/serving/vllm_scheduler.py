@@ -98,7 +98,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
                 "of that length could never finish. Lower max_model_len, or give more cache"
             )
         self.waiting = Queue()
-        self._zero = time.monotonic()
+        self._zero, self._last = time.time(), 0.0
         self._oldest: dict[str, float] = {}  # id -> when it came, of those that were not hastened; in that order
         self._finished: list[str] = []  # since the last decision
         self._delayed: list[str] = []  # of the last step
@@ -114,7 +114,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
     def schedule(self, throttle_prefills: bool = False) -> Any:
         """As vLLM does, with the victims and the order of the policy."""
         self._end_round()
-        now = time.monotonic() - self._zero
+        now = self._now()
         self._hasten(now)
         decision = self.core.decide(now)
         self._preempt([str(id) for id in decision.evict])
@@ -134,6 +134,11 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         delayed = [id for id in self._delayed if id in there and id in self.core and self.core.is_running(id)]
         self.core.advance(finished=self._finished, delayed=delayed)
         self._finished, self._delayed = [], []
+
+    def _now(self) -> float:
+        """Seconds since the start, on the clock of vLLM's arrivals; it does not run back."""
+        self._last = max(self._last, time.time() - self._zero)
+        return self._last
 
     def _preempt(self, ids: list[str]) -> None:
         victims = {*ids}
@@ -171,7 +176,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         if request.resumable:
             raise InputError("llmsched's scheduler takes no requests whose input is streamed")
         super().add_request(request)
-        came = time.monotonic() - self._zero
+        came = max(0.0, min(request.arrival_time - self._zero, self._now()))
         known: dict[str, Any] = {"priority": request.priority, "arrival": came}
         try:
             self.core.submit(request.request_id, request.num_prompt_tokens, **self._predicted(request), **known)
@@ -220,7 +225,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         outputs = super().update_from_output(*args, **options)
         if self._finished and not self.running and not len(self.waiting):
             self._end_round()
-            self.core.decide(time.monotonic() - self._zero)
+            self.core.decide(self._now())
         return outputs
 
 
