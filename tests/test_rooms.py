@@ -28,7 +28,7 @@ FLOORS = (
     ("simulation",),
     ("optimum",),
     ("metrics",),
-    ("experiments",),
+    ("experiments", "serving"),
     ("study",),
     ("serving",),
     ("cli",),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .optimum.schedule import Schedule
     from .policy import Policy, policies
     from .predict import intervals
-    from .simulation import kv_cache
+    from .simulation import kv_cache, live
     from .simulation.batch import Batch, simulate_batch
     from .simulation.clock import Clock, clocks
     from .simulation.machine import Machine, machines
@@ -63,6 +63,7 @@ __all__ = [
     "get_include",
     "intervals",
     "kv_cache",
+    "live",
     "lower_bound",
     "machines",
     "optimal",
@@ -113,6 +114,7 @@ __getattr__, _ = lazy(
         "generate": "workloads.generate",
         "intervals": "predict.intervals",
         "kv_cache": "simulation.kv_cache",
+        "live": "simulation.live",
         "lower_bound": "optimum.lower_bounds",
         "machines": "simulation.machine",
         "optimal": "optimum.exact",

@@ -1,5 +1,6 @@
 # The compiled engine's data dictionary. Other people's Cython code can drive it without Python in the loop:
 #     engine_start(&engine, &problem); while engine_advance(&engine, steps) == RUNNING: ...; engine_free(&engine)
+# or, as requests come and nobody knows how long they will run, decide one round after the other: see engine_open.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t, uint8_t
 
@@ -13,6 +14,9 @@ from llmsched._engine.eviction_ties cimport Ties
 from llmsched._engine.formula cimport NAMES, PLACES, Formula, FormulaPlace
 from llmsched._engine.status cimport FINISHED, NO_MEMORY, RUNNING, STOPPED
 from llmsched._engine.timing_wheel cimport Wheel
+
+cdef enum:
+    UNKNOWN = 0x3FFFFFFFFFFFFFFF    # the output of a request that whoever drives the engine will say has finished
 
 cdef enum Order:
     ORDER_KEYS      # by `keys` or `real_keys`
@@ -81,6 +85,8 @@ cdef struct Problem:
     const int64_t* bound        # õ at the start; NULL where the policy never reads it
     const int64_t* upper        # for REFINE_UPPER on caps, else NULL
     const int64_t* believed     # for RESERVE_COLUMN, else NULL
+    const int64_t* numbers      # index -> which draws are a request's own; NULL: those of its index
+    const uint8_t* urgent       # by index: who goes before everybody else; only of an engine that is driven, else NULL
     BeliefRules beliefs         # for RESERVE_MOVING; the table for ORDER_TABLE too
     const int64_t* keys         # for ORDER_KEYS: these, or
     const double* real_keys     # these (finite)
@@ -236,6 +242,7 @@ cdef struct Engine:
     int64_t budget_used     # tokens that the coming round has to process for those that run
     Prefill* prefills       # with a budget: what it needs to know of each request; else NULL
     int32_t prefilling      # the running request that is still to prefill, or NONE
+    bint delays             # some round may pass without a token for a running request
     int32_t evicted         # chain of requests evicted for overflow in this round
     int64_t budget_left     # slots="processed": tokens that the round may still process,
     bint alone              # whether only one request ran or waited as it began,
@@ -267,6 +274,11 @@ cdef struct Engine:
     int32_t oldest          # running requests by admission number, for the other eviction orders
     int32_t newest
     uint64_t stream         # state of splitmix64
+    # driven from outside
+    bint driven
+    int32_t* admitted       # in this round: numbers of requests
+    int64_t admitted_size
+    int32_t* left           # left[0:evictions_this_round] too
     # outcome
     int64_t peak_memory
     int64_t wasted_tokens
@@ -288,6 +300,18 @@ cdef struct Engine:
 cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil
 cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil
 cdef void engine_free(Engine* engine) noexcept nogil
+
+cdef int engine_open(Engine* engine, const Problem* problem) noexcept nogil
+cdef int engine_arrive(Engine* engine, int32_t index) noexcept nogil
+cdef int engine_decide(Engine* engine, double time) noexcept nogil
+cdef int engine_generate(Engine* engine) noexcept nogil
+cdef int engine_delay(Engine* engine, int32_t p) noexcept nogil
+cdef int engine_finish(Engine* engine, int32_t p) noexcept nogil
+cdef int engine_end_round(Engine* engine) noexcept nogil
+cdef int engine_cancel(Engine* engine, int32_t p) noexcept nogil
+cdef int engine_turn_back(Engine* engine, int32_t p) noexcept nogil
+cdef int engine_hasten(Engine* engine, int32_t index) noexcept nogil
+cdef void engine_withdraw(Engine* engine, int32_t index) noexcept nogil
 
 # The sum of a[i] - b[i], compensated, so that its value does not depend on how anybody's library adds. b NULL: zeros.
 cdef double sum_of_differences(const double* a, const double* b, int64_t n) noexcept nogil

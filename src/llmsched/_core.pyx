@@ -46,9 +46,10 @@ from llmsched._engine.splitmix64 cimport splitmix64_unit
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, STOPPED
 from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 from llmsched._engine.tree_node cimport Node
-from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_free, heap_pop, heap_push
+from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_drop, heap_free, heap_pop, heap_push
 from llmsched._engine.waiting_tree cimport (
-    tree_add, tree_choose, tree_free, tree_init, tree_least, tree_remove, tree_settle, tree_shrink, tree_update,
+    tree_add, tree_choose, tree_first, tree_free, tree_init, tree_least, tree_remove, tree_settle, tree_shrink,
+    tree_update, tree_withdraw,
 )
 
 cdef enum:
@@ -60,14 +61,30 @@ cdef enum:
 
 cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
     # Sorts the requests and sets everything up. RUNNING, or NO_MEMORY. Call engine_free in either case.
-    cdef int64_t i, n = problem.n, longest = 0
+    cdef int64_t i, longest = 0
+    for i in range(problem.n):
+        if problem.output[i] > longest:
+            longest = problem.output[i]
+    if prepare(engine, problem, longest) == NO_MEMORY:
+        return NO_MEMORY
+    engine.unfinished = problem.n
+    if order_requests(engine) == NO_MEMORY or order_arrivals(engine) == NO_MEMORY:
+        return NO_MEMORY
+    engine.may_overflow = can_overflow(problem)
+    if engine.may_overflow and ties_init(&engine.ties) == NO_MEMORY:
+        return NO_MEMORY
+    return RUNNING
+
+
+cdef int prepare(Engine* engine, const Problem* problem, int64_t longest) noexcept nogil:
+    # An engine without requests yet, of which none runs for more than `longest` rounds. OK or NO_MEMORY.
     memset(engine, 0, sizeof(Engine))
     engine.problem = problem
-    engine.unfinished = n
     engine.capped = engine.evicted = engine.tested = engine.oldest = engine.newest = NONE
     engine.head = engine.free_request = engine.prefilling = NONE
     engine.blocked_until = engine.failed = NONE
     engine.budget = problem.prefill_budget if problem.prefill_budget > 0 else INT64_MAX
+    engine.delays = problem.prefill_budget > 0
     engine.stream = problem.seed if problem.seeded else OK
     engine.profiled = (problem.reserve == RESERVE_BOUND or problem.reserve == RESERVE_COLUMN) and not problem.peak
     engine.tracks_beliefs = problem.reserve == RESERVE_MOVING or problem.order == ORDER_TABLE
@@ -77,11 +94,6 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
         and not problem.as_processed
     )
     tree_init(&engine.tree, not engine.demand_decides, problem.block)
-    for i in range(n):
-        if problem.output[i] > longest:
-            longest = problem.output[i]
-    if order_requests(engine) == NO_MEMORY or order_arrivals(engine) == NO_MEMORY:
-        return NO_MEMORY
     if formulas_init(engine) == NO_MEMORY:
         return NO_MEMORY
     if wheel_init(&engine.wheel, longest) == NO_MEMORY:
@@ -97,10 +109,7 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
         engine.residues = <int64_t*>calloc(problem.block, sizeof(int64_t))
         if engine.residues == NULL:
             return NO_MEMORY
-    engine.may_overflow = can_overflow(problem)
-    if engine.may_overflow and ties_init(&engine.ties) == NO_MEMORY:
-        return NO_MEMORY
-    return RUNNING
+    return OK
 
 
 cdef void engine_free(Engine* engine) noexcept nogil:
@@ -118,6 +127,8 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.segments)
     free(engine.attempts)
     free(engine.round_end)
+    free(engine.admitted)
+    free(engine.left)
     formulas_free(engine)
     heap_free(&engine.heap)
     tree_free(&engine.tree)
@@ -151,6 +162,7 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
     # Simulates for about `steps` steps: rounds looked at, requests tested or admitted, points passed. A Status.
     cdef const Problem* problem = engine.problem
     cdef int64_t wake, rounds
+    cdef int status
     steps += steps_spent(engine)
     if problem.as_processed:
         return advance_as_processed(engine, steps)
@@ -159,32 +171,12 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
             return STOPPED
         if steps_spent(engine) >= steps:
             return RUNNING
-        engine.work.rounds_stepped += 1
         engine.evictions_this_round = engine.prefilled = engine.swapped = 0
         if engine.arrived < problem.n and arrivals(engine) == NO_MEMORY:
             return NO_MEMORY
-        if engine.capped != NONE and caps(engine) == NO_MEMORY:
-            return NO_MEMORY
-        if engine.may_overflow and engine.need > problem.memory:
-            if overflow(engine) == NO_MEMORY:
-                return NO_MEMORY
-        if unlikely(engine.failed != NONE):
-            return FORMULA_FAILED
-        if unlikely(engine.prefills != NULL) and prefill_begin(engine) == NO_MEMORY:
-            return NO_MEMORY
-        wake = NEVER
-        if not (problem.pause and engine.evicted != NONE) and admission(engine, &wake) == NO_MEMORY:
-            return NO_MEMORY
-        if unlikely(engine.failed != NONE):
-            return FORMULA_FAILED
-        if engine.evicted != NONE:
-            if rejoin(engine) == NO_MEMORY:
-                return NO_MEMORY
-            wake = engine.round + 1
-            if engine.running == 0 and admission(engine, &wake) == NO_MEMORY:
-                return NO_MEMORY
-            if unlikely(engine.failed != NONE):
-                return FORMULA_FAILED
+        status = decide(engine, &wake)
+        if unlikely(status != OK):
+            return status
         check(engine.running > 0)
         check(engine.need <= problem.memory)
         rounds = quiet_rounds(engine, wake)
@@ -197,14 +189,46 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         engine.ticks += rounds >> 4 if problem.clocked else OK
         if problem.record_timeline:
             engine.segments[engine.segments_size - 1].rounds += rounds
-        engine.round += rounds
-        engine.used += rounds * engine.running
-        grow(engine, rounds)
-        if unlikely(engine.prefilling != NONE) and postpone(engine) == NO_MEMORY:
-            return NO_MEMORY
-        if departures(engine) == NO_MEMORY:
+        if generate(engine, rounds) == NO_MEMORY or departures(engine) == NO_MEMORY:
             return NO_MEMORY
     return FINISHED
+
+
+cdef inline int decide(Engine* engine, int64_t* wake) noexcept nogil:
+    # Who leaves and who starts in this round, among those that arrived; `wake` becomes the round in which the next one
+    # may start, if nothing else happens. OK, NO_MEMORY or FORMULA_FAILED.
+    engine.work.rounds_stepped += 1
+    if engine.capped != NONE and caps(engine) == NO_MEMORY:
+        return NO_MEMORY
+    if engine.may_overflow and engine.need > engine.problem.memory:
+        if overflow(engine) == NO_MEMORY:
+            return NO_MEMORY
+    if unlikely(engine.failed != NONE):
+        return FORMULA_FAILED
+    if unlikely(engine.prefills != NULL) and prefill_begin(engine) == NO_MEMORY:
+        return NO_MEMORY
+    wake[0] = NEVER
+    if not (engine.problem.pause and engine.evicted != NONE) and admission(engine, wake) == NO_MEMORY:
+        return NO_MEMORY
+    if unlikely(engine.failed != NONE):
+        return FORMULA_FAILED
+    if engine.evicted != NONE:
+        if rejoin(engine) == NO_MEMORY:
+            return NO_MEMORY
+        wake[0] = engine.round + 1
+        if engine.running == 0 and admission(engine, wake) == NO_MEMORY:
+            return NO_MEMORY
+        if unlikely(engine.failed != NONE):
+            return FORMULA_FAILED
+    return OK
+
+
+cdef inline int generate(Engine* engine, int64_t rounds) noexcept nogil:
+    # So many rounds pass: who runs and has its prompt behind it generates a token in each. OK or NO_MEMORY.
+    engine.round += rounds
+    engine.used += rounds * engine.running
+    grow(engine, rounds)
+    return postpone(engine, engine.prefilling) if unlikely(engine.prefilling != NONE) else OK
 
 
 cdef inline int64_t steps_spent(const Engine* engine) noexcept nogil:
@@ -404,6 +428,12 @@ cdef int admission_skipping(Engine* engine, int64_t* wake) noexcept nogil:
     # The same with fill="skip": whoever is feasible, in order.
     cdef int status = OK
     cdef int64_t room, places, k
+    if unlikely(engine.driven) and engine.waiting > 0:
+        if tree_settle(&engine.tree) == NO_MEMORY:
+            return NO_MEMORY
+        k = tree_first(&engine.tree)
+        if engine.problem.urgent[engine.requests[k].index] and not feasible(engine, <int32_t>k, wake):
+            return OK  # nobody passes it
     # Once somebody outgrows what was set aside, the coming round may lack room that seems to be there.
     if engine.demand_decides and (engine.need <= engine.reserved or not engine.problem.peak):
         room = engine.problem.capacity - (engine.reserved if engine.problem.peak else engine.need)
@@ -511,6 +541,8 @@ cdef int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
                     return NONE
                 engine.shed_at = shed_at
             if problem.rising and rising_make(engine, engine.requests_allocated) == NO_MEMORY:
+                return NONE
+            if engine.driven and reserve_moves(engine) == NO_MEMORY:
                 return NONE
             if problem.prefill_budget > 0 or problem.as_processed:
                 prefills = <Prefill*>realloc(engine.prefills, engine.requests_allocated * sizeof(Prefill))
@@ -720,6 +752,8 @@ cdef int admit(Engine* engine, int32_t p) noexcept nogil:
         engine.residues[residue(problem, r)] += 1
     if problem.record_tokens:
         engine.kept[p] = kept
+    if unlikely(engine.driven):
+        note_move(engine, p)
     engine.tested = NONE
     engine.accepted_held = -1
     if engine.tracks_beliefs and belief_add(&engine.belief, r, p, engine.round, length - kept) == NO_MEMORY:
@@ -757,7 +791,7 @@ cdef int stop_running(Engine* engine, int32_t p) noexcept nogil:
         profile_expire(&engine.profile, engine.round)
         profile_remove(&engine.profile, r.prompt - r.birth, r.believed_end)
         engine.tested = NONE
-        if unlikely(engine.prefills != NULL):
+        if unlikely(engine.delays):
             note_blocked_until(engine)
     if engine.running == 0:
         engine.blocked_until = NONE
@@ -786,6 +820,8 @@ cdef int leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
     if stop_running(engine, p) == NO_MEMORY:
         return NO_MEMORY
     problem.evictions[r.index] += 1
+    if unlikely(engine.driven):
+        engine.left[engine.evictions_this_round] = p
     engine.evictions_this_round += 1
     if problem.bound != NULL:
         refine(engine, r, rule, generated)
@@ -878,40 +914,50 @@ cdef inline int evict_next(Engine* engine) noexcept nogil:
 cdef int advance_as_processed(Engine* engine, int64_t steps) noexcept nogil:
     # engine_advance() with slots="processed"; see slots_as_processed.pxd.
     cdef const Problem* problem = engine.problem
-    cdef int64_t wake = NEVER
+    cdef int status
     while engine.unfinished > 0:
         if engine.round >= problem.max_rounds or stalled(engine):
             return STOPPED
         if steps_spent(engine) >= steps:
             return RUNNING
-        engine.work.rounds_stepped += 1
-        engine.ticks += engine.running >> 4
         engine.evictions_this_round = engine.prefilled = engine.swapped = 0
         if engine.arrived < problem.n and arrivals(engine) == NO_MEMORY:
             return NO_MEMORY
-        begin_round(engine)
-        if problem.cap != REFINE_NONE and caps_as_processed(engine) == NO_MEMORY:
-            return NO_MEMORY
-        if serve_running(engine) == NO_MEMORY:
-            return NO_MEMORY
-        if engine.failed != NONE:
-            return FORMULA_FAILED
-        if not (problem.pause and engine.evicted != NONE) and admission(engine, &wake) == NO_MEMORY:
-            return NO_MEMORY
-        if engine.failed != NONE:
-            return FORMULA_FAILED
-        if engine.evicted != NONE:
-            if rejoin(engine) == NO_MEMORY:
-                return NO_MEMORY
-            if engine.running == 0 and admission(engine, &wake) == NO_MEMORY:
-                return NO_MEMORY
-            if engine.failed != NONE:
-                return FORMULA_FAILED
+        status = decide_as_processed(engine)
+        if status != OK:
+            return status
         check(engine.running > 0)
         check(engine.need <= problem.memory)
-        if run_round(engine) == NO_MEMORY:
+        if run_round(engine) == NO_MEMORY or departures_as_processed(engine) == NO_MEMORY:
             return NO_MEMORY
     return FINISHED
+
+
+cdef int decide_as_processed(Engine* engine) noexcept nogil:
+    # decide() with slots="processed". OK, NO_MEMORY or FORMULA_FAILED.
+    cdef const Problem* problem = engine.problem
+    cdef int64_t wake = NEVER  # nobody reads it: every round is looked at
+    engine.work.rounds_stepped += 1
+    engine.ticks += engine.running >> 4
+    begin_round(engine)
+    if problem.cap != REFINE_NONE and caps_as_processed(engine) == NO_MEMORY:
+        return NO_MEMORY
+    if serve_running(engine) == NO_MEMORY:
+        return NO_MEMORY
+    if engine.failed != NONE:
+        return FORMULA_FAILED
+    if not (problem.pause and engine.evicted != NONE) and admission(engine, &wake) == NO_MEMORY:
+        return NO_MEMORY
+    if engine.failed != NONE:
+        return FORMULA_FAILED
+    if engine.evicted != NONE:
+        if rejoin(engine) == NO_MEMORY:
+            return NO_MEMORY
+        if engine.running == 0 and admission(engine, &wake) == NO_MEMORY:
+            return NO_MEMORY
+        if engine.failed != NONE:
+            return FORMULA_FAILED
+    return OK
 
 
 cdef int caps_as_processed(Engine* engine) noexcept nogil:
@@ -972,6 +1018,8 @@ cdef int admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
     f.runs = True
     engine.running += 1
     engine.accepted_held = -1
+    if unlikely(engine.driven):
+        note_move(engine, p)
     serve(engine, p, next_tokens(engine, f.to_prefill))
     return enter_eviction_order(engine, p)
 
@@ -993,8 +1041,6 @@ cdef int run_round(Engine* engine) noexcept nogil:
     # The round passes: who was served to the last of its tokens gets the next one. OK or NO_MEMORY.
     cdef const Problem* problem = engine.problem
     cdef const Clock* clock = &problem.clock
-    cdef int32_t newer, p
-    cdef Prefill* f
     if process(engine) == NO_MEMORY:
         return NO_MEMORY
     if problem.record_tokens and reserve_round_ends(engine, 1) == NO_MEMORY:
@@ -1013,9 +1059,13 @@ cdef int run_round(Engine* engine) noexcept nogil:
     engine.round += 1
     if problem.record_tokens:
         engine.round_end[engine.round - 1] = now(engine)
-    if pass_over(engine) == NO_MEMORY:
-        return NO_MEMORY
-    p = engine.oldest
+    return pass_over(engine)
+
+
+cdef int departures_as_processed(Engine* engine) noexcept nogil:
+    # At the end of a round: who reached o completes. OK or NO_MEMORY.
+    cdef int32_t newer, p = engine.oldest
+    cdef Prefill* f
     while p != NONE:
         f = &engine.prefills[p]
         newer = engine.requests[p].newer
@@ -1026,6 +1076,173 @@ cdef int run_round(Engine* engine) noexcept nogil:
                 return NO_MEMORY
         f.granted = 0
         p = newer
+    return OK
+
+
+# Driven from outside, a round at a time: outputs are not known before they are there ----------------------------------
+
+
+cdef int engine_open(Engine* engine, const Problem* problem) noexcept nogil:
+    # Sets an engine up that has no requests yet. OK or NO_MEMORY. Call engine_free in either case.
+    #
+    # Whoever drives it owns `problem` and may change it between calls: `n` and the arrays grow as requests come, whose
+    # index, below n, may be used again once they are gone. engine.order maps every index to itself, engine.rank to what
+    # breaks its ties; outputs are UNKNOWN and `problem.clocked` is true, as time is what engine_decide is told.
+    if prepare(engine, problem, 1) == NO_MEMORY:  # a small wheel, as only caps are known: every round looks into it
+        return NO_MEMORY
+    engine.driven = engine.may_overflow = True
+    return ties_init(&engine.ties)
+
+
+cdef int engine_arrive(Engine* engine, int32_t index) noexcept nogil:
+    # A request, whose values are all there, begins to wait. OK or NO_MEMORY.
+    if join(engine, index, NONE) == NO_MEMORY:
+        return NO_MEMORY
+    engine.waiting += 1
+    engine.unfinished += 1
+    return OK
+
+
+cdef int engine_decide(Engine* engine, double time) noexcept nogil:
+    # Decides the coming round, which starts at that time. engine.left[0:evictions_this_round] are the numbers of
+    # requests that leave, engine.admitted[0:admitted_size] of those that start then. OK, NO_MEMORY or FORMULA_FAILED.
+    cdef int64_t wake
+    cdef int status
+    engine.time = time
+    engine.evictions_this_round = engine.prefilled = engine.swapped = engine.admitted_size = 0
+    if engine.running == 0 and engine.waiting == 0:
+        ratio_restart(&engine.belief, engine.round)
+    status = decide_as_processed(engine) if engine.problem.as_processed else decide(engine, &wake)
+    check(status != OK or engine.need <= engine.problem.memory)
+    return status
+
+
+cdef int engine_generate(Engine* engine) noexcept nogil:
+    # The round that was decided runs. Then say engine_delay and engine_finish of whom that concerns, first of those who
+    # were admitted first, and at last engine_end_round. OK or NO_MEMORY.
+    return run_round(engine) if engine.problem.as_processed else generate(engine, 1)
+
+
+cdef int engine_delay(Engine* engine, int32_t p) noexcept nogil:
+    # A running request generated nothing in the round that ran. Not with slots="processed": the engine knows who was
+    # served. OK or NO_MEMORY.
+    cdef Request* r = &engine.requests[p]
+    if p == engine.prefilling:
+        return OK
+    engine.delays = True
+    wheel_remove(&engine.wheel, engine.requests, p, due(engine, r))
+    if postpone(engine, p) == NO_MEMORY:
+        return NO_MEMORY
+    wheel_add(&engine.wheel, engine.requests, p, due(engine, r))
+    return OK
+
+
+cdef int engine_finish(Engine* engine, int32_t p) noexcept nogil:
+    # A running request completed with the round that ran. OK or NO_MEMORY.
+    cdef Request* r = &engine.requests[p]
+    take_out(engine, p)
+    r.output = engine.round - r.birth
+    return complete(engine, p)
+
+
+cdef int engine_end_round(Engine* engine) noexcept nogil:
+    # Notes who reached the cap. OK or NO_MEMORY.
+    return departures_as_processed(engine) if engine.problem.as_processed else departures(engine)
+
+
+cdef int engine_cancel(Engine* engine, int32_t p) noexcept nogil:
+    # A running request goes away, between two rounds. OK or NO_MEMORY.
+    take_out(engine, p)
+    engine.requests[p].output = NONE  # it did not complete
+    if stop_running(engine, p) == NO_MEMORY:
+        return NO_MEMORY
+    forget(engine, p)
+    return OK
+
+
+cdef int engine_turn_back(Engine* engine, int32_t p) noexcept nogil:
+    # A running request could not be run: it waits again, with the tokens it has, as if it had not been admitted. OK or
+    # NO_MEMORY.
+    cdef Request* r = &engine.requests[p]
+    cdef int64_t kept = engine.round - r.birth
+    take_out(engine, p)
+    if stop_running(engine, p) == NO_MEMORY:
+        return NO_MEMORY
+    r.kept = kept
+    r.previous = NEVER_RAN if kept == 0 and engine.problem.evictions[r.index] == 0 else NONE
+    engine.waiting += 1
+    return join(engine, r.place, p)
+
+
+cdef void engine_withdraw(Engine* engine, int32_t index) noexcept nogil:
+    # A waiting request goes away.
+    cdef int32_t p = take_waiting(engine, index)
+    engine.waiting -= 1
+    if p >= 0:
+        forget(engine, p)
+    else:
+        engine.unfinished -= 1
+
+
+cdef int engine_hasten(Engine* engine, int32_t index) noexcept nogil:
+    # A waiting request, which is `urgent` now, takes its new place. OK or NO_MEMORY.
+    return join(engine, index, take_waiting(engine, index))
+
+
+cdef int32_t take_waiting(Engine* engine, int32_t index) noexcept nogil:
+    # Takes a request out of the waiting set; its number, or NONE where it has none yet.
+    cdef int32_t p
+    cdef int64_t k = 0
+    engine.tested = NONE
+    if engine.problem.skip and engine.problem.order != ORDER_OVER_TIME:
+        return tree_withdraw(&engine.tree, engine.requests, index)
+    while True:  # it is there
+        p = engine.heap.entries[k].who
+        if p == ~index or (p >= 0 and engine.requests[p].index == index):
+            heap_drop(&engine.heap, k)
+            return max(p, NONE)
+        k += 1
+
+
+cdef inline void forget(Engine* engine, int32_t p) noexcept nogil:
+    # It will not come back.
+    engine.requests[p].next = engine.free_request
+    engine.free_request = p
+    engine.unfinished -= 1
+
+
+cdef inline void take_out(Engine* engine, int32_t p) noexcept nogil:
+    # Of the wheel, or of wherever else a running request may be.
+    cdef int32_t* link = &engine.capped
+    if engine.problem.as_processed:
+        return
+    if p == engine.prefilling:
+        engine.prefilling = NONE
+        return
+    while link[0] != NONE:
+        if link[0] == p:
+            link[0] = engine.requests[p].next
+            return
+        link = &engine.requests[link[0]].next
+    wheel_remove(&engine.wheel, engine.requests, p, due(engine, &engine.requests[p]))
+
+
+cdef inline void note_move(Engine* engine, int32_t p) noexcept nogil:
+    # It was admitted.
+    engine.admitted[engine.admitted_size] = p
+    engine.admitted_size += 1
+
+
+cdef int reserve_moves(Engine* engine) noexcept nogil:
+    # Each request is admitted, and leaves, at most once in a round. OK or NO_MEMORY.
+    cdef int32_t* block = <int32_t*>realloc(engine.admitted, engine.requests_allocated * sizeof(int32_t))
+    if block == NULL:
+        return NO_MEMORY
+    engine.admitted = block
+    block = <int32_t*>realloc(engine.left, engine.requests_allocated * sizeof(int32_t))
+    if block == NULL:
+        return NO_MEMORY
+    engine.left = block
     return OK
 
 

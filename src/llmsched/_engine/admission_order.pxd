@@ -1,6 +1,6 @@
 # In which order requests are looked at: the initial admission order, and that of arrivals. OK or NO_MEMORY.
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport INT64_MIN, int32_t, int64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
@@ -35,6 +35,8 @@ cdef inline int64_t admission_key(Engine* engine, int64_t place, int32_t p) noex
     if engine.rank == NULL:
         return place
     i = engine.order[place] if p == NONE else engine.requests[p].index
+    if problem.urgent != NULL and problem.urgent[i]:
+        return INT64_MIN
     if problem.order == ORDER_BOUND:
         return problem.bound[i] if p == NONE else engine.requests[p].bound
     if problem.order == ORDER_AREA:
@@ -49,6 +51,10 @@ cdef inline int64_t admission_key(Engine* engine, int64_t place, int32_t p) noex
         return double_key(value_for(engine, FOR_ORDER, p, i, engine.requests[p].kept))
     if problem.order == ORDER_OVER_TIME:
         return 0  # order_anew() says, in every round
+    if problem.order == ORDER_KEYS:  # of an engine that is driven: a simulation knows the places of all
+        return problem.keys[i] if problem.real_keys == NULL else double_key(problem.real_keys[i])
+    if problem.order == ORDER_ARRIVAL:
+        return double_key(problem.arrival[i])
     check(problem.order == ORDER_QUEUE)
     if p == NONE or engine.requests[p].previous == NEVER_RAN:
         return double_key(arrival_of(engine, place))

@@ -43,6 +43,7 @@ cdef struct BeliefRules:
     const int64_t* row          # of each request
     int64_t width               # of a row; beyond it, the last number
     const int64_t* upper        # u, for BELIEF_RATIO and BELIEF_HISTORY
+    const int64_t* numbers      # which draws are a request's own; NULL: those of its index
     double ratio                # r at the start,
     double least                # in the end,
     double step                 # and what it loses in a round
@@ -161,6 +162,8 @@ cdef inline int64_t drawn_length(Belief* belief, int64_t i, int64_t known, int64
     if belief.drawn_round != round:
         belief.drawn_round = round
         belief.stream = splitmix64_at(belief.seed, round)
+    if belief.rules.numbers != NULL:
+        i = belief.rules.numbers[i]
     return first[((splitmix64_at(belief.stream, i) >> 32) * <uint64_t>longer) >> 32]
 
 

@@ -65,12 +65,13 @@ cdef inline int prefill_chunk(Engine* engine, int32_t p, int64_t most) noexcept 
     return record_chunk(engine, p, chunk) if engine.problem.record_tokens and chunk > 0 else OK
 
 
-cdef inline int postpone(Engine* engine) noexcept nogil:
-    # After a round in which the prefilling one generated nothing, but grew with all the others. OK or NO_MEMORY.
+cdef inline int postpone(Engine* engine, int32_t p) noexcept nogil:
+    # After a round in which this running request, which is not in the wheel, generated nothing, but grew with all the
+    # others. OK or NO_MEMORY.
     cdef const Problem* problem = engine.problem
-    cdef Request* r = &engine.requests[engine.prefilling]
+    cdef Request* r = &engine.requests[p]
     cdef int64_t held = r.prompt + engine.round - r.birth  # a token too many
-    cdef int64_t key = eviction_key_of(engine, engine.prefilling) if is_ranked(problem.evict) else 0
+    cdef int64_t key = eviction_key_of(engine, p) if is_ranked(problem.evict) else 0
     engine.used -= 1
     engine.need -= whole_blocks(held + 1, problem.block) - whole_blocks(held, problem.block)
     if problem.block > 1:
@@ -78,15 +79,15 @@ cdef inline int postpone(Engine* engine) noexcept nogil:
     r.birth += 1
     if problem.block > 1:
         engine.residues[residue(problem, r)] += 1
-    if is_ranked(problem.evict) and eviction_key_of(engine, engine.prefilling) != key:
-        leave_eviction_order(engine, engine.prefilling)
-        if enter_eviction_order(engine, engine.prefilling) == NO_MEMORY:
+    if is_ranked(problem.evict) and eviction_key_of(engine, p) != key:
+        leave_eviction_order(engine, p)
+        if enter_eviction_order(engine, p) == NO_MEMORY:
             return NO_MEMORY
     r.believed_end += 1
-    if problem.rising and rising_queue(engine, engine.prefilling) == NO_MEMORY:
+    if problem.rising and rising_queue(engine, p) == NO_MEMORY:
         return NO_MEMORY
     if engine.tracks_beliefs:
-        belief_postpone(&engine.belief, engine.prefilling)
+        belief_postpone(&engine.belief, p)
         engine.tested = NONE
     if not engine.profiled:
         return OK

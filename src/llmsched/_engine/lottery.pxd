@@ -12,7 +12,8 @@ cdef inline int64_t lottery_length(const Engine* engine, const Request* r, int64
     # The tokens at which r, admitted with `kept`, is stopped. It survives from i tokens to j with chance (s+i)/(s+j).
     cdef int64_t least = max(r.bound, kept + 1)
     cdef uint64_t stream = splitmix64_mix(~engine.problem.seed if engine.problem.seeded else ~<uint64_t>0)
-    cdef uint64_t drawn = splitmix64_at(splitmix64_at(stream, engine.problem.evictions[r.index]), r.index)
+    cdef int64_t number = r.index if engine.problem.numbers == NULL else engine.problem.numbers[r.index]
+    cdef uint64_t drawn = splitmix64_at(splitmix64_at(stream, engine.problem.evictions[r.index]), number)
     cdef double u = <double>((drawn >> 11) + 1) * (1.0 / 9007199254740992.0)
     cdef double held = ceil(<double>(r.prompt + least) / u)
     if held > 9e15:

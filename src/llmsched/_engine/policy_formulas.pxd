@@ -2,7 +2,7 @@
 # those that wait. Where one has no value the run ends, with the request of the smallest index that has none in that
 # round.
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport INT64_MIN, int32_t, int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -132,6 +132,8 @@ cdef inline void order_anew(Engine* engine) noexcept nogil:
         else:
             index = engine.requests[entry.who].index
             entry.key = double_key(value_for(engine, FOR_ORDER, entry.who, index, engine.requests[entry.who].kept))
+        if engine.problem.urgent != NULL and engine.problem.urgent[index]:
+            entry.key = INT64_MIN
     engine.ticks += engine.heap.size >> 1
     heap_order(&engine.heap)
 

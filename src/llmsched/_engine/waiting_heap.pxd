@@ -102,6 +102,13 @@ cdef inline void heap_order(Heap* heap) noexcept nogil:
         e[at] = entry
 
 
+cdef inline void heap_drop(Heap* heap, int64_t at) noexcept nogil:
+    # Drops the entry at this place, wherever it is: seldom enough to order the heap anew.
+    heap.size -= 1
+    heap.entries[at] = heap.entries[heap.size]
+    heap_order(heap)
+
+
 cdef inline void heap_pop(Heap* heap) noexcept nogil:
     # Drops the top. Needs size > 0.
     cdef Entry* e = heap.entries

@@ -258,6 +258,60 @@ cdef inline void tree_remove(WaitingTree* tree, Node* leaf, int64_t at) noexcept
     tree.size -= 1
 
 
+cdef inline int32_t tree_first(const WaitingTree* tree) noexcept nogil:
+    # The first of all that wait, who all have their places in the tree. Needs one.
+    cdef const Node* node = &tree.nodes[tree.root]
+    cdef int32_t _level
+    cdef int64_t at
+    for _level in range(tree.height + 1):
+        at = 0
+        while node.demand[at] == NOBODY:
+            at += 1
+        if _level < tree.height:
+            node = &tree.nodes[node.child[at]]
+    return <int32_t>node.rest[at]
+
+
+cdef inline int32_t tree_withdraw(WaitingTree* tree, const Request* requests, int32_t index) noexcept nogil:
+    # The request with this index goes away, wherever it waits. Its number.
+    cdef int64_t k, j
+    cdef int32_t p
+    for k in range(tree.late_size):
+        p = <int32_t>tree.late[k].rest
+        if requests[p].index == index:
+            for j in range(k + 1, tree.late_size):
+                tree.late[j - 1] = tree.late[j]
+            tree.late_size -= 1
+            tree.size -= 1
+            return p
+    p = withdraw_below(tree, requests, tree.root, tree.height, index)
+    tree_shrink(tree)
+    return p
+
+
+cdef inline int32_t withdraw_below(
+    WaitingTree* tree, const Request* requests, int32_t which, int32_t level, int32_t index
+) noexcept nogil:
+    # The same in a part of the tree; NONE: it is not there.
+    cdef Node* node = &tree.nodes[which]
+    cdef int64_t at
+    cdef int32_t p
+    for at in range(node.used):
+        if node.demand[at] == NOBODY:
+            continue
+        if level > 0:
+            p = withdraw_below(tree, requests, node.child[at], level - 1, index)
+            if p != NONE:
+                tree_update(tree, node, at)
+                return p
+        else:
+            p = <int32_t>node.rest[at]
+            if requests[p].index == index:
+                tree_remove(tree, node, at)
+                return p
+    return NONE
+
+
 # Choosing, where the demand alone decides --------------------------------------------------------------------------
 
 

@@ -1,5 +1,11 @@
-from llmsched._core cimport Problem
+from llmsched._core cimport Engine, Problem
+from llmsched._engine.formula cimport Formula
 
 # Points `c_problem` at the arrays of a llmsched.simulation.problem.Problem, and at outputs of its length (evictions all
 # 0). The arrays must outlive the run. ValueError or TypeError for arrays that are not contiguous or of another type.
 cdef int fill_problem(Problem* c_problem, problem, completion, start, evictions) except -1
+
+# What the engine reads of a llmsched.formula.Formula, which must outlive it; and the error for a value that there is
+# none of.
+cdef Formula formula_of(formula) except *
+cdef raise_formula_error(const Engine* engine, formulas, request)

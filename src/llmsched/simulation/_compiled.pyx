@@ -248,7 +248,7 @@ def run(problem, record=(), progress=None):
         if status == NO_MEMORY:
             raise MemoryError(f"no memory to simulate {n} requests")
         if status == FORMULA_FAILED:
-            raise_formula_error(&engine, problem.policy.formulas)
+            raise_formula_error(&engine, problem.policy.formulas, engine.failed)
         return Outcome(
             completion=completion,
             start=start,
@@ -265,12 +265,13 @@ def run(problem, record=(), progress=None):
         engine_free(&engine)
 
 
-cdef raise_formula_error(const Engine* engine, formulas):
-    # Computes the value that there is none of once more, by the evaluator that says why. Raises FormulaValueError.
+cdef raise_formula_error(const Engine* engine, formulas, request):
+    # Computes the value that there is none of once more, by the evaluator that says why. Raises FormulaValueError, of
+    # the `request`, as it is called.
     places = {<int>FOR_ORDER: "order", <int>FOR_RESERVE: "reserve", <int>FOR_EVICT: "evict"}
     formula = formulas[places[<int>engine.failed_place]]
     values = {name: engine.failed_values[<int>k] for k, name in enumerate(FORMULA_NAMES)}
-    formula.value(values, engine.failed)
+    formula.value(values, request)
     raise AssertionError(f"the engines do not agree on {formula!r} for {values}")
 
 

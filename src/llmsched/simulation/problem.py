@@ -32,6 +32,10 @@ _HOW_TO_ADD = {
 }
 
 
+#: l/u below which stopping at the lower bound has the better guarantee (paper, Theorems 6 and 7).
+ADVISED_BELOW = (3 - math.sqrt(5)) / 2
+
+
 class Ratio(NamedTuple):
     """r of `reserve="ratio"`: starts here, falls to `least`, by `step` each round."""
 
@@ -212,10 +216,10 @@ def _believed(workload: Workload, policy: Policy, columns: Mapping[str, FloatArr
 
 
 def _advised(workload: Workload) -> npt.NDArray[np.bool_]:
-    """For whom stopping at the lower bound has the better guarantee (paper, Theorems 6 and 7): l/u < (3 - sqrt 5)/2."""
+    """For whom stopping at the lower bound has the better guarantee."""
     assert workload.lower is not None
     assert workload.upper is not None
-    return workload.lower / workload.upper < (3 - math.sqrt(5)) / 2
+    return workload.lower / workload.upper < ADVISED_BELOW
 
 
 def _ratio(policy: Policy) -> Ratio:

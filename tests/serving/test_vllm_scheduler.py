@@ -1,0 +1,176 @@
+"""vLLM with a policy of llmsched: the schedule of a simulation, and nothing lost. Runs where vllm is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import llmsched as ls
+from llmsched.errors import InputError
+
+pytest.importorskip("vllm")
+
+from helpers.tiny_vllm import BLOCK, close, engine, prompt_of, scheduler_of, serve
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Makes an engine, and closes it."""
+    made = []
+
+    def make(blocks, **settings):
+        made.append(engine(tmp_path, blocks, **settings))
+        return made[-1]
+
+    yield make
+    while made:
+        close(made.pop())
+
+
+def workload(n: int, seed: int, spread: float = 0.0, prompt: int = 60, output: int = 50) -> ls.Workload:
+    rng = np.random.default_rng(seed)
+    outputs = rng.integers(2, output, n)
+    lower = np.maximum(1, outputs - rng.integers(0, 40, n))
+    return ls.Workload(
+        rng.integers(2, prompt, n), outputs, lower, outputs + rng.integers(0, 40, n),
+        arrival=np.sort(np.floor(rng.random(n) * spread)), priority=rng.integers(0, 3, n),
+    )  # fmt: skip
+
+
+def seen(w: ls.Workload) -> ls.Workload:
+    """As the scheduler sees the predictions: none is above max_tokens, here the true output."""
+    w = w.replace(upper=np.minimum(w.upper, w.output), lower=np.minimum(w.lower, w.output))
+    return w.replace(point=w.lower + (w.upper - w.lower + 1) // 2)
+
+
+EXACT = {
+    "amin": {},
+    "amin-recompute": {"max_num_seqs": 6},
+    "fcfs": {"max_num_batched_tokens": 64},
+    "mcsf": {"max_num_batched_tokens": 96, "max_num_seqs": 8},
+    "amax": {"max_num_batched_tokens": 64},
+    "aell": {},
+    "vllm-priority": {"scheduling_policy": "priority"},
+    "sglang": {"max_num_batched_tokens": 64},
+    "s3": {},
+    "amin-recompute,order=upper - lower,reserve=(lower + upper) / 2": {},
+}
+
+
+@pytest.mark.parametrize("policy", EXACT)
+def test_the_schedule_of_the_engine_is_the_simulation_s(policy, tiny):
+    settings = EXACT[policy]
+    blocks = 7
+    vllm = tiny(blocks, llmsched={"policy": policy, "seed": None}, **settings)
+    machine = {"max_batch": settings.get("max_num_seqs", 16), "block": BLOCK}
+    machine["prefill_budget"] = settings.get("max_num_batched_tokens", 8192)
+    preempted = 0
+    for seed, spread in ((0, 0.0), (1, 100.0)):
+        w = workload(24, seed, spread)
+        found = serve(vllm, w)
+        assert found["output"] == w.output.tolist()
+        core = scheduler_of(vllm).core
+        expected = ls.simulate(seen(w), core.policy, memory=blocks * BLOCK, seed=None, **machine)
+        for name in ("start", "completion", "evictions"):
+            assert found[name] == getattr(expected, name).tolist(), name
+        preempted += sum(found["evictions"])
+    assert preempted > 0 or policy in ("amax", "mcsf")
+
+
+# Where the engine says what became of a step: everything else that vLLM does ------------------------------------------
+
+LOOSE = [
+    {"async_scheduling": True},
+    {"async_scheduling": True, "enable_prefix_caching": True, "max_num_batched_tokens": 64},
+    {"async_scheduling": False, "enable_prefix_caching": True, "max_num_batched_tokens": 48, "max_num_seqs": 6},
+    {"async_scheduling": False, "max_num_batched_tokens": 64},
+]
+
+
+@pytest.mark.parametrize("settings", LOOSE, ids=str)
+@pytest.mark.parametrize("policy", ["amin-recompute", "sglang", "rect"])
+def test_nobody_is_lost_whatever_ends_early(policy, settings, tiny):
+    """Stop tokens, aborted requests, prompts with a common beginning, wrong predictions."""
+    from vllm import SamplingParams
+
+    vllm = tiny(8, llmsched={"policy": policy}, **settings)
+    scheduler = scheduler_of(vllm)
+    rng = np.random.default_rng(0)
+    w = workload(45, 2, prompt=90)
+    sent, finished, aborted = 0, {}, set()
+    for step in range(5000):
+        while sent < len(w) and sent <= 2 * step:
+            given = [{}, {"lower": 5, "upper": 9}, {"lower": 9, "upper": 5}, {"lowr": 1}, "{", {"point": 10**9}][
+                sent % 6
+            ]
+            parameters = SamplingParams(
+                max_tokens=int(w.output[sent]), temperature=1.0, seed=sent, detokenize=False,
+                stop_token_ids=[*range(3, 7)], extra_args={"llmsched": given},
+            )  # fmt: skip
+            tokens = [*range(3, 60)] * (sent % 2) + prompt_of(w, sent)
+            vllm.add_request(str(sent), {"prompt_token_ids": tokens}, parameters)
+            sent += 1
+        if step % 7 == 3:
+            there = [str(i) for i in range(sent) if str(i) not in finished and str(i) not in aborted]
+            if there:
+                gone = there[int(rng.integers(len(there)))]
+                vllm.abort_request([gone])
+                aborted.add(gone)
+        for output in vllm.step():
+            if output.finished:
+                finished[output.request_id] = output.outputs[0]
+        assert scheduler.kv_cache_manager.usage <= 1.0
+        assert {r.request_id for r in scheduler.running} <= {id for id in scheduler.requests if id in scheduler.core}
+        if sent == len(w) and not vllm.has_unfinished_requests():
+            break
+    else:
+        pytest.fail("the engine does not come to an end")
+    assert {*finished} | aborted == {str(i) for i in range(len(w))}
+    assert any(output.finish_reason == "stop" for output in finished.values())
+    for id, output in finished.items():
+        if id not in aborted and output.finish_reason == "length":
+            assert len(output.token_ids) == w.output[int(id)]
+    assert len(scheduler.core) == 0 or not scheduler.requests
+    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == 8
+
+
+def test_a_request_that_waits_for_long_goes_first(tiny):
+    """By the shortest first, with an endless stream of short ones, the long one would never start."""
+    from vllm import SamplingParams
+
+    vllm = tiny(4, llmsched={"policy": "amin-recompute,order=upper", "patience": 0.5})
+
+    def send(name, tokens):
+        parameters = SamplingParams(max_tokens=tokens, ignore_eos=True, detokenize=False)
+        vllm.add_request(name, {"prompt_token_ids": [5] * 30}, parameters)
+
+    for k in range(6):
+        send(f"short{k}", 4)
+    send("long", 90)
+    k = 6
+    for _ in range(4000):
+        done = [output.request_id for output in vllm.step() if output.finished]
+        if "long" in done:
+            break
+        for _id in done:
+            send(f"short{k}", 4)
+            k += 1
+    else:
+        pytest.fail("the long request is starved")
+
+
+@pytest.mark.parametrize(
+    ("llmsched", "settings", "message"),
+    [
+        ({"policy": "hsf"}, {}, "reads the true output lengths"),
+        ({"policy": "amn"}, {}, "did you mean 'amin'"),
+        ({"polcy": "amin"}, {}, "has no key 'polcy'; did you mean 'policy'"),
+        ({"patience": -1}, {}, "patience is -1, expected seconds"),
+        ({"policy": "conditional"}, {}, "needs a table of lengths"),
+        ({}, {"watermark": 0.01}, "does not work with watermark"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_scheduled_is_refused_at_the_start(llmsched, settings, message, tiny):
+    with pytest.raises(InputError, match=message):
+        tiny(8, llmsched=llmsched, **settings)
