@@ -20,6 +20,7 @@ from ..policy import Policy
 from ..policy import parse as parse_policy
 from ..simulation import clock as clocks
 from ..simulation import machine as machines
+from ..simulation.blocks import down_to_blocks
 from ..simulation.clock import Clock
 from ..simulation.machine import Machine
 from ..workloads import generate, traces
@@ -198,7 +199,7 @@ class SourceOptions(TraceOptions):
         if way is None:
             return workload
         if memory is not None:
-            return limit_length(workload, memory // block * block, way)
+            return limit_length(workload, down_to_blocks(memory, block), way)
         if self.max_model_len is None:
             raise InputError("--too-long needs --max-model-len here: the cache is what is looked for")
         return workload

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import COLUMNS, LARGEST, FloatArray, IntArray
 from ..workloads.workload import Workload
 from ._compiled import formula_values, whole_tokens
+from .blocks import down_to_blocks, whole_blocks
 from .clock import Clock
 from .limits import LARGEST_BLOCK, LARGEST_BOUND, STALL_FACTOR, STALL_START
 
@@ -119,7 +120,7 @@ def problem_of(
     _check_fits(workload, memory, block)
     if clock is not None:
         _check_time(workload, clock)
-    memory -= memory % block  # part of a block is of no use
+    memory = down_to_blocks(memory, block)
     caps_to_upper = policy.cap != "none" and policy.cap_refine == "upper"
     table = workload.lengths.quantile(policy.quantile) if workload.lengths and "lengths" in policy.needs else None
     # Unless requests restart, every round leaves tokens that are never lost: every run finishes.
@@ -255,15 +256,7 @@ def _capacity(memory: int, margin: float, block: int) -> int:
     Down to whole blocks, as what is occupied is a whole number of them.
     """
     capacity = memory if margin == 0 else math.floor((1 - decimal_fraction(margin)) * memory)
-    return capacity - capacity % block
-
-
-_Tokens = TypeVar("_Tokens", int, IntArray)
-
-
-def whole_blocks(tokens: _Tokens, block: int) -> _Tokens:
-    """Tokens of the blocks of cache that hold so many."""
-    return tokens + -tokens % block
+    return down_to_blocks(capacity, block)
 
 
 def _check_predictions(workload: Workload, policy: Policy) -> None:
