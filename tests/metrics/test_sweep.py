@@ -138,7 +138,7 @@ def test_bad_input(workload: ls.Workload, change: dict[str, Any], said: str) -> 
 
 
 def test_the_drain_at_the_end_does_not_lower_the_knee() -> None:
-    """Eight at once, one output in fifty long: 8 requests in the mean output are served for ever, as in any long run."""
+    """Eight at once, one output in fifty long: 8 requests in the mean output are served for ever, and no fewer."""
     outputs = [10] * 49 + [400]
     requests = ls.Workload(1, outputs).with_intervals(ls.intervals.exact())
     limit = 8 / np.mean(outputs)
