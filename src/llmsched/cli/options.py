@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import typer
 
@@ -276,6 +276,10 @@ class MachineOptions:
     def is_timed(self) -> bool:
         """Whether a machine or a clock is given."""
         return self.machine_name is not None or self.clock_name is not None
+
+    def or_default(self) -> Self:
+        """With the default machine where neither a machine nor a clock is given, nor rounds are asked for."""
+        return self if self.is_timed or self.in_rounds else replace(self, machine_name=DEFAULT_MACHINE)
 
     def setup(self, workload: Workload | None = None, round_seconds: float | None = None, sized: bool = False) -> Setup:
         """What there is to simulate on.

@@ -23,7 +23,7 @@ from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 from .attempts import Attempts, attempts
-from .catalogue import PER_REQUEST, STATISTICS, RequestTimes, values_from
+from .catalogue import PER_REQUEST, STATISTICS, RequestTimes, of_source, values_from
 
 __all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "limits", "metrics", "parse_slo"]
 
@@ -183,6 +183,11 @@ class Service(Columns):
         """
         values: dict[str, Any] = {"counted": int(self.counted.sum()), "unit": self.unit}
         return values | values_from("service", self)
+
+    @staticmethod
+    def summary_names() -> tuple[str, ...]:
+        """The names in every `summary`."""
+        return ("counted", "unit", *(metric.name for metric in of_source("service")))
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: the metrics, whether it is counted, and whether it kept the SLO."""
