@@ -96,6 +96,12 @@ class _Measured:
         records = _with_summaries(self.comparison.records(), self.services or {})
         return _with_summaries(records, self.energies, prefix=_JOULES)
 
+    def told(self, intervals: str) -> list[dict[str, Any]]:
+        """The same records, and one more for each policy at each level; the column ``told`` says which is which."""
+        records = [{"policy": one["policy"], "told": intervals, **one} for one in self.records()]
+        blank = dict.fromkeys(records[0])
+        return records + [blank | row.record() | {"told": level.name} for level in self.levels for row in level.rows]
+
 
 @expand_groups(
     "trace policy machine_name memory interval seed limit generator clock_name in_rounds round_seconds rate slo warmup "
@@ -183,9 +189,11 @@ def compare(
     records = measured.records()
     gates = judged(conditions, comparison, records)
     if output.csv_file is not None:
-        console.write_csv(output.csv_file, list(records[0]) if records else COLUMNS, records)
+        told = measured.told(str(spelling))
+        console.write_csv(output.csv_file, list(told[0]), told)
     if output.plot_file is not None:
-        figure_style.save(figures.comparison(comparison, intervals=str(spelling), slo=targets), output.plot_file)
+        figure = figures.comparison(comparison, intervals=str(spelling), slo=targets, levels=levels)
+        figure_style.save(figure, output.plot_file)
     if output.as_json:
         settings: dict[str, Any] = {"intervals": str(spelling), "known": spelling.words, "max_rounds": max_rounds}
         settings |= {"round_seconds": round_seconds or 1.0, **describe.setup_json(setup), "rate": requests.rate}
