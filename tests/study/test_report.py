@@ -481,9 +481,7 @@ def test_titles_say_what_does_not_vary_and_how_many_replications(tmp_path: Path)
         for words in ("t: 6 simulations, 3 replications for each point", "20 requests of lmsys at 0.5 a round",
                       "tokens of KV cache: 2,000", "intervals buckets:100"):  # fmt: skip
             assert words in said
-
-
-assert any("95 % confidence" in text.get_text() for text in figure.legends[0].get_texts())
+        assert any("95 % confidence" in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_figures_show_the_means_and_their_bands(directory: Path) -> None:
