@@ -100,7 +100,8 @@ def test_the_paper_and_the_theory() -> None:
     assert unreadable(figure) == []
     for said in ("2 random subsets", "200 to 2,000 requests", "lmsys generator", "20,000 tokens of KV cache", "seed 0"):
         assert said in figure.get_suptitle()
-    assert any("95 %" in text.get_text() for text in figure.legends[0].get_texts())
+    legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
+    assert any("95 %" in text.get_text() for text in legend.get_texts())
     theory = theory_tables.figure()
     assert unreadable(theory) == []
     assert "closed forms" in theory.get_suptitle()

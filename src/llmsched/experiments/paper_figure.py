@@ -51,7 +51,7 @@ def paper(
     grid[0, 2].axis("off")
     if subsets > 1:
         handles, labels = [*handles, band()], [*labels, "band: 95 % confidence"]
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=3)
+    grid[0, 2].legend(handles, labels, loc="center", frameon=False, fontsize=11, handlelength=3)
     sizes = sorted({row.requests for row in rows})
     range_of_sizes = f"{sizes[0]:,}" + (f" to {sizes[-1]:,}" if len(sizes) > 1 else "") + " requests"
     source = "the lmsys generator" if workload is None else f"the {requests_of(workload).replace(' from ', ' of ', 1)}"

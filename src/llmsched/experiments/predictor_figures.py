@@ -23,6 +23,8 @@ __all__ = ["heatmap", "latency_curves", "real_predictors"]
 _COVERAGE, _WIDTH = 0.9, 1.0
 #: What intervals are made from, unless they are a real predictor's.
 _NOISY = "intervals from the truth with noise"
+#: Letters across the figure of curves.
+_LETTERS = 125
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -104,8 +106,9 @@ def latency_curves(study: PredictorValue) -> Figure:
     panels[0].set_ylabel("mean latency / hsf")
     handles, labels = panels[0].get_legend_handles_labels()
     _title(figure, study, "bands: 95 % confidence")
+    columns = max(1, int(_LETTERS / (max(map(len, labels)) + 8)))
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, handlelength=2.6
+        handles, labels, loc="outside lower center", ncols=min(len(labels), columns), frameon=False, handlelength=2.6
     )
     return figure
 

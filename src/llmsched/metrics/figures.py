@@ -56,6 +56,7 @@ __all__ = [
 
 
 _ECDF_POINTS = 2000  # enough for any eye; a million steps would make an SVG of 100 MB
+_BEHIND = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}  # of texts on lines
 _MOST_ROUNDS = 3000  # rounds that are drawn one by one; more are put together
 _PIECES_OF_TIME = 800  # so many pieces of time are drawn then
 _MOST_IN_GANTT = 60  # requests that a Gantt chart can show
@@ -135,7 +136,13 @@ def _service_panels(
     goodput = [100 * found[row.policy].goodput if row.policy in found else 0.0 for row in rows]
     share.barh(places, np.nan_to_num(goodput), color=[styles[row.policy][0] for row in rows], height=0.7)
     for place, row, value in zip(places, rows, goodput, strict=True):
-        share.text(value, place, f" {value:.0f}" if row.policy in found else " no result", va="center", fontsize=9)
+        share.text(
+            value,
+            place,
+            f" {value:.{0 if value >= 10 else 1}f}" if row.policy in found else " no result",
+            va="center",
+            fontsize=9,
+        )
     share.set_xlim(0, 114)
     share.set_xlabel("requests that meet the targets (%)")
     targets = ", ".join(f"{name} <= {limit:g}" for name, limit in slo.items())
@@ -279,7 +286,9 @@ def _write_labels(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) ->
             for at, up, other in written
         )
         if not any(near):
-            axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+            axes.annotate(
+                text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour, bbox=_BEHIND
+            )
             written.append((x, y, text))
 
 
