@@ -6,13 +6,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
-from ..formula import Formula
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
 from ..predict.intervals import with_midpoints
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
@@ -22,6 +21,9 @@ from ._compiled import formula_values, whole_tokens
 from .blocks import down_to_blocks, whole_blocks
 from .clock import Clock
 from .limits import LARGEST_BLOCK, LARGEST_BOUND, STALL_FACTOR, STALL_START
+
+if TYPE_CHECKING:
+    from ..formula import Formula
 
 _HOW_TO_ADD = {
     "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
