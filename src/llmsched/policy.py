@@ -280,7 +280,7 @@ class Policy:
     """
 
     #: Of a subclass that decides in Python (docs/how-to/your-own-policy.md): what its methods read of a request besides
-    #: what every scheduler sees. Names of `llmsched.formula.NAMES`.
+    #: what every scheduler sees. Names of `llmsched.formula_names.NAMES`.
     reads: ClassVar[tuple[str, ...]] = ()
 
     order: Order | str | npt.ArrayLike = "bound"
