@@ -49,7 +49,7 @@ def report(runs: Runs, metric: str, q: float, file: Path) -> None:
                 f"{policy:16}{result.memory:8,}{result.max_batch or 'any':>7}{spent.joules_per_token:9.2f}"
                 f"{spent.wasted_share:8.1%}{spent.mean_watts:7.0f}{latency:12.4g}"
             )
-    figure_style.save(figures.tradeoff(runs, POWER, metric=metric, q=q), file)
+    figure_style.save(figures.tradeoff(runs, POWER, metric=metric, q=q, intervals="buckets:100"), file)
 
 
 def main() -> None:

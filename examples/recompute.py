@@ -15,7 +15,7 @@ import argparse
 import csv
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +136,10 @@ def written(mean: float, half: float) -> str:
     return f"{mean:.2f} ± {half:.2f}"
 
 
-def figure(results: dict[Setting, Latencies], time: str, memory: int) -> Any:
-    from matplotlib.figure import Figure
-
+def figure(results: dict[Setting, Latencies], time: str, memory: int, drawn: Sequence[ls.Workload]) -> Any:
     shown = {s: found for s, found in results.items() if (s.time, s.memory) == (time, memory)}
     loads = list(dict.fromkeys(s.load for s in shown))
-    drawing = Figure(figsize=(3.1 * len(loads) + 1, 6.4), layout="constrained")
+    drawing = figure_style.new_figure(3.1 * len(loads) + 2, 6.4)
     grid = drawing.subplots(len(INTERVALS), len(loads), sharex=True, sharey="row", squeeze=False)
     for setting, found in shown.items():
         axes = grid[INTERVALS.index(setting.intervals), loads.index(setting.load)]
@@ -153,20 +151,21 @@ def figure(results: dict[Setting, Latencies], time: str, memory: int) -> Any:
             )
         axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.1g}"[-1] in "1235" else "")
+        figure_style.light_grid(axes)
+        axes.grid(visible=False, axis="x")
         axes.set_xticks(range(len(POLICIES)), POLICIES, rotation=60, ha="right")
-        axes.grid(color="#dddddd", linewidth=0.6, which="both", axis="y")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
         come = "all at once" if setting.load is None else f"load {setting.load:g}"
         axes.set_title(f"{come}, {setting.intervals}", fontsize=10, loc="left")
     for row in grid:
         row[0].set_ylabel("mean latency / hsf")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, title="evicted requests")
+    drawing.legend(handles, labels, loc="outside right upper", frameon=False, title="evicted requests")
     unit = "rounds" if time == "rounds" else "seconds, Llama-2 clock"
-    drawing.suptitle(f"Times in {unit}; {memory:,} tokens of cache", x=0.01, ha="left", fontsize=11)
+    figure_style.title(
+        drawing,
+        f"{len(drawn)} draws of {figure_style.requests_of(drawn[0])}; times in {unit}",
+        f"{memory:,} tokens of KV cache; bars: 95 % confidence",
+    )
     return drawing
 
 
@@ -200,7 +199,7 @@ def main() -> None:
     write_csv(results, chosen.out / "recompute.csv")
     for time in CLOCKS:
         figure_style.save(
-            figure(results, time, sorted(chosen.memory)[len(chosen.memory) // 2]), chosen.out / f"{time}.png"
+            figure(results, time, sorted(chosen.memory)[len(chosen.memory) // 2], drawn), chosen.out / f"{time}.png"
         )
 
 

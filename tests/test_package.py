@@ -259,3 +259,12 @@ def test_memory_is_a_keyword_in_every_function():
         found |= {k: p["memory"] for k, v in functions.items() if "memory" in (p := inspect.signature(v).parameters)}
     assert {"simulate", "compare", "lower_bound", "optimal", "best_known", "capacity.highest_rate"} <= set(found)
     assert [name for name, parameter in found.items() if parameter.kind is not parameter.KEYWORD_ONLY] == []
+
+
+def test_a_plain_simulation_imports_no_formulas_and_no_readable_engine() -> None:
+    """Importing is most of what a short script costs."""
+    script = (
+        "import sys, llmsched as ls; ls.simulate(ls.generate.lmsys(9), 'fcfs', memory=9000); "
+        "print([name for name in sys.modules if name in ('llmsched.formula', 'llmsched.simulation.reference')])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"

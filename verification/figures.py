@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsched.metrics.figure_style import STYLES, light_grid, new_figure
+from llmsched.metrics.figure_style import STYLES, light_grid, new_figure, title
 
 from .checks import Check
 
@@ -43,8 +43,13 @@ def competitive(checks: Sequence[Check]) -> Figure:
         axes.set_xlabel("KV cache M (tokens)")
     grid[-1].axis("off")
     handles = {line.get_label(): line for axes in grid for line in axes.get_lines()}
-    note = "n grows with M;\nband: 99 % confidence"
-    grid[-1].legend(handles.values(), handles.keys(), loc="center", frameon=False, title=note)
+    grid[-1].legend(handles.values(), handles.keys(), loc="center", frameon=False, title="band: 99 % confidence")
+    title(
+        figure,
+        "Total latency over that of hsf: random lengths, every interval [shortest, longest], all arriving at 0",
+        f"{_span(ratios, 'memory')} tokens of KV cache and {_span(ratios, 'n')} requests, which grow together; bands: "
+        "99 % confidence",
+    )
     return figure
 
 
@@ -60,7 +65,12 @@ def queueing(checks: Sequence[Check]) -> Figure:
     light_grid(axes)
     axes.set_yticks(places, [check.name for check in checks], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("measured mean wait / formula\n(bars: 99 % confidence for all together)")
+    axes.set_xlabel("measured mean wait / formula")
+    title(
+        figure,
+        "Mean wait of Poisson arrivals against queueing formulas",
+        f"{_span(checks, 'n')} requests a run; bars: 99 % confidence for all together",
+    )
     return figure
 
 
@@ -91,7 +101,20 @@ def worst(checks: Sequence[Check]) -> Figure:
     light_grid(right)
     for axes in (left, right):
         axes.legend(frameon=False)
+    drawn = [*both, *rows]
+    title(
+        figure,
+        f"The worst that theory knows, simulated: {_span(drawn, 'n')} requests, all arriving at 0, in "
+        f"{_span(drawn, 'memory')} tokens of KV cache; bars: 99 % confidence",
+    )
     return figure
+
+
+def _span(checks: Sequence[Check], field: str) -> str:
+    """From the smallest to the largest n or memory."""
+    numbers = [getattr(check, field) for check in checks]
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _log_grid(axes: Axes, which: str) -> None:

@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import PolicyError, UnknownPolicyError, by_name, nearest
-from .formula import NAMES, PLACES, Formula, Place
-from .formula import parse as parse_formula
+from .formula_names import NAMES, PLACES, Place
+
+if TYPE_CHECKING:
+    from .formula import Formula
 
 Order = Literal["arrival", "queue", "bound", "area", "upper", "point", "output", "volume", "priority", "table"]
 Bound = Literal["lower", "upper", "point", "one", "prompt"]
@@ -305,7 +307,7 @@ class Policy:
     """
 
     #: Of a subclass that decides in Python (docs/how-to/your-own-policy.md): what its methods read of a request besides
-    #: what every scheduler sees. Names of `llmsched.formula.NAMES`.
+    #: what every scheduler sees. Names of `llmsched.formula_names.NAMES`.
     reads: ClassVar[tuple[str, ...]] = ()
 
     order: Order | str | npt.ArrayLike = "bound"
@@ -519,10 +521,12 @@ class Policy:
 
 def _formula(place: str, text: str) -> Formula:
     """The formula of a field. A word that means nothing there is no formula: one of the words was meant, or a name."""
+    from .formula import parse  # when the first one is met: most policies have none
+
     words = [*CHOICES[place], *(name for name in PLACES[place] if name not in CHOICES[place])]
     if text.isidentifier() and text not in NAMES:
         raise PolicyError(f"policy field {place}={text!r} is unknown; {nearest(text, words)}, or a formula")
-    return parse_formula(text, cast(Place, place))
+    return parse(text, cast(Place, place))
 
 
 def _again(kind: type[Policy], label: str, fields: tuple[Any, ...]) -> Policy:

@@ -63,18 +63,18 @@ def test_the_schedule_can_be_written(tmp_path: Path) -> None:
 def test_arrivals_are_those_of_the_trace_or_as_asked(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text("arrival_s,prompt_tokens,output_tokens\n0,2,5\n10,2,5\n")
-    args = ["bound", str(file), "--memory", "7", "--search", "0", "--json"]
+    args = ["bound", str(file), "--memory", "7", "--search", "0", "--rounds", "--json"]
     apart, at_once = json.loads(run(*args)), json.loads(run(*args, "--at-once"))
     assert apart["bound"]["total_latency"] == 10
     assert at_once["bound"]["total_latency"] == 15
-    faster = json.loads(run(*args, "--round-seconds", "10"))
+    faster = json.loads(run(*(one for one in args if one != "--rounds"), "--round-seconds", "10"))
     assert faster["bound"]["total_latency"] == 14
 
 
 def test_an_optimum_in_whole_rounds_is_not_called_the_optimum(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text("arrival_s,prompt_tokens,output_tokens\n0,2,3\n0.5,1,6\n1,3,2\n")
-    printed = run("bound", str(file), "--memory", "8", "--exact")
+    printed = run("bound", str(file), "--memory", "8", "--exact", "--rounds")
     assert "optimal in whole rounds 15.50 5.17 12.2%" in printed
     assert "note: requests arrive between rounds" in printed
     assert "no less, by price       13.81" in printed
@@ -95,9 +95,40 @@ def test_an_optimum_in_whole_rounds_is_not_called_the_optimum(tmp_path: Path) ->
     ],
 )
 def test_bad_input_is_told_in_a_line(refused: Refused, args: list[str], message: str) -> None:
-    assert message in refused(*SMALL, *args)
+    kept = [word for pair in zip(SMALL[1::2], SMALL[2::2], strict=True) if pair[0] not in args for word in pair]
+    assert message in refused("bound", *kept, *args)
 
 
 def test_a_missing_solver_is_told_with_its_extra(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "highspy", None)
     assert "pip install 'llmsched[optimum]'" in refused(*SMALL, "--exact")
+
+
+def test_a_machine_bounds_latency_in_seconds() -> None:
+    machine = ls.machines["llama2-70b-8xh100"]
+    asked = ["bound", "--generate", "two_point:5,20,0.8", "--limit", "60", "--rate", "4", "--machine", machine.name]
+    found = json.loads(run(*asked, "--json"))
+    workload = ls.generate.poisson(ls.generate.parse("two_point:5,20,0.8", 60, 0), 4.0, 0)
+    bound = ls.lower_bound(workload, memory=machine.memory, clock=machine.clock)
+    assert found["bound"]["each"] == bound.each
+    assert (found["machine"], found["memory"]) == (machine.name, machine.memory)
+    hsf = ls.simulate(workload, "hsf", **machine.options()).total_latency
+    assert {"schedule": "hsf", "total_latency": hsf, "gap": bound.gap(hsf)} in found["schedules"]
+    said = run(*asked)
+    assert f"machine {machine.name}; KV cache" in said
+    assert "times in seconds" in said
+    assert "--rounds" in said  # what looks for a schedule
+
+
+def test_a_trace_with_arrival_times_is_bounded_in_seconds_unless_in_rounds(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text("arrival_s,prompt_tokens,output_tokens\n0,2,5\n10,2,5\n")
+    assert json.loads(run("bound", str(file), "--json"))["machine"] == "llama2-70b-2xa100"
+    assert json.loads(run("bound", str(file), "--search", "0", "--rounds", "--json"))["clock"] is None
+
+
+@pytest.mark.parametrize("option", [["--exact"], ["--csv", "s.csv"], ["--search", "5"]])
+def test_schedules_are_looked_for_in_rounds_only(option: list[str], refused: Refused) -> None:
+    said = refused("bound", "--limit", "9", "--machine", "llama2-70b-2xa100", *option)
+    assert option[0] in said
+    assert "--rounds" in said

@@ -54,9 +54,15 @@ def test_json_and_csv_hold_what_the_library_says(tmp_path: Path) -> None:
     assert out["baseline"] == {"policy": "hsf", "mean_latency": expected.baseline_latency}
     with file.open(newline="") as lines:
         written = list(csv.DictReader(lines))
-    assert [tuple(row) for row in written] == [COLUMNS] * 2
-    assert [float(row["mean_latency"]) for row in written] == [r["mean_latency"] for r in expected.records()]
-    assert [row["completed"] for row in written] == ["80", "80"]
+    assert all(tuple(row) == ("policy", "told", *COLUMNS[1:]) for row in written)
+    asked = [row for row in written if row["told"] == "relative:0.5"]
+    assert [float(row["mean_latency"]) for row in asked] == [r["mean_latency"] for r in expected.records()]
+    assert [row["completed"] for row in asked] == ["80", "80"]
+    told = [
+        (level["name"], one["policy"], one["mean_latency"]) for level in out["knowledge"] for one in level["policies"]
+    ]
+    assert [(r["told"], r["policy"], float(r["mean_latency"])) for r in written if r not in asked] == told
+    assert len(told) == 3  # amin, told nothing, by a predictor and the truth
     assert run("compare", *args, "--intervals", "relative:0.5", "--csv", "-") == file.read_text()
 
 
@@ -272,7 +278,7 @@ def test_json_and_csv_hold_the_service_metrics(tmp_path: Path) -> None:
     assert out["clock"]["name"] == CLOCK
     assert out["clock"]["base"] == 0.0446
     with file.open(newline="") as lines:
-        (row,) = csv.DictReader(lines)
+        row = next(csv.DictReader(lines))
     assert float(row["ttft_p99"]) == expected["ttft_p99"]
     assert row["mean_latency"] == str(result.mean_latency)
 

@@ -18,7 +18,8 @@ import llmsched as ls
 from llmsched.cli.main import app, main
 from llmsched.simulation.result import Result
 
-ARGS = ["--limit", "80", "--memory", "2000", "--policy", "hsf", "--policy", "fcfs"]
+ROWS = ["--policy", "hsf", "--policy", "fcfs"]
+ARGS = ["--limit", "80", "--memory", "2000", *ROWS]
 
 
 def workload() -> ls.Workload:
@@ -97,6 +98,31 @@ def test_the_exit_code_says_whether_a_condition_holds(condition: str, code: int,
     else:
         word = ["passed", "FAILED"][code]
         assert f"{word}: {condition} (fcfs.mean_latency = " in said.out
+
+
+@pytest.mark.parametrize(
+    ("condition", "options", "said"),
+    [
+        ("hsf.men > 1", [], "character 1: there is no column 'men'; did you mean 'mean'?"),
+        ("hsf.mean > fcfs.ttft_p99", [], "ttft_p99 is measured with --machine, --clock or --slo"),
+        ("hsf.energy_seconds > 1", ["--clock", "llama2-70b-2xa100"], "energy_seconds is measured with --power"),
+        ("hsf.ttft_p98 > 1", ["--slo", "ttft=5"], "did you mean 'ttft_p99'"),
+    ],
+)
+def test_an_unknown_column_is_told_before_anything_runs(
+    condition: str, options: list[str], said: str, refused: Refused
+) -> None:
+    """The cache is too small for any request, which the first run would say."""
+    found = refused("compare", "--limit", "80", "--memory", "2", *ROWS, *options, "--fail-if", condition)
+    assert said in found
+
+
+def test_every_column_that_the_csv_has_can_be_in_a_condition() -> None:
+    ran_on = ["--clock", "llama2-70b-2xa100", "--power", "example-2xa100", *ROWS, "--limit", "80"]
+    columns = run("compare", *ran_on, "--csv", "-").splitlines()[0].split(",")
+    for column in set(columns) - {"policy", "error", "unit"}:
+        code = main(["compare", *ran_on, "--csv", "/dev/null", "--fail-if", f"hsf.{column} != hsf.{column}"])
+        assert code in (0, 2), column  # 2: no number in it
 
 
 def test_one_condition_that_holds_is_enough(mine: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,21 +41,45 @@ def test_the_sweep_is_that_of_the_library(tmp_path: Path) -> None:
     assert f"{expected.knee('amin'):.3g}" in table
 
 
-def machine(*args: str) -> dict[str, object]:
-    found = json.loads(run("sweep", "--rate", "1", "--policy", "fcfs", *SMALL, *args, "--json"))["machine"]
-    assert isinstance(found, dict)
-    return found
+def ran_on(*args: str) -> dict[str, Any]:
+    """What the JSON says of the machine, as arguments of `llmsched.sweep`."""
+    found = json.loads(run("sweep", "--rate", "1", "--policy", "fcfs", *SMALL, *args, "--json"))
+    said = {key: found[key] for key in ("memory", "max_batch", "block", "prefill_budget")}
+    clock = found["clock"]
+    return said | {"clock": None if clock is None else ls.Clock(**{k: v for k, v in clock.items() if k != "name"})}
 
 
 def test_a_machine_sets_all_and_single_options_change_it(tmp_path: Path) -> None:
     named = ls.machines["llama2-70b-8xh100"]
-    assert machine("--machine", "llama2-70b-8xh100") == json.loads(json.dumps(named.fields()))
-    assert machine("--machine", "llama2-70b-8xh100", "--memory", "160k", "--max-batch", "1e2") == json.loads(
-        json.dumps(named.replace(memory=160_000, max_batch=100).fields())
+    assert ran_on("--machine", "llama2-70b-8xh100") == named.options()
+    assert (
+        ran_on("--machine", "llama2-70b-8xh100", "--memory", "160k", "--max-batch", "1e2")
+        == named.replace(memory=160_000, max_batch=100).options()
     )
-    assert machine("--clock", "llama2-70b-8xh100")["memory"] == named.memory
+    assert ran_on("--clock", "llama2-70b-8xh100") == named.options()
+    assert ran_on() == ls.machines[CLOCK].options()
     named.write(tmp_path / "mine.toml")
-    assert machine("--machine", str(tmp_path / "mine.toml"))["memory"] == named.memory
+    assert ran_on("--machine", str(tmp_path / "mine.toml")) == named.options()
+
+
+def test_rounds_are_swept_if_asked_and_said() -> None:
+    args = ["sweep", "--rate", "0.1", "--policy", "fcfs", *SMALL, "--rounds"]
+    assert ran_on("--rounds")["clock"] is None
+    assert "times in rounds" in run(*args)
+    assert "Knee: requests/round that" in run(*args)
+
+
+def test_the_header_says_the_machine_and_what_replaces_it() -> None:
+    said = run("sweep", "--rate", "1", "--policy", "fcfs", *SMALL, "--machine", CLOCK, "--memory", "9k")
+    assert f"machine {CLOCK} with --memory 9,000; KV cache 9,000 tokens" in said
+    assert "made from the true lengths" in said
+
+
+def test_composed_policies_are_swept_and_long_requests_cut() -> None:
+    args = ["--policy", "amin,margin=0.05,name=careful", "--generate", "two_point:5,500,0.9"]
+    found = json.loads(run("sweep", "--rate", "1", *args, "--max-model-len", "100", *SMALL, "--json"))
+    assert [point["policy"] for point in found["points"]] == ["careful"]
+    assert found["workload"]["source"]["too_long"]["limit"] == 100
 
 
 @pytest.mark.parametrize(
@@ -78,7 +103,7 @@ def test_a_clock_file_asks_for_a_cache(refused: Refused, tmp_path: Path) -> None
     file = tmp_path / "clock.toml"
     file.write_text('unit = "s"\nbase = 0.02\n')
     assert "add --memory" in refused("sweep", "--rate", "1", "--clock", str(file))
-    assert machine("--clock", str(file), "--memory", "9k")["memory"] == 9000
+    assert ran_on("--clock", str(file), "--memory", "9k")["memory"] == 9000
 
 
 def test_capacity_draws_the_sweep_around_its_answer(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_bad_input(refused: Refused, tmp_path: Path) -> None:
 
 
 def test_timeline_draws_one_policy(refused: Refused) -> None:
-    assert "one policy is drawn" in refused("timeline", "--policy", "amin", "--policy", "hsf")
+    assert "takes one value" in refused("timeline", "--policy", "amin", "--policy", "hsf")
 
 
 def test_the_name_of_a_trace_is_checked_before_the_run(tmp_path: Path, refused: Refused) -> None:

@@ -12,6 +12,7 @@ import runpy
 import numpy as np
 import pytest
 from helpers import ROOT
+from helpers.figure_texts import unreadable
 
 import llmsched as ls
 from llmsched.errors import InputError, MemoryTooSmallError, TraceError
@@ -418,7 +419,8 @@ def test_what_is_off_the_scale_of_the_curves_is_told_in_the_legend(study):
     pytest.importorskip("matplotlib")
     from llmsched.experiments import predictor_figures
 
-    far = [dataclasses.replace(r, vs_perfect=99.0) if r.policy == "amin" else r for r in study.references]
+    far = [dataclasses.replace(r, vs_perfect=99.0) if r.predictor == "none" else r for r in study.references]
     figure = predictor_figures.latency_curves(dataclasses.replace(study, references=far))
+    assert unreadable(figure) == []
     (legend,) = figure.legends
     assert "amin, no predictor: 99, off the scale" in [text.get_text() for text in legend.get_texts()]

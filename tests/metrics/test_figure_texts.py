@@ -10,7 +10,7 @@ from helpers.figure_texts import unreadable
 
 import llmsched as ls
 from llmsched.experiments import paper, paper_figure, theory_tables
-from llmsched.metrics import capacity, figure_style, figures, load_figures
+from llmsched.metrics import capacity, figure_style, figures, knowledge, load_figures
 from llmsched.predict.intervals import with_midpoints
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
@@ -49,6 +49,19 @@ def test_the_comparison_with_targets() -> None:
     assert len(bars.patches) == 3
 
 
+def test_the_comparison_by_what_policies_are_told() -> None:
+    requests, chosen = served(200), {name: ls.policies[name] for name in ("amin", "mcsf", "fcfs")}
+    compared = ls.compare(requests, chosen, memory=2000)
+    told = knowledge.levels(requests, chosen, known=compared, memory=2000)
+    figure = figures.comparison(compared, levels=told)
+    assert unreadable(figure) == []
+    for axes, column in zip(figure.axes[-2:], ("mean_latency", "p99_latency"), strict=True):
+        assert [label.get_text() for label in axes.get_xticklabels()] == [level.words for level in told]
+        drawn = {tuple(line.get_ydata()) for line in axes.get_lines()}
+        rows = [{row.policy: row.record()[column] for row in level.rows} for level in told]
+        assert drawn == {tuple(values[name] for values in rows) for name in chosen}
+
+
 @pytest.mark.parametrize("scale", [1, 100, 40_000])
 def test_distributions_of_any_size(scale: int) -> None:
     """Latencies of tens of thousands gave 20,00040,00060,000."""
@@ -76,12 +89,30 @@ def test_the_tradeoff() -> None:
                for cap in (2, 8, 32)]
         for name in ("amin", "vllm")
     }  # fmt: skip
-    assert unreadable(figures.tradeoff(runs, "example-2xa100")) == []
+    figure = figures.tradeoff(runs, "example-2xa100", intervals="buckets:100")
+    assert unreadable(figure) == []
+    for said in ("80 requests", "lmsys generator", MACHINE.name, "16,492", "buckets:100", "example-2xa100", "one run"):
+        assert said in figure.get_suptitle()
 
 
 def test_the_paper_and_the_theory() -> None:
-    assert unreadable(paper_figure.paper(paper.reproduce(subsets=2, sizes=[200, 2000], memory=20_000))) == []
-    assert unreadable(theory_tables.figure()) == []
+    figure = paper_figure.paper(paper.reproduce(subsets=2, sizes=[200, 2000], memory=20_000))
+    assert unreadable(figure) == []
+    for said in ("2 random subsets", "200 to 2,000 requests", "lmsys generator", "20,000 tokens of KV cache", "seed 0"):
+        assert said in figure.get_suptitle()
+    legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
+    assert any("95 %" in text.get_text() for text in legend.get_texts())
+    theory = theory_tables.figure()
+    assert unreadable(theory) == []
+    assert "closed forms" in theory.get_suptitle()
+
+
+def test_the_paper_on_a_trace_and_a_machine() -> None:
+    rows = paper.reproduce(served(300), subsets=2, sizes=[20, 100], memory=20_000, clock=MACHINE.clock, seed=3)
+    figure = paper_figure.paper(rows, workload=served(300), clock=MACHINE.clock, seed=3)
+    assert unreadable(figure) == []
+    for said in ("300 requests of", MACHINE.name, "seed 3"):
+        assert said in figure.get_suptitle()
 
 
 def test_the_figures_of_predictors() -> None:
@@ -89,9 +120,19 @@ def test_the_figures_of_predictors() -> None:
     from llmsched.experiments.predictor_value import predictor_value
 
     pool = served(300)
-    study = predictor_value(pool, requests=60, replications=2, memory=2000, predicted={"a real one": pool})
-    for draw in (predictor_figures.heatmap, predictor_figures.latency_curves, predictor_figures.real_predictors):
-        assert unreadable(draw(study)) == []
+    real = {"a real one": pool}
+    options = {**MACHINE.options(), "max_batch": 64, "rate": 3.0}
+    for ran_on in ({"memory": 2000}, options):
+        study = predictor_value(pool, requests=60, replications=2, predicted=real, **ran_on)
+        for draw in (predictor_figures.heatmap, predictor_figures.latency_curves, predictor_figures.real_predictors):
+            figure = draw(study)
+            assert unreadable(figure) == []
+            said = figure.get_suptitle().replace("\n", " ").replace("\u00a0", " ")
+            assert "2 replications of 60 requests from the lmsys generator" in said
+            assert ("Poisson arrivals, 3 per second" in said) == ("rate" in ran_on)
+            assert ("at most 64 at once" in said) == (MACHINE.name in said) == ("rate" in ran_on)
+            assert "intervals from the truth with noise" in said or draw is predictor_figures.real_predictors
+            assert ("95 %" in said) == (draw is not predictor_figures.heatmap)
 
 
 @pytest.fixture(scope="module")

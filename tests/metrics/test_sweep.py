@@ -135,3 +135,21 @@ def test_bad_input(workload: ls.Workload, change: dict[str, Any], said: str) -> 
     asked: dict[str, Any] = {"workload": workload, "policies": ["amin"], "rates": [1.0], **MACHINE}
     with pytest.raises(InputError, match=said):
         ls.sweep(**(asked | change))
+
+
+def test_the_drain_at_the_end_does_not_lower_the_knee() -> None:
+    """Eight at once, one output in fifty long: 8 requests in the mean output are served for ever, and no fewer."""
+    outputs = [10] * 49 + [400]
+    requests = ls.Workload(1, outputs).with_intervals(ls.intervals.exact())
+    limit = 8 / np.mean(outputs)
+    for policy in ("fcfs", "hsf"):
+        found = ls.sweep(
+            requests, [policy], rates=[2 * limit], memory=10**6, max_batch=8, replications=8, requests=1500
+        )
+        assert found.knee(policy) == pytest.approx(limit, rel=0.03)
+
+
+def test_the_knee_of_short_runs_is_that_of_a_long_one(workload: ls.Workload) -> None:
+    short = ls.sweep(workload, ["vllm"], rates=[9], replications=8, requests=2000, **MACHINE).knee("vllm")
+    long = ls.sweep(workload, ["vllm"], rates=[9], replications=1, requests=50_000, **MACHINE).knee("vllm")
+    assert short == pytest.approx(long, rel=0.04)

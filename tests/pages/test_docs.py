@@ -7,7 +7,10 @@ is what it prints. A block after the comment `<!-- not run: why -->` is left alo
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
+import inspect
 import io
 import re
 import shlex
@@ -17,6 +20,8 @@ from typing import Any
 
 import pytest
 from helpers import ROOT
+
+import llmsched as ls
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -83,3 +88,22 @@ def test_the_examples_of_a_page_print_what_it_says(page, tmp_path, monkeypatch):
 def test_every_link_of_a_page_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=[*ids(PAGES), "README.md"])
+def test_calls_of_the_library_have_the_arguments_that_it_takes(page: Path) -> None:
+    """In every `python` block, those too that take too long to run here."""
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        if block["language"] != "python":
+            continue
+        for call in ast.walk(ast.parse(block["body"])):
+            if not isinstance(call, ast.Call) or not (name := ast.unparse(call.func)).startswith("ls."):
+                continue
+            starred = any(isinstance(one, ast.Starred) for one in call.args) or any(
+                k.arg is None for k in call.keywords
+            )
+            if re.fullmatch(r"ls(\.\w+)+", name) and not starred:
+                function = functools.reduce(getattr, name.split(".")[1:], ls)
+                if inspect.isbuiltin(function):  # of a mapping
+                    continue
+                inspect.signature(function).bind(*call.args, **{str(k.arg): k.value for k in call.keywords})

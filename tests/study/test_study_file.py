@@ -335,6 +335,24 @@ def test_machines_put_in_later_bring_their_own_memory():
     assert Study(**LEAST, memories=[16492]).replace(machines=["llama2-70b-8xh100"]).memories == (16492,)
 
 
+def test_rates_of_the_study_are_those_of_each_workload(tmp_path):
+    asked = {"policies": ["amin"], "workloads": ["lmsys", {"name": "b", "generator": "uniform:5,50", "requests": 9}]}
+    short = Study.from_dict({**asked, "rates": [1, 2.5]})
+    rated = [{"generator": "lmsys", "rate": [1, 2.5]}, {**asked["workloads"][1], "rate": [1, 2.5]}]
+    long = Study.from_dict({**asked, "workloads": rated})
+    assert short == long
+    assert short.to_dict() == long.to_dict()
+    assert Study.from_dict(short.to_dict()) == short
+    assert short.plan(tmp_path).factors == ("workload", "intervals", "policy", "memory", "rate")
+    assert len(short.replace(cells=[{"rates": [2.5]}]).plan(tmp_path).cells) == 2
+    assert Study.from_dict({**asked, "rates": 3}).factors() == Study.from_dict({**asked, "rates": [3]}).factors()
+    for rates, said in (([], "empty"), ([0], "rate"), ([1, 1], "is there twice")):
+        with pytest.raises(StudyError, match=said):
+            Study.from_dict({**asked, "rates": rates})
+    with pytest.raises(StudyError, match="workload 'b' has a rate of its own"):
+        Study.from_dict({**asked, "workloads": rated[1:], "rates": [1]})
+
+
 def test_mistakes_in_machines_and_rates_are_named_with_their_line(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text('policies = ["amin"]\nmachines = ["llama2-70b-2xa100",\n  "mine.toml"]\nworkloads = ["lmsys"]\n')

@@ -12,6 +12,7 @@ from .bound import bound
 from .capacity import capacity
 from .compare import compare
 from .generate import generate
+from .given_once import Command
 from .machines import machines
 from .paper import paper
 from .policies import policies
@@ -27,18 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command("compare")(compare)
-app.command("timeline")(timeline)
-app.command("capacity")(capacity)
-app.command("size")(size)
-app.command("sweep")(sweep)
-app.command("bound")(bound)
-app.command("generate")(generate)
-app.command("paper")(paper)
-app.command("policies")(policies)
-app.command("machines")(machines)
-app.command("theory")(theory)
-app.command("predictors")(predictors)
+for command in (
+    compare, timeline, capacity, size, sweep, bound, generate, paper, policies, machines, theory, predictors
+):  # fmt: skip
+    app.command(command.__name__, cls=Command)(command)
 
 study_app = typer.Typer(
     help="Monte Carlo studies: one file says what is run; interrupted, they go on; results are Parquet.",
@@ -53,12 +46,8 @@ def _study(context: typer.Context) -> None:
         raise typer.Exit
 
 
-study_app.command("report")(report)
-study_app.command("new")(study.new)
-study_app.command("check")(study.check)
-study_app.command("run")(study.run)
-study_app.command("results")(study.results)
-study_app.command("repeat")(study.repeat)
+for command in (report, study.new, study.check, study.run, study.results, study.repeat):
+    study_app.command(command.__name__, cls=Command)(command)
 app.add_typer(study_app, name="study")
 
 

@@ -23,7 +23,6 @@ from .console import aligned, number_of, print_columns, say
 from .describe import Spelling
 from .option_groups import expand_groups
 from .options import (
-    DEFAULT_MACHINE,
     POLICY_HELP,
     SLO_HELP,
     Intervals,
@@ -50,8 +49,7 @@ class CapacityMachine(MachineOptions):
 
     def of(self, sized: bool) -> Setup:
         """The machine; without its cache if that is what is looked for (`sized`)."""
-        given = self if self.is_timed or self.in_rounds else replace(self, machine_name=DEFAULT_MACHINE)
-        setup = given.setup(sized=sized)
+        setup = self.or_default().setup(sized=sized)
         return replace(setup, memory=None) if sized else setup
 
 

@@ -15,6 +15,7 @@ from ..metrics import energy, figure_style, figures, knowledge, service
 from ..metrics.compare import COLUMNS, DEFAULT_POLICIES, Comparison, Row
 from ..metrics.compare import compare as compare_policies
 from ..metrics.energy import Energy, Power
+from ..metrics.gates import Gate
 from ..metrics.knowledge import Level
 from ..metrics.service import Service
 from ..policy import Policy
@@ -45,6 +46,10 @@ _DROPPED = (
     "peak", "wasted J", "p50", "tpot p50", "ttft p50", "wasted", "tokens/s", "tokens/r", "makespan", "gap", "evicted",
     "J/token", "tpot p99", "vs hsf", "p99",
 )  # fmt: skip
+
+
+#: How columns of energy begin.
+_JOULES = "energy_"
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,13 @@ class _Measured:
     def records(self) -> list[dict[str, Any]]:
         """A record per policy, with every metric."""
         records = _with_summaries(self.comparison.records(), self.services or {})
-        return _with_summaries(records, self.energies, prefix="energy_")
+        return _with_summaries(records, self.energies, prefix=_JOULES)
+
+    def told(self, intervals: str) -> list[dict[str, Any]]:
+        """The same records, and one more for each policy at each level; the column ``told`` says which is which."""
+        records = [{"policy": one["policy"], "told": intervals, **one} for one in self.records()]
+        blank = dict.fromkeys(records[0])
+        return records + [blank | row.record() | {"told": level.name} for level in self.levels for row in level.rows]
 
 
 @expand_groups(
@@ -143,6 +154,7 @@ def compare(
     setup = machine.setup(workload, round_seconds)
     timed = setup.clock is not None or asked.slo is not None
     power = _power(asked, setup)
+    _check_columns(conditions, timed, power)
     workload = requests.fitting(workload, setup.memory, setup.block)
     workload, spelling, notes = with_predictions(requests.at_rate(workload, seed), rule, policies.values())
     logged = timed or bool(workload.arrival.any())  # tokens tell whether the load is above capacity
@@ -177,9 +189,11 @@ def compare(
     records = measured.records()
     gates = judged(conditions, comparison, records)
     if output.csv_file is not None:
-        console.write_csv(output.csv_file, list(records[0]) if records else COLUMNS, records)
+        told = measured.told(str(spelling))
+        console.write_csv(output.csv_file, list(told[0]), told)
     if output.plot_file is not None:
-        figure_style.save(figures.comparison(comparison, intervals=str(spelling), slo=targets), output.plot_file)
+        figure = figures.comparison(comparison, intervals=str(spelling), slo=targets, levels=levels)
+        figure_style.save(figure, output.plot_file)
     if output.as_json:
         settings: dict[str, Any] = {"intervals": str(spelling), "known": spelling.words, "max_rounds": max_rounds}
         settings |= {"round_seconds": round_seconds or 1.0, **describe.setup_json(setup), "rate": requests.rate}
@@ -227,11 +241,21 @@ def _power(asked: ServiceOptions, setup: Setup) -> Power | None:
     return energy.named(setup.power)
 
 
+def _check_columns(conditions: Sequence[Gate], timed: bool, power: Power | None) -> None:
+    """InputError if a condition reads a column that the records will not have."""
+    of_service = Service.summary_names()
+    of_energy = [f"{_JOULES}{name}" for name in Energy.summary_names()]
+    known = [*COLUMNS, *(of_service if timed else ()), *(of_energy if power is not None else ())]
+    others = dict.fromkeys(of_service, "--machine, --clock or --slo") | dict.fromkeys(of_energy, "--power")
+    for condition in conditions:
+        condition.check_columns(known, others)
+
+
 def _with_summaries(
     records: Sequence[Mapping[str, Any]], found: Mapping[str, Service | Energy], prefix: str = ""
 ) -> list[dict[str, Any]]:
     """The records of a comparison, with the summaries of those policies that have some, under prefixed names."""
-    names = list(next(iter(found.values())).summary()) if found else []
+    names = next(iter(found.values())).summary_names() if found else ()
     merged = []
     for record in records:
         policy = record["policy"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..metrics.service import Service
 from ..predict.intervals import IntervalRule
+from ..simulation.blocks import down_to_blocks
 from ..workloads.workload import Workload
 from .console import number_of, say
 from .options import Setup
@@ -82,7 +83,7 @@ def arrivals_text(workload: Workload, round_seconds: float | None = None, timed:
 def machine_text(setup: Setup) -> str:
     """What it is, cache, blocks and limits of the batch, each if there is one."""
     cache = "" if setup.memory is None else f"KV cache {setup.memory:,} tokens"
-    unused = 0 if setup.memory is None else setup.memory % setup.block
+    unused = 0 if setup.memory is None else setup.memory - down_to_blocks(setup.memory, setup.block)
     blocks = "" if setup.block == 1 else f"{' in ' if cache else ''}blocks of {setup.block}"
     blocks += f" ({number_of(unused, 'token')} left over)" if unused else ""
     parts = [setup.name, cache + blocks, "" if setup.max_batch is None else f"at most {setup.max_batch:,} at once"]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import typer
 
@@ -20,6 +20,7 @@ from ..policy import Policy
 from ..policy_files import parse as parse_policy
 from ..simulation import clock as clocks
 from ..simulation import machine as machines
+from ..simulation.blocks import down_to_blocks
 from ..simulation.clock import Clock
 from ..simulation.machine import Machine
 from ..workloads import generate, traces
@@ -201,7 +202,7 @@ class SourceOptions(TraceOptions):
         if way is None:
             return workload
         if memory is not None:
-            return limit_length(workload, memory // block * block, way)
+            return limit_length(workload, down_to_blocks(memory, block), way)
         if self.max_model_len is None:
             raise InputError("--too-long needs --max-model-len here: the cache is what is looked for")
         return workload
@@ -278,6 +279,10 @@ class MachineOptions:
     def is_timed(self) -> bool:
         """Whether a machine or a clock is given."""
         return self.machine_name is not None or self.clock_name is not None
+
+    def or_default(self) -> Self:
+        """With the default machine where neither a machine nor a clock is given, nor rounds are asked for."""
+        return self if self.is_timed or self.in_rounds else replace(self, machine_name=DEFAULT_MACHINE)
 
     def setup(self, workload: Workload | None = None, round_seconds: float | None = None, sized: bool = False) -> Setup:
         """What there is to simulate on.

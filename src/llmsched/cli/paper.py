@@ -48,19 +48,20 @@ def paper(
     """
     figure_style.require_matplotlib()
     workload = source.load()
+    clock = None if clock_name is None else parse_clock(clock_name)
     make_directory(out)
     with console.ProgressBar("subsets") as bar:
         rows = reproduce(
             workload,
             memory=memory,
-            clock=None if clock_name is None else parse_clock(clock_name),
+            clock=clock,
             seed=seed,
             subsets=subsets,
             engine=cast(EngineName, engine),
             progress=partial(bar.update, "experiments"),
         )
     files = [out / f"average_latency.{extension}" for extension in ("png", "svg", "csv")]
-    figure = paper_figure.paper(rows)
+    figure = paper_figure.paper(rows, workload=workload, clock=clock, seed=seed)
     for file in files[:2]:
         figure_style.save(figure, file)
     records = [row.record() for row in rows]

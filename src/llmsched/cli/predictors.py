@@ -15,18 +15,22 @@ from .._version import version
 from ..experiments import predictor_figures, real_predictors
 from ..experiments.predictor_value import BIAS_AT, MOST_RATES, POLICIES, Against, PredictorValue, predictor_value
 from ..metrics import figure_style
-from ..metrics.compare import MEMORY
-from ..policy import named
 from ..predict import intervals
 from ..predict.conformal import coverage_of
-from ..simulation.machine import machines
-from ..simulation.machine import parse as parse_machine
 from ..workloads import generate
 from ..workloads.workload import Workload
 from . import console, describe
 from .console import at_most, plus_minus, print_columns, say
 from .option_groups import expand_groups
-from .options import Seed, TraceOptions, whole_number
+from .options import (
+    POLICY_HELP,
+    MachineOptions,
+    Seed,
+    Setup,
+    TraceOptions,
+    parse_policies,
+    whole_number,
+)
 from .output_files import make_directory
 
 #: Coverages of the grid that the table shows.
@@ -76,12 +80,28 @@ class PredictorSource(TraceOptions):
         return generate.parse(self.generator, 20_000, seed)
 
 
+@dataclasses.dataclass(frozen=True)
+class PredictorMachine(MachineOptions):
+    """Rounds by default, whatever TRACE is: requests are drawn from it, and its arrival times do not count."""
+
+    machine_name: Annotated[
+        str | None,
+        typer.Option(
+            "--machine",
+            metavar="NAME|FILE",
+            help="Times in seconds, and a cache, blocks and limits, each of which an option of its own replaces: "
+            "`llmsched machines` lists them; or a .toml or .json file. By default times are in rounds.",
+        ),
+    ] = None
+
+
 @expand_groups(
-    "trace out classes features coverage policy machine_name memory rate requests replications seed generator format_ "
-    "on_error as_json"
+    "trace out classes features coverage policy machine_name memory rate clock_name in_rounds max_batch block "
+    "prefill_budget requests replications seed generator format_ on_error as_json"
 )
 def predictors(
     source: PredictorSource,
+    machine: PredictorMachine,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures and numbers go; made if missing.")] = Path(
         "predictors"
     ),
@@ -99,21 +119,7 @@ def predictors(
     coverage: Annotated[float, typer.Option(metavar="C", help="Coverage to calibrate real predictors to.")] = 0.9,
     policy: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"A policy; repeat for several. By default {', '.join(POLICIES)}."),
-    ] = None,
-    machine_name: Annotated[
-        str | None,
-        typer.Option(
-            "--machine", metavar="NAME|FILE", help=f"Times in seconds, and a cache: {', '.join(machines)}, or a file."
-        ),
-    ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            metavar="M",
-            parser=whole_number,
-            help=f"Tokens of KV cache. By default that of --machine; without one {MEMORY:,}.",
-        ),
+        typer.Option(metavar="NAME", help=f"{POLICY_HELP} Repeat for several. By default {', '.join(POLICIES)}."),
     ] = None,
     rate: Annotated[
         float | None,
@@ -140,11 +146,8 @@ def predictors(
     """
     figure_style.require_matplotlib()
     coverage_of(coverage)
-    for name in policy or ():
-        named(name)
-    machine = None if machine_name is None else parse_machine(machine_name)
-    if memory is None:
-        memory = MEMORY if machine is None else machine.memory
+    policies, setup = parse_policies(policy or POLICIES), machine.setup()
+    assert setup.memory is not None  # it is not what is looked for
     workload = source.or_features(features).workload(seed)
     prompts = generate.lmsys(1000, seed) if workload is None else workload
     predicted: dict[str, Workload] = {}
@@ -159,21 +162,20 @@ def predictors(
     with console.ProgressBar("simulations") as bar:
         study = predictor_value(
             workload,
-            policies=list(dict.fromkeys(policy or POLICIES)),
-            memory=memory,
+            policies=list(policies.values()),
             seed=seed,
             requests=requests,
             replications=replications,
             predicted=predicted,
             rate=rate,
-            **({} if machine is None else machine.options(memory=False)),
+            **setup.arguments(),
             progress=partial(bar.update, "predictors"),
         )
     files = _write(study, out)
     if as_json:
-        console.print_json(_json(study, workload, coverage))
+        console.print_json(_json(study, workload, setup, coverage))
     else:
-        _print(study, workload, coverage if classes or features else None, machine_name)
+        _print(study, workload, setup, coverage if classes or features else None)
         say(f"\nWrote {', '.join(map(str, files[:-1]))} and {files[-1]}.")
 
 
@@ -189,13 +191,16 @@ def _write(study: PredictorValue, out: Path) -> list[Path]:
     return [*files, table]
 
 
-def _print(study: PredictorValue, workload: Workload | None, coverage: float | None, machine: str | None) -> None:
+def _print(study: PredictorValue, workload: Workload | None, setup: Setup, coverage: float | None) -> None:
     drawn = f"{study.replications} replications of {console.number_of(study.requests, 'request')}"
     per = "round" if study.clock is None else "second"
     arriving = "all arriving at 0" if study.rate is None else f"Poisson arrivals, {study.rate:g} per {per}"
     say(f"{drawn} from {describe.drawn_from(workload)}, {arriving}")
-    cache = f"KV cache {study.memory:,} tokens; {'' if machine is None else f'machine {machine}; '}seed {study.seed}"
-    say(f"{cache}; the baseline is hsf, which knows every length, on the same requests\n")
+    ran_on = (
+        f"{describe.machine_text(setup)}; seed {study.seed}; times in {'rounds' if setup.clock is None else 'seconds'}"
+    )
+    say(ran_on)
+    say("the baseline is hsf, which knows every length, on the same requests\n")
     _print_without_predictor(study)
     say("\nIntervals as wide as so many times the truth are better than no predictor, at a coverage of:")
     print_columns(_break_even_cells(study), left_aligned=(0, 1))
@@ -305,7 +310,7 @@ def _bias_text(low: float, high: float) -> str:
     return f"from {low:+.2f}" if math.isinf(high) else f"{low:+.2f} to {high:+.2f}"
 
 
-def _json(study: PredictorValue, workload: Workload | None, coverage: float) -> dict[str, Any]:
+def _json(study: PredictorValue, workload: Workload | None, setup: Setup, coverage: float) -> dict[str, Any]:
     def finite(values: Sequence[float]) -> list[float | None]:
         return [value if math.isfinite(value) else None for value in values]
 
@@ -321,10 +326,9 @@ def _json(study: PredictorValue, workload: Workload | None, coverage: float) -> 
         "source": {"generator": "lmsys"} if workload is None else dict(workload.source),
         "requests": study.requests,
         "replications": study.replications,
-        "memory": study.memory,
+        **describe.setup_json(setup),
         "seed": study.seed,
         "calibrated_to": coverage,
-        "clock": None if study.clock is None else study.clock.fields(),
         "rate": study.rate,
         "break_even": points,
         "rows": [row.record() for row in study.rows()],

@@ -23,7 +23,6 @@ from .console import aligned, number_of, print_columns, say
 from .describe import Spelling
 from .option_groups import expand_groups
 from .options import (
-    DEFAULT_MACHINE,
     POLICY_HELP,
     SLO_HELP,
     Intervals,
@@ -123,8 +122,7 @@ def _machine(options: MachineOptions) -> tuple[Machine, Setup]:
     """The machine, and what the header says of it: --memory there is what it has."""
     if options.in_rounds:
         raise InputError("--rounds: a cache is sized for a machine, in seconds; leave it out")
-    given = options if options.is_timed else replace(options, machine_name=DEFAULT_MACHINE)
-    setup = given.setup()
+    setup = options.or_default().setup()
     assert setup.clock is not None
     assert setup.memory is not None
     name = setup.machine or str(setup.clock_name)

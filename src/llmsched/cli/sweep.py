@@ -4,83 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from .._version import version
-from ..errors import InputError
 from ..metrics import figure_style, load_figures, service
 from ..metrics.sweep import Sweep, parse_rates
 from ..metrics.sweep import sweep as sweep_rates
-from ..policy import named
-from ..simulation import machine as machines_
-from ..simulation.clock import parse as parse_clock
-from ..simulation.machine import Machine
 from . import console, describe
 from .compare import ComparisonOutput
 from .console import aligned, number_of, print_columns, say
+from .describe import Spelling
 from .option_groups import expand_groups
-from .options import SLO_HELP, ClockName, Intervals, MaxBatch, PrefillBudget, Seed, SourceOptions, whole_number
+from .options import (
+    POLICY_HELP,
+    SLO_HELP,
+    Intervals,
+    MachineOptions,
+    Seed,
+    Setup,
+    SourceOptions,
+    parse_policies,
+    whole_number,
+)
 from .predictions import interval_rule, with_predictions
 
-_DEFAULT_MACHINE = "llama2-70b-2xa100"
 _DEFAULT_POLICIES = ("fcfs", "amin", "hsf")
 #: Columns that the table can do without on a narrow terminal, the first to go first; --json and --csv have them all.
 _DROPPED = ("warm-up", "ttft p99", "p99", "± ttft", "good", "±")
 
 
-@dataclass(frozen=True)
-class SweptMachine:
-    """A named machine, and what is said otherwise of it."""
-
-    machine_name: Annotated[
-        str | None,
-        typer.Option(
-            "--machine",
-            metavar="NAME|FILE",
-            help=f"Clock, cache and limits: {', '.join(machines_.machines)}, or a .toml or .json file. By default "
-            f"{_DEFAULT_MACHINE}. The options below change it.",
-        ),
-    ] = None
-    memory: Annotated[
-        int | None, typer.Option(metavar="M", parser=whole_number, help="Tokens of KV cache.", show_default=False)
-    ] = None
-    clock_name: ClockName = None
-    max_batch: MaxBatch = None
-    block: Annotated[int | None, typer.Option(metavar="B", parser=whole_number, help="Tokens in a block of cache.")] = (
-        None
-    )
-    prefill_budget: PrefillBudget = None
-
-    @cached_property
-    def machine(self) -> Machine:
-        """The machine with what is said otherwise; a clock without a machine has to be told its cache."""
-        if self.machine_name is None and self.clock_name is not None:
-            if self.clock_name in machines_.machines:
-                machine = machines_.machines[self.clock_name]
-            elif self.memory is None:
-                raise InputError("--clock FILE says nothing of the cache: add --memory M")
-            else:
-                machine = Machine(self.clock_name, parse_clock(self.clock_name), self.memory)
-        else:
-            machine = machines_.parse(self.machine_name or _DEFAULT_MACHINE)
-            if self.clock_name is not None:
-                machine = machine.replace(clock=parse_clock(self.clock_name))
-        names = ("memory", "max_batch", "block", "prefill_budget")
-        said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return machine.replace(**said)
-
-
 @expand_groups(
-    "trace machine_name rate policy slo memory clock_name max_batch block prefill_budget requests replications "
-    "interval seed generator format_ on_error as_json csv_file plot_file"
+    "trace machine_name rate policy slo memory clock_name in_rounds max_batch block prefill_budget requests "
+    "replications interval seed generator format_ on_error as_json csv_file plot_file"
 )
 def sweep(
     source: SourceOptions,
-    there: SweptMachine,
+    machine: MachineOptions,
     output: ComparisonOutput,
     rate: Annotated[
         str,
@@ -93,7 +55,10 @@ def sweep(
     ],
     policy: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"A policy; repeat for several. By default {', '.join(_DEFAULT_POLICIES)}."),
+        typer.Option(
+            metavar="NAME",
+            help=f"{POLICY_HELP} Repeat for several. By default {', '.join(_DEFAULT_POLICIES)}.",
+        ),
     ] = None,
     slo: Annotated[str | None, typer.Option("--slo", metavar="TARGETS", help=SLO_HELP)] = None,
     requests: Annotated[
@@ -117,13 +82,14 @@ def sweep(
     output.check(output.plot_file)
     rates = parse_rates(rate)
     targets = {} if slo is None else service.parse_slo(slo)
-    policies = {name: named(name) for name in policy or _DEFAULT_POLICIES}
-    machine, rule = there.machine, interval_rule(interval)
-    workload, spelling, notes = with_predictions(source.read(seed), rule, policies.values())
+    policies, rule = parse_policies(policy or _DEFAULT_POLICIES), interval_rule(interval)
+    setup = machine.or_default().setup()
+    workload = source.fitting(source.read(seed), setup.memory, setup.block)
+    workload, spelling, notes = with_predictions(workload, rule, policies.values())
     asked: dict[str, Any] = {"slo": targets, "requests": requests, "replications": replications, "seed": seed}
     with console.ProgressBar("simulations") as bar:
         swept = sweep_rates(
-            workload, policies, rates=rates, **machine.options(), **asked, progress=partial(bar.update, "sweep")
+            workload, policies, rates=rates, **setup.arguments(), **asked, progress=partial(bar.update, "sweep")
         )
     notes += describe.reading_notes(workload) + _notes(swept)
     records = swept.records()
@@ -132,18 +98,19 @@ def sweep(
     if output.plot_file is not None:
         figure_style.save(load_figures.sweep(swept, intervals=str(spelling)), output.plot_file)
     if output.as_json:
-        console.print_json(_json(swept, machine, str(spelling), notes))
+        console.print_json(_json(swept, setup, spelling, notes))
     elif not output.prints_csv:
-        _print(swept, machine, str(spelling), notes)
+        _print(swept, setup, spelling, notes)
 
 
-def _json(swept: Sweep, machine: Machine, intervals: str, notes: Sequence[str]) -> dict[str, Any]:
+def _json(swept: Sweep, setup: Setup, spelling: Spelling, notes: Sequence[str]) -> dict[str, Any]:
     finite = {name: _finite(swept.knee(name)) for name in swept.policies}
     return {
         "llmsched": version,
         "workload": describe.workload_json(swept.workload),
-        "machine": machine.fields(),
-        "intervals": intervals,
+        **describe.setup_json(setup),
+        "intervals": str(spelling),
+        "known": spelling.words,
         "slo": dict(swept.slo) or None,
         "requests": swept.requests,
         "replications": swept.replications,
@@ -158,17 +125,19 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _print(swept: Sweep, machine: Machine, intervals: str, notes: Sequence[str]) -> None:
+def _print(swept: Sweep, setup: Setup, spelling: Spelling, notes: Sequence[str]) -> None:
     drawn = f"{number_of(swept.replications, 'replication')} of {number_of(swept.requests, 'request')}"
     say(f"{describe.requests_text(swept.workload)}; {drawn}, Poisson arrivals")
-    say(f"{machine}; intervals {intervals}; seed {swept.seed}; times in seconds\n")
+    unit = "rounds" if setup.clock is None else "seconds"
+    say(f"{describe.machine_text(setup)}; seed {swept.seed}; times in {unit}")
+    say(f"{spelling.text()}\n")
     print_columns(_cells(swept), drop=_DROPPED)
     say()
     say("p99: of latency; ttft: time to first token; ±: half the 95 % confidence interval; *: beyond the knee")
     if swept.slo:
         say(f"good: share of requests with {describe.targets_text(swept.slo)}")
     say()
-    say("Knee: requests/s that can be served for ever")
+    say(f"Knee: requests/{swept.unit} that can be served for ever")
     knees = [swept.knee(name) for name in swept.policies]
     beyond = f"above {swept.points[-1].rate:g}"
     texts = ["not known" if math.isnan(k) else beyond if math.isinf(k) else f"{k:.3g}" for k in knees]

@@ -8,19 +8,18 @@ from typing import Annotated, cast
 
 import typer
 
-from ..errors import InputError
 from ..metrics import figure_style, figures, perfetto, service
 from ..policy_files import parse as parse_policy
 from ..simulation.run import EngineName, simulate
 from . import console, describe
 from .option_groups import expand_groups
-from .options import EngineOption, Intervals, MachineOptions, RequestOptions, Seed
+from .options import POLICY_HELP, EngineOption, Intervals, MachineOptions, RequestOptions, Seed
 from .output_files import check_outputs
 from .predictions import interval_rule, with_predictions
 
 
 @expand_groups(
-    "trace out perfetto_file policies machine_name memory interval seed limit generator clock_name in_rounds rate "
+    "trace out perfetto_file policy machine_name memory interval seed limit generator clock_name in_rounds rate "
     "max_batch block prefill_budget format_ on_error engine"
 )
 def timeline(
@@ -31,9 +30,7 @@ def timeline(
         str | None,
         typer.Option("--perfetto", metavar="FILE", help="Also a trace for ui.perfetto.dev: .json or .json.gz."),
     ] = None,
-    policies: Annotated[
-        list[str] | None, typer.Option("--policy", metavar="NAME", help="The policy: one. By default amin.")
-    ] = None,
+    policy: Annotated[str, typer.Option(metavar="NAME", help=f"{POLICY_HELP} One.")] = "amin",
     interval: Intervals = None,
     seed: Seed = 0,
     engine: EngineOption = "compiled",
@@ -45,9 +42,6 @@ def timeline(
     check_outputs([perfetto_file], out)
     if perfetto_file is not None:
         perfetto.check_path(perfetto_file)
-    if policies is not None and len(policies) > 1:
-        raise InputError(f"one policy is drawn, and --policy is given {len(policies)} times: run it for each")
-    policy = policies[0] if policies else "amin"
     chosen = parse_policy(policy)
     rule = interval_rule(interval)
     workload = requests.read(seed, requests.limit)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
-from ..metrics.figure_style import STYLES, light_grid, new_figure
+from ..errors import InputError, number_of
+from ..metrics.figure_style import STYLES, band, light_grid, machine_of, new_figure, requests_of, title
+from ..simulation.clock import Clock
+from ..workloads.workload import Workload
 from .paper import EXPERIMENTS
 from .paper import Row as PaperRow
 
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def paper(rows: Sequence[PaperRow]) -> Figure:
+def paper(
+    rows: Sequence[PaperRow], *, workload: Workload | None = None, clock: Clock | None = None, seed: int = 0
+) -> Figure:
     """The paper's experiments: average latency against the number of requests, a panel per setting of the intervals.
 
-    Lines are means over subsets, bands their 95 % confidence intervals. Raises InputError without rows,
-    MissingExtraError without matplotlib.
+    Lines are means over subsets, bands their 95 % confidence intervals. `workload`, `clock` and `seed`, as given to
+    `llmsched.experiments.paper.reproduce`, go into the title. Raises InputError without rows, MissingExtraError without
+    matplotlib.
     """
     if not rows:
         raise InputError("there is nothing to draw: no experiment has run")
@@ -43,10 +48,18 @@ def paper(rows: Sequence[PaperRow]) -> Figure:
         panel.set_xlabel("requests, all arriving at 0")
     handles, labels = panels[0].get_legend_handles_labels()
     memory, subsets = rows[0].memory, rows[0].subsets
-    note = f"KV cache {memory:,} tokens,\nmean of {subsets} random subsets"
-    note += ",\nband: 95 % confidence" if subsets > 1 else ""
     grid[0, 2].axis("off")
-    grid[0, 2].legend(handles, labels, loc="center", frameon=False, title=note, fontsize=11, handlelength=3)
+    if subsets > 1:
+        handles, labels = [*handles, band()], [*labels, "band: 95 % confidence"]
+    grid[0, 2].legend(handles, labels, loc="center", frameon=False, fontsize=11, handlelength=3)
+    sizes = sorted({row.requests for row in rows})
+    range_of_sizes = f"{sizes[0]:,}" + (f" to {sizes[-1]:,}" if len(sizes) > 1 else "") + " requests"
+    source = "the lmsys generator" if workload is None else f"the {requests_of(workload).replace(' from ', ' of ', 1)}"
+    title(
+        figure,
+        f"{number_of(subsets, 'random subset')} of {range_of_sizes} from {source}, all arriving at 0",
+        f"{machine_of(memory, clock)}; seed {seed}",
+    )
     return figure
 
 

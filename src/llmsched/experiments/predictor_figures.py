@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..metrics.figure_style import light_grid, new_figure, styles_of
+from ..metrics.figure_style import light_grid, machine_of, new_figure, requests_of, styles_of
 from ..metrics.figure_style import title as write_title
 from ..workloads.columns import FloatArray
 from .predictor_value import BIAS_AT, PredictorValue, Row
@@ -21,6 +21,10 @@ __all__ = ["heatmap", "latency_curves", "real_predictors"]
 
 # Where the curves cut through the grid, or as near as it has a line.
 _COVERAGE, _WIDTH = 0.9, 1.0
+#: What intervals are made from, unless they are a real predictor's.
+_NOISY = "intervals from the truth with noise"
+#: Letters across the figure of curves.
+_LETTERS = 125
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -102,8 +106,9 @@ def latency_curves(study: PredictorValue) -> Figure:
     panels[0].set_ylabel("mean latency / hsf")
     handles, labels = panels[0].get_legend_handles_labels()
     _title(figure, study, "bands: 95 % confidence")
+    columns = max(1, int(_LETTERS / (max(map(len, labels)) + 8)))
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, handlelength=2.6
+        handles, labels, loc="outside lower center", ncols=min(len(labels), columns), frameon=False, handlelength=2.6
     )
     return figure
 
@@ -141,15 +146,22 @@ def real_predictors(study: PredictorValue) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _title(figure, study, "bars: 95 % confidence")
+    _title(figure, study, "bars: 95 % confidence", "")
     return figure
 
 
-def _title(figure: Figure, study: PredictorValue, bands: str) -> None:
+def _title(figure: Figure, study: PredictorValue, bands: str, intervals: str = _NOISY) -> None:
     """What every figure rests on."""
-    drawn = f"{study.replications} replications of {study.requests:,} requests, all arriving at 0"
+    source = f"{study.requests:,} requests from the lmsys generator"
+    if study.workload is not None:
+        source = requests_of(study.workload, study.requests)
+    per = "round" if study.clock is None else "second"
+    arriving = "all arriving at 0" if study.rate is None else f"Poisson arrivals, {study.rate:g} per {per}"
+    ran_on = machine_of(study.memory, study.clock, study.max_batch, study.block, study.prefill_budget)
     write_title(
-        figure, drawn, "; ".join(filter(None, [f"{study.memory:,} tokens of KV cache", f"seed {study.seed}", bands]))
+        figure,
+        f"{study.replications} replications of {source}, {arriving}",
+        "; ".join(filter(None, [ran_on, intervals, f"seed {study.seed}", bands])),
     )
 
 

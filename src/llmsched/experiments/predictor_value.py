@@ -159,7 +159,7 @@ class PredictorValue:
         Rows of every real predictor, by policy.
     references
         Rows of perfect knowledge (``hsf``), of no predictor (predictor ``none``), and of ``fcfs``, which needs none.
-    policies, requests, replications, memory, seed, clock, rate
+    policies, requests, replications, memory, seed, clock, rate, workload, max_batch, block, prefill_budget
         As asked.
     """
 
@@ -174,6 +174,10 @@ class PredictorValue:
     seed: int
     clock: Clock | None = None
     rate: float | None = None
+    workload: Workload | None = None
+    max_batch: int | None = None
+    block: int = 1
+    prefill_budget: int | None = None
 
     def rows(self) -> list[Row]:
         """All rows: references, grid, biased, real."""
@@ -315,7 +319,7 @@ def predictor_value(
                 progress(done, total)
     if rate is not None:
         study.find_rates(rate, lambda n: None if progress is None else progress(done + n, total))
-    return study.result(grid, settings[len(grid) :], replications, seed)
+    return study.result(grid, settings[len(grid) :], replications, seed, workload)
 
 
 class _Measured(NamedTuple):
@@ -419,7 +423,9 @@ class _Replications:
     def add(self, key: Any, measured: _Measured) -> None:
         self.measured.setdefault(key, []).append(measured)
 
-    def result(self, grid: Sequence[Any], biased: Sequence[Any], replications: int, seed: int) -> PredictorValue:
+    def result(
+        self, grid: Sequence[Any], biased: Sequence[Any], replications: int, seed: int, workload: Workload | None
+    ) -> PredictorValue:
         names = [policy.name for policy in self.policies]
         real = [key for key in self.measured if isinstance(key, str) and key not in _REFERENCES]
         references = [*self.rows("perfect", "perfect", ["hsf"]), *self.rows("none", "none", names)]
@@ -434,8 +440,9 @@ class _Replications:
             replications=replications,
             memory=self.memory,
             seed=seed,
-            clock=self.options["clock"],
             rate=self.rate,
+            workload=workload,
+            **self.options,
         )
 
     def rows(self, key: Any, predictor: str, names: Sequence[str]) -> Iterator[Row]:

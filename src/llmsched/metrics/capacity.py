@@ -25,9 +25,10 @@ import numpy as np
 from ..errors import InputError, NotFinishedError
 from ..policy import Policy
 from ..policy import named as named_policy
+from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
-from ..simulation.problem import problem_of, whole_blocks
+from ..simulation.problem import problem_of
 from ..simulation.run import simulate
 from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, whole
@@ -364,7 +365,7 @@ class _Search:
         block = int(self.options["block"])
         drawn = [self.requests_of(k, rate) for k in range(self.replications)]
         tokens = max(int(w.prompt.sum() + w.output.sum()) + block * len(w) for w in drawn)
-        return max(self.least, tokens - tokens % block)
+        return max(self.least, down_to_blocks(tokens, block))
 
 
 def _largest(enough: Callable[[float], bool], guess: float, tolerance: float) -> float:

@@ -21,7 +21,7 @@ from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 from .attempts import Attempts, attempts
-from .catalogue import values_from
+from .catalogue import of_source, values_from
 
 __all__ = ["Energy", "Power", "metrics", "named", "powers"]
 
@@ -199,6 +199,11 @@ class Energy(Columns):
         """The totals as a plain dict, ready for JSON or a dataframe row."""
         found = values_from("energy", self)
         return {name.removeprefix("energy_"): value for name, value in found.items()} | {"seconds": self.seconds}
+
+    @staticmethod
+    def summary_names() -> tuple[str, ...]:
+        """The names in every `summary`."""
+        return (*(metric.name.removeprefix("energy_") for metric in of_source("energy")), "seconds")
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: joules and wasted joules."""

@@ -130,7 +130,7 @@ def title(figure: Figure, *parts: str) -> None:
     beside = max((len(text.get_text()) for legend in figure.legends for text in legend.get_texts()), default=-10)
     points = figure.get_figwidth() * 72 - 6.2 * (beside + 10)
     letters = max(30, int(points / (_TITLE_SIZE * 0.6)))
-    lines = [line for part in parts if part for line in textwrap.wrap(part, letters)]
+    lines = [line for part in parts if part for line in textwrap.wrap(part.replace(" %", "\u00a0%"), letters)]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=_TITLE_SIZE).set_parse_math(False)
 
 

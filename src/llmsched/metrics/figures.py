@@ -37,6 +37,7 @@ from .figure_style import (
     styles_of,
     title,
 )
+from .knowledge import Level
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,18 +56,26 @@ __all__ = [
 
 
 _ECDF_POINTS = 2000  # enough for any eye; a million steps would make an SVG of 100 MB
+_BEHIND = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}  # of texts on lines
 _MOST_ROUNDS = 3000  # rounds that are drawn one by one; more are put together
 _PIECES_OF_TIME = 800  # so many pieces of time are drawn then
 _MOST_IN_GANTT = 60  # requests that a Gantt chart can show
 _LIMITS = ("max_batch", "block", "prefill_budget")
 
 
-def comparison(compared: Comparison, *, intervals: str = "", slo: Mapping[str, float] | None = None) -> Figure:
+def comparison(
+    compared: Comparison,
+    *,
+    intervals: str = "",
+    slo: Mapping[str, float] | None = None,
+    levels: Sequence[Level] = (),
+) -> Figure:
     """Mean latency of each policy as bars, and the distribution of latency behind it.
 
     With targets (`slo`: metric -> the most it may be) also the share of requests that meet them all, and the
-    distribution of the time to first token; the runs must then be recorded with ``record="tokens"``. `intervals`, in
-    words, goes into the title.
+    distribution of the time to first token; the runs must then be recorded with ``record="tokens"``. With `levels`
+    (`llmsched.metrics.knowledge.levels`) also mean and p99 of each policy against what it is told of the lengths.
+    `intervals`, in words, goes into the title.
 
     Raises InputError if there are no requests, MissingExtraError without matplotlib.
     """
@@ -74,8 +83,9 @@ def comparison(compared: Comparison, *, intervals: str = "", slo: Mapping[str, f
         raise InputError("there is nothing to draw: the workload has no requests")
     rows = compared.ranked()
     height = max(2.9, 0.9 + 0.3 * len(rows))
-    figure = new_figure(10, 0.9 + height * (2 if slo else 1))
-    panels = figure.subplots(2 if slo else 1, 2, width_ratios=[1, 1.25], squeeze=False)
+    heights = [height] * (2 if slo else 1) + [3.2] * bool(levels)
+    figure = new_figure(10, 0.9 + sum(heights))
+    panels = figure.subplots(len(heights), 2, width_ratios=[1, 1.25], height_ratios=heights, squeeze=False)
     bars, curves = panels[0]
     styles = styles_of([row.policy for row in rows])
     _bars(bars, rows, styles, compared.baseline)
@@ -83,6 +93,11 @@ def comparison(compared: Comparison, *, intervals: str = "", slo: Mapping[str, f
     _ecdf(curves, latencies, styles, f"latency ({_unit(rows)})", "distribution of latency")
     if slo:
         _service_panels(panels[1], rows, styles, slo)
+    if levels:
+        for axes, column, words in zip(panels[-1], ("mean_latency", "p99_latency"), ("mean", "p99"), strict=True):
+            _told(axes, levels, column, styles)
+            axes.set_ylabel(f"{words} latency ({_unit(rows)})")
+            axes.set_title(f"{words} latency by what policies are told", fontsize=10, loc="left")
     handles, labels = curves.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
@@ -92,6 +107,20 @@ def comparison(compared: Comparison, *, intervals: str = "", slo: Mapping[str, f
     said = [f"intervals {intervals}"] if intervals else []
     title(figure, requests_of(compared.workload), "; ".join([ran_on, *said, f"one run, seed {compared.seed}"]))
     return figure
+
+
+def _told(axes: Axes, levels: Sequence[Level], column: str, styles: Mapping[str, tuple[str, str]]) -> None:
+    """A line per policy over what it is told of the lengths; of those that run at some level only, points."""
+    found = [{row.policy: row.record()[column] for row in level.rows} for level in levels]
+    for policy in dict.fromkeys(name for values in found for name in values):
+        places = [k for k, values in enumerate(found) if values.get(policy) is not None]
+        colour, dash = styles[policy]
+        values = [found[k][policy] for k in places]
+        axes.plot(places, values, color=colour, linestyle=dash, linewidth=1.6, marker="o", markersize=4)
+    axes.set_yscale("log")
+    light_grid(axes)
+    axes.set_xlim(-0.25, len(levels) - 0.75)
+    axes.set_xticks(range(len(levels)), [level.words for level in levels])
 
 
 def _service_panels(
@@ -107,7 +136,13 @@ def _service_panels(
     goodput = [100 * found[row.policy].goodput if row.policy in found else 0.0 for row in rows]
     share.barh(places, np.nan_to_num(goodput), color=[styles[row.policy][0] for row in rows], height=0.7)
     for place, row, value in zip(places, rows, goodput, strict=True):
-        share.text(value, place, f" {value:.0f}" if row.policy in found else " no result", va="center", fontsize=9)
+        share.text(
+            value,
+            place,
+            f" {value:.{0 if value >= 10 else 1}f}" if row.policy in found else " no result",
+            va="center",
+            fontsize=9,
+        )
     share.set_xlim(0, 114)
     share.set_xlabel("requests that meet the targets (%)")
     targets = ", ".join(f"{name} <= {limit:g}" for name, limit in slo.items())
@@ -191,12 +226,14 @@ def tradeoff(
     *,
     metric: str = "e2e",
     q: float = 99,
+    intervals: str = "",
 ) -> Figure:
     """Latency against energy: a point for each run, by label; several of one label are joined by a line.
 
     The runs must be recorded with ``record="tokens"`` and a clock. Across is joules per output token, all included; up
     is the `q`-th percentile of `metric` (one of `llmsched.service.METRICS`) in seconds. Points of a line are marked
-    with the memory or the cap on the batch, if that is what tells them apart.
+    with the memory or the cap on the batch, if that is what tells them apart. `intervals`, in words, goes
+    into the title.
 
     Raises what `llmsched.energy.metrics` and `llmsched.service.metrics` raise; MissingExtraError without matplotlib.
     """
@@ -221,9 +258,22 @@ def tradeoff(
     if runs:
         axes.legend(frameon=False, handlelength=2.6)
     model = f"power model {power}" if isinstance(power, str) else "a power model of one's own"
-    numbers = f"; numbers: {what}" if what else ""
-    axes.set_title(f"latency against energy ({model}){numbers}", fontsize=10, loc="left")
+    said = [f"intervals {intervals}"] if intervals else []
+    numbers = [f"numbers: {what}"] if what else []
+    every = [result for given in runs.values() for result in ([given] if isinstance(given, Result) else given)]
+    parts = [requests_of(every[0].workload), _shared(every)] if every else []
+    title(figure, *parts[:1], "; ".join([*parts[1:], *said, model, "one run a point", *numbers]))
     return figure
+
+
+def _shared(runs: Sequence[Result]) -> str:
+    """What all runs ran on, for a title: what differs between them is left out."""
+
+    def same(name: str, otherwise: Any = None) -> Any:
+        values = [getattr(run, name) for run in runs]
+        return values[0] if all(value == values[0] for value in values) else otherwise
+
+    return machine_of(same("memory"), same("clock"), same("max_batch"), same("block", 1), same("prefill_budget"))
 
 
 def _write_labels(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
@@ -236,7 +286,9 @@ def _write_labels(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) ->
             for at, up, other in written
         )
         if not any(near):
-            axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+            axes.annotate(
+                text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour, bbox=_BEHIND
+            )
             written.append((x, y, text))
 
 

@@ -15,7 +15,7 @@ import dataclasses
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -114,6 +114,19 @@ class Gate:
                 raise _wrong(
                     self.text, value.place, f"there is no row {value.policy!r}; {nearest(value.policy, known)}"
                 )
+
+    def check_columns(self, columns: Collection[str], others: Mapping[str, str] | None = None) -> None:
+        """Raise InputError, with the place, if it reads a column that is not among these.
+
+        `others` are columns that there could be: name -> what it takes to have it.
+        """
+        for value in self.values:
+            if value.column in columns:
+                continue
+            if others and value.column in others:
+                raise _wrong(self.text, value.place, f"{value.column} is measured with {others[value.column]}")
+            close = nearest(value.column, _names(columns))
+            raise _wrong(self.text, value.place, f"there is no column {value.column!r}; {close}")
 
     def explain(self, comparison: Comparison | Rows) -> str:
         """The condition with the numbers that it reads, for a log; "none" for one that there is not."""
@@ -252,8 +265,8 @@ def _place(text: str, node: ast.expr) -> int:
     return len(text.encode()[: node.col_offset].decode()) + 1
 
 
-def _names(row: Mapping[str, Any]) -> list[str]:
-    return [*METRICS, *(name for name in row if name not in ("policy", "error"))]
+def _names(columns: Iterable[str]) -> list[str]:
+    return [*METRICS, *(name for name in columns if name not in ("policy", "error"))]
 
 
 def _rows(comparison: Comparison | Rows) -> Rows:

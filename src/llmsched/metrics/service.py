@@ -23,7 +23,7 @@ from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 from .attempts import Attempts, attempts
-from .catalogue import PER_REQUEST, STATISTICS, RequestTimes, values_from
+from .catalogue import PER_REQUEST, STATISTICS, RequestTimes, of_source, values_from
 
 __all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "limits", "metrics", "parse_slo"]
 
@@ -40,8 +40,9 @@ class Overload:
     rate
         Requests that arrive per second (per round without a clock).
     stable_rate
-        Requests per second that could be served for ever, estimated: all of them over the time from the first arrival
-        to the last completion. A little low, as the last ones run in small batches.
+        Requests per second that could be served for ever, estimated: new output tokens per second while requests
+        wait, over the mean output. That is from an eighth of the time of arrivals on, when batches have grown old, to
+        the last admission, after which they shrink.
     before, after
         Output tokens that had been asked for and not been generated, in the middle and at the end of the arrivals.
     unit
@@ -182,6 +183,11 @@ class Service(Columns):
         """
         values: dict[str, Any] = {"counted": int(self.counted.sum()), "unit": self.unit}
         return values | values_from("service", self)
+
+    @staticmethod
+    def summary_names() -> tuple[str, ...]:
+        """The names in every `summary`."""
+        return ("counted", "unit", *(metric.name for metric in of_source("service")))
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: the metrics, whether it is counted, and whether it kept the SLO."""
@@ -426,4 +432,6 @@ def _overload(result: Result, log: Attempts) -> Overload | None:
     if not (early < middle < late and late - early > 3 * chance):
         return None
     unit = "round" if result.clock is None else "s"
-    return Overload((n - 1) / length, n / (result.makespan - begin), middle, late, unit)
+    last = float(log.begin.max())  # as late as the last arrival or later
+    tokens = _new_tokens(log, begin + length / 8, last) / (last - begin - length / 8)
+    return Overload((n - 1) / length, tokens / float(output.mean()), middle, late, unit)

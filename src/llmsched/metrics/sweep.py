@@ -10,9 +10,9 @@ the first half goes.
 
 The knee is the load from which on latency is no longer a matter of chance but of how long the load lasts: the rate that
 can be served for ever. It is measured at the lowest rate tried at which requests pile up (`llmsched.service.Overload`)
-in at least half of the replications, as what these serve per unit of time from the first arrival to the last
-completion. Short runs do not show a load above capacity at once, so that the knee may lie below rates at which nothing
-seemed to pile up: points beyond it are not steady, whatever the runs show.
+in at least half of the replications, as what these serve per unit of time while requests wait: neither while the first
+batches fill nor while the last ones empty. Short runs do not show a load above capacity at once, so that the knee may
+lie below rates at which nothing seemed to pile up: points beyond it are not steady, whatever the runs show.
 """
 
 from __future__ import annotations

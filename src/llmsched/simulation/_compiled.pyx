@@ -24,7 +24,7 @@ from llmsched._core cimport (
     Engine, Problem, Segment, engine_advance, engine_free, engine_start, sum_of_differences,
 )
 
-from ..formula import NAMES as FORMULA_NAMES
+from ..formula_names import NAMES as FORMULA_NAMES
 from ..policy import CHOICES, EVICTION_RULES, RESERVES, check_words
 from .limits import LARGEST_BOUND, STALL_FACTOR, STALL_START
 from .outcome import Outcome

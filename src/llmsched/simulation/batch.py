@@ -16,7 +16,6 @@ from ..errors import InputError, LlmschedError, nearest, number_of
 from ..policy import Policy, named
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.workload import Workload
-from . import reference
 from ._compiled import NO_VALUE, OUT_OF_MEMORY, TOTALS, Stop, run_many
 from ._compiled import run as run_compiled
 from .clock import Clock
@@ -267,6 +266,8 @@ class _Run:
 
     def run_in_python(self, row: int, problem: Problem) -> None:
         """One whose policy decides in Python."""
+        from . import reference
+
         try:
             outcome = reference.run(problem)
             if outcome.unfinished:

@@ -24,6 +24,7 @@ from types import MappingProxyType
 
 from ..errors import InputError, nearest
 from ..workloads.argument_checks import whole
+from .blocks import down_to_blocks, whole_blocks
 
 __all__ = ["DTYPES", "GPU", "RESERVE", "Fit", "Model", "Room", "gpus", "gpus_for", "models", "room", "tokens_of_cache"]
 
@@ -211,7 +212,7 @@ def room(
     cache = usable - weights - reserve
     heads = max(model.kv_heads / count, 1.0)
     per_token = model.bytes_per_token(cache_dtype) * heads / model.kv_heads
-    tokens = int(cache / per_token) // block * block
+    tokens = down_to_blocks(int(cache / per_token), block)
     if tokens < block:
         needed = weights + reserve + per_token * block
         raise InputError(
@@ -283,8 +284,7 @@ def gpus_for(
                     room(shape, GPU(2.0**60), 1, dtype=dtype, cache_dtype=cache_dtype, reserve=reserve, block=block)
                 continue
             if there.tokens >= tokens:
-                blocks = -(-tokens // block) * block
-                needed = there.weights + there.reserve + blocks * there.bytes_per_token
+                needed = there.weights + there.reserve + whole_blocks(tokens, block) * there.bytes_per_token
                 found.append(Fit(name, count, there.tokens, needed / gpu.memory))
                 break
     return sorted(found, key=lambda fit: (fit.count, fit.tokens))

@@ -6,21 +6,24 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
-from ..formula import Formula
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
 from ..predict.intervals import with_midpoints
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import COLUMNS, LARGEST, FloatArray, IntArray
 from ..workloads.workload import Workload
 from ._compiled import formula_values, whole_tokens
+from .blocks import down_to_blocks, whole_blocks
 from .clock import Clock
 from .limits import LARGEST_BLOCK, LARGEST_BOUND, STALL_FACTOR, STALL_START
+
+if TYPE_CHECKING:
+    from ..formula import Formula
 
 _HOW_TO_ADD = {
     "lower": "workload.with_intervals(intervals.buckets(100)) or Workload(..., lower=...)",
@@ -123,7 +126,7 @@ def problem_of(
     _check_fits(workload, memory, block)
     if clock is not None:
         _check_time(workload, clock)
-    memory -= memory % block  # part of a block is of no use
+    memory = down_to_blocks(memory, block)
     caps_to_upper = policy.cap != "none" and policy.cap_refine == "upper"
     table = workload.lengths.quantile(policy.quantile) if workload.lengths and "lengths" in policy.needs else None
     finishes = n == 0 or _finishes(policy)
@@ -272,15 +275,7 @@ def _capacity(memory: int, margin: float, block: int) -> int:
     Down to whole blocks, as what is occupied is a whole number of them.
     """
     capacity = memory if margin == 0 else math.floor((1 - decimal_fraction(margin)) * memory)
-    return capacity - capacity % block
-
-
-_Tokens = TypeVar("_Tokens", int, IntArray)
-
-
-def whole_blocks(tokens: _Tokens, block: int) -> _Tokens:
-    """Tokens of the blocks of cache that hold so many."""
-    return tokens + -tokens % block
+    return down_to_blocks(capacity, block)
 
 
 def _check_predictions(workload: Workload, policy: Policy) -> None:

@@ -19,9 +19,10 @@ import numpy as np
 from ..errors import FormulaValueError, PolicyError
 from ..formula import Formula, whole_tokens
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, check_words
+from .blocks import whole_blocks
 from .limits import LARGEST_BOUND
 from .outcome import Outcome
-from .problem import Problem, admission_limit, whole_blocks
+from .problem import Problem, admission_limit
 from .staggered import slice_width
 from .timeline import Piece, merged
 from .token_log import Tokens

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ..errors import InputError, NotFinishedError, nearest
 from ..policy import Policy, named
 from ..workloads.workload import Workload
-from . import _compiled, reference
+from . import _compiled
 from .clock import Clock
 from .clock import named as named_clock
 from .limits import LARGEST_BOUND
@@ -22,9 +22,16 @@ Progress = Callable[[int, int], None]
 
 RECORDS = ("timeline", "tokens")
 
+
+def _in_python(problem: Problem, keep: Collection[str], progress: Progress | None) -> Outcome:
+    from . import reference  # when it is asked for: few ask
+
+    return reference.run(problem, keep, progress)
+
+
 ENGINES: dict[str, Callable[[Problem, Collection[str], Progress | None], Outcome]] = {
     "compiled": _compiled.run,
-    "reference": reference.run,
+    "reference": _in_python,
 }
 
 

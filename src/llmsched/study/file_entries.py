@@ -76,7 +76,7 @@ def one_or_more(value: Any) -> Any:
 ONE_OR_MORE = BeforeValidator(one_or_more)
 
 
-def _rates(value: Any) -> float | tuple[float, ...] | None:
+def rates_of(value: Any) -> float | tuple[float, ...] | None:
     """One rate, or a list of several."""
     rates = tuple(map(_rate, one_or_more(value)))
     if value is None:
@@ -203,7 +203,7 @@ class WorkloadEntry:
     ] = None
     """`at_once` (at 0), `poisson`, `gamma` (bursty), or `trace` (the trace's own times). By default `poisson` if there
     is a `rate`, `gamma` if there is a `cv` too; else `trace` for a window or a whole trace, and `at_once`."""
-    rate: Annotated[float | tuple[float, ...] | None, BeforeValidator(_rates)] = None
+    rate: Annotated[float | tuple[float, ...] | None, BeforeValidator(rates_of)] = None
     """Requests per second with a clock, else per round; for `poisson` and `gamma`. A list makes the rate a factor: the
     workload is simulated at each of them, and the results have a column `rate`."""
     cv: Annotated[float | None, amount_of("cv", 0, open_=False, most=1000)] = None
@@ -233,6 +233,15 @@ class WorkloadEntry:
                 )
             if getattr(self, key) is None and self.arrivals in kinds and key != "speed":
                 raise InputError(f'arrivals = "{self.arrivals}" needs {key}')
+
+    def at(self, rates: float | tuple[float, ...]) -> WorkloadEntry:
+        """The same with these rates of Poisson arrivals. Raises InputError if it says itself when requests arrive."""
+        given = next((key for key in ("rate", "speed") if getattr(self, key) is not None), None)
+        if given is not None:
+            raise InputError(
+                f"workload {self.name!r} has a {given} of its own, and rates are for all: give one of them"
+            )
+        return dataclasses.replace(self, rate=rates, arrivals=None)
 
     @property
     def rates(self) -> tuple[float | None, ...]:

@@ -258,7 +258,7 @@ def make(study: StudyFile, folder: Path) -> Plan:
         memories=tuple(study.memories or (None,)),
         clocks=chosen or {"": None},
         machines=there or {"": None},
-        rates=study.rates() or (None,),
+        rates=study.rate_levels() or (None,),
         max_batch=study.max_batch or (None,),
         block=study.block or (None,),
         prefill_budget=study.prefill_budget or (None,),
@@ -362,7 +362,7 @@ def _joined(trace: Workload, predicted: Workload, name: str, where: str) -> Work
 def _cells(study: StudyFile, axes: Mapping[str, Any]) -> tuple[Cell, ...]:
     """Every block's cross, in the order of the axes, each cell once."""
     chosen: set[Cell] = set()
-    rates = [entry.rates if study.rates() else (None,) for entry in study.workloads]
+    rates = [entry.rates if study.rate_levels() else (None,) for entry in study.workloads]
     for k, block in enumerate(study.cells or (CellsEntry(),)):
         wanted = {key: getattr(block, key) or axis for key, axis in axes.items()}
         picked = [[k for k, value in enumerate(axis) if value in wanted[key]] for key, axis in axes.items()]

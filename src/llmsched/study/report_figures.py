@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, number_of
 from ..metrics import figure_style
 from ..metrics.catalogue import Metric
 from .report_contents import Contents
@@ -28,6 +28,7 @@ __all__ = ["draw", "save"]
 
 _PANELS = 12  # on one figure; more go on the next
 _MARKERS = {"-": "o", "--": "s", ":": "^", "-.": "D"}  # relatives share a colour
+_FIXED = {"memory": "tokens of KV cache:", "max_batch": "at most at once:", "block": "tokens in a block:"}
 _LETTERS = 9  # of tick labels in an inch
 _MEANS = ("mean", "low", "high")
 _RATIOS = ("ratio", "ratio_low", "ratio_high")
@@ -143,8 +144,39 @@ def _page(
         figure.legend(
             [handles[label] for label in labels], labels, loc="outside right upper", frameon=False, handlelength=2.6
         )
-    figure_style.title(figure, f"{contents.name}: {contents.simulations:,} simulations")
+    figure_style.title(figure, *_title(contents, values[keys[0]], metric, along))
     return figure
+
+
+def _title(contents: Contents, values: np.ndarray[Any, Any], metric: Metric, along: str) -> tuple[str, ...]:
+    """The study, its replications, and the factors that do not vary."""
+    n = contents.values[metric.name]["n"][np.isfinite(values)]
+    each = f", {_range(n)} for each point" if len(n) else ""
+    fixed = [
+        _spelled_out(contents, name, levels[0])
+        for name, levels in contents.factors.items()
+        if len(levels) == 1 and name not in ("policy", along) and levels[0] is not None
+    ]
+    return f"{contents.name}: {contents.simulations:,} simulations{each}", "; ".join(fixed)
+
+
+def _range(n: np.ndarray[Any, Any]) -> str:
+    """How many replications: a number, or from the fewest to the most."""
+    low, high = int(n.min()), int(n.max())
+    return f"{number_of(high, 'replication')}" if low == high else f"{low:,} to {high:,} replications"
+
+
+def _spelled_out(contents: Contents, factor: str, level: Any) -> str:
+    """A factor that does not vary, for a title: requests and where they come from, the cache, the intervals."""
+    if factor != "workload":
+        return f"{_FIXED.get(factor, factor)} {level:,}" if isinstance(level, (int, float)) else f"{factor} {level}"
+    entry = ((contents.described.get("definitions") or {}).get("workloads") or {}).get(level) or {}
+    source = Path(entry["trace"]).name if entry.get("trace") else entry.get("generator")
+    if source is None:
+        return f"workload {level}"
+    count = "" if entry.get("requests") is None else f"{number_of(entry['requests'], 'request')} of "
+    rate = entry.get("rate")
+    return f"{count}{source}" + (f" at {rate:g} a {'second' if contents.clocked else 'round'}" if rate else "")
 
 
 def _legend(axes: Axes) -> Iterator[tuple[str, Any]]:

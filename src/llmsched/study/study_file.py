@@ -36,11 +36,12 @@ from .file_entries import (
     count_of,
     limits_of,
     no_twins,
+    rates_of,
     short_for,
 )
 
 # isort: split
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 _Study = TypeVar("_Study", bound="StudyFile")
@@ -76,6 +77,9 @@ class StudyFile:
     """Predicted intervals of output lengths."""
     policies: Annotated[tuple[Annotated[PolicyEntry, short_for("base")], ...], LIST]
     """Scheduling policies."""
+    rates: Annotated[float | tuple[float, ...] | None, BeforeValidator(rates_of)] = None
+    """Rates of Poisson arrivals of all workloads, a factor: requests per second with a clock, else per round. Short for
+    the same `rate` in each of the `workloads`."""
     memories: tuple[Annotated[int, count_of("a memory")], ...] | None = None
     """Sizes of the KV cache, in tokens: by default 16,492, or what each of the `machines` holds."""
     clocks: Annotated[tuple[Annotated[str, CLOCK], ...], LIST] = ()
@@ -116,6 +120,9 @@ class StudyFile:
             raise InputError("memories is empty: give at least one")
         if self.machines and self.clocks:
             raise InputError("give either clocks or machines: a machine has a clock of its own")
+        if self.rates is not None:
+            object.__setattr__(self, "workloads", tuple(entry.at(self.rates) for entry in self.workloads))
+            object.__setattr__(self, "rates", None)
         for key in ("workloads", "policies", "intervals", "metrics"):
             if not getattr(self, key):
                 raise InputError(f"{key} is empty: give at least one")
@@ -167,13 +174,13 @@ class StudyFile:
             "memories": self.memories or (),
             "clocks": self.clocks,
             "machines": self.machines,
-            "rates": self.rates(),
+            "rates": self.rate_levels(),
             "max_batch": self.max_batch,
             "block": self.block,
             "prefill_budget": self.prefill_budget,
         }
 
-    def rates(self) -> tuple[float | None, ...]:
+    def rate_levels(self) -> tuple[float | None, ...]:
         """The levels of the factor rate: those of all workloads if one has several, else nothing."""
         if all(len(entry.rates) == 1 for entry in self.workloads):
             return ()

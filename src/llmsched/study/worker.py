@@ -21,6 +21,7 @@ from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..predict.intervals import with_midpoints
 from ..simulation._compiled import Stop
 from ..simulation.batch import Job, simulate_here
+from ..simulation.blocks import down_to_blocks
 from ..simulation.clock import Clock
 from ..simulation.result import Result
 from ..simulation.run import simulate
@@ -353,7 +354,7 @@ def _from_totals(
         **{m.name: batch.totals[f"p{m.percentile:g}_latency"] for m in metrics if m.percentile is not None},
         "requests": np.array([len(workload) for workload in workloads])[place],
         "output_tokens": np.array([int(workload.output.sum()) for workload in workloads], np.float64)[place],
-        "memory": np.array([job.memory - job.memory % block for job in jobs], np.float64),
+        "memory": np.array([down_to_blocks(job.memory, block) for job in jobs], np.float64),
     }
     bounds: list[Bounded | None] = []
     if any(metric.source == "bound" for metric in metrics):

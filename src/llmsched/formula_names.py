@@ -1,0 +1,39 @@
+"""The names that formulas read, and where formulas stand: light, as every simulation imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+#: What a formula may read of a request -> what that is. The order is that of `FormulaName` in _engine/formula.pxd.
+NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "prompt": "tokens of the prompt, s",
+        "lower": "predicted lower bound of the output, ℓ",
+        "upper": "predicted upper bound of the output, u",
+        "point": "point prediction of the output, p",
+        "bound": "the bound that evictions and caps raise, õ",
+        "generated": "tokens that it holds of its output, g; while it waits, those it kept",
+        "arrival": "when it arrived",
+        "joined": "when it last began to wait: its arrival, or the round it left the batch",
+        "now": "when the round starts",
+        "priority": "how urgent it is: the smaller, the more",
+        "deadline": "how long after its arrival it should complete",
+        "evictions": "how often it left the batch before completing",
+        "memory": "tokens of cache, M",
+        "output": "the true output, o (clairvoyant)",
+    }
+)
+
+Place = Literal["order", "evict", "reserve"]
+
+#: Policy field -> the names that its formulas may use. What a request is believed to reach does not change while it
+#: waits or runs, so that a reserve reads nothing that does.
+PLACES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "order": tuple(NAMES),
+        "evict": tuple(NAMES),
+        "reserve": tuple(name for name in NAMES if name not in ("generated", "joined", "now")),
+    }
+)
