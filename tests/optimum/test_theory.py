@@ -294,6 +294,14 @@ OF_ALPHA = [
 ]
 
 
+def test_algorithm_2_exceeds_theorem_6_on_32_requests():
+    """theory.md's smallest example; over 100 tie seeds, far beyond their spread."""
+    w = ls.Workload(0, [1] * 24 + [4] * 8, 1, 4)
+    best = ls.simulate(w, "hsf", memory=4).total_latency
+    ratios = np.array([ls.simulate(w, "amin", memory=4, seed=k).total_latency / best for k in range(100)])
+    assert ratios.mean() - 4 * ratios.std() / 10 > theory.amin_two_point_bound("1/4")
+
+
 @pytest.mark.parametrize("alpha", [0, -0.5, 1.0001, "5/4", math.nan, math.inf, "x", None, True, "1/0", [0.5]])
 @pytest.mark.parametrize("function", OF_ALPHA)
 def test_alpha_outside_its_domain_is_refused(function, alpha) -> None:

@@ -53,6 +53,8 @@ STYLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "trtllm": ("#842400", "--"),
         "s3": ("#00B5C4", "-"),
         "rect": ("#7BC35A", "--"),
+        "response": ("#5C6B00", "-."),
+        "svf-1bit": ("#A07CA8", "-"),
         "conditional": ("#6C86DB", ":"),
         "sglang": ("#FF9C7A", ":"),
         "past-future": ("#F5B3D9", ":"),

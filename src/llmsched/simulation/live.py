@@ -22,7 +22,8 @@ from ..workloads.columns import COLUMNS, LARGEST, LATEST
 from ..workloads.length_table import LengthTable
 from ..workloads.workload import Workload
 from ._live import Driven
-from .problem import ADVISED_BELOW, problem_of, whole_blocks
+from .blocks import whole_blocks
+from .problem import ADVISED_BELOW, problem_of
 
 __all__ = ["Decision", "Scheduler"]
 
