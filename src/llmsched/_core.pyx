@@ -39,7 +39,7 @@ from llmsched._engine.rounds cimport (
     run_rounds, too_full,
 )
 from llmsched._engine.slots_as_processed cimport (
-    begin_round, give_back, has_slots, next_tokens, pass_over, process, serve, slots_for,
+    begin_round, give_back, has_slots, next_tokens, pass_over, process, rounds_alike, serve, slots_for, take_slots,
 )
 from llmsched._engine.splitmix64 cimport splitmix64_unit
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, STOPPED
@@ -888,7 +888,7 @@ cdef int advance_as_processed(Engine* engine, int64_t steps) noexcept nogil:
                 return FORMULA_FAILED
         check(engine.running > 0)
         check(engine.need <= problem.memory)
-        if run_round(engine) == NO_MEMORY:
+        if run_served(engine) == NO_MEMORY:
             return NO_MEMORY
     return FINISHED
 
@@ -947,7 +947,7 @@ cdef int admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
         engine.kept[p] = kept
     f.first_round = engine.round
     f.to_prefill = r.prompt + kept
-    f.cached = f.granted = 0
+    f.cached = f.granted = f.room = 0
     f.runs = True
     engine.running += 1
     engine.accepted_held = -1
@@ -968,31 +968,35 @@ cdef int stop_as_processed(Engine* engine, int32_t p) noexcept nogil:
     return OK
 
 
-cdef int run_round(Engine* engine) noexcept nogil:
-    # The round passes: who was served to the last of its tokens gets the next one. OK or NO_MEMORY.
+cdef int run_served(Engine* engine) noexcept nogil:
+    # The round passes, and all that are like it: who was served to the last of its tokens gets the next one. OK or
+    # NO_MEMORY.
     cdef const Problem* problem = engine.problem
-    cdef const Clock* clock = &problem.clock
+    cdef int64_t rounds
     cdef int32_t newer, p
     cdef Prefill* f
     if process(engine) == NO_MEMORY:
         return NO_MEMORY
-    if problem.record_tokens and reserve_round_ends(engine, 1) == NO_MEMORY:
+    rounds = 1 if problem.may_cycle and stalled(engine) else rounds_alike(engine)
+    check(rounds > 0)
+    if problem.record_tokens and reserve_round_ends(engine, rounds) == NO_MEMORY:
         return NO_MEMORY
-    engine.peak_memory = max(engine.peak_memory, engine.need)
+    if problem.record_timeline and new_segment(engine) == NO_MEMORY:
+        return NO_MEMORY
+    rounds = run_rounds(engine, rounds)
+    engine.ticks += rounds >> 4 if problem.clocked else OK
     if problem.record_timeline:
-        if new_segment(engine) == NO_MEMORY:
-            return NO_MEMORY
-        engine.segments[engine.segments_size - 1].rounds += 1
-    if problem.clocked:
-        engine.time += (
-            clock.base + clock.per_request * <double>engine.served
-            + clock.per_context_token * <double>engine.served_context
-            + clock.per_prompt_token * <double>engine.prefilled + clock.per_swapped_token * <double>engine.swapped
-        )
-    engine.round += 1
-    if problem.record_tokens:
-        engine.round_end[engine.round - 1] = now(engine)
-    if pass_over(engine) == NO_MEMORY:
+        engine.segments[engine.segments_size - 1].rounds += rounds
+    engine.round += rounds
+    if rounds > 1:  # then each of them is granted a token in each
+        p = engine.oldest
+        while p != NONE:
+            f = &engine.prefills[p]
+            take_slots(engine, p, rounds - 1)
+            f.granted = rounds
+            p = engine.requests[p].newer
+    engine.peak_memory = max(engine.peak_memory, engine.need)
+    if engine.generating < engine.running and pass_over(engine) == NO_MEMORY:
         return NO_MEMORY
     p = engine.oldest
     while p != NONE:
