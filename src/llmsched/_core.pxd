@@ -247,7 +247,9 @@ cdef struct Engine:
     int64_t budget_left     # slots="processed": tokens that the round may still process,
     bint alone              # whether only one request ran or waited as it began,
     int64_t served          # how many requests it serves,
-    int64_t served_context  # and the tokens of these that were in the cache as it began, as far as the clock charges
+    int64_t served_context  # the tokens of these that were in the cache as it began, as far as the clock charges,
+    int64_t generating      # how many of them get a token,
+    int32_t first_chunk     # and the first of them with a part of its prompt left, or NONE
     # what is believed
     bint profiled           # the policy looks ahead round by round, so that the profile is kept
     Profile profile

@@ -40,7 +40,7 @@ from llmsched._engine.rounds cimport (
     run_rounds, too_full,
 )
 from llmsched._engine.slots_as_processed cimport (
-    begin_round, give_back, has_slots, next_tokens, pass_over, process, serve, slots_for,
+    begin_round, give_back, has_slots, next_tokens, pass_over, process, rounds_alike, serve, slots_for, take_slots,
 )
 from llmsched._engine.splitmix64 cimport splitmix64_unit
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, STOPPED
@@ -928,7 +928,7 @@ cdef int advance_as_processed(Engine* engine, int64_t steps) noexcept nogil:
             return status
         check(engine.running > 0)
         check(engine.need <= problem.memory)
-        if run_round(engine) == NO_MEMORY or departures_as_processed(engine) == NO_MEMORY:
+        if run_served(engine) == NO_MEMORY or departures_as_processed(engine) == NO_MEMORY:
             return NO_MEMORY
     return FINISHED
 
@@ -1014,7 +1014,7 @@ cdef int admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
         engine.kept[p] = kept
     f.first_round = engine.round
     f.to_prefill = r.prompt + kept
-    f.cached = f.granted = 0
+    f.cached = f.granted = f.room = 0
     f.runs = True
     engine.running += 1
     engine.accepted_held = -1
@@ -1037,29 +1037,33 @@ cdef int stop_as_processed(Engine* engine, int32_t p) noexcept nogil:
     return OK
 
 
-cdef int run_round(Engine* engine) noexcept nogil:
-    # The round passes: who was served to the last of its tokens gets the next one. OK or NO_MEMORY.
+cdef int run_served(Engine* engine) noexcept nogil:
+    # The round passes, and all that are like it: who was served to the last of its tokens gets the next one. OK or
+    # NO_MEMORY.
     cdef const Problem* problem = engine.problem
-    cdef const Clock* clock = &problem.clock
+    cdef int64_t rounds
+    cdef int32_t p
     if process(engine) == NO_MEMORY:
         return NO_MEMORY
-    if problem.record_tokens and reserve_round_ends(engine, 1) == NO_MEMORY:
+    rounds = 1 if engine.driven or (problem.may_cycle and stalled(engine)) else rounds_alike(engine)
+    check(rounds > 0)
+    if problem.record_tokens and reserve_round_ends(engine, rounds) == NO_MEMORY:
         return NO_MEMORY
-    engine.peak_memory = max(engine.peak_memory, engine.need)
+    if problem.record_timeline and new_segment(engine) == NO_MEMORY:
+        return NO_MEMORY
+    rounds = run_rounds(engine, rounds)
+    engine.ticks += rounds >> 4 if problem.clocked else OK
     if problem.record_timeline:
-        if new_segment(engine) == NO_MEMORY:
-            return NO_MEMORY
-        engine.segments[engine.segments_size - 1].rounds += 1
-    if problem.clocked:
-        engine.time += (
-            clock.base + clock.per_request * <double>engine.served
-            + clock.per_context_token * <double>engine.served_context
-            + clock.per_prompt_token * <double>engine.prefilled + clock.per_swapped_token * <double>engine.swapped
-        )
-    engine.round += 1
-    if problem.record_tokens:
-        engine.round_end[engine.round - 1] = now(engine)
-    return pass_over(engine)
+        engine.segments[engine.segments_size - 1].rounds += rounds
+    engine.round += rounds
+    if rounds > 1:  # then each of them is granted a token in each
+        p = engine.oldest
+        while p != NONE:
+            take_slots(engine, p, rounds - 1)
+            engine.prefills[p].granted = rounds
+            p = engine.requests[p].newer
+    engine.peak_memory = max(engine.peak_memory, engine.need)
+    return pass_over(engine) if engine.generating < engine.running else OK
 
 
 cdef int departures_as_processed(Engine* engine) noexcept nogil:
@@ -1120,7 +1124,7 @@ cdef int engine_decide(Engine* engine, double time) noexcept nogil:
 cdef int engine_generate(Engine* engine) noexcept nogil:
     # The round that was decided runs. Then say engine_delay and engine_finish of whom that concerns, first of those who
     # were admitted first, and at last engine_end_round. OK or NO_MEMORY.
-    return run_round(engine) if engine.problem.as_processed else generate(engine, 1)
+    return run_served(engine) if engine.problem.as_processed else generate(engine, 1)
 
 
 cdef int engine_delay(Engine* engine, int32_t p) noexcept nogil:

@@ -37,7 +37,8 @@ cdef struct Prefill:
     int64_t to_prefill  # tokens still to be prefilled; with resume="swap" kept while it waits
     int64_t first_round  # of this attempt
     int64_t cached      # slots="processed": tokens in the cache as the round began,
-    int64_t granted     # and those that the round adds to them
+    int64_t granted     # those that the round adds to them,
+    int64_t room        # and slots of its last block that are free after it
     bint runs
 
 

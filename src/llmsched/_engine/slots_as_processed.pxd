@@ -1,21 +1,29 @@
 # Slots of the cache that are taken as tokens are processed (model.md, section 7): what a round serves.
 #
-# Running requests are in one list, in order of admission, whatever the eviction rule. Every round is looked at: each
-# serves those that run one by one, and what it may process of them depends on those before.
+# Running requests are in one list, in order of admission, whatever the eviction rule. A round serves them one by one, and
+# what it may process of one depends on those before. Where all of them generate, the rounds until somebody completes,
+# arrives, or finds no slots are alike, and pass at once.
 
 from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memset
 
-from llmsched._core cimport Engine, Problem
+from llmsched._core cimport ORDER_OVER_TIME, Engine, Problem
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.check cimport check
 from llmsched._engine.recording cimport record_attempt_until, record_chunk
 from llmsched._engine.request cimport NONE, Prefill, Request
+from llmsched._engine.rounds cimport due, next_arrival, round_of
 from llmsched._engine.status cimport NO_MEMORY, OK
+
+cdef enum:
+    ROUNDS_PER_LOOK = 65536     # that pass at once where each costs time
 
 
 cdef inline void begin_round(Engine* engine) noexcept nogil:
     engine.budget_left = engine.budget
     engine.alone = engine.running + engine.waiting == 1
+    engine.served = engine.served_context = engine.generating = 0
+    engine.first_chunk = NONE
 
 
 cdef inline int64_t next_tokens(const Engine* engine, int64_t unprocessed) noexcept nogil:
@@ -28,8 +36,14 @@ cdef inline int64_t next_tokens(const Engine* engine, int64_t unprocessed) noexc
 
 cdef inline int64_t slots_for(const Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
     # Slots, in whole blocks, that so many more tokens of a running request take.
-    cdef int64_t cached = engine.prefills[p].cached, block = engine.problem.block
-    return whole_blocks(cached + tokens, block) - whole_blocks(cached, block)
+    cdef int64_t room = engine.prefills[p].room
+    return whole_blocks(tokens - room, engine.problem.block) if tokens > room else 0
+
+
+cdef inline void take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
+    cdef int64_t slots = slots_for(engine, p, tokens)
+    engine.need += slots
+    engine.prefills[p].room += slots - tokens
 
 
 cdef inline bint has_slots(const Engine* engine, int64_t held) noexcept nogil:
@@ -42,42 +56,101 @@ cdef inline bint has_slots(const Engine* engine, int64_t held) noexcept nogil:
     return engine.need + whole_blocks(tokens, problem.block) <= problem.capacity
 
 
+cdef inline int64_t context_of(const Engine* engine, int32_t p) noexcept nogil:
+    # Tokens of it that were in the cache as the round began, as far as the clock charges for them.
+    cdef int64_t cached = engine.prefills[p].cached
+    return cached if engine.problem.clock.context_all else cached - min(cached, engine.requests[p].prompt)
+
+
 cdef inline void serve(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
-    engine.need += slots_for(engine, p, tokens)
+    cdef Prefill* f = &engine.prefills[p]
+    take_slots(engine, p, tokens)
     engine.budget_left -= tokens
-    engine.prefills[p].granted = tokens
+    f.granted = tokens
+    engine.served += 1
+    engine.served_context += context_of(engine, p)
+    if f.to_prefill == 0:
+        engine.generating += 1
+    elif engine.first_chunk == NONE:
+        engine.first_chunk = p
 
 
 cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
-    # It stops running: its slots, and what the round was to process of it.
+    # It stops running: its slots, and what the round was to process of it. It still is in the list.
     cdef Prefill* f = &engine.prefills[p]
-    engine.need -= whole_blocks(f.cached + f.granted, engine.problem.block)
-    engine.budget_left += f.granted
-    f.cached = f.granted = 0
+    engine.need -= f.cached + f.granted + f.room
+    if f.granted > 0:
+        engine.budget_left += f.granted
+        engine.served -= 1
+        engine.served_context -= context_of(engine, p)
+        if f.to_prefill == 0:
+            engine.generating -= 1
+    if engine.first_chunk == p:  # the next one, or one after it
+        engine.first_chunk = engine.requests[p].newer
+    f.cached = f.granted = f.room = 0
     f.runs = False
 
 
 cdef inline int process(Engine* engine) noexcept nogil:
-    # What the round processes of prompts, in order of admission; how many it serves, and their context. OK or NO_MEMORY.
-    cdef const Problem* problem = engine.problem
-    cdef int32_t p = engine.oldest
+    # What the round processes of prompts, in order of admission. OK or NO_MEMORY.
+    cdef int32_t p = engine.first_chunk
     cdef int64_t chunk
     cdef Prefill* f
-    engine.served = engine.served_context = 0
     while p != NONE:
         f = &engine.prefills[p]
-        if f.granted > 0:
-            engine.served += 1
-            engine.served_context += f.cached
-            if not problem.clock.context_all:
-                engine.served_context -= min(f.cached, engine.requests[p].prompt)
+        if f.to_prefill > 0 and f.granted > 0:
             chunk = min(f.to_prefill, f.granted)
             f.to_prefill -= chunk
             engine.prefilled += chunk
-            if problem.record_tokens and chunk > 0 and record_chunk(engine, p, chunk) == NO_MEMORY:
+            if f.to_prefill == 0:
+                engine.generating += 1
+            if engine.problem.record_tokens and record_chunk(engine, p, chunk) == NO_MEMORY:
                 return NO_MEMORY
         p = engine.requests[p].newer
     return OK
+
+
+cdef inline int64_t rounds_alike(Engine* engine) noexcept nogil:
+    # How many rounds are like the coming one, which is decided: at least one, that itself. Waiting requests that did not
+    # fit in it fit no sooner than somebody leaves, as those that run only grow.
+    cdef const Problem* problem = engine.problem
+    cdef int64_t rounds = problem.max_rounds - engine.round, left, k
+    cdef int32_t p = engine.oldest
+    if engine.prefilled > 0 or engine.evictions_this_round > 0 or engine.generating < engine.running:
+        return 1
+    if problem.block > 1 and problem.record_timeline:
+        return 1
+    if engine.waiting > 0:  # each round may decide otherwise
+        if problem.order == ORDER_OVER_TIME or problem.paced or problem.methods.is_feasible != NULL:
+            return 1
+    if problem.may_cycle:  # nor need the count of admissions be looked at, of which there are none
+        rounds = min(rounds, <int64_t>ROUNDS_PER_LOOK)
+    left = engine.last_change + problem.stall_limit - engine.round
+    rounds = min(rounds, left)
+    if problem.clocked:
+        rounds = min(rounds, <int64_t>ROUNDS_PER_LOOK)
+    elif engine.arrived < problem.n:
+        left = round_of(engine, next_arrival(engine)) - engine.round
+        rounds = min(rounds, left)
+    if problem.block > 1:
+        memset(engine.residues, 0, problem.block * sizeof(int64_t))
+    while p != NONE:
+        left = due(engine, &engine.requests[p]) + 1 - engine.round
+        rounds = min(rounds, left)
+        if problem.block > 1:
+            engine.residues[engine.prefills[p].room] += 1
+        p = engine.requests[p].newer
+    if rounds <= 1:
+        return 1
+    if problem.block == 1:
+        left = 1 + (problem.memory - engine.need) // engine.running
+        return min(rounds, left)
+    left = engine.need  # of the coming round; in the one after it those take a block whose last one is full, and so on
+    for k in range(rounds - 1):
+        left += problem.block * engine.residues[k % problem.block]
+        if left > problem.memory:
+            return k + 1
+    return rounds
 
 
 cdef inline int pass_over(Engine* engine) noexcept nogil:
