@@ -48,7 +48,7 @@ MODEL: dict[str, Any] = {
 
 
 def requests(data: Path, n: int, scale: int, rate: float, seed: int) -> ls.Workload:
-    """`n` conversations, drawn without repetition, that come at `rate` a second, and what a real predictor says of them.
+    """`n` conversations, drawn without repetition, that come at `rate` a second, and what a predictor says of them.
 
     The predictor's classes are known for other conversations: each request gets the class of one of the same length.
     """
@@ -122,7 +122,7 @@ def server(policy: str, blocks: int, longest: int, seconds: float = 300) -> Iter
         ]
         command += ["--disable-uvicorn-access-log", "--no-enable-prefix-caching"]
         if policy != OWN:
-            command += ["--scheduler-cls", "llmsched.serving.vllm_scheduler.Scheduler"]
+            command += ["--scheduler-cls", "llmsched.serving.vllm.Scheduler"]
             command += ["--additional-config", json.dumps({"llmsched": {"policy": policy}})]
         environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
         log = Path(folder) / "server.log"
