@@ -69,8 +69,9 @@ def requests(data: Path, n: int, scale: int, rate: float, seed: int) -> ls.Workl
     return ls.Workload(**columns, arrival=np.cumsum(rng.exponential(1 / rate, n)))
 
 
-async def send(client: Any, workload: ls.Workload) -> np.ndarray:
+async def send(address: str, workload: ls.Workload) -> np.ndarray:
     """Sends each request when it arrives; returns the latency of each in seconds."""
+    from openai import AsyncOpenAI
 
     async def one(i: int) -> float:
         await asyncio.sleep(max(0.0, began + workload.arrival[i] - time.monotonic()))
@@ -83,62 +84,57 @@ async def send(client: Any, workload: ls.Workload) -> np.ndarray:
             temperature=0,
             extra_body={"ignore_eos": True, "vllm_xargs": {"llmsched": json.dumps(prediction)}},
         )
+        assert answer.usage is not None
         assert answer.usage.completion_tokens == workload.output[i]
         return time.monotonic() - sent
 
-    began = time.monotonic()
-    return np.array(await asyncio.gather(*(one(i) for i in range(len(workload)))))
+    async with AsyncOpenAI(base_url=f"{address}/v1", api_key="none", timeout=600, max_retries=0) as client:
+        began = time.monotonic()
+        return np.array(await asyncio.gather(*(one(i) for i in range(len(workload)))))
 
 
 # The server -----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def server(policy: str, blocks: int, longest: int, seconds: float = 300) -> Iterator[str]:
-    """Runs vLLM's server with a policy, or its own scheduler; gives its address once it answers."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+def server(policy: str, blocks: int, longest: int) -> Iterator[str]:
+    """Starts vLLM's server with a policy, or its own scheduler; gives its address. See `wait_for`."""
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
         write_model(Path(folder))
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
-        command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--load-format", "dummy"]
-        command += [
-            "--dtype",
-            "float32",
-            "--enforce-eager",
-            "--gpu-memory-utilization",
-            "0.2",
-            "--block-size",
-            str(BLOCK),
-        ]
-        command += [
-            "--num-gpu-blocks-override",
-            str(blocks + 1),
-            "--max-model-len",
-            str(longest),
-            "--max-num-seqs",
-            "64",
-        ]
-        command += ["--disable-uvicorn-access-log", "--no-enable-prefix-caching"]
+        command = [sys.executable, *["-m", "vllm.entrypoints.openai.api_server", "--served-model-name", "tiny"]]
+        command += f"--model {folder} --load-format dummy --dtype float32 --enforce-eager --host 127.0.0.1".split()
+        command += f"--port {port} --gpu-memory-utilization 0.05 --block-size {BLOCK} --max-num-seqs 64".split()
+        command += f"--num-gpu-blocks-override {blocks + 1} --max-model-len {longest}".split()
+        command += ["--no-enable-prefix-caching", "--disable-uvicorn-access-log"]
         if policy != OWN:
             command += ["--scheduler-cls", "llmsched.serving.vllm.Scheduler"]
             command += ["--additional-config", json.dumps({"llmsched": {"policy": policy}})]
         environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-        log = Path(folder) / "server.log"
-        with log.open("w") as file:
-            process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            for _ in range(int(seconds)):
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                    break
-                if process.poll() is not None:
-                    sys.exit(f"vLLM's server did not start:\n{log.read_text()[-3000:]}")
-                time.sleep(1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait()
+        environment |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # the model is that small
+        with (Path(folder) / "server.log").open("w+") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            try:
+                yield f"http://127.0.0.1:{port}"
+            except ConnectionError:
+                log.seek(0)
+                print(f"{policy}: the server does not answer:\n{log.read()[-3000:]}", file=sys.stderr)
+                raise
+            finally:
+                process.terminate()
+                process.wait()
+
+
+def wait_for(address: str, seconds: float = 600) -> None:
+    """Until the server answers. Raises ConnectionError if it does not in that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+            return
+        time.sleep(1)
+    raise ConnectionError(address)
 
 
 def write_model(folder: Path) -> None:
@@ -170,33 +166,21 @@ def counters(address: str) -> dict[str, float]:
 # All of it ------------------------------------------------------------------------------------------------------------
 
 
-def serve(policy: str, workloads: list[ls.Workload], blocks: int, longest: int) -> list[dict[str, float]]:
-    """One row for each workload: latencies at the client, and what the server counted."""
-    from openai import AsyncOpenAI
-
-    rows = []
-    with server(policy, blocks, longest) as address:
-
-        def client() -> AsyncOpenAI:  # one for each loop of events
-            return AsyncOpenAI(base_url=f"{address}/v1", api_key="none", timeout=600, max_retries=0)
-
-        asyncio.run(send(client(), workloads[0].head(20)))  # to warm up
-        for workload in workloads:
-            before = counters(address)
-            latency = asyncio.run(send(client(), workload))
-            after = counters(address)
-            # Every token of a prompt, and every token that was generated but the last, is computed once at least.
-            needed = int((workload.prompt + workload.output - 1).sum())
-            rows.append(
-                {
-                    "mean latency": float(latency.mean()),
-                    "p99 latency": float(np.quantile(latency, 0.99)),
-                    "preemptions": after["preemptions"] - before["preemptions"],
-                    "computed again": (after["computed"] - before["computed"] - needed) / needed,
-                }
-            )
-            print(f"  {policy}: {rows[-1]}", file=sys.stderr, flush=True)
-    return rows
+def serve(policy: str, address: str, workload: ls.Workload) -> dict[str, float]:
+    """Latencies at the client, and what the server counted."""
+    before = counters(address)
+    latency = asyncio.run(send(address, workload))
+    after = counters(address)
+    # Every token of a prompt, and every token that was generated but the last, is computed once at least.
+    needed = int((workload.prompt + workload.output - 1).sum())
+    row = {
+        "mean latency": float(latency.mean()),
+        "p99 latency": float(np.quantile(latency, 0.99)),
+        "preemptions": after["preemptions"] - before["preemptions"],
+        "computed again": (after["computed"] - before["computed"] - needed) / needed,
+    }
+    print(f"  {policy}: {row}", file=sys.stderr, flush=True)
+    return row
 
 
 def label(policy: str) -> str:
@@ -208,9 +192,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the two traces")
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--scale", type=int, default=4, help="lengths are divided by it")
-    parser.add_argument("--rate", type=float, default=30.0, help="requests a second")
-    parser.add_argument("--blocks", type=int, default=40, help=f"blocks of cache, of {BLOCK} tokens")
+    parser.add_argument("--scale", type=int, default=6, help="lengths are divided by it")
+    parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
+    parser.add_argument("--blocks", type=int, default=32, help=f"blocks of cache, of {BLOCK} tokens")
     parser.add_argument("--policies", nargs="+", default=POLICIES)
     parser.add_argument("--json", type=Path, help="write all rows")
     parser.add_argument("--plot", type=Path, help="draw them")
@@ -219,7 +203,15 @@ def main() -> None:
         requests(chosen.data, chosen.requests, chosen.scale, chosen.rate, seed) for seed in range(chosen.seeds)
     ]
     longest = BLOCK * -(-max(int((w.prompt + w.output).max()) + 1 for w in workloads) // BLOCK)
-    found = {label(p): serve(p, workloads, chosen.blocks, longest) for p in chosen.policies}
+    found: dict[str, list[dict[str, float]]] = {label(policy): [] for policy in chosen.policies}
+    with contextlib.ExitStack() as stack:
+        addresses = [stack.enter_context(server(p, chosen.blocks, longest)) for p in chosen.policies]
+        for address in addresses:
+            wait_for(address)
+            asyncio.run(send(address, workloads[0].head(20)))  # to warm up
+        for workload in workloads:  # in turns, so that what else the machine does concerns all alike
+            for policy, address in zip(found, addresses, strict=True):
+                found[policy].append(serve(policy, address, workload))
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1))
     print(table(found))

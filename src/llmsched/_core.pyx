@@ -903,7 +903,8 @@ cdef int engine_decide(Engine* engine, double time) noexcept nogil:
     if engine.running == 0 and engine.waiting == 0:
         ratio_restart(&engine.belief, engine.round)
     status = decide(engine, &wake)
-    check(status != OK or engine.need <= engine.problem.memory)
+    if status == OK:
+        check(engine.need <= engine.problem.memory)
     return status
 
 
