@@ -1117,7 +1117,8 @@ cdef int engine_decide(Engine* engine, double time) noexcept nogil:
     if engine.running == 0 and engine.waiting == 0:
         ratio_restart(&engine.belief, engine.round)
     status = decide_as_processed(engine) if engine.problem.as_processed else decide(engine, &wake)
-    check(status != OK or engine.need <= engine.problem.memory)
+    if status == OK:
+        check(engine.need <= engine.problem.memory)
     return status
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -19,10 +20,10 @@ MODEL = {
 }  # fmt: skip
 
 
-def engine(folder: Path, blocks: int, *, llmsched: dict[str, Any] | None = None, **settings: Any) -> Any:
-    """An engine whose requests can use so many blocks of cache."""
+def engine(folder: Path, blocks: int, **settings: Any) -> Any:
+    """An engine whose requests can use so many blocks of cache, with vLLM's own scheduler. It takes some 20 seconds."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     from vllm import EngineArgs, LLMEngine
 
@@ -37,18 +38,40 @@ def engine(folder: Path, blocks: int, *, llmsched: dict[str, Any] | None = None,
         "block_size": BLOCK,
         "max_model_len": BLOCK * min(blocks, 32),
         "num_gpu_blocks_override": blocks + 1,  # one is vLLM's own
-        "enable_prefix_caching": False,
+        "enable_prefix_caching": True,
         "async_scheduling": False,
         "max_num_seqs": 16,
-        "max_num_batched_tokens": 8192,
+        "max_num_batched_tokens": 512,
+        "scheduling_policy": "priority",
         "disable_log_stats": True,
     }
-    if llmsched is not None:
-        chosen |= {
-            "scheduler_cls": "llmsched.serving.vllm_scheduler.Scheduler",
-            "additional_config": {"llmsched": llmsched},
-        }
     return LLMEngine.from_engine_args(EngineArgs(**(chosen | settings)))
+
+
+def schedule_by(engine: Any, llmsched: dict[str, Any], *, prefix_caching: bool = False, **settings: Any) -> Any:
+    """Puts our scheduler into an idle engine, as it would have been made with other settings; returns it.
+
+    `settings` are fields of vLLM's SchedulerConfig.
+    """
+    from llmsched.serving.vllm_scheduler import Scheduler
+
+    core = engine.engine_core.engine_core
+    old = core.scheduler
+    config = copy.copy(old.vllm_config)
+    config.additional_config = {"llmsched": llmsched}
+    config.scheduler_config = copy.copy(config.scheduler_config)
+    for name, value in settings.items():
+        setattr(config.scheduler_config, name, value)
+    config.cache_config = copy.copy(config.cache_config)
+    config.cache_config.enable_prefix_caching = prefix_caching
+    core.scheduler = Scheduler(
+        vllm_config=config,
+        kv_cache_config=old.kv_cache_config,
+        structured_output_manager=old.structured_output_manager,
+        block_size=old.block_size,
+        hash_block_size=old.hash_block_size,
+    )
+    return core.scheduler
 
 
 def close(engine: Any) -> None:

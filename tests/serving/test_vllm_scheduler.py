@@ -10,21 +10,23 @@ from llmsched.errors import InputError
 
 pytest.importorskip("vllm")
 
-from helpers.tiny_vllm import BLOCK, close, engine, prompt_of, scheduler_of, serve
+from helpers.tiny_vllm import BLOCK, close, engine, prompt_of, schedule_by, serve
+
+BLOCKS = 8
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    """Makes an engine, and closes it."""
-    made = []
+@pytest.fixture(scope="module")
+def synchronous(tmp_path_factory):
+    made = engine(tmp_path_factory.mktemp("model"), BLOCKS)
+    yield made
+    close(made)
 
-    def make(blocks, **settings):
-        made.append(engine(tmp_path, blocks, **settings))
-        return made[-1]
 
-    yield make
-    while made:
-        close(made.pop())
+@pytest.fixture(scope="module")
+def asynchronous(tmp_path_factory):
+    made = engine(tmp_path_factory.mktemp("model"), BLOCKS, async_scheduling=True)
+    yield made
+    close(made)
 
 
 def workload(n: int, seed: int, spread: float = 0.0, prompt: int = 60, output: int = 50) -> ls.Workload:
@@ -46,31 +48,37 @@ def seen(w: ls.Workload) -> ls.Workload:
 EXACT = {
     "amin": {},
     "amin-recompute": {"max_num_seqs": 6},
-    "fcfs": {"max_num_batched_tokens": 64},
+    "fcfs": {"max_num_batched_tokens": 48},
     "mcsf": {"max_num_batched_tokens": 96, "max_num_seqs": 8},
     "amax": {"max_num_batched_tokens": 64},
     "aell": {},
-    "vllm-priority": {"scheduling_policy": "priority"},
+    "vllm": {"max_num_batched_tokens": 64},
+    "vllm-priority": {"max_num_batched_tokens": 64},
     "sglang": {"max_num_batched_tokens": 64},
     "s3": {},
-    "amin-recompute,order=upper - lower,reserve=(lower + upper) / 2": {},
+    "rect": {"max_num_batched_tokens": 64},
+    "past-future": {},
+    "amin-recompute,order=upper - lower,reserve=(lower + upper) / 2": {"max_num_batched_tokens": 64},
 }
 
 
 @pytest.mark.parametrize("policy", EXACT)
-def test_the_schedule_of_the_engine_is_the_simulation_s(policy, tiny):
-    settings = EXACT[policy]
-    blocks = 7
-    vllm = tiny(blocks, llmsched={"policy": policy, "seed": None}, **settings)
-    machine = {"max_batch": settings.get("max_num_seqs", 16), "block": BLOCK}
-    machine["prefill_budget"] = settings.get("max_num_batched_tokens", 8192)
+def test_the_schedule_of_the_engine_is_the_simulation_s(policy, synchronous):
+    machine = {"max_num_seqs": 16, "max_num_batched_tokens": 512} | EXACT[policy]
+    options = {"max_batch": machine["max_num_seqs"], "prefill_budget": machine["max_num_batched_tokens"]}
     preempted = 0
-    for seed, spread in ((0, 0.0), (1, 100.0)):
+    # Arrivals are sent in millionths of a second: where a policy compares them with the time, all come at once.
+    for seed, spread in ((0, 0.0), (1, 0.0 if policy == "sglang" else 100.0)):
+        scheduler = schedule_by(
+            synchronous, {"policy": policy, "seed": None},
+            max_num_active_seqs=machine["max_num_seqs"], max_num_scheduled_tokens=machine["max_num_batched_tokens"],
+        )  # fmt: skip
         w = workload(24, seed, spread)
-        found = serve(vllm, w)
+        found = serve(synchronous, w)
         assert found["output"] == w.output.tolist()
-        core = scheduler_of(vllm).core
-        expected = ls.simulate(seen(w), core.policy, memory=blocks * BLOCK, seed=None, **machine)
+        expected = ls.simulate(
+            seen(w), scheduler.core.policy, memory=BLOCKS * BLOCK, block=BLOCK, seed=None, **options
+        )  # fmt: skip
         for name in ("start", "completion", "evictions"):
             assert found[name] == getattr(expected, name).tolist(), name
         preempted += sum(found["evictions"])
@@ -80,21 +88,21 @@ def test_the_schedule_of_the_engine_is_the_simulation_s(policy, tiny):
 # Where the engine says what became of a step: everything else that vLLM does ------------------------------------------
 
 LOOSE = [
-    {"async_scheduling": True},
-    {"async_scheduling": True, "enable_prefix_caching": True, "max_num_batched_tokens": 64},
-    {"async_scheduling": False, "enable_prefix_caching": True, "max_num_batched_tokens": 48, "max_num_seqs": 6},
-    {"async_scheduling": False, "max_num_batched_tokens": 64},
+    ("asynchronous", {}),
+    ("asynchronous", {"prefix_caching": True, "max_num_scheduled_tokens": 64}),
+    ("synchronous", {"prefix_caching": True, "max_num_scheduled_tokens": 48, "max_num_active_seqs": 6}),
+    ("synchronous", {"max_num_scheduled_tokens": 64}),
 ]
 
 
-@pytest.mark.parametrize("settings", LOOSE, ids=str)
+@pytest.mark.parametrize(("kind", "settings"), LOOSE, ids=str)
 @pytest.mark.parametrize("policy", ["amin-recompute", "sglang", "rect"])
-def test_nobody_is_lost_whatever_ends_early(policy, settings, tiny):
+def test_nobody_is_lost_whatever_ends_early(policy, kind, settings, request):
     """Stop tokens, aborted requests, prompts with a common beginning, wrong predictions."""
     from vllm import SamplingParams
 
-    vllm = tiny(8, llmsched={"policy": policy}, **settings)
-    scheduler = scheduler_of(vllm)
+    vllm = request.getfixturevalue(kind)
+    scheduler = schedule_by(vllm, {"policy": policy}, **settings)
     rng = np.random.default_rng(0)
     w = workload(45, 2, prompt=90)
     sent, finished, aborted = 0, {}, set()
@@ -131,18 +139,19 @@ def test_nobody_is_lost_whatever_ends_early(policy, settings, tiny):
         if id not in aborted and output.finish_reason == "length":
             assert len(output.token_ids) == w.output[int(id)]
     assert len(scheduler.core) == 0 or not scheduler.requests
-    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == 8
+    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == BLOCKS
 
 
-def test_a_request_that_waits_for_long_goes_first(tiny):
+def test_a_request_that_waits_for_long_goes_first(synchronous):
     """By the shortest first, with an endless stream of short ones, the long one would never start."""
     from vllm import SamplingParams
 
-    vllm = tiny(4, llmsched={"policy": "amin-recompute,order=upper", "patience": 0.5})
+    vllm = synchronous
+    schedule_by(vllm, {"policy": "amin-recompute,order=upper", "patience": 0.5})
 
     def send(name, tokens):
         parameters = SamplingParams(max_tokens=tokens, ignore_eos=True, detokenize=False)
-        vllm.add_request(name, {"prompt_token_ids": [5] * 30}, parameters)
+        vllm.add_request(name, {"prompt_token_ids": [5] * 60}, parameters)
 
     for k in range(6):
         send(f"short{k}", 4)
@@ -171,6 +180,6 @@ def test_a_request_that_waits_for_long_goes_first(tiny):
     ],
     ids=str,
 )
-def test_what_cannot_be_scheduled_is_refused_at_the_start(llmsched, settings, message, tiny):
+def test_what_cannot_be_scheduled_is_refused_at_the_start(llmsched, settings, message, synchronous):
     with pytest.raises(InputError, match=message):
-        tiny(8, llmsched=llmsched, **settings)
+        schedule_by(synchronous, llmsched, **settings)

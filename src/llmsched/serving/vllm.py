@@ -110,3 +110,12 @@ def _margin(watermark: float, blocks: int) -> float:
         raise InputError(f"watermark is {watermark!r}, expected a share of the blocks, 0 <= watermark < 1")
     kept = min(int(watermark * (blocks + 1)), blocks)
     return (kept - 0.5) / blocks if kept else 0.0
+
+
+def __getattr__(name: str) -> Any:
+    """`Scheduler`, for vLLM's ``--scheduler-cls llmsched.serving.vllm.Scheduler``: only who asks for it imports vllm."""
+    if name == "Scheduler":
+        from .vllm_scheduler import Scheduler
+
+        return Scheduler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
