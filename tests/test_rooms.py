@@ -29,6 +29,7 @@ FLOORS = (
     ("metrics",),
     ("experiments",),
     ("study",),
+    ("serving",),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -9,7 +9,7 @@ from ._lazy import lazy
 from ._version import version as __version__
 
 if TYPE_CHECKING:
-    from . import errors, predict, study
+    from . import errors, predict, serving, study
     from .experiments.adversarial import Adversary, adversarial_search
     from .experiments.predictor_value import predictor_value
     from .metrics import capacity, energy, foreign_result, gates, perfetto, service, steady_state
@@ -71,6 +71,7 @@ __all__ = [
     "predict",
     "predictor_value",
     "service",
+    "serving",
     "simulate",
     "simulate_batch",
     "size",
@@ -120,6 +121,7 @@ __getattr__, _ = lazy(
         "predict": "predict",
         "predictor_value": "experiments.predictor_value",
         "service": "metrics.service",
+        "serving": "serving",
         "simulate": "simulation.run",
         "simulate_batch": "simulation.batch",
         "size": "metrics.sizing",

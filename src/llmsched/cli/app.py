@@ -9,6 +9,7 @@ import typer
 from .._version import version
 from . import study
 from .bound import bound
+from .calibrate import calibrate
 from .capacity import capacity
 from .compare import compare
 from .generate import generate
@@ -21,6 +22,7 @@ from .size import size
 from .sweep import sweep
 from .theory import theory
 from .timeline import timeline
+from .validate import validate
 
 app = typer.Typer(
     rich_markup_mode="markdown",
@@ -39,6 +41,8 @@ app.command("policies")(policies)
 app.command("machines")(machines)
 app.command("theory")(theory)
 app.command("predictors")(predictors)
+app.command("calibrate")(calibrate)
+app.command("validate")(validate)
 
 study_app = typer.Typer(
     help="Monte Carlo studies: one file says what is run; interrupted, they go on; results are Parquet.",
