@@ -2,10 +2,13 @@
 
 from .._lazy import lazy
 
+__all__ = ["calibrate", "clocks", "logs", "systems", "validate", "vllm"]
+
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "calibrate": "calibration",
+        "clocks": "published_clocks",
         "logs": "logs",
         "systems": "systems",
         "validate": "validation",

@@ -1,10 +1,11 @@
 """Simulation in the loop: the coefficients of a clock under which a simulation's times are those that were measured.
 
 Each request gives two residuals: the time of its first token, as a share of its time to the first token and a tenth of
-its latency; and the logarithm of the time from the first token to the last, simulated over measured. Large ones count
+its latency; and the logarithm of the time from the first token to the last, simulated over measured. The ratios of the
+means of both count as well, as in a request's own times is the chance of where in a step it came. Large ones count
 less (pseudo-Huber at 5 %): where a cache is full, which request is preempted is chance, and a request that is
 not the one of the run is wrong by much. The search is least squares from several starts, whose Jacobian is differences
-of simulations, polished by Nelder and Mead's simplex, as a schedule changes in jumps.
+of simulations, polished by Nelder and Mead's simplices, as a schedule changes in jumps.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from .records import Requests
 
 #: Residuals beyond this count linearly.
 _TOLERATED = 0.05
-#: A coefficient may be anything that raises the misfit by no more than this share.
-_RISE = 0.10
+#: A coefficient may be anything that raises the misfit by no more than this share, or by half a per cent of the times:
+#: two runs of an engine differ by more.
+_RISE, _NOISE = 0.10, 0.005
 _NAMES = ("base", "per_request", "per_context_token", "per_prompt_token")
 
 Times = Callable[[Clock], tuple[FloatArray, FloatArray]]
@@ -95,13 +97,22 @@ class _Misfit:
         first, completion = self.times(self.clock(x))
         real = self.requests
         if not self.timed:
-            late: FloatArray = np.log((completion - real.arrival) / real.latency)[self.counted]
-            return late
+            late = np.log((completion - real.arrival) / real.latency)[self.counted]
+            return np.append(late, self.of_mean(completion - real.arrival, real.latency))
         early = (first - real.first_token) / (real.ttft + 0.1 * real.latency)
         long = real.output > 1
         ratio = np.zeros(len(real))
         ratio[long] = np.log((completion - first)[long] / (real.completion - real.first_token)[long])
-        return np.concatenate([early[self.counted], ratio[self.counted & long]])
+        means = (
+            self.of_mean(first - real.arrival, real.ttft),
+            self.of_mean(completion - first, real.latency - real.ttft),
+        )
+        return np.concatenate([early[self.counted], ratio[self.counted & long], means])
+
+    def of_mean(self, simulated: FloatArray, measured: FloatArray) -> float:
+        """The logarithm of the ratio of means, weighing as much as a tenth of the requests."""
+        ratio = np.log(simulated[self.counted].mean() / measured[self.counted].mean())
+        return float(ratio * np.sqrt(self.counted.sum() / 10))
 
     def cost(self, x: FloatArray) -> float:
         """Mean of the squares, large ones counting less."""
@@ -155,27 +166,40 @@ def search(
     if start is not None:
         starts = [np.array([getattr(start, name) for name in _NAMES]) / misfit.units]
     free = [0, 1, 2, 3]
-    best = _polished(misfit, min((_descended(misfit, s, free) for s in starts), key=lambda found: found[1]), free)
+    # Wide differences see over the jumps that a schedule makes where an admission moves by a step.
+    rough = sorted((_descent(misfit, s, free, 0.3) for s in starts), key=_cost)
+    near = min((_descent(misfit, at[0], free, 0.05) for at in rough[:2]), key=_cost)
+    best = _polished(misfit, min(near, rough[0], key=_cost), free, (0.3, 0.1, 0.05))
     dropped: list[str] = []
     # Of the two that a full batch cannot tell apart the context stays: every step reads all of it.
     for k in (1, 3):
+        fewer = [j for j in free if j != k]
         without = best[0].copy()
         without[k] = 0.0
-        fewer = [j for j in free if j != k]
-        tried = _polished(misfit, _descended(misfit, without, fewer), fewer)
-        if tried[1] <= best[1] * (1 + _RISE) ** 2:
+        tried = _polished(misfit, _descent(misfit, without, fewer, 0.05), fewer, (0.1,))
+        if tried[1] <= _tolerated(best[1]):
             best, free = tried, fewer
             dropped.append(_NAMES[k])
     known = {_NAMES[k]: _range(misfit, best, free, k) for k in free} if profile else {}
-    return Found(misfit.clock(best[0]), float(np.sqrt(best[1])), MappingProxyType(known), tuple(dropped),
-                 misfit.simulations)  # fmt: skip
+    misfit_of_best = float(np.sqrt(best[1]))
+    return Found(misfit.clock(best[0]), misfit_of_best, MappingProxyType(known), tuple(dropped), misfit.simulations)
 
 
 Point = tuple[FloatArray, float]
 
 
-def _descended(misfit: _Misfit, start: FloatArray, free: Sequence[int], evaluations: int = 20) -> Point:
-    """The end of a descent from `start`, in which the coefficients `free` may change; and the cost there."""
+def _cost(point: Point) -> float:
+    return point[1]
+
+
+def _tolerated(cost: float) -> float:
+    """The cost whose misfit says no less than that of `cost`."""
+    misfit = float(np.sqrt(cost))
+    return (misfit + max(_RISE * misfit, _NOISE)) ** 2
+
+
+def _descent(misfit: _Misfit, start: FloatArray, free: Sequence[int], width: float, evaluations: int = 6) -> Point:
+    """The end of a descent in which the coefficients `free` may change, by differences of this width, and the cost."""
     from scipy.optimize import least_squares
 
     def full(part: FloatArray) -> FloatArray:
@@ -184,12 +208,13 @@ def _descended(misfit: _Misfit, start: FloatArray, free: Sequence[int], evaluati
         return x
 
     def jacobian(part: FloatArray) -> FloatArray:
-        here = misfit.residuals(full(part))
         columns = []
         for k in range(len(free)):
-            moved = part.copy()
-            moved[k] += 0.05 * max(part[k], 0.3)
-            columns.append((misfit.residuals(full(moved)) - here) / (moved[k] - part[k]))
+            ahead, behind = part.copy(), part.copy()
+            ahead[k] += width * max(part[k], 0.1)
+            behind[k] = max(0.0, part[k] - width * max(part[k], 0.1))
+            difference = misfit.residuals(full(ahead)) - misfit.residuals(full(behind))
+            columns.append(difference / (ahead[k] - behind[k]))
         return np.column_stack(columns)
 
     found = least_squares(
@@ -205,31 +230,35 @@ def _descended(misfit: _Misfit, start: FloatArray, free: Sequence[int], evaluati
     return x, misfit.cost(x)
 
 
-def _polished(misfit: _Misfit, at: Point, free: Sequence[int], evaluations: int = 120) -> Point:
-    """The point that a simplex around `at` shrinks to, if it is better."""
+def _polished(misfit: _Misfit, at: Point, free: Sequence[int], sizes: Sequence[float]) -> Point:
+    """The best point that simplices of these sizes around `at` shrink to."""
     from scipy.optimize import minimize
 
-    def full(part: FloatArray) -> FloatArray:
-        x = at[0].copy()
-        x[list(free)] = np.abs(part)
-        return x
+    for size in sizes:
+        here = at[0]
 
-    part = at[0][list(free)]
-    corners = np.vstack([part, part + np.diag(np.maximum(0.08 * part, 0.02))])
-    options: dict[str, Any] = {"maxfev": evaluations, "initial_simplex": corners, "fatol": 1e-9, "xatol": 1e-4}
-    found = minimize(lambda p: misfit.cost(full(p)), part, method="Nelder-Mead", options=options)
-    return (full(found.x), float(found.fun)) if found.fun < at[1] else at
+        def full(part: FloatArray, here: FloatArray = here) -> FloatArray:
+            x = here.copy()
+            x[list(free)] = np.abs(part)
+            return x
+
+        part = here[list(free)]
+        corners = np.vstack([part, part + np.diag(np.maximum(size * part, 0.15 * size))])
+        options: dict[str, Any] = {"maxfev": 100, "initial_simplex": corners, "fatol": 1e-9, "xatol": 1e-4}
+        found = minimize(lambda p: misfit.cost(full(p)), part, method="Nelder-Mead", options=options)
+        at = min(at, (full(found.x), float(found.fun)), key=_cost)
+    return at
 
 
 def _range(misfit: _Misfit, best: Point, free: Sequence[int], k: int) -> Coefficient:
     """How far a coefficient can go, the others making up for it, until the misfit has risen by a tenth."""
     others = [j for j in free if j != k]
-    most = best[1] * (1 + _RISE) ** 2 + 1e-10
+    most = _tolerated(best[1])
 
     def possible(value: float, near: FloatArray) -> FloatArray | None:
         x = near.copy()
         x[k] = value
-        found = _descended(misfit, x, others, 4) if others else (x, misfit.cost(x))
+        found = _descent(misfit, x, others, 0.05, 3) if others else (x, misfit.cost(x))
         return found[0] if found[1] <= most else None
 
     value = float(best[0][k])

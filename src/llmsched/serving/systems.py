@@ -22,11 +22,13 @@ __all__ = ["SYSTEMS", "System", "of_log"]
 #: Name -> what makes arguments of `llmsched.simulate` of its settings.
 SYSTEMS = {"vllm": vllm.settings}
 
+#: Settings of a log that are simulated as if they were off: what they change is small, and the errors say how small.
+_APPROXIMATED = ("async_scheduling", "enable_prefix_caching")
 #: Settings of a log that a simulation cannot express -> the value at which they change nothing.
 _NEUTRAL: Mapping[str, Any] = {
     "pipeline_parallel_size": 1,
     "speculative_config": None,
-    "long_prefill_token_threshold": 0,
+    "enable_chunked_prefill": True,
 }
 
 
@@ -66,7 +68,7 @@ class System:
         workload = vllm.as_scheduled(requests.workload())
         for engine in range(self.engines):
             own = np.arange(engine, len(requests), self.engines)
-            result = simulate(workload.take(own), clock=clock, seed=None, record="tokens", **arguments)
+            result = simulate(workload.take(own), clock=clock, record="tokens", **{"seed": None, **arguments})
             completion[own] = result.completion
             first[own] = result.workload.arrival + service.metrics(result).ttft
         return first, completion
@@ -88,10 +90,11 @@ def of_log(text: str, log: Log) -> System:
             raise InputError(
                 f"{log.path} was recorded with {key}={log.settings[key]!r}, which a simulation cannot express"
             )
-    known = {key: log.settings[key] for key in (*parameters, "data_parallel_size") if log.settings.get(key) is not None}
+    said = [key for key in (*parameters, "data_parallel_size") if key not in _APPROXIMATED]
+    known = {key: log.settings[key] for key in said if log.settings.get(key) is not None}
     settings = {**known, **given}
     engines = int(settings.pop("data_parallel_size", 1))
-    notes: list[str] = []
+    notes = [f"recorded with {key}; simulated without it" for key in _APPROXIMATED if log.settings.get(key) is True]
     if engines > 1:
         notes.append(f"requests are taken to go to the {engines} engines in turn: the log does not say to which")
     if "num_gpu_blocks" not in settings:

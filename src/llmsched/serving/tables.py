@@ -209,8 +209,8 @@ def _point(engine: Mapping[str, str], points: FloatArray) -> Point | None:
     ttft_error = float(np.mean(np.abs((prefill + overhead) / (ttft * _MILLI) - 1)))
     source = (
         f"{engine['model_path'].split('/')[-1]} on {engine['tp_size']} {engine['system']} with {engine['backend']}, "
-        f"fitted to {len(points)} points published by ai-dynamo/aiconfigurator (Apache-2.0): times per output token are met "
-        f"within {fit.mean_error:.0%} on average"
+        f"fitted to {len(points)} points published by ai-dynamo/aiconfigurator (Apache-2.0): times per output token "
+        f"are met within {fit.mean_error:.0%} on average"
     )
     return Point(dataclasses.replace(fit.clock, source=source), overhead, len(points), fit.mean_error, ttft_error)
 

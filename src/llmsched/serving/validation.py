@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..simulation.clock import Clock
-from ..simulation.clock import parse as parse_clock
 from ..workloads.columns import FloatArray
 from . import logs
 from .log_rows import OnError
+from .published_clocks import parse as parse_clock
 from .records import Log, Requests
 from .search import search
 from .systems import System, of_log
+from .validation_figure import draw
 
 __all__ = ["METRICS", "STATISTICS", "Validation", "validate"]
 
@@ -126,10 +127,16 @@ class Validation:
         }
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw the distributions of latency and of the first token's time, and each request's latency. See `figure`."""
-        from .validation_figure import draw  # matplotlib
+        """Draw the distributions of latency and of the time to the first token, and each request's latency.
 
-        draw(self, path)
+        Raises as `llmsched.metrics.figure_style.save`; MissingExtraError without matplotlib.
+        """
+        kind = f"clock fitted to the {self.fitted:,} before" if self.fitted else "clock given"
+        heading = (
+            f"Measured and simulated: {len(self.measured):,} requests, {self.system.name}, {kind}; "
+            f"mean latency {self.errors['latency']['mean']:+.1%}"
+        )
+        draw(self.measured, self.simulated, heading, path)
 
     def _columns(self) -> dict[str, tuple[FloatArray, FloatArray]]:
         """Metric -> measured and simulated, of the requests that have it."""

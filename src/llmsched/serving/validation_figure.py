@@ -9,30 +9,26 @@ import numpy as np
 
 from ..metrics.figure_style import BLACK, ORANGE, light_grid, new_figure, save, title
 from ..workloads.columns import FloatArray
+from .records import Requests
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .validation import Validation
 
+def draw(real: Requests, made: Requests, heading: str, path: str | os.PathLike[str]) -> None:
+    """Write the figure of the requests as measured and as simulated. Raises as `figure_style.save`.
 
-def draw(found: Validation, path: str | os.PathLike[str]) -> None:
-    """Write the figure; the extension of `path` says in which format. Raises as `figure_style.save`."""
+    The extension of `path` says in which format.
+    """
     figure = new_figure(11.5, 4.2)
     axes = figure.subplots(1, 3)
-    real, made = found.measured, found.simulated
     _distributions(axes[0], real.latency, made.latency, "latency (s)")
     second = ("time to the first token (s)", real.ttft, made.ttft)
     if not np.isfinite(real.ttft).any():
         second = ("latency per token (s)", real.latency / real.output, made.latency / made.output)
     _distributions(axes[1], second[1], second[2], second[0])
     _scatter(axes[2], real.latency, made.latency)
-    error = found.errors["latency"]["mean"]
-    kind = f"clock fitted to the {found.fitted:,} before" if found.fitted else "clock given"
-    title(
-        figure,
-        f"Measured and simulated: {len(real):,} requests, {found.system.name}, {kind}; mean latency {error:+.1%}",
-    )
+    title(figure, heading)
     save(figure, path)
 
 
@@ -45,7 +41,7 @@ def _distributions(axes: Axes, real: FloatArray, made: FloatArray, label: str) -
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1)
     light_grid(axes)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper left", frameon=False)
 
 
 def _scatter(axes: Axes, real: FloatArray, made: FloatArray) -> None:
