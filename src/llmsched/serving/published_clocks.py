@@ -29,8 +29,8 @@ _POINTS: Mapping[str, tuple[float, float, float, float, int, float, int]] = {
 }
 #: The same, fitted by `llmsched calibrate` to the times of requests; mean error of a request's latency in per cent.
 _RUNS: Mapping[str, tuple[float, float, float, float, int, float]] = {
-    "llama-3.1-8b-1xrtx4090-vllm": (0.0189, 0, 1.15e-07, 9.57e-05, 300, 1.6),
-    "llama-3.1-8b-1xrtxpro6000-vllm": (0.0134, 0, 1.02e-07, 4.19e-05, 300, 0.3),
+    "llama-3.1-8b-1xrtx4090-vllm": (0.0179, 0, 1.41e-07, 9.34e-05, 300, 1.6),
+    "llama-3.1-8b-1xrtxpro6000-vllm": (0.0134, 0, 1.02e-07, 4.18e-05, 300, 0.3),
 }
 
 
