@@ -9,6 +9,7 @@ import typer
 from .._version import version
 from . import study
 from .bound import bound
+from .calibrate import calibrate
 from .capacity import capacity
 from .compare import compare
 from .generate import generate
@@ -22,6 +23,7 @@ from .size import size
 from .sweep import sweep
 from .theory import theory
 from .timeline import timeline
+from .validate import validate
 
 app = typer.Typer(
     rich_markup_mode="markdown",
@@ -29,7 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (
-    compare, timeline, capacity, size, sweep, bound, generate, paper, policies, machines, theory, predictors
+    compare, timeline, capacity, size, sweep, bound, generate, paper, policies, machines, theory, predictors,
+    calibrate, validate,
 ):  # fmt: skip
     app.command(command.__name__, cls=Command)(command)
 

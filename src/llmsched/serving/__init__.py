@@ -2,4 +2,17 @@
 
 from .._lazy import lazy
 
-__getattr__, __dir__ = lazy(__name__, {"recorder": "recorder", "vllm": "vllm"})
+__all__ = ["calibrate", "clocks", "logs", "recorder", "systems", "validate", "vllm"]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "calibrate": "calibration",
+        "clocks": "published_clocks",
+        "logs": "logs",
+        "recorder": "recorder",
+        "systems": "systems",
+        "validate": "validation",
+        "vllm": "vllm",
+    },
+)
