@@ -364,10 +364,10 @@ cdef int admission(Engine* engine, int64_t* wake) noexcept nogil:
         engine.reserved = rising_reserved(engine)
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
-    if engine.problem.order == ORDER_OVER_TIME or engine.problem.slices and engine.problem.skip:
-        return admission_one_by_one(engine, wake)
-    if engine.problem.skip:
+    if waits_in_tree(engine.problem):
         return admission_skipping(engine, wake)
+    if engine.problem.order == ORDER_OVER_TIME or engine.problem.skip:
+        return admission_one_by_one(engine, wake)
     while engine.waiting > 0:
         p = first_waiting(engine)
         if p == NONE:
@@ -577,11 +577,16 @@ cdef inline Entry entry_of(Engine* engine, int64_t place, int32_t p) noexcept no
     return entry
 
 
+cdef inline bint waits_in_tree(const Problem* problem) noexcept nogil:
+    # Whether waiting requests are in engine.tree, not in engine.heap.
+    return problem.skip and problem.order != ORDER_OVER_TIME and not problem.slices
+
+
 cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:
     # The request starts to wait; p is its number, or NONE. OK or NO_MEMORY.
     cdef const Request* r
     cdef int64_t length, demand
-    if engine.problem.skip and engine.problem.order != ORDER_OVER_TIME and not engine.problem.slices:
+    if waits_in_tree(engine.problem):
         if p == NONE:
             p = make_request(engine, place)
             if p == NONE:
@@ -1199,7 +1204,7 @@ cdef int32_t take_waiting(Engine* engine, int32_t index) noexcept nogil:
     cdef int32_t p
     cdef int64_t k = 0
     engine.tested = NONE
-    if engine.problem.skip and engine.problem.order != ORDER_OVER_TIME:
+    if waits_in_tree(engine.problem):
         return tree_withdraw(&engine.tree, engine.requests, index)
     while True:  # it is there
         p = engine.heap.entries[k].who

@@ -26,9 +26,7 @@ def engine_run(n: int = 120, rate: float = 4.0, clock: ls.Clock = CLOCK, seed: i
         output=rng.integers(20, 160, n),
         arrival=np.cumsum(rng.exponential(1 / rate, n)),
     )
-    return ls.simulate(
-        workload, clock=clock, record=("tokens", "timeline"), **settings(**SETTINGS)
-    )
+    return ls.simulate(workload, clock=clock, record=("tokens", "timeline"), **settings(**SETTINGS))
 
 
 def requests_of(result: ls.Result) -> list[dict[str, Any]]:

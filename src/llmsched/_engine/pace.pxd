@@ -1,5 +1,5 @@
-# How fast requests are admitted (model.md, section 4): `slices` and `rate_limit` spread admissions over the rounds since
-# the batch was last filled from nothing. Counted per round, so that a place that nobody took is lost.
+# How fast requests are admitted (model.md, section 4): `slices` and `rate_limit` spread admissions over the rounds
+# since the batch was last filled from nothing. Counted per round, so that a place that nobody took is lost.
 
 from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, int64_t

@@ -1,7 +1,7 @@
 # Slots of the cache that are taken as tokens are processed (model.md, section 7): what a round serves.
 #
-# Running requests are in one list, in order of admission, whatever the eviction rule. A round serves them one by one, and
-# what it may process of one depends on those before. Where all of them generate, the rounds until somebody completes,
+# Running requests are in one list, in order of admission, whatever the eviction rule. A round serves them one by one,
+# and what it may process of one depends on those before. Where all of them generate, the rounds until somebody completes,
 # arrives, or finds no slots are alike, and pass at once.
 
 from libc.stdint cimport int32_t, int64_t
@@ -111,8 +111,8 @@ cdef inline int process(Engine* engine) noexcept nogil:
 
 
 cdef inline int64_t rounds_alike(Engine* engine) noexcept nogil:
-    # How many rounds are like the coming one, which is decided: at least one, that itself. Waiting requests that did not
-    # fit in it fit no sooner than somebody leaves, as those that run only grow.
+    # How many rounds are like the coming one, which is decided: at least one, that itself. Waiting requests that did
+    # not fit in it fit no sooner than somebody leaves, as those that run only grow.
     cdef const Problem* problem = engine.problem
     cdef int64_t rounds = problem.max_rounds - engine.round, left, k
     cdef int32_t p = engine.oldest

@@ -113,7 +113,7 @@ def _margin(watermark: float, blocks: int) -> float:
 
 
 def __getattr__(name: str) -> Any:
-    """`Scheduler`, for vLLM's ``--scheduler-cls llmsched.serving.vllm.Scheduler``: only who asks for it imports vllm."""
+    """`Scheduler`, for vLLM's ``--scheduler-cls llmsched.serving.vllm.Scheduler``; vllm is imported for it alone."""
     if name == "Scheduler":
         from .vllm_scheduler import Scheduler
 

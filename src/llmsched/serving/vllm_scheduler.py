@@ -23,7 +23,8 @@ from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request, RequestStatus
 
 from ..errors import InputError, LlmschedError, nearest
-from ..policy import Policy, parse
+from ..policy import Policy
+from ..policy_files import parse
 from ..simulation import live
 from ..workloads.columns import LATEST
 

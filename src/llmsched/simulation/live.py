@@ -227,8 +227,8 @@ class Scheduler:
             raise InputError(f"request {twice!r} cannot have finished and been delayed in the same round")
         if late and self.policy.slots == "processed":
             raise InputError(
-                f"request {next(iter(late))!r} cannot be delayed: with slots='processed' the scheduler knows how much of "
-                "a prompt each round processes (prefill_budget, Policy.chunk)"
+                f"request {next(iter(late))!r} cannot be delayed: with slots='processed' the scheduler knows how much "
+                "of a prompt each round processes (prefill_budget, Policy.chunk)"
             )
         if not self._decided:
             if done or late:
