@@ -14,18 +14,19 @@ from ..policy import parse as parse_policy
 from ..simulation.run import EngineName, simulate
 from . import console, describe
 from .option_groups import expand_groups
-from .options import EngineOption, Intervals, MachineOptions, RequestOptions, Seed
+from .options import EngineOption, Intervals, MachineOptions, RequestOptions, Seed, SystemOptions
 from .output_files import check_outputs
 from .predictions import interval_rule, with_predictions
 
 
 @expand_groups(
     "trace out perfetto_file policies machine_name memory interval seed limit generator clock_name in_rounds rate "
-    "max_batch block prefill_budget format_ on_error engine"
+    "max_batch block prefill_budget system format_ on_error engine"
 )
 def timeline(
     requests: RequestOptions,
     machine: MachineOptions,
+    system: SystemOptions,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The figure: .png, .svg or .pdf.")] = Path("timeline.png"),
     perfetto_file: Annotated[
         str | None,
@@ -47,11 +48,10 @@ def timeline(
         perfetto.check_path(perfetto_file)
     if policies is not None and len(policies) > 1:
         raise InputError(f"one policy is drawn, and --policy is given {len(policies)} times: run it for each")
-    policy = policies[0] if policies else "amin"
-    chosen = parse_policy(policy)
+    chosen = parse_policy(policies[0]) if policies else next(iter(system.policies().values()), parse_policy("amin"))
     rule = interval_rule(interval)
     workload = requests.read(seed, requests.limit)
-    setup = machine.setup(workload)
+    setup = system.on(machine, machine.setup(workload))
     workload = requests.fitting(workload, setup.memory, setup.block)
     workload, spelling, notes = with_predictions(requests.at_rate(workload, seed), rule, [chosen])
     with console.ProgressBar("requests") as bar:
@@ -59,7 +59,7 @@ def timeline(
             workload,
             chosen,
             **setup.arguments(),
-            seed=seed,
+            seed=system.seed(seed),
             engine=cast(EngineName, engine),
             record=("tokens", "timeline"),
             progress=partial(bar.update, chosen.name),

@@ -2,4 +2,4 @@
 
 from .._lazy import lazy
 
-__getattr__, __dir__ = lazy(__name__, {"recorder": "recorder", "vllm": "vllm"})
+__getattr__, __dir__ = lazy(__name__, {"recorder": "recorder", "vllm": "vllm", "written": "written"})

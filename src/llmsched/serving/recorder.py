@@ -5,8 +5,8 @@ Mixed into a scheduler class of vLLM (first in the bases), or ready-made for its
     vllm serve MODEL --scheduler-cls llmsched.serving.recorder.AsyncRecorder \\
         --additional-config '{"llmsched": {"record": "run.jsonl"}}'
 
-`AsyncRecorder` records vLLM's default, `SyncRecorder` the scheduler it has with ``async_scheduling=False``. Nothing here
-imports vLLM until one of these two is asked for.
+`AsyncRecorder` records vLLM's default, `SyncRecorder` the scheduler it has with ``async_scheduling=False``. Nothing
+here imports vLLM until one of these two is asked for.
 
 The file
 --------
