@@ -21,6 +21,7 @@ def replay(result: ls.Result) -> None:
     start = [Fraction(t) for t in result.start.tolist()]
     arrival = [Fraction(t) for t in w.arrival.tolist()]
     prompt, output = w.prompt.tolist(), w.output.tolist()
+    held = prompt if result.policy.slots == "ahead" else [max(s - 1, 0) for s in prompt]  # before the first token
     everyone = range(len(w))
     for i in everyone:
         assert start[i] >= arrival[i]
@@ -31,7 +32,7 @@ def replay(result: ls.Result) -> None:
     peak = 0
     for row, t in enumerate(times):
         running = [i for i in everyone if start[i] <= t < start[i] + output[i]]
-        memory = sum(prompt[i] + int(t - start[i]) + 1 for i in running)
+        memory = sum(held[i] + int(t - start[i]) + 1 for i in running)
         assert memory <= result.memory
         peak = max(peak, memory)
         assert rows["time"][row] == t
