@@ -115,7 +115,8 @@ def check_conservation(result: ls.Result) -> None:
     w, rows = result.workload, result.timeline.expand()
     assert len(rows["memory"]) == result.rounds
     assert rows["memory"].max(initial=0) == result.peak_memory <= result.memory
-    assert rows["batch"].min(initial=1) >= 1
+    if result.policy.slots == "ahead":  # else who would have been served may just have left
+        assert rows["batch"].min(initial=1) >= 1
     assert rows["batch"].sum() == w.output.sum() + result.wasted_tokens
     assert rows["evictions"].sum() == result.total_evictions
     assert np.isfinite(result.completion).all()
