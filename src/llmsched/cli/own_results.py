@@ -53,7 +53,10 @@ class ResultOptions:
         return found
 
     def read(self, workload: Workload, setup: Setup, policies: Mapping[str, Policy]) -> list[ForeignResult]:
-        """The results, checked; their tokens take cache as late as those of any of the policies. Raises InputError for what cannot be, or if two rows have the same name."""
+        """The results, checked; their tokens take cache as late as those of any of the policies.
+
+        Raises InputError for what cannot be, or if two rows have the same name.
+        """
         taken, found = set(policies), []
         late = any(policy.slots == "processed" for policy in policies.values())
         assert setup.memory is not None  # `compare` looks for none
