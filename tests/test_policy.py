@@ -29,8 +29,9 @@ def test_a_bare_policy_is_amin():
 
 @pytest.mark.parametrize("field", sorted(CHOICES))
 def test_fields_take_their_words_and_refuse_others_with_a_suggestion(field):
+    base = "vllm" if field == "slots" else "amin"  # a policy that looks ahead has its slots ahead
     for word in CHOICES[field]:
-        assert getattr(ls.Policy(**{field: word}), field) == word
+        assert getattr(dataclasses.replace(ls.policies[base], **{field: word}), field) == word
     typo = CHOICES[field][0] + "x"
     with pytest.raises(PolicyError) as caught:
         ls.Policy(**{field: typo})
@@ -39,6 +40,20 @@ def test_fields_take_their_words_and_refuse_others_with_a_suggestion(field):
     assert f"did you mean {CHOICES[field][0]!r}?" in message
     assert f"known: {', '.join(CHOICES[field])}" in message
     assert isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("reserve", "bound", "nobody looks ahead for slots that are taken as tokens are processed"),
+        ("reserve", "prompt + 1", "nobody looks ahead"),
+        ("headroom", 2, "no more room is made than the next one needs"),
+        ("resume", "swap", "a part of a prompt is not moved out and in"),
+    ],
+)
+def test_what_does_not_go_with_slots_as_processed_is_refused(field, value, why):
+    with pytest.raises(PolicyError, match=f"slots='processed' with {field}=.*{why}"):
+        dataclasses.replace(ls.policies["vllm"], **{field: value})
 
 
 @pytest.mark.parametrize("field", sorted(CHOICES))

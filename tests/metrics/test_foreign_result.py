@@ -50,7 +50,8 @@ def test_what_is_held_for_certain_is_never_more_than_the_run_held(seed, policy, 
     w = ls.intervals.with_midpoints(small(seed, 60, 0.7))
     for clock in (None, "llama2-70b-2xa100"):
         run = ls.simulate(w, policy, memory=memory, seed=seed, clock=clock)
-        found = foreign_result.from_arrays(w, run.start, run.completion, run.evictions, memory=memory, clock=clock)
+        told = {"memory": memory, "clock": clock, "slots": run.policy.slots}
+        found = foreign_result.from_arrays(w, run.start, run.completion, run.evictions, **told)
         assert found.least_peak <= run.peak_memory
         assert found.mean_latency == run.mean_latency
 
@@ -60,7 +61,7 @@ def test_chunked_prefill_and_swapping_are_possible_results():
     for policy in ("vllm", ls.policies["vllm"]):
         run = ls.simulate(w, policy, memory=1500, prefill_budget=64, clock="llama2-70b-8xh100", block=16)
         found = foreign_result.from_arrays(
-            w, run.start, run.completion, run.evictions, memory=1500, clock="llama2-70b-8xh100"
+            w, run.start, run.completion, run.evictions, memory=1500, clock="llama2-70b-8xh100", slots="processed"
         )
         assert 0 < found.least_peak <= run.peak_memory
 

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.command_line import Refused, run
 from helpers.recorded_schedules import SETTINGS, differences, workload_of
 
 import llmsched as ls
 from llmsched.errors import InputError, MissingPredictionError
+from llmsched.serving import written
 from llmsched.serving.vllm import settings
 
 DATA = sorted((Path(__file__).parent / "data").glob("*.json"))
@@ -98,6 +100,49 @@ def test_by_priority_a_workload_needs_one():
 def test_what_cannot_be_simulated_is_refused_by_name(given, said):
     with pytest.raises(InputError, match=said):
         settings(**{"num_gpu_blocks": 10} | given)
+
+
+def test_a_system_is_written_by_its_own_settings():
+    text = "vllm:num-gpu-blocks=2_588,max_num_seqs=64,watermark=0.1,scheduling-policy=priority"
+    text += ",scheduler-reserve-full-isl=false"
+    assert written.parse(text) == settings(
+        num_gpu_blocks=2588, max_num_seqs=64, watermark=0.1, scheduling_policy="priority",
+        scheduler_reserve_full_isl=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("vlm:num-gpu-blocks=9", "there is no system 'vlm'; did you mean 'vllm'"),
+        ("vllm", "num-gpu-blocks is missing, as in vllm:num-gpu-blocks=2588"),
+        ("vllm:num-gpu-blocks", "'num-gpu-blocks' is no setting, expected NAME=VALUE"),
+        ("vllm:gpu-blocks=9", "no setting 'gpu-blocks'; did you mean 'num-gpu-blocks'"),
+        ("vllm:num-gpu-blocks=many", "num-gpu-blocks='many' is not a whole number"),
+        ("vllm:num-gpu-blocks=9,watermark=x", "watermark='x' is not a number"),
+        ("vllm:num-gpu-blocks=9,enable-prefix-caching=yes", "'yes' is not true or false"),
+        ("vllm:num-gpu-blocks=9,enable-prefix-caching=true", "cannot be simulated: requests would share blocks"),
+        ("vllm:num-gpu-blocks=9,num_gpu_blocks=8", "is given twice"),
+    ],
+)
+def test_a_system_that_is_none_is_refused(text, said):
+    with pytest.raises(InputError, match=said):
+        written.parse(text)
+
+
+def test_the_command_line_simulates_a_system(tmp_path, capsys):
+    schedule = SCHEDULES["chunked-arrivals"]
+    trace = tmp_path / "requests.csv"
+    rows = zip(*(schedule[name] for name in ("prompt", "output", "arrival")), strict=True)
+    trace.write_text("prompt_tokens,output_tokens,arrival_s\n" + "".join(f"{s},{o},{a}\n" for s, o, a in rows))
+    told = ",".join(f"{name}={schedule['engine'][name]}" for name in SETTINGS[:4])
+    out = json.loads(run("compare", str(trace), "--rounds", "--system", f"vllm:{told}", "--policy", "amin", "--json"))
+    (found,) = [row for row in out["policies"] if row["policy"] == "system vllm"]
+    last = [step + 1 - a for step, a in zip(schedule["last_step"], schedule["arrival"], strict=True)]
+    assert found["mean_latency"] == pytest.approx(sum(last) / len(last))
+    assert found["evictions"] == sum(schedule["preemptions"])
+    said = Refused(capsys)("compare", str(trace), "--rounds", "--system", f"vllm:{told}", "--memory", "9")
+    assert "--memory and --system both say what it is" in said
 
 
 def test_nothing_imports_vllm_or_the_serving_room_by_itself():

@@ -12,6 +12,8 @@ import llmsched as ls
 from llmsched.policy import CHOICES, EVICTION_RULES
 from llmsched.simulation import problem
 
+PRIORITY = dataclasses.replace(ls.policies["vllm-priority"], slots="ahead", margin=0.01)
+
 
 @pytest.mark.parametrize(
     ("order", "sequence"),
@@ -130,7 +132,7 @@ def test_of_the_least_urgent_the_latest_arrival_leaves_first(run):
 def test_by_priority_the_oldest_yields_to_the_most_urgent_keeping_tokens(run):
     # M=10. Round 2 would need 7 + 4: request 0 leaves with two tokens, and waits until request 1 has completed.
     w = ls.Workload([4, 2], [6, 3], arrival=[0, 1], priority=[1, 0])
-    r = run(w, "vllm-priority", 10)
+    r = run(w, PRIORITY, 10)
     assert r.completion.tolist() == [8, 4]
     assert r.evictions.tolist() == [1, 0]
     assert rows(r, "memory", "waiting") == [[5, 9, 4, 5, 7, 8, 9, 10], [0, 0, 1, 1, 0, 0, 0, 0]]
@@ -138,7 +140,26 @@ def test_by_priority_the_oldest_yields_to_the_most_urgent_keeping_tokens(run):
 
 def test_by_priority_nobody_passes_a_more_urgent_one_that_does_not_fit(run):
     w = ls.Workload([6, 8, 1], [4, 1, 1], arrival=[0, 1, 1], priority=[0, 0, 1])
-    assert run(w, "vllm-priority", 10).start.tolist() == [0, 4, 5]
+    assert run(w, PRIORITY, 10).start.tolist() == [0, 4, 5]
+
+
+def test_the_least_urgent_leaves_wherever_it_stands_giving_back_what_it_was_served(run):
+    # M=6, a slot in the round after the token. Round 1: 3 + 2. Round 2: request 0 is served its fourth slot, request 1
+    # needs a third, and there is none: request 0 leaves, whose 4 tokens then fit no sooner than in round 5.
+    w = ls.Workload([2, 2], [4, 4], priority=[1, 0], arrival=[0, 1])
+    r = run(w, "vllm-priority", 6)
+    assert r.evictions.tolist() == [1, 0]
+    assert r.completion.tolist() == [7, 5]
+    assert rows(r, "memory", "batch") == [[2, 5, 3, 4, 5, 4, 5], [1, 2, 1, 1, 1, 1, 1]]
+
+
+def test_behind_one_that_leaves_in_its_own_turn_nobody_is_served(run):
+    # M=5. Round 2: request 0 needs a fourth slot, there is none, and it is the least urgent. Request 1 keeps its two.
+    w = ls.Workload([2, 2], [3, 3], priority=[1, 0], arrival=[0, 1])
+    r = run(w, "vllm-priority", 5)
+    assert r.evictions.tolist() == [1, 0]
+    assert r.completion.tolist() == [6, 5]
+    assert rows(r, "memory", "batch") == [[2, 5, 2, 3, 4, 4], [1, 2, 0, 1, 1, 1]]
 
 
 def test_progress_counts_kept_tokens_not_time_in_the_batch(run):

@@ -34,6 +34,7 @@ from .options import (
     RoundSeconds,
     Seed,
     Setup,
+    SystemOptions,
     parse_policies,
     whole_number,
 )
@@ -105,12 +106,13 @@ class _Measured:
 
 @expand_groups(
     "trace policy machine_name memory interval seed limit generator clock_name in_rounds round_seconds rate slo warmup "
-    "drain power max_batch block prefill_budget results fail_if format_ on_error max_rounds engine as_json csv_file "
-    "plot_file"
+    "drain power system max_batch block prefill_budget results fail_if format_ on_error max_rounds engine as_json "
+    "csv_file plot_file"
 )
 def compare(
     requests: RequestOptions,
     machine: MachineOptions,
+    system: SystemOptions,
     asked: ServiceOptions,
     own: ResultOptions,
     output: ComparisonOutput,
@@ -146,12 +148,12 @@ def compare(
     --fail-if holds, else 1; 2 for bad input. A condition on a policy that does not finish counts as if it held.
     """
     output.check(output.plot_file)
-    policies = parse_policies(policy or DEFAULT_POLICIES)
+    policies = system.policies() | parse_policies(policy or DEFAULT_POLICIES)
     conditions = own.conditions(policies)
     rule = interval_rule(interval)
     targets = {} if asked.slo is None else service.parse_slo(asked.slo)
     workload = requests.read(seed, requests.limit, round_seconds)
-    setup = machine.setup(workload, round_seconds)
+    setup = system.on(machine, machine.setup(workload, round_seconds))
     timed = setup.clock is not None or asked.slo is not None
     power = _power(asked, setup)
     _check_columns(conditions, timed, power)
@@ -164,7 +166,7 @@ def compare(
             workload,
             policies,
             **setup.arguments(),
-            seed=seed,
+            seed=system.seed(seed),
             engine=cast(EngineName, engine),
             record=("tokens", "timeline") if timed else ("tokens",) if logged else (),
             max_rounds=max_rounds,
@@ -222,7 +224,7 @@ def _levels(
         comparison.workload,
         knowledge.candidates(comparison, policies),
         known=comparison,
-        seed=comparison.seed,
+        seed=comparison.seed or 0,
         max_rounds=max_rounds,
         progress=bar.update,
         **setup.arguments(),

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, cast
 
 import typer
@@ -18,6 +19,7 @@ from ..metrics import service
 from ..metrics.compare import MEMORY
 from ..policy import Policy
 from ..policy_files import parse as parse_policy
+from ..serving import written
 from ..simulation import clock as clocks
 from ..simulation import machine as machines
 from ..simulation.blocks import down_to_blocks
@@ -331,6 +333,51 @@ class MachineOptions:
         values: dict[str, Any] = machine.options() | changed | ({} if clock is None else {"clock": clock})
         shown = machine.name if clock is None else self.clock_name
         return Setup(**values, power=machine.power, name=name, clock_name=shown, machine=machine.name)
+
+
+SystemText = Annotated[
+    str | None,
+    typer.Option(
+        "--system",
+        metavar="NAME:SETTINGS",
+        help="An engine by its own settings, such as vllm:num-gpu-blocks=2588,max-num-seqs=256: cache, blocks, limits "
+        "and policy are its, and requests that arrive together are served in the order of TRACE.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class SystemOptions:
+    """An engine that is simulated by its own settings."""
+
+    system: SystemText = None
+
+    @cached_property
+    def _arguments(self) -> dict[str, Any]:
+        assert self.system is not None
+        return written.parse(self.system)
+
+    def policies(self) -> dict[str, Policy]:
+        """Its policy, by the name that tables show; none if there is no --system."""
+        if self.system is None:
+            return {}
+        name = f"system {self.system.partition(':')[0]}"
+        return {name: self._arguments["policy"].labelled(name)}
+
+    def on(self, machine: MachineOptions, setup: Setup) -> Setup:
+        """The setup with its cache and limits. InputError if an option says another one."""
+        if self.system is None:
+            return setup
+        limits = ("memory", "block", "max_batch", "prefill_budget")
+        for name in limits:
+            if getattr(machine, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} and --system both say what it is: give one of them")
+        name = f"{setup.name}{' with ' if setup.name else ''}--system {self.system}"
+        return replace(setup, **{limit: self._arguments[limit] for limit in limits}, name=name)
+
+    def seed(self, seed: int) -> int | None:
+        """The seed of a simulation: None with --system, whose ties are broken by index."""
+        return seed if self.system is None else None
 
 
 def _arrives_in_seconds(workload: Workload | None) -> bool:

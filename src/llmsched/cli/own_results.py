@@ -14,6 +14,7 @@ from ..metrics import foreign_result, gates
 from ..metrics.compare import Comparison
 from ..metrics.foreign_result import ForeignResult
 from ..metrics.gates import Gate
+from ..policy import Policy
 from ..workloads.workload import Workload
 from .options import Setup
 
@@ -51,15 +52,28 @@ class ResultOptions:
             gate.check(rows)
         return found
 
-    def read(self, workload: Workload, setup: Setup, policies: Collection[str]) -> list[ForeignResult]:
-        """The results, checked. Raises InputError for what cannot be, or if two rows have the same name."""
+    def read(self, workload: Workload, setup: Setup, policies: Mapping[str, Policy]) -> list[ForeignResult]:
+        """The results, checked; their tokens take cache as late as those of any of the policies.
+
+        Raises InputError for what cannot be, or if two rows have the same name.
+        """
         taken, found = set(policies), []
+        late = any(policy.slots == "processed" for policy in policies.values())
         assert setup.memory is not None  # `compare` looks for none
         for label, file in self._labelled():
             if label in taken:
                 raise InputError(f"--result {file}: there is a row {label!r} already; name it: --result NAME={file}")
             taken.add(label)
-            found.append(foreign_result.read(file, workload, memory=setup.memory, clock=setup.clock, label=label))
+            found.append(
+                foreign_result.read(
+                    file,
+                    workload,
+                    memory=setup.memory,
+                    clock=setup.clock,
+                    slots="processed" if late else "ahead",
+                    label=label,
+                )
+            )
         return found
 
     def _labelled(self) -> list[tuple[str, str]]:

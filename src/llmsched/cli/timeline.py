@@ -13,24 +13,25 @@ from ..policy_files import parse as parse_policy
 from ..simulation.run import EngineName, simulate
 from . import console, describe
 from .option_groups import expand_groups
-from .options import POLICY_HELP, EngineOption, Intervals, MachineOptions, RequestOptions, Seed
+from .options import POLICY_HELP, EngineOption, Intervals, MachineOptions, RequestOptions, Seed, SystemOptions
 from .output_files import check_outputs
 from .predictions import interval_rule, with_predictions
 
 
 @expand_groups(
     "trace out perfetto_file policy machine_name memory interval seed limit generator clock_name in_rounds rate "
-    "max_batch block prefill_budget format_ on_error engine"
+    "max_batch block prefill_budget system format_ on_error engine"
 )
 def timeline(
     requests: RequestOptions,
     machine: MachineOptions,
+    system: SystemOptions,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The figure: .png, .svg or .pdf.")] = Path("timeline.png"),
     perfetto_file: Annotated[
         str | None,
         typer.Option("--perfetto", metavar="FILE", help="Also a trace for ui.perfetto.dev: .json or .json.gz."),
     ] = None,
-    policy: Annotated[str, typer.Option(metavar="NAME", help=f"{POLICY_HELP} One.")] = "amin",
+    policy: Annotated[str | None, typer.Option(metavar="NAME", help=f"{POLICY_HELP} By default amin.")] = None,
     interval: Intervals = None,
     seed: Seed = 0,
     engine: EngineOption = "compiled",
@@ -42,10 +43,10 @@ def timeline(
     check_outputs([perfetto_file], out)
     if perfetto_file is not None:
         perfetto.check_path(perfetto_file)
-    chosen = parse_policy(policy)
+    chosen = parse_policy(policy) if policy else next(iter(system.policies().values()), parse_policy("amin"))
     rule = interval_rule(interval)
     workload = requests.read(seed, requests.limit)
-    setup = machine.setup(workload)
+    setup = system.on(machine, machine.setup(workload))
     workload = requests.fitting(workload, setup.memory, setup.block)
     workload, spelling, notes = with_predictions(requests.at_rate(workload, seed), rule, [chosen])
     with console.ProgressBar("requests") as bar:
@@ -53,7 +54,7 @@ def timeline(
             workload,
             chosen,
             **setup.arguments(),
-            seed=seed,
+            seed=system.seed(seed),
             engine=cast(EngineName, engine),
             record=("tokens", "timeline"),
             progress=partial(bar.update, chosen.name),

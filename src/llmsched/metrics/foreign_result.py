@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from ..errors import InputError, TraceError, WorkloadError, nearest, number_of
 from ..optimum.lower_bounds import lower_bound
-from ..policy import Policy
+from ..policy import Policy, Slots
 from ..simulation import clock as clocks
 from ..simulation.clock import Clock
 from ..simulation.result import Result
@@ -86,6 +86,7 @@ def read(
     *,
     memory: int,
     clock: str | Clock | None = None,
+    slots: Slots = "ahead",
     label: str | None = None,
 ) -> ForeignResult:
     """The result in a CSV file (see the module's text), checked.
@@ -100,6 +101,8 @@ def read(
         Tokens of cache that the scheduler had.
     clock
         As for `llmsched.simulate`: with one, times are seconds.
+    slots
+        ``"processed"`` if a token takes its cache in the round after the one that generates it, as in vLLM.
     label
         What it is called; by default the file's name.
 
@@ -119,7 +122,7 @@ def read(
             moved = _offset(columns.pop("arrival"), workload)
             columns |= {key: columns[key] - moved for key in _REQUIRED}
         label = os.path.splitext(os.path.basename(name))[0] if label is None else label
-        return from_arrays(workload, **columns, memory=memory, clock=clock, label=label)
+        return from_arrays(workload, **columns, memory=memory, clock=clock, slots=slots, label=label)
     except WorkloadError as error:
         raise WorkloadError(f"{name}: {error}", error.request) from None
     except InputError as error:
@@ -134,9 +137,12 @@ def from_arrays(
     *,
     memory: int,
     clock: str | Clock | None = None,
+    slots: Slots = "ahead",
     label: str = "own result",
 ) -> ForeignResult:
     """The result with these starts, completions and evictions (n,), in the workload's order; None if not known.
+
+    The other parameters are those of `read`.
 
     Raises
     ------
@@ -151,7 +157,8 @@ def from_arrays(
     known_clock = clocks.named(clock)
     _check_times(workload, began, ended, None if known_clock else 1.0)
     certain = np.zeros(n, dtype=bool) if left is None else left == 0
-    peak, exact = _least_peak(workload, began, ended, certain, known_clock, memory)
+    held = workload.prompt if slots == "ahead" else np.maximum(workload.prompt - 1, 0)  # before the first token
+    peak, exact = _least_peak(workload, held, began, ended, certain, known_clock, memory)
     unknown = {"rounds", "seed"}
     unknown |= set() if exact else {"peak_memory", "peak_share"}
     unknown |= {"evictions", "evicted_requests"} if left is None else set()
@@ -167,7 +174,8 @@ def from_arrays(
         rounds=0,
         peak_memory=peak if exact else 0,
         wasted_tokens=0,
-        policy=Policy(resume="recompute"),  # of the bounds on latency, the one that holds whatever decided
+        # of the bounds on latency, the one that holds whatever decided
+        policy=Policy(resume="recompute", reserve="bound" if slots == "ahead" else "none", slots=slots),
         memory=memory,
         seed=None,
         engine="not llmsched",
@@ -322,6 +330,7 @@ def _check_times(workload: Workload, start: FloatArray, completion: FloatArray, 
 
 def _least_peak(
     workload: Workload,
+    prompt: IntArray,
     start: FloatArray,
     completion: FloatArray,
     certain: npt.NDArray[np.bool_],
@@ -329,7 +338,7 @@ def _least_peak(
     memory: int,
 ) -> tuple[int, bool]:
     """The most tokens that were in use at once for certain, and whether that is all there was (see the module)."""
-    s, o = workload.prompt[certain], workload.output[certain]
+    s, o = prompt[certain], workload.output[certain]
     began, ended = start[certain], completion[certain]
     if not len(s):
         return 0, False

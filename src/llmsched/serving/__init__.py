@@ -2,7 +2,7 @@
 
 from .._lazy import lazy
 
-__all__ = ["calibrate", "clocks", "logs", "recorder", "systems", "validate", "vllm"]
+__all__ = ["calibrate", "clocks", "logs", "recorder", "systems", "validate", "vllm", "written"]
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -14,5 +14,6 @@ __getattr__, __dir__ = lazy(
         "systems": "systems",
         "validate": "validation",
         "vllm": "vllm",
+        "written": "written",
     },
 )
