@@ -97,8 +97,8 @@ async def send(address: str, workload: ls.Workload) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def server(policy: str, blocks: int, longest: int) -> Iterator[str]:
-    """Starts vLLM's server with a policy, or its own scheduler; gives its address. See `wait_for`."""
+def server(policy: str, blocks: int, longest: int) -> Iterator[tuple[str, Path]]:
+    """Starts vLLM's server with a policy, or its own scheduler: its address (`wait_for`), and a file: see `Lost`."""
     with tempfile.TemporaryDirectory() as folder:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -109,15 +109,18 @@ def server(policy: str, blocks: int, longest: int) -> Iterator[str]:
         command += f"--port {port} --gpu-memory-utilization 0.05 --block-size {BLOCK} --max-num-seqs 64".split()
         command += f"--num-gpu-blocks-override {blocks + 1} --max-model-len {longest}".split()
         command += ["--no-enable-prefix-caching", "--disable-uvicorn-access-log"]
+        command += ["--scheduler-cls", f"vllm_server.{'Own' if policy == OWN else 'Ours'}"]
         if policy != OWN:
-            command += ["--scheduler-cls", "llmsched.serving.vllm.Scheduler"]
             command += ["--additional-config", json.dumps({"llmsched": {"policy": policy}})]
+        lost = Path(folder) / "lost"
+        lost.touch()
         environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
         environment |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # the model is that small
+        environment |= {"PYTHONPATH": str(Path(__file__).parent), "LOST": str(lost)}
         with (Path(folder) / "server.log").open("w+") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
             try:
-                yield f"http://127.0.0.1:{port}"
+                yield f"http://127.0.0.1:{port}", lost
             except ConnectionError:
                 log.seek(0)
                 print(f"{policy}: the server does not answer:\n{log.read()[-3000:]}", file=sys.stderr)
@@ -150,34 +153,39 @@ def write_model(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(kind))
 
 
-def counters(address: str) -> dict[str, float]:
-    """What the server counted so far: preemptions, and tokens that its steps computed."""
-    with urllib.request.urlopen(f"{address}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    wanted = {"vllm:num_preemptions_total": "preemptions", "vllm:iteration_tokens_total_sum": "computed"}
-    found = dict.fromkeys(wanted.values(), 0.0)
-    for line in lines:
-        name, _, rest = line.partition("{")
-        if name in wanted:
-            found[wanted[name]] += float(rest.rsplit(" ", 1)[1])
-    return found
+class Lost:
+    """A mix-in for a scheduler of vLLM: for each preemption a line with the tokens whose cache it loses."""
+
+    def _preempt_request(self, request: Any, *args: Any, **options: Any) -> None:
+        with open(os.environ["LOST"], "a", encoding="utf-8") as file:
+            file.write(f"{request.num_computed_tokens}\n")
+        super()._preempt_request(request, *args, **options)  # type: ignore[misc]
+
+
+def __getattr__(name: str) -> Any:
+    """The schedulers that the servers name: vLLM's `Own`, and `Ours`, both with `Lost`."""
+    if name == "Own":
+        from vllm.v1.core.sched.async_scheduler import AsyncScheduler as base
+    elif name == "Ours":
+        from llmsched.serving.vllm import Scheduler as base
+    else:
+        raise AttributeError(name)
+    return type(name, (Lost, base), {})
 
 
 # All of it ------------------------------------------------------------------------------------------------------------
 
 
-def serve(policy: str, address: str, workload: ls.Workload) -> dict[str, float]:
-    """Latencies at the client, and what the server counted."""
-    before = counters(address)
+def serve(policy: str, address: str, lost: Path, workload: ls.Workload) -> dict[str, float]:
+    """Latencies at the client, preemptions, and which share of the tokens was computed again."""
+    before = len(lost.read_text().split())
     latency = asyncio.run(send(address, workload))
-    after = counters(address)
-    # Every token of a prompt, and every token that was generated but the last, is computed once at least.
-    needed = int((workload.prompt + workload.output - 1).sum())
+    tokens = [int(line) for line in lost.read_text().split()[before:]]
     row = {
         "mean latency": float(latency.mean()),
         "p99 latency": float(np.quantile(latency, 0.99)),
-        "preemptions": after["preemptions"] - before["preemptions"],
-        "computed again": (after["computed"] - before["computed"] - needed) / needed,
+        "preemptions": len(tokens),
+        "computed again": sum(tokens) / int((workload.prompt + workload.output).sum()),
     }
     print(f"  {policy}: {row}", file=sys.stderr, flush=True)
     return row
@@ -193,7 +201,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--scale", type=int, default=6, help="lengths are divided by it")
-    parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=250.0, help="requests a second")
     parser.add_argument("--blocks", type=int, default=32, help=f"blocks of cache, of {BLOCK} tokens")
     parser.add_argument("--policies", nargs="+", default=POLICIES)
     parser.add_argument("--json", type=Path, help="write all rows")
@@ -205,13 +213,13 @@ def main() -> None:
     longest = BLOCK * -(-max(int((w.prompt + w.output).max()) + 1 for w in workloads) // BLOCK)
     found: dict[str, list[dict[str, float]]] = {label(policy): [] for policy in chosen.policies}
     with contextlib.ExitStack() as stack:
-        addresses = [stack.enter_context(server(p, chosen.blocks, longest)) for p in chosen.policies]
-        for address in addresses:
+        servers = [stack.enter_context(server(p, chosen.blocks, longest)) for p in chosen.policies]
+        for address, _ in servers:
             wait_for(address)
             asyncio.run(send(address, workloads[0].head(20)))  # to warm up
         for workload in workloads:  # in turns, so that what else the machine does concerns all alike
-            for policy, address in zip(found, addresses, strict=True):
-                found[policy].append(serve(policy, address, workload))
+            for policy, (address, lost) in zip(found, servers, strict=True):
+                found[policy].append(serve(policy, address, lost, workload))
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1))
     print(table(found))

@@ -25,6 +25,7 @@ def engine(folder: Path, blocks: int, **settings: Any) -> Any:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # the model is that small
     from vllm import EngineArgs, LLMEngine
 
     (folder / "config.json").write_text(json.dumps(MODEL))

@@ -82,7 +82,7 @@ def test_the_schedule_of_the_engine_is_the_simulation_s(policy, synchronous):
         for name in ("start", "completion", "evictions"):
             assert found[name] == getattr(expected, name).tolist(), name
         preempted += sum(found["evictions"])
-    assert preempted > 0 or policy in ("amax", "mcsf")
+    assert preempted > 0 or policy in ("amax", "mcsf", "s3", "sglang")
 
 
 # Where the engine says what became of a step: everything else that vLLM does ------------------------------------------
@@ -112,7 +112,7 @@ def test_nobody_is_lost_whatever_ends_early(policy, kind, settings, request):
                 sent % 6
             ]
             parameters = SamplingParams(
-                max_tokens=int(w.output[sent]), temperature=1.0, seed=sent, detokenize=False,
+                max_tokens=int(w.output[sent]), temperature=1.0, detokenize=False,
                 stop_token_ids=[*range(3, 7)], extra_args={"llmsched": given},
             )  # fmt: skip
             tokens = [*range(3, 60)] * (sent % 2) + prompt_of(w, sent)

@@ -103,6 +103,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         self._oldest: dict[str, float] = {}  # id -> when it came, of those that were not hastened; in that order
         self._finished: list[str] = []  # since the last decision
         self._delayed: list[str] = []  # of the last step
+        self._decided: set[str] = set()  # whom the policy is preempting
         logger.info(
             "llmsched schedules by %s (%d tokens of cache, %s steps)",
             policy.name,
@@ -147,14 +148,18 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
             return
         leaving = {r.request_id: r for r in self.running if r.request_id in victims}
         self.running = [r for r in self.running if r.request_id not in victims]
-        now = time.monotonic()
+        # One that starts again in this very step is sent to the workers with all its tokens, as one that did not run.
+        self.prev_step_scheduled_req_ids.difference_update(victims)
+        self._decided, now = victims, time.monotonic()
         for id in ids:
-            super()._preempt_request(leaving[id], now)
+            self._preempt_request(leaving[id], now)
+        self._decided = set()
 
     def _preempt_request(self, request: Request, *args: Any, **options: Any) -> None:
-        """A preemption that vLLM decided: of all that run, when its prefix cache is reset."""
+        """As vLLM does. Where that decided it (when its prefix cache is reset, of all that run) the policy learns."""
         super()._preempt_request(request, *args, **options)
-        self._turn_back(request.request_id)
+        if request.request_id not in self._decided:
+            self._turn_back(request.request_id)
 
     def _turn_back(self, id: str) -> None:
         if id in self.core and self.core.is_running(id):
