@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, nearest
-from ..metrics import service
 from ..simulation.clock import Clock
+from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads.columns import FloatArray
 from . import vllm
 from .records import Log, Requests
 
-__all__ = ["SYSTEMS", "System", "of_log"]
+__all__ = ["SYSTEMS", "Replay", "System", "of_log"]
+
+#: Clock -> when each request has its first and its last token, in seconds.
+Replay = Callable[[Clock], tuple[FloatArray, FloatArray]]
 
 #: Name -> what makes arguments of `llmsched.simulate` of its settings.
 SYSTEMS = {"vllm": vllm.settings}
@@ -58,20 +61,34 @@ class System:
         options = ",".join(f"{key.replace('_', '-')}={value}" for key, value in given.items())
         return f"{self.name}:{options}" if options else self.name
 
-    def times(self, requests: Requests, clock: Clock) -> tuple[FloatArray, FloatArray]:
-        """When each request has its first and its last token, in seconds, if `clock` says how long steps last.
+    def replay(self, requests: Requests) -> Replay:
+        """What simulates the requests as they came, for any clock.
 
         With several engines requests go to them in turn, as a balancer sends them where queues are equally long.
         """
-        first, completion = np.empty(len(requests)), np.empty(len(requests))
-        arguments = SYSTEMS[self.name](**self.settings)
+        arguments = {"seed": None, **SYSTEMS[self.name](**self.settings)}
         workload = vllm.as_scheduled(requests.workload())
-        for engine in range(self.engines):
-            own = np.arange(engine, len(requests), self.engines)
-            result = simulate(workload.take(own), clock=clock, record="tokens", **{"seed": None, **arguments})
-            completion[own] = result.completion
-            first[own] = result.workload.arrival + service.metrics(result).ttft
-        return first, completion
+        engines = [np.arange(engine, len(requests), self.engines) for engine in range(self.engines)]
+        shares = [(own, workload.take(own)) for own in engines]
+
+        def times(clock: Clock) -> tuple[FloatArray, FloatArray]:
+            first, completion = np.empty(len(requests)), np.empty(len(requests))
+            for own, share in shares:
+                result = simulate(share, clock=clock, record="tokens", **arguments)
+                completion[own], first[own] = result.completion, _first_tokens(result)
+            return first, completion
+
+        return times
+
+
+def _first_tokens(result: Result) -> FloatArray:
+    """When each request had its first token: evictions keep tokens, so that it is in the first attempt with any."""
+    log = result.tokens
+    assert log is not None
+    began = (log.kept == 0) & (log.generated > 0)
+    first = np.empty(len(result))
+    first[log.request[began]] = log.round_end[(log.first_round + log.rounds - log.generated)[began]]
+    return first
 
 
 def of_log(text: str, log: Log) -> System:
