@@ -259,8 +259,8 @@ def of_requests(requests: Requests, system: systems.System, *, notes: tuple[str,
     loose = [name for name, known in found.profile.items() if not known.determined]
     if loose:
         said.append(
-            f"the run cannot tell {' and '.join(loose)} well (see the ranges): the clock is good for a load like this one, "
-            "and a run at another load, or steps, would tell more"
+            f"the run cannot tell {' and '.join(loose)} well (see the ranges): the clock is good for a load like this "
+            "one, and a run at another load, or steps, would tell more"
         )
     if found.misfit > 0.25:
         raise InputError(
