@@ -28,7 +28,7 @@ FLOORS = (
     ("simulation",),
     ("optimum",),
     ("metrics",),
-    ("experiments", "serving"),
+    ("experiments",),
     ("study",),
     ("serving",),
     ("cli",),

@@ -242,10 +242,7 @@ def _standard_errors(clock: Clock, table: Mapping[str, FloatArray]) -> Mapping[s
 
 def of_requests(requests: Requests, system: systems.System, *, notes: tuple[str, ...] = ()) -> Calibration:
     """The clock under which a simulation of `system` has the times of the requests. Raises InputError as `search`."""
-
-    def times(clock: Clock) -> tuple[FloatArray, FloatArray]:
-        return system.times(requests, clock)
-
+    times = system.replay(requests)
     early = requests.first_half(2 / 3)
     before = search(requests, times, early, profile=False)
     found = search(requests, times, start=before.clock)
@@ -262,8 +259,8 @@ def of_requests(requests: Requests, system: systems.System, *, notes: tuple[str,
     loose = [name for name, known in found.profile.items() if not known.determined]
     if loose:
         said.append(
-            f"the run does not tell {', '.join(loose)} apart well (the ranges): good for a load like this one, and a "
-            "run at another load, or steps, would tell them"
+            f"the run cannot tell {' and '.join(loose)} well (see the ranges): the clock is good for a load like this "
+            "one, and a run at another load, or steps, would tell more"
         )
     if found.misfit > 0.25:
         raise InputError(

@@ -11,7 +11,7 @@ of simulations, polished by Nelder and Mead's simplices, as a schedule changes i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..errors import InputError, MissingExtraError
 from ..simulation.clock import Clock
 from ..workloads.columns import FloatArray
 from .records import Requests
+from .systems import Replay
 
 #: Residuals beyond this count linearly.
 _TOLERATED = 0.05
@@ -29,8 +30,6 @@ _TOLERATED = 0.05
 #: two runs of an engine differ by more.
 _RISE, _NOISE = 0.10, 0.005
 _NAMES = ("base", "per_request", "per_context_token", "per_prompt_token")
-
-Times = Callable[[Clock], tuple[FloatArray, FloatArray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Found:
 class _Misfit:
     """How far the times of simulations are from those of some of the requests, in units of typical coefficients."""
 
-    def __init__(self, requests: Requests, counted: npt.NDArray[np.bool_], times: Times) -> None:
+    def __init__(self, requests: Requests, counted: npt.NDArray[np.bool_], times: Replay) -> None:
         self.requests, self.counted, self.times = requests, counted, times
         self.timed = bool(np.isfinite(requests.first_token).all())
         self.units = _typical(requests, counted, self.timed)
@@ -127,9 +126,11 @@ def _typical(requests: Requests, counted: npt.NDArray[np.bool_], timed: bool) ->
     )  # fmt: skip
     prefill = requests.ttft if timed else requests.latency
     prompt = float(np.percentile((prefill / np.maximum(requests.prompt, 1))[counted], 10))
-    served = requests.completion - requests.first_token if timed else requests.latency
-    batch = max(1.0, float(served.sum() / (requests.completion.max() - requests.arrival.min())))
-    context = batch * max(1.0, float(np.mean(requests.prompt + requests.output / 2)))
+    # Only of those that count: the times of the others are what the clock is judged by.
+    served = (requests.completion - requests.first_token if timed else requests.latency)[counted]
+    span = requests.completion[counted].max() - requests.arrival[counted].min()
+    batch = max(1.0, float(served.sum() / span))
+    context = batch * max(1.0, float(np.mean((requests.prompt + requests.output / 2)[counted])))
     units = np.array([step, step / batch, step / context, max(prompt, step / 1000)])
     if not (np.isfinite(units).all() and (units > 0).all()):
         raise InputError("the times of the log are all 0 or missing: a clock cannot be calibrated from them")
@@ -142,7 +143,7 @@ _STARTS = ((0.6, 0.05, 0.3, 0.5), (0.8, 0.1, 0.1, 0.8), (0.4, 0.2, 0.5, 0.3), (0
 
 def search(
     requests: Requests,
-    times: Times,
+    times: Replay,
     counted: npt.NDArray[np.bool_] | None = None,
     *,
     profile: bool = True,
@@ -168,15 +169,15 @@ def search(
     free = [0, 1, 2, 3]
     # Wide differences see over the jumps that a schedule makes where an admission moves by a step.
     rough = sorted((_descent(misfit, s, free, 0.3) for s in starts), key=_cost)
-    near = min((_descent(misfit, at[0], free, 0.05) for at in rough[:2]), key=_cost)
-    best = _polished(misfit, min(near, rough[0], key=_cost), free, (0.3, 0.1, 0.05))
+    near = min([*rough, *(_descent(misfit, at[0], free, 0.05) for at in rough[:2])], key=_cost)
+    best = _polished(misfit, near, free, (0.3, 0.1, 0.3, 0.05))
     dropped: list[str] = []
     # Of the two that a full batch cannot tell apart the context stays: every step reads all of it.
     for k in (1, 3):
         fewer = [j for j in free if j != k]
         without = best[0].copy()
         without[k] = 0.0
-        tried = _polished(misfit, _descent(misfit, without, fewer, 0.05), fewer, (0.1,))
+        tried = _polished(misfit, _descent(misfit, without, fewer, 0.05), fewer, (0.3, 0.1))
         if tried[1] <= _tolerated(best[1]):
             best, free = tried, fewer
             dropped.append(_NAMES[k])
@@ -257,9 +258,16 @@ def _range(misfit: _Misfit, best: Point, free: Sequence[int], k: int) -> Coeffic
 
     def possible(value: float, near: FloatArray) -> FloatArray | None:
         x = near.copy()
+        # In these units base, batch and context make up a usual step together: what one gains another gives.
+        payer = {0: 2, 1: 2, 2: 0}.get(k)
+        if payer in free:
+            x[payer] = max(0.05, x[payer] - (value - x[k]))
         x[k] = value
-        found = _descent(misfit, x, others, 0.05, 3) if others else (x, misfit.cost(x))
-        return found[0] if found[1] <= most else None
+        at = x, misfit.cost(x)
+        for width in (0.3, 0.05):
+            if others and at[1] > most:
+                at = min(at, _descent(misfit, at[0], others, width, 4), key=_cost)
+        return at[0] if at[1] <= most else None
 
     value = float(best[0][k])
     ends = []

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, nearest
-from ..metrics import service
+from ..errors import InputError
 from ..simulation.clock import Clock
+from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads.columns import FloatArray
-from . import vllm
 from .records import Log, Requests
+from .written import SYSTEMS, settings_of
 
-__all__ = ["SYSTEMS", "System", "of_log"]
+__all__ = ["Replay", "System", "of_log"]
 
-#: Name -> what makes arguments of `llmsched.simulate` of its settings.
-SYSTEMS = {"vllm": vllm.settings}
+#: Clock -> when each request has its first and its last token, in seconds.
+Replay = Callable[[Clock], tuple[FloatArray, FloatArray]]
 
 #: Settings of a log that are simulated as if they were off: what they change is small, and the errors say how small.
 _APPROXIMATED = ("async_scheduling", "enable_prefix_caching")
@@ -58,20 +58,34 @@ class System:
         options = ",".join(f"{key.replace('_', '-')}={value}" for key, value in given.items())
         return f"{self.name}:{options}" if options else self.name
 
-    def times(self, requests: Requests, clock: Clock) -> tuple[FloatArray, FloatArray]:
-        """When each request has its first and its last token, in seconds, if `clock` says how long steps last.
+    def replay(self, requests: Requests) -> Replay:
+        """What simulates the requests as they came, for any clock.
 
         With several engines requests go to them in turn, as a balancer sends them where queues are equally long.
         """
-        first, completion = np.empty(len(requests)), np.empty(len(requests))
         arguments = SYSTEMS[self.name](**self.settings)
         workload = requests.workload()
-        for engine in range(self.engines):
-            own = np.arange(engine, len(requests), self.engines)
-            result = simulate(workload.take(own), clock=clock, record="tokens", **arguments)
-            completion[own] = result.completion
-            first[own] = result.workload.arrival + service.metrics(result).ttft
-        return first, completion
+        engines = [np.arange(engine, len(requests), self.engines) for engine in range(self.engines)]
+        shares = [(own, workload.take(own)) for own in engines]
+
+        def times(clock: Clock) -> tuple[FloatArray, FloatArray]:
+            first, completion = np.empty(len(requests)), np.empty(len(requests))
+            for own, share in shares:
+                result = simulate(share, clock=clock, record="tokens", **arguments)
+                completion[own], first[own] = result.completion, _first_tokens(result)
+            return first, completion
+
+        return times
+
+
+def _first_tokens(result: Result) -> FloatArray:
+    """When each request had its first token: evictions keep tokens, so that it is in the first attempt with any."""
+    log = result.tokens
+    assert log is not None
+    began = (log.kept == 0) & (log.generated > 0)
+    first = np.empty(len(result))
+    first[log.request[began]] = log.round_end[(log.first_round + log.rounds - log.generated)[began]]
+    return first
 
 
 def of_log(text: str, log: Log) -> System:
@@ -80,11 +94,8 @@ def of_log(text: str, log: Log) -> System:
     Raises InputError for an unknown system or setting (the nearest is suggested), a value of another kind, or a setting
     of the log that a simulation cannot express.
     """
-    name, _, options = text.partition(":")
-    if name not in SYSTEMS:
-        raise InputError(f"there is no system {name!r}; {nearest(name, SYSTEMS)}")
+    name, given = settings_of(text, {"data_parallel_size": "int"})
     parameters = inspect.signature(SYSTEMS[name]).parameters
-    given = _options(options, [*parameters, "data_parallel_size"])
     for key, neutral in _NEUTRAL.items():
         if log.settings.get(key) not in (None, neutral):
             raise InputError(
@@ -103,33 +114,3 @@ def of_log(text: str, log: Log) -> System:
         settings["num_gpu_blocks"] = int(np.sum(-(-(log.requests.prompt + log.requests.output) // block)))
         notes.append("the log does not say how large the cache is: it is taken never to be full (num-gpu-blocks=N)")
     return System(name, settings, engines, tuple(notes))
-
-
-def _options(text: str, known: list[str]) -> dict[str, Any]:
-    """Settings written as key=value,key=value; dashes are underscores."""
-    given: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        key, equals, value = part.partition("=")
-        key = key.strip().replace("-", "_")
-        if not equals:
-            raise InputError(f"--system: {part!r} is no setting, expected NAME=VALUE")
-        if key not in known:
-            shown = [name.replace("_", "-") for name in known]
-            raise InputError(f"--system: there is no setting {key.replace('_', '-')!r}; "
-                             f"{nearest(key.replace('_', '-'), shown)}")  # fmt: skip
-        given[key] = _value(key, value.strip())
-    return given
-
-
-def _value(key: str, text: str) -> Any:
-    """A number or a word, as the setting wants it."""
-    if key == "scheduling_policy":
-        return text
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return float(text) if key == "watermark" else int(text.replace("_", ""))
-    except ValueError:
-        raise InputError(
-            f"--system: {key.replace('_', '-')}={text!r} is not a {'number' if key == 'watermark' else 'whole number'}"
-        ) from None

@@ -194,17 +194,18 @@ def validate(
         raise InputError(f"{log.path} has the times of steps and not those of requests: there is nothing to compare")
     requests, served_by = log.requests, of_log(system, log)
     notes = [*log.notes, *served_by.notes]
+    times = served_by.replay(requests)
     counted = np.ones(len(requests), bool)
     if fit_fraction is not None:
         early = requests.first_half(fit_fraction)
-        found = search(requests, lambda tried: served_by.times(requests, tried), early, profile=False)
+        found = search(requests, times, early, profile=False)
         used, counted = found.clock, ~early
     else:
         assert clock is not None
         used = clock if isinstance(clock, Clock) else parse_clock(os.fspath(clock))
     if not counted.any():
         raise InputError("no requests are left to compare: take a smaller fit_fraction")
-    first, completion = served_by.times(requests, used)
+    first, completion = times(used)
     simulated = dataclasses.replace(requests, first_token=first, completion=completion)
     return Validation(
         measured=_some(requests, counted),

@@ -22,27 +22,37 @@ def parse(text: str) -> dict[str, Any]:
     Raises InputError for an unknown system or setting (the nearest is suggested), one that is missing or given twice,
     or a value of another kind, and as the system's own function does.
     """
+    name, given = settings_of(text)
+    for parameter, what in inspect.signature(SYSTEMS[name]).parameters.items():
+        if what.default is inspect.Parameter.empty and parameter not in given:
+            shown = parameter.replace("_", "-")
+            raise InputError(f"system {name}: {shown} is missing, as in {name}:{shown}=2588")
+    return SYSTEMS[name](**given)
+
+
+def settings_of(text: str, more: Mapping[str, str] = MappingProxyType({})) -> tuple[str, dict[str, Any]]:
+    """The name of the system, and the settings that are written. `more` are settings it has besides, and their kinds.
+
+    Raises InputError as `parse` does, but not for one that is missing.
+    """
     name, _, rest = text.partition(":")
     if name not in SYSTEMS:
         raise InputError(f"there is no system {name!r}; {nearest(name, SYSTEMS)}")
-    parameters = inspect.signature(SYSTEMS[name]).parameters
+    kinds = {key: str(what.annotation) for key, what in inspect.signature(SYSTEMS[name]).parameters.items()}
+    kinds |= more
     given: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         parameter = key.replace("-", "_")
         if not equals:
             raise InputError(f"system {text!r}: {part!r} is no setting, expected NAME=VALUE")
-        if parameter not in parameters:
-            names = [known.replace("_", "-") for known in parameters]
+        if parameter not in kinds:
+            names = [known.replace("_", "-") for known in kinds]
             raise InputError(f"system {name} has no setting {key!r}; {nearest(key.replace('_', '-'), names)}")
         if parameter in given:
             raise InputError(f"system {text!r}: {key} is given twice")
-        given[parameter] = _value(key, value, str(parameters[parameter].annotation))
-    for parameter, what in parameters.items():
-        if what.default is inspect.Parameter.empty and parameter not in given:
-            shown = parameter.replace("_", "-")
-            raise InputError(f"system {name}: {shown} is missing, as in {name}:{shown}=2588")
-    return SYSTEMS[name](**given)
+        given[parameter] = _value(key, value, kinds[parameter])
+    return name, given
 
 
 def _value(key: str, text: str, kind: str) -> Any:
