@@ -181,6 +181,8 @@ def test_every_compiled_module_is_there():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is(name):
+    if name == "llmsched.serving.vllm_scheduler":
+        pytest.importorskip("vllm")
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} has no docstring"
 

@@ -22,6 +22,13 @@ AMIN = ls.policies["amin"]
 # Fields ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", sorted(ls.policies))
+def test_a_named_policy_is_what_its_fields_make(name):
+    policy = ls.policies[name]
+    assert ls.Policy(**policy.fields()) == policy
+    assert ls.Policy(**policy.fields()).fields() == policy.fields()
+
+
 def test_a_bare_policy_is_amin():
     assert ls.Policy() == AMIN
     assert ls.Policy().name == "amin"

@@ -51,7 +51,7 @@ def test_a_class_in_a_file_runs_as_if_it_were_imported(file):
 
 def test_base_and_fields_are_what_the_class_does_not_decide(file):
     policy = from_code(f"{file}:LongestFirst", values={"base": "vllm", "margin": 0.1}, name="mine")
-    assert (policy.reserve, policy.margin, policy.name) == ("none", 0.1, "mine")
+    assert (policy.reserve, policy.margin, policy.name) == ("prompt", 0.1, "mine")
     assert from_code("mine.py:careful", file.parent) == ls.Policy(margin=0.2)
     assert from_code(f"{file}:LongestFirst") == from_code(f"{file}:LongestFirst")
 

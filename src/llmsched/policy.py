@@ -562,6 +562,14 @@ def _custom_order(order: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return keys
 
 
+def _unchecked(**fields: Any) -> Policy:
+    """The policy of these fields, which are right: what reads formulas is not imported until somebody asks for it."""
+    policy = object.__new__(Policy)
+    for f in dataclasses.fields(Policy):
+        object.__setattr__(policy, f.name, fields.get(f.name, f.default))
+    return policy
+
+
 _LOOKAHEAD: dict[str, Any] = {"evict": "progress", "refine": "none"}
 _GREEDY: dict[str, Any] = {"order": "arrival", "reserve": "none", "refine": "none"}
 _ALLOCATED: dict[str, Any] = {"hold": "peak", "evict": "newest", "refine": "none"}  # ahead, for the whole attempt
@@ -601,7 +609,7 @@ policies: Mapping[str, Policy] = by_name(
         "vllm-priority": Policy(order="priority", evict="priority", tie="last", **_VLLM),
         "trtllm": Policy(order="arrival", reserve="upper", **_ALLOCATED, resume="recompute"),
         "s3": Policy(order="arrival", bound="upper", fill="skip", **_ALLOCATED, **_DOUBLING, resume="recompute"),
-        "rect": Policy(
+        "rect": _unchecked(
             order=f"{_WIDTH} * bound",
             bound="one",
             reserve="prompt if 4 * prompt <= memory else memory",
@@ -611,7 +619,7 @@ policies: Mapping[str, Policy] = by_name(
         "response": Policy(
             bound="prompt", reserve="none", evict="newest", refine="none", slices="staggered", **_DOUBLING
         ),
-        "svf-1bit": Policy(
+        "svf-1bit": _unchecked(
             order=f"{_PROXY[0]} if output <= sqrt(upper) else {_PROXY[1]}", reserve="output", **_LOOKAHEAD
         ),
         "conditional": Policy(order="table", reserve="conditional", **_LOOKAHEAD),

@@ -104,11 +104,15 @@ def policy_formulas(draw: st.DrawFn, place: str) -> str:
 
 
 @st.composite
-def compositions(draw: st.DrawFn, n: int, formulas: bool = False) -> ls.Policy:
-    """Any policy: a named one, or any choice of all fields, custom orders included, and formulas, which can fail."""
+def compositions(draw: st.DrawFn, n: int, formulas: bool = False, slots: tuple[str, ...] = ("ahead",)) -> ls.Policy:
+    """Any policy: a named one, or any choice of all fields, custom orders included, and formulas, which can fail.
+
+    `slots` are its words for that field: what a round of "processed" serves is another thing than what runs.
+    """
     if draw(st.integers(0, 2)) == 0:
-        return ls.policies[draw(st.sampled_from(sorted(ls.policies)))]
+        return ls.policies[draw(st.sampled_from(sorted(k for k, p in ls.policies.items() if p.slots in slots)))]
     fields = {name: draw(st.sampled_from(words)) for name, words in CHOICES.items()}
+    fields["slots"] = draw(st.sampled_from(slots))
     for place in PLACES if formulas else ():
         if draw(st.integers(0, 2)) == 0:
             fields[place] = draw(policy_formulas(place))

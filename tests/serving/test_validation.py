@@ -113,7 +113,7 @@ def test_a_cache_that_nobody_knows_is_never_full(tmp_path: Path, result: ls.Resu
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("vlm", {}, "there is no system 'vlm'; did you mean 'vllm'"),
-    ("vllm:max-num-seq=3", {}, "there is no setting 'max-num-seq'; did you mean 'max-num-seqs'"),
+    ("vllm:max-num-seq=3", {}, "system vllm has no setting 'max-num-seq'; did you mean 'max-num-seqs'"),
     ("vllm:max-num-seqs", {}, "'max-num-seqs' is no setting, expected NAME=VALUE"),
     ("vllm:max-num-seqs=many", {}, "max-num-seqs='many' is not a whole number"),
     ("vllm:watermark=much", {}, "watermark='much' is not a number"),

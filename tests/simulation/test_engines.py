@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import llmsched as ls
+from llmsched.policy import CHOICES
 
 # What a run leaves behind, in one comparable value: numbers, or the exception.
 NUMBERS = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "timeline", "tokens")
+
+SLOTS = CHOICES["slots"]
 
 
 def outcome(workload, policy, memory, seed, engine, **options):
@@ -49,7 +52,7 @@ def check_invariants(result: ls.Result) -> None:
 @given(data=st.data())
 def test_engines_agree_on_any_workload_and_composition(data):
     workload, memory = data.draw(problems())
-    policy = data.draw(compositions(len(workload), formulas=True))
+    policy = data.draw(compositions(len(workload), formulas=True, slots=SLOTS))
     seed = data.draw(seeds)
     machine = data.draw(machines())
     memory += machine.get("block", 1) - 1
@@ -63,7 +66,7 @@ def test_engines_agree_on_any_workload_and_composition(data):
 @given(data=st.data(), max_rounds=st.integers(0, 60))
 def test_engines_stop_at_the_same_round(data, max_rounds):
     workload, memory = data.draw(problems())
-    policy = data.draw(compositions(len(workload), formulas=True))
+    policy = data.draw(compositions(len(workload), formulas=True, slots=SLOTS))
     results = [outcome(workload, policy, memory, 0, e, max_rounds=max_rounds) for e in ("reference", "compiled")]
     assert results[0] == results[1]
 

@@ -56,7 +56,10 @@ def test_a_formula_that_says_what_a_word_says_decides_the_same(data, field, name
     word = data.draw(st.sampled_from(sorted(SAME[field])))
     options = data.draw(machines())
     memory += options.get("block", 1) - 1
-    base = dataclasses.replace(ls.policies[name], **{field: word})
+    of = ls.policies[name]
+    if field == "reserve" and of.slots == "processed":
+        of = dataclasses.replace(of, slots="ahead", reserve="none")  # nobody looks ahead for slots that are processed
+    base = dataclasses.replace(of, **{field: word})
     formula = dataclasses.replace(base, **{field: SAME[field][word]})
     found = [numbers(workload, policy, memory, seed=seed, max_rounds=2000, **options) for policy in (base, formula)]
     assert found[0] == found[1]

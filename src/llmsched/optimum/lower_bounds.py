@@ -85,7 +85,15 @@ class LowerBound:
             trivial = self.each["trivial"]
             return LowerBound(trivial, trivial, {"trivial": trivial}, "trivial")
         workload, options = self._asked
-        return lower_bound(workload.replace(prompt=np.maximum(workload.prompt - 1, 0)), **options)
+        clock = options["clock"]
+        if clock is not None and clock.context == "generated":
+            # A round charges c·Σ(g − 1)⁺ where `lower_bound` takes c·Σg: c for each request more, at most.
+            spared = clock.per_request if clock.base > 0 else clock.per_request / 2  # a clock may not stand still
+            charged = min(clock.per_context_token, spared)
+            clock = dataclasses.replace(
+                clock, per_context_token=charged, per_request=max(clock.per_request - charged, 0.0)
+            )
+        return lower_bound(workload.replace(prompt=np.maximum(workload.prompt - 1, 0)), **{**options, "clock": clock})
 
     def improved_by(self, schedule: Schedule) -> LowerBound:
         """With the bound that `optimal` proved, if that is better and arrivals are whole (else it compares fewer)."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..simulation.blocks import blocks_of
 from ..simulation.clock import Clock
 from ..simulation.result import Result
 from ..simulation.run import simulate
@@ -111,6 +112,6 @@ def of_log(text: str, log: Log) -> System:
     if "num_gpu_blocks" not in settings:
         assert log.requests is not None
         block = int(settings.get("block_size", 16))
-        settings["num_gpu_blocks"] = int(np.sum(-(-(log.requests.prompt + log.requests.output) // block)))
+        settings["num_gpu_blocks"] = int(np.sum(blocks_of(log.requests.prompt + log.requests.output, block)))
         notes.append("the log does not say how large the cache is: it is taken never to be full (num-gpu-blocks=N)")
     return System(name, settings, engines, tuple(notes))

@@ -23,7 +23,7 @@ from llmsched._engine.status cimport FORMULA_FAILED, NO_MEMORY
 from llmsched._engine.waiting_heap cimport Entry, Heap, heap_drop, heap_free, heap_pop, heap_push
 from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_formula_error
 
-from ..formula import NAMES as FORMULA_NAMES
+from ..formula_names import NAMES as FORMULA_NAMES
 
 cdef enum State:
     FREE

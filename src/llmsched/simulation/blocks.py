@@ -14,6 +14,11 @@ def whole_blocks(tokens: _Tokens, block: int) -> _Tokens:
     return tokens + -tokens % block
 
 
+def blocks_of(tokens: _Tokens, block: int) -> _Tokens:
+    """How many blocks hold so many tokens."""
+    return whole_blocks(tokens, block) // block
+
+
 def down_to_blocks(tokens: int, block: int) -> int:
     """Tokens of the whole blocks that a cache of so many has: part of a block is of no use."""
     return tokens - tokens % block
