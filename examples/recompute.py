@@ -36,7 +36,7 @@ CLOCKS = {
     "rounds": None,
     "seconds": dataclasses.replace(ls.clocks["llama2-70b-2xa100"], per_swapped_token=SECONDS_PER_SWAPPED_TOKEN),
 }
-#: vLLM's order and victims, with what every policy here has: tokens that take their cache at once, and three ways to resume.
+#: Its order and victims, with what all have here: tokens take their cache at once, and who left resumes in three ways.
 VLLM = dataclasses.replace(ls.policies["vllm"], slots="ahead", margin=0.01)
 LOOKS = {"restart": ("o", "#D55E00"), "recompute": ("s", "#0072B2"), "swap": ("^", "#009E73")}
 
