@@ -86,7 +86,13 @@ class LowerBound:
             return LowerBound(trivial, trivial, {"trivial": trivial}, "trivial")
         workload, options = self._asked
         clock = options["clock"]
-        if clock is not None and clock.context == "generated":
+        if clock is not None and clock.context == "all":
+            # A prompt is no context in the round that processes it: c for each of its tokens less, at most.
+            charged = min(clock.per_context_token, clock.per_prompt_token)
+            clock = dataclasses.replace(
+                clock, per_context_token=charged, per_prompt_token=clock.per_prompt_token - charged
+            )
+        elif clock is not None:
             # A round charges c·Σ(g − 1)⁺ where `lower_bound` takes c·Σg: c for each request more, at most.
             spared = clock.per_request if clock.base > 0 else clock.per_request / 2  # a clock may not stand still
             charged = min(clock.per_context_token, spared)
