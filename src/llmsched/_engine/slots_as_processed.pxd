@@ -1,8 +1,8 @@
 # Slots of the cache that are taken as tokens are processed (model.md, section 7): what a round serves.
 #
 # Running requests are in one list, in order of admission, whatever the eviction rule. A round serves them one by one,
-# and what it may process of one depends on those before. Where all of them generate, the rounds until somebody completes,
-# arrives, or finds no slots are alike, and pass at once.
+# and what it may process of one depends on those before. Where all of them generate, the rounds until somebody
+# completes, arrives, or finds no slots are alike, and pass at once.
 
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
