@@ -61,7 +61,7 @@ def _admitted(result: ls.Result, t: Fraction, start: list[Fraction], arrival: li
     spared = math.floor((1 - Fraction(str(policy.margin))) * result.memory)
     new: set[int] = set()
     pace = _Pace(result, t, start)
-    for i in sorted(waiting, key=lambda i: (_key(w, policy, i), rank[i])):
+    for i in sorted(waiting, key=lambda i: (_key(result, i), rank[i])):
         capacity = spared if generated else result.memory
         timely = not generated or pace.allows(i, len(new))
         if timely and _feasible(w, policy, {**generated, i: 0}, result.memory, capacity):
@@ -98,13 +98,16 @@ class _Pace:
         return not limit or admitted < math.ceil((self.rounds + 1) * limit) - math.ceil(self.rounds * limit)
 
 
-def _key(w: ls.Workload, policy: ls.Policy, i: int) -> object:
+def _key(result: ls.Result, i: int) -> object:
+    w, policy = result.workload, result.policy
     if not isinstance(policy.order, str):
         return float(policy.order[i])
     if "order" in policy.formulas:
         formula = policy.formulas["order"]
         columns = {name: getattr(w, name, None) for name in formula.reads}
-        return formula.value({name: float(column[i]) for name, column in columns.items() if column is not None}, i)
+        values = {name: float(column[i]) for name, column in columns.items() if column is not None}
+        bound = 1.0 if policy.bound == "one" else float(getattr(w, policy.bound)[i])  # nobody leaves, so that it stays
+        return formula.value({"memory": float(result.memory), "bound": bound, **values}, i)
     if policy.order == "priority":
         return int(w.priority[i]), float(w.arrival[i])
     if policy.order == "volume":
