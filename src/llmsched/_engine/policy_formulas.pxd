@@ -56,7 +56,8 @@ cdef inline int formulas_init(Engine* engine) noexcept nogil:
         engine.believed = <int64_t*>malloc(n * sizeof(int64_t))
         if engine.believed == NULL:
             return NO_MEMORY
-        memcpy(engine.believed, problem.believed, n * sizeof(int64_t))
+        if n > 0:
+            memcpy(engine.believed, problem.believed, n * sizeof(int64_t))
     return OK
 
 
