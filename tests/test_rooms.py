@@ -26,6 +26,7 @@ FLOORS = (
     ("workloads",),
     ("predict",),
     ("simulation",),
+    ("fleet",),
     ("optimum",),
     ("metrics",),
     ("experiments",),

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from . import errors, predict, serving, study
     from .experiments.adversarial import Adversary, adversarial_search
     from .experiments.predictor_value import predictor_value
+    from .fleet.replica import Replica
+    from .fleet.result import FleetResult
+    from .fleet.router import Router, routers
+    from .fleet.simulate_fleet import simulate_fleet
     from .metrics import capacity, energy, foreign_result, gates, perfetto, service, steady_state
     from .metrics.compare import Comparison, compare
     from .metrics.sizing import Sizing, size
@@ -39,11 +43,14 @@ __all__ = [
     "Batch",
     "Clock",
     "Comparison",
+    "FleetResult",
     "LengthTable",
     "LowerBound",
     "Machine",
     "Policy",
+    "Replica",
     "Result",
+    "Router",
     "Schedule",
     "Sizing",
     "Sweep",
@@ -71,10 +78,12 @@ __all__ = [
     "policies",
     "predict",
     "predictor_value",
+    "routers",
     "service",
     "serving",
     "simulate",
     "simulate_batch",
+    "simulate_fleet",
     "size",
     "steady_state",
     "study",
@@ -92,11 +101,14 @@ __getattr__, _ = lazy(
         "Batch": "simulation.batch",
         "Clock": "simulation.clock",
         "Comparison": "metrics.compare",
+        "FleetResult": "fleet.result",
         "LengthTable": "workloads.length_table",
         "LowerBound": "optimum.lower_bounds",
         "Machine": "simulation.machine",
         "Policy": "policy",
+        "Replica": "fleet.replica",
         "Result": "simulation.result",
+        "Router": "fleet.router",
         "Schedule": "optimum.schedule",
         "Sizing": "metrics.sizing",
         "Sweep": "metrics.sweep",
@@ -122,10 +134,12 @@ __getattr__, _ = lazy(
         "policies": "policy",
         "predict": "predict",
         "predictor_value": "experiments.predictor_value",
+        "routers": "fleet.router",
         "service": "metrics.service",
         "serving": "serving",
         "simulate": "simulation.run",
         "simulate_batch": "simulation.batch",
+        "simulate_fleet": "fleet.simulate_fleet",
         "size": "metrics.sizing",
         "steady_state": "metrics.steady_state",
         "study": "study",

@@ -281,7 +281,17 @@ cdef struct Engine:
     int32_t* admitted       # in this round: numbers of requests
     int64_t admitted_size
     int32_t* left           # left[0:evictions_this_round] too
+    # fed: arrivals are not known before they come
+    bint fed
+    bint in_progress        # the last round that was decided has not ended yet,
+    double ends             # and when it does
+    int64_t queue_size      # of by_arrival, with index 0 last
+    int64_t queue_allocated
+    int32_t* completed      # indices of requests that completed, for whoever feeds it to take away
+    int64_t completed_size
+    int64_t completed_allocated
     # outcome
+    double idle             # time in which no round ran
     int64_t peak_memory
     int64_t wasted_tokens
     int64_t evictions_this_round  # requests that left in this round before completing
@@ -302,6 +312,9 @@ cdef struct Engine:
 cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil
 cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil
 cdef void engine_free(Engine* engine) noexcept nogil
+
+cdef int engine_open_fed(Engine* engine, const Problem* problem, int64_t longest) noexcept nogil
+cdef int engine_feed(Engine* engine, int32_t index) noexcept nogil
 
 cdef int engine_open(Engine* engine, const Problem* problem) noexcept nogil
 cdef int engine_arrive(Engine* engine, int32_t index) noexcept nogil

@@ -22,6 +22,9 @@ from llmsched._engine.chunked_prefill cimport note_blocked_until, postpone, pref
 from llmsched._engine.eviction_order cimport enter_eviction_order, first_in_rank, leave_eviction_order
 from llmsched._engine.eviction_rules cimport EVICT_ALL, EVICT_FORMULA, EVICT_NEWEST, EVICT_RANDOM, is_ranked
 from llmsched._engine.eviction_ties cimport ties_free, ties_init
+from llmsched._engine.fed_arrivals cimport (
+    known_until, next_round_begins, note_completed, queue_add, queue_init,
+)
 from llmsched._engine.lottery cimport lottery_length
 from llmsched._engine.memory_profile cimport (
     profile_add, profile_earliest, profile_expire, profile_free, profile_init, profile_remove,
@@ -43,7 +46,7 @@ from llmsched._engine.slots_as_processed cimport (
     begin_round, give_back, has_slots, next_tokens, pass_over, process, rounds_alike, serve, slots_for, take_slots,
 )
 from llmsched._engine.splitmix64 cimport splitmix64_unit
-from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, STOPPED
+from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, STOPPED, WAITING
 from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 from llmsched._engine.tree_node cimport Node
 from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_drop, heap_free, heap_pop, heap_push
@@ -129,6 +132,7 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.round_end)
     free(engine.admitted)
     free(engine.left)
+    free(engine.completed)
     formulas_free(engine)
     heap_free(&engine.heap)
     tree_free(&engine.tree)
@@ -167,6 +171,10 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
     if problem.as_processed:
         return advance_as_processed(engine, steps)
     while engine.unfinished > 0:
+        if unlikely(engine.fed):
+            status = end_round_in_progress(engine)
+            if status != OK:
+                return status
         if engine.round >= problem.max_rounds or stalled(engine):
             return STOPPED
         if steps_spent(engine) >= steps:
@@ -189,6 +197,12 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
         engine.ticks += rounds >> 4 if problem.clocked else OK
         if problem.record_timeline:
             engine.segments[engine.segments_size - 1].rounds += rounds
+        if unlikely(engine.fed):  # the last of these rounds is in progress, until its end is known to have come
+            engine.in_progress = True
+            if rounds > 1 and generate(engine, rounds - 1) == NO_MEMORY:
+                return NO_MEMORY
+            engine.ends = engine.time if problem.clocked else now(engine) + 1
+            continue
         if generate(engine, rounds) == NO_MEMORY or departures(engine) == NO_MEMORY:
             return NO_MEMORY
     return FINISHED
@@ -255,6 +269,7 @@ cdef inline bint stalled(const Engine* engine) noexcept nogil:
 cdef int arrivals(Engine* engine) noexcept nogil:
     cdef double time = now(engine)
     if engine.running == 0 and engine.waiting == 0 and next_arrival(engine) > time:
+        engine.idle += next_arrival(engine) - time
         engine.epoch = engine.time = time = next_arrival(engine)
         engine.epoch_round = engine.round
         ratio_restart(&engine.belief, engine.round)
@@ -810,6 +825,8 @@ cdef int complete(Engine* engine, int32_t p) noexcept nogil:
     if stop_running(engine, p) == NO_MEMORY:
         return NO_MEMORY
     engine.problem.completion[engine.requests[p].index] = now(engine)
+    if unlikely(engine.fed) and note_completed(engine, engine.requests[p].index) == NO_MEMORY:
+        return NO_MEMORY
     engine.requests[p].next = engine.free_request
     engine.free_request = p
     engine.unfinished -= 1
@@ -921,6 +938,10 @@ cdef int advance_as_processed(Engine* engine, int64_t steps) noexcept nogil:
     cdef const Problem* problem = engine.problem
     cdef int status
     while engine.unfinished > 0:
+        if unlikely(engine.fed):
+            status = end_round_in_progress(engine)
+            if status != OK:
+                return status
         if engine.round >= problem.max_rounds or stalled(engine):
             return STOPPED
         if steps_spent(engine) >= steps:
@@ -933,7 +954,12 @@ cdef int advance_as_processed(Engine* engine, int64_t steps) noexcept nogil:
             return status
         check(engine.running > 0)
         check(engine.need <= problem.memory)
-        if run_served(engine) == NO_MEMORY or departures_as_processed(engine) == NO_MEMORY:
+        if run_served(engine) == NO_MEMORY:
+            return NO_MEMORY
+        if unlikely(engine.fed):
+            engine.in_progress = True
+            engine.ends = now(engine)
+        elif departures_as_processed(engine) == NO_MEMORY:
             return NO_MEMORY
     return FINISHED
 
@@ -1086,6 +1112,43 @@ cdef int departures_as_processed(Engine* engine) noexcept nogil:
         f.granted = 0
         p = newer
     return OK
+
+
+# Fed: arrivals come one after the other, as a router sends them; see fed_arrivals.pxd ----------------------------------
+
+
+cdef int engine_open_fed(Engine* engine, const Problem* problem, int64_t longest) noexcept nogil:
+    # Sets an engine up that has no requests yet, of which none will run for more than `longest` rounds. OK or NO_MEMORY.
+    # Call engine_free in either case.
+    #
+    # Whoever feeds it owns `problem`, which several engines may share, with arrays that may grow: values are there when
+    # a request is fed, whose index may be used again once it is in engine.completed. Index 0 is nobody's: its arrival
+    # is the time up to which all arrivals are known, and engine_advance returns WAITING where it cannot go on without
+    # knowing more. engine.order maps every index to itself, engine.rank to what breaks its ties; `n` is INT64_MAX.
+    if prepare(engine, problem, longest) == NO_MEMORY or queue_init(engine) == NO_MEMORY:
+        return NO_MEMORY
+    engine.fed = engine.may_overflow = True
+    return ties_init(&engine.ties)
+
+
+cdef int engine_feed(Engine* engine, int32_t index) noexcept nogil:
+    # The next to arrive. OK or NO_MEMORY.
+    return queue_add(engine, index)
+
+
+cdef int end_round_in_progress(Engine* engine) noexcept nogil:
+    # Ends the round in progress, if it is known to be over. OK if the next round may begin, WAITING or NO_MEMORY.
+    cdef double known = known_until(engine)
+    if engine.in_progress:
+        if engine.ends > known:
+            return WAITING
+        engine.in_progress = False
+        if engine.problem.as_processed:
+            if departures_as_processed(engine) == NO_MEMORY:
+                return NO_MEMORY
+        elif generate(engine, 1) == NO_MEMORY or departures(engine) == NO_MEMORY:
+            return NO_MEMORY
+    return WAITING if next_round_begins(engine) >= known else OK
 
 
 # Driven from outside, a round at a time: outputs are not known before they are there ----------------------------------

@@ -19,14 +19,29 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from .errors import FormulaError, FormulaValueError, PolicyError, nearest
-from .formula_names import NAMES, PLACES, Place
+from .formula_names import ALLOWED, NAMES, REPLICA_NAMES, Place
 
 #: Policy field -> the names whose values change while its formula is in use: as a request waits, runs, or both.
 _CHANGING: Mapping[str, frozenset[str]] = MappingProxyType(
-    {"order": frozenset({"now"}), "evict": frozenset({"now", "generated"}), "reserve": frozenset()}
+    {
+        "order": frozenset({"now"}),
+        "evict": frozenset({"now", "generated"}),
+        "reserve": frozenset(),
+        "score": frozenset(REPLICA_NAMES),
+    }
 )
 #: What changes only as a request leaves the batch, and so is fixed while it waits.
 _CHANGED_BY_LEAVING = frozenset({"bound", "generated", "joined", "evictions"})
+
+#: Policy field, or "score" of a router -> why its formula may not use some names.
+_WHY_NOT: Mapping[str, str] = MappingProxyType(
+    {
+        "order": "a scheduler does not see its replica from outside",
+        "evict": "a scheduler does not see its replica from outside",
+        "reserve": "what a request is believed to reach is fixed when it begins to wait",
+        "score": "a router sees the request as it arrives, and not the truth",
+    }
+)
 
 #: Function -> how many arguments it takes at least and at most.
 FUNCTIONS: Mapping[str, tuple[int, float]] = MappingProxyType(
@@ -145,7 +160,8 @@ class Formula:
     text
         Names (`NAMES`), numbers, ``+ - * / // % **``, comparisons, ``and or not``, ``a if c else b``, and `FUNCTIONS`.
     place
-        The policy field that it is for: ``"order"``, ``"evict"`` or ``"reserve"``. Says which names it may use.
+        The policy field that it is for, ``"order"``, ``"evict"`` or ``"reserve"``, or ``"score"`` of a router. Says which
+        names it may use.
 
     Attributes
     ----------
@@ -175,8 +191,8 @@ class Formula:
     result: int
 
     def __init__(self, text: str, place: Place = "order") -> None:
-        if place not in PLACES:
-            raise PolicyError(f"a formula is for {', '.join(PLACES)}, not for {place!r}")
+        if place not in ALLOWED:
+            raise PolicyError(f"a formula is for {', '.join(ALLOWED)}, not for {place!r}")
         self.text = _spaced(text, place)
         self.place = place
         tree = _Parser(self.text, place).tree()
@@ -359,11 +375,11 @@ class _Parser:
         return _Node("number", number=number, column=node.col_offset + 1)
 
     def name(self, node: ast.Name) -> _Node:
-        allowed = PLACES[self.place]
+        allowed = ALLOWED[self.place]
         if node.id in FUNCTIONS:
             raise self.refused(node, f"{node.id} is a function: {node.id}(...)")
         if node.id in NAMES and node.id not in allowed:
-            reason = "what a request is believed to reach is fixed when it begins to wait"
+            reason = _WHY_NOT[self.place]
             raise self.refused(node, f"{node.id} cannot be used in {self.place}: {reason}")
         if node.id not in NAMES:
             raise self.refused(node, f"{_brief(node.id)!r} is no name; {nearest(node.id, allowed)}")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-#: What a formula may read of a request -> what that is. The order is that of `FormulaName` in _engine/formula.pxd.
-NAMES: Mapping[str, str] = MappingProxyType(
+#: What a policy's formula may read of a request -> what that is.
+REQUEST_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "prompt": "tokens of the prompt, s",
         "lower": "predicted lower bound of the output, ℓ",
@@ -26,14 +26,38 @@ NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-Place = Literal["order", "evict", "reserve"]
+#: What a router's formula may read of a replica, as it sees it -> what that is.
+REPLICA_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "requests": "requests that were sent to it and have not completed",
+        "running": "those of them that run",
+        "waiting": "those that do not",
+        "used": "tokens of cache that its running requests take in the round in progress, in whole blocks",
+        "free": "tokens of cache that they leave",
+        "believed_work": "output tokens that its requests are believed to need yet (Router.work)",
+        "speed": "rounds per second with one request (1 without a clock)",
+    }
+)
+
+#: All of them. The order is that of `FormulaName` in _engine/formula.pxd.
+NAMES: Mapping[str, str] = MappingProxyType({**REQUEST_NAMES, **REPLICA_NAMES})
+
+Place = Literal["order", "evict", "reserve", "score"]
 
 #: Policy field -> the names that its formulas may use. What a request is believed to reach does not change while it
 #: waits or runs, so that a reserve reads nothing that does.
 PLACES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "order": tuple(NAMES),
-        "evict": tuple(NAMES),
-        "reserve": tuple(name for name in NAMES if name not in ("generated", "joined", "now")),
+        "order": tuple(REQUEST_NAMES),
+        "evict": tuple(REQUEST_NAMES),
+        "reserve": tuple(name for name in REQUEST_NAMES if name not in ("generated", "joined", "now")),
+    }
+)
+
+#: The same, and "score" of a router, which sees a request as it arrives.
+ALLOWED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **PLACES,
+        "score": ("prompt", "lower", "upper", "point", "arrival", "priority", "deadline", "memory", *REPLICA_NAMES),
     }
 )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import PolicyError, UnknownPolicyError, by_name, nearest
-from .formula_names import NAMES, PLACES, Place
+from .formula_names import NAMES, PLACES, REQUEST_NAMES, Place
 
 if TYPE_CHECKING:
     from .formula import Formula
@@ -307,7 +307,7 @@ class Policy:
     """
 
     #: Of a subclass that decides in Python (docs/how-to/your-own-policy.md): what its methods read of a request besides
-    #: what every scheduler sees. Names of `llmsched.formula_names.NAMES`.
+    #: what every scheduler sees. Names of `llmsched.formula_names.REQUEST_NAMES`.
     reads: ClassVar[tuple[str, ...]] = ()
 
     order: Order | str | npt.ArrayLike = "bound"
@@ -340,9 +340,9 @@ class Policy:
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
             object.__setattr__(self, "order", _custom_order(self.order))
-        unknown = [name for name in self.reads if name not in NAMES]
+        unknown = [name for name in self.reads if name not in REQUEST_NAMES]
         if unknown:
-            raise PolicyError(f"{type(self).__name__}.reads: {unknown[0]!r} is no name; {nearest(unknown[0], NAMES)}")
+            raise PolicyError(f"{type(self).__name__}.reads: {unknown[0]!r} is no name; {nearest(unknown[0], REQUEST_NAMES)}")
         for name, words in CHOICES.items():
             value = getattr(self, name)
             if name == "order" and isinstance(value, np.ndarray):

@@ -24,6 +24,13 @@ cdef enum FormulaName:
     NAME_EVICTIONS
     NAME_MEMORY
     NAME_OUTPUT
+    NAME_REQUESTS
+    NAME_RUNNING
+    NAME_WAITING
+    NAME_USED
+    NAME_FREE
+    NAME_BELIEVED_WORK
+    NAME_SPEED
     NAMES
 
 cdef enum FormulaOperation:

@@ -5,6 +5,7 @@ cdef enum Status:
     RUNNING = 0     # the budget of steps is used up: call again
     FINISHED = 1    # every request completed
     STOPPED = 2     # max_rounds reached, or nothing changed for stall_limit rounds
+    WAITING = 4     # of an engine that is fed: what comes next depends on arrivals that are not known yet
     FORMULA_FAILED = 3  # a formula of the policy has no value for some request: see Engine.failed
 
 cdef enum:

@@ -9,3 +9,8 @@ cdef int fill_problem(Problem* c_problem, problem, completion, start, evictions)
 # none of.
 cdef Formula formula_of(formula) except *
 cdef raise_formula_error(const Engine* engine, formulas, request)
+
+# What a run that was recorded has to say: a Timeline, Tokens, and a dict of counters.
+cdef timeline(const Engine* engine, clock)
+cdef tokens(const Engine* engine)
+cdef dict work(const Engine* engine)

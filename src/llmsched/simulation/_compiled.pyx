@@ -260,6 +260,7 @@ def run(problem, record=(), progress=None):
             timeline=timeline(&engine, problem.clock) if c_problem.record_timeline and engine.unfinished == 0 else None,
             tokens=tokens(&engine) if c_problem.record_tokens and engine.unfinished == 0 else None,
             work=work(&engine),
+            idle=engine.idle,
         )
     finally:
         engine_free(&engine)
@@ -315,6 +316,7 @@ cdef struct Totals:
     double total_latency
     double max_latency
     double makespan
+    double idle
     int64_t rounds
     int64_t evictions
     int64_t evicted_requests
@@ -327,9 +329,9 @@ cdef struct Totals:
 #: One record per simulation: what `run_many` returns.
 TOTALS = np.dtype(
     [
-        ("total_latency", "f8"), ("max_latency", "f8"), ("makespan", "f8"), ("rounds", "i8"), ("evictions", "i8"),
-        ("evicted_requests", "i8"), ("wasted_tokens", "i8"), ("peak_memory", "i8"), ("unfinished", "i8"),
-        ("status", "i8"),
+        ("total_latency", "f8"), ("max_latency", "f8"), ("makespan", "f8"), ("idle", "f8"), ("rounds", "i8"),
+        ("evictions", "i8"), ("evicted_requests", "i8"), ("wasted_tokens", "i8"), ("peak_memory", "i8"),
+        ("unfinished", "i8"), ("status", "i8"),
     ]
 )
 OUT_OF_MEMORY = NO_MEMORY
@@ -414,6 +416,7 @@ cdef int run_one(const Problem* c_problem, Totals* totals, Stop stop) noexcept n
         status = engine_advance(&engine, STEPS_PER_LOOK)
     totals.status = status
     totals.rounds = engine.round
+    totals.idle = engine.idle
     totals.unfinished = engine.unfinished
     totals.wasted_tokens = engine.wasted_tokens
     totals.peak_memory = engine.peak_memory

@@ -326,7 +326,7 @@ class _Run:
         job = self.jobs[row]
         rounds, peak, wasted = (int(record[name]) for name in ("rounds", "peak_memory", "wasted_tokens"))
         problem = dataclasses.replace(problem, seed=job.seed)
-        outcome = Outcome(*arrays, rounds, peak, wasted, unfinished=0, timeline=None, tokens=None, work={})
+        outcome = Outcome(*arrays, rounds, peak, wasted, unfinished=0, timeline=None, tokens=None, work={}, idle=float(record["idle"]))
         self.results[row] = result_of(self.workloads[job.workload], problem, outcome, "compiled")
 
     def batch(self) -> Batch:

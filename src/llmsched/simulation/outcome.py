@@ -23,3 +23,4 @@ class Outcome(NamedTuple):
     timeline: Timeline | None
     tokens: Tokens | None
     work: Mapping[str, int]
+    idle: float  # time in which no round ran, before the last request completed

@@ -96,6 +96,7 @@ def problem_of(
     max_batch: int | None = None,
     block: int = 1,
     prefill_budget: int | None = None,
+    may_not_fit: bool = False,
 ) -> Problem:
     """Check that `policy` can run on `workload` with `memory` tokens, and make a problem of all three.
 
@@ -123,7 +124,8 @@ def problem_of(
     if "point" in policy.needs and workload.point is None and not (workload.lower is None or workload.upper is None):
         workload = with_midpoints(workload)
     _check_predictions(workload, policy)
-    _check_fits(workload, memory, block)
+    if not may_not_fit:  # of a fleet, where another replica takes those that do not
+        _check_fits(workload, memory, block)
     if clock is not None:
         _check_time(workload, clock)
     memory = down_to_blocks(memory, block)

@@ -111,6 +111,7 @@ class _Engine:
         self.admissions = 0
         self.rounds = 0
         self.epoch, self.epoch_round = 0.0, 0  # the last idle jump
+        self.idle = 0.0
         self.time = 0.0  # now, with a clock
         self.prefilled = self.swapped = self.admitted = 0  # tokens, and requests, in this round
         self.pace_start = 0  # the last round in which somebody was admitted while nobody ran
@@ -159,6 +160,7 @@ class _Engine:
 
     def arrivals(self) -> None:
         if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:
+            self.idle += self.to_arrive[-1].arrival - self.now
             self.time = self.epoch = self.to_arrive[-1].arrival
             self.epoch_round = self.rounds
             self.restart_ratio(None)
@@ -582,6 +584,7 @@ class _Engine:
             timeline=timeline,
             tokens=tokens,
             work={},
+            idle=self.idle,
         )
 
 

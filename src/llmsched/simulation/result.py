@@ -53,6 +53,8 @@ class Result(Latencies):
         When every token was generated, if asked for with ``record="tokens"``.
     work
         Deterministic counters of what the compiled engine did (empty for the reference engine).
+    idle
+        Time in which no round ran, as nobody was there, before the last request completed.
     """
 
     workload: Workload
@@ -73,6 +75,7 @@ class Result(Latencies):
     timeline: Timeline | None = None
     tokens: Tokens | None = None
     work: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    idle: float = 0.0
 
     def __repr__(self) -> str:
         unit = "rounds" if self.clock is None else "s"

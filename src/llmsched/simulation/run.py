@@ -147,6 +147,7 @@ def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: st
         timeline=outcome.timeline,
         tokens=outcome.tokens,
         work=outcome.work,
+        idle=outcome.idle,
     )
 
 

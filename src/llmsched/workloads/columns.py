@@ -23,10 +23,11 @@ LATEST = 2**52
 #: Columns of seconds or rounds.
 TIMES = ("arrival", "deadline")
 
-#: Column -> the least value it may have. `arrival` and `deadline` are times (float64), `priority` any whole number, all
-#: others count tokens (int64).
+#: Column -> the least value it may have. `arrival` and `deadline` are times (float64), `priority` any whole number,
+#: `session` says which requests belong together, all others count tokens (int64).
 COLUMNS: Mapping[str, int] = MappingProxyType(
-    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0, "priority": -LARGEST, "deadline": 0}
+    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0, "priority": -LARGEST, "deadline": 0,
+     "session": 0}  # fmt: skip
 )
 
 

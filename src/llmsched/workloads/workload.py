@@ -46,11 +46,13 @@ class Workload:
     deadline
         How long after its arrival the request should complete (>= 0, in the unit of `arrival`); with a larger latency
         it is late.
+    session
+        Which requests belong together, turns of a conversation say (whole, >= 0); routers read it.
     source
         Where the workload comes from (free-form, travels with results); not part of equality.
 
     Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
-    read-only: int64, times float64; an absent prediction, priority or deadline is None. `with_lengths` adds `lengths`,
+    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds `lengths`,
     a table that policies may ask while a request runs, and `classes`, the row of it that each request has; before, both
     are None.
 
@@ -62,7 +64,7 @@ class Workload:
 
     __slots__ = (
         "_extent", "arrival", "classes", "deadline", "lengths", "lower", "output", "point", "priority", "prompt",
-        "source", "upper",
+        "session", "source", "upper",
     )  # fmt: skip
 
     prompt: IntArray
@@ -73,6 +75,7 @@ class Workload:
     arrival: FloatArray
     priority: IntArray | None
     deadline: FloatArray | None
+    session: IntArray | None
     lengths: LengthTable | None
     classes: IntArray | None
     source: Mapping[str, Any]
@@ -88,6 +91,7 @@ class Workload:
         arrival: npt.ArrayLike | None = None,
         priority: npt.ArrayLike | None = None,
         deadline: npt.ArrayLike | None = None,
+        session: npt.ArrayLike | None = None,
         *,
         source: Mapping[str, Any] | None = None,
     ) -> None:
@@ -96,6 +100,7 @@ class Workload:
                 raise WorkloadError(f"a workload needs the column {name!r}; it cannot be None")
         given = {"prompt": prompt, "output": output, "lower": lower, "upper": upper, "point": point}
         given |= {"arrival": 0.0 if arrival is None else arrival, "priority": priority, "deadline": deadline}
+        given |= {"session": session}
         columns = {name: as_numbers(name, values) for name, values in given.items() if values is not None}
         n = common_length(columns)
         self._fill({name: checked_column(name, column, n) for name, column in columns.items()}, source or {})
@@ -153,7 +158,7 @@ class Workload:
         return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
 
     def replace(self, **columns: npt.ArrayLike | None) -> Workload:
-        """The same workload with some columns replaced (None removes a prediction, priority or deadline)."""
+        """The same workload with some columns replaced (None removes one that need not be there)."""
         unknown = columns.keys() - COLUMNS.keys()
         if unknown:
             raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")

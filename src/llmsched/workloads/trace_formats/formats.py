@@ -78,6 +78,7 @@ PLAIN_COLUMNS = MappingProxyType(
         "point": "point",
         "priority": "priority",
         "deadline": "deadline",
+        "session": "session",
     }
 )
 

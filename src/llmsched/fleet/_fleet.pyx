@@ -1,0 +1,758 @@
+"""Many engines behind a router: requests are sent one after the other, and no Python is in the loop.
+
+An engine runs only as far as the router has to see it, or as what it was sent piles up (`_engine/fed_arrivals.pxd`).
+Engines of the same kind share a pool of slots: the numbers of a request lie in one from the time it is sent until it
+completes. So memory, and the part of it that is in use, are those of the requests that are there, however many come.
+"""
+
+import dataclasses
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport INFINITY
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+import numpy as np
+
+from llmsched._core cimport Engine, Problem, engine_advance, engine_feed, engine_free, engine_open_fed
+from llmsched._engine.blocks cimport whole_blocks
+from llmsched._engine.fed_arrivals cimport queued, stands_still
+from llmsched._engine.formula cimport (
+    FORMULA_CELLS, NAME_BELIEVED_WORK, NAME_FREE, NAME_MEMORY, NAME_REQUESTS, NAME_RUNNING, NAME_SPEED, NAME_USED,
+    NAME_WAITING, NAMES, Formula, formula_begin, formula_value,
+)
+from llmsched._engine.request cimport NONE
+from llmsched._engine.rounds cimport now
+from llmsched._engine.splitmix64 cimport splitmix64_below
+from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, WAITING
+from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_formula_error, timeline, tokens, work
+
+from ..formula_names import NAMES as FORMULA_NAMES
+
+cdef enum:
+    COLUMNS = 48                # arrays of a pool, at most
+    WRITTEN = 4                 # the first of them, which are not copied
+    STEPS_PER_LOOK = 100_000    # how often a run looks at signals
+    REQUESTS_PER_LOOK = 20_000
+    LONGEST_QUEUE = 256         # requests that may pile up before their engine runs on, whether it is looked at or not
+    SPARE = 64                  # slots behind the last, which look_ahead() may fetch
+    AGAIN = 16                  # beside Status: a look at signals is due, then the same again
+
+cdef enum Rule:
+    RANDOM
+    ROUND_ROBIN
+    LEAST
+    IDLE
+
+cdef enum Score:
+    REQUESTS
+    WAITING_REQUESTS
+    USED
+    BELIEVED_WORK
+    FORMULA
+
+cdef dict RULES = {"random": RANDOM, "round-robin": ROUND_ROBIN, "least": LEAST, "idle": IDLE}
+cdef dict SCORES = {
+    "requests": REQUESTS, "waiting": WAITING_REQUESTS, "used": USED, "believed_work": BELIEVED_WORK,
+}
+
+
+cdef struct Column:
+    int64_t place       # of the pointer to it, in bytes from the start of a Problem
+    int64_t size        # of a value in bytes, 8 or 1
+    bint copied         # from the source, as a request is sent
+
+
+cdef struct Pool:
+    # The requests of replicas of one kind. `rules` points to slots, `source` to what they are copied from.
+    Problem rules
+    Problem source
+    Column columns[COLUMNS]
+    int columns_size
+    int64_t allocated
+    int64_t made            # slots that were ever used, with slot 0, which is nobody's
+    int32_t free_slot       # chain of those to use again, or NONE
+    int32_t* following      # of the chain
+    int64_t* ids            # slot -> which request is in it
+    int64_t* work           # and what is believed of its work
+    int32_t* order
+    int32_t* rank
+    double* joined
+    int64_t* believed
+
+
+cdef struct Replica:
+    Engine engine
+    int32_t pool
+    int64_t sent            # requests so far
+    int64_t believed        # work of those that are not complete, as it was believed when they came
+    double speed
+
+
+cdef struct Completed:
+    # A request that is done; the same names as in `COMPLETED`.
+    int64_t id
+    double arrival
+    double start
+    double completion
+    int64_t evictions
+    int64_t output
+    int64_t replica
+
+
+#: One record per request that completed: what `Fleet.completions` returns.
+COMPLETED = np.dtype(
+    [
+        ("id", "i8"), ("arrival", "f8"), ("start", "f8"), ("completion", "f8"), ("evictions", "i8"), ("output", "i8"),
+        ("replica", "i8"),
+    ]
+)
+
+
+cdef inline void** pointer_in(Problem* problem, int64_t place) noexcept nogil:
+    return <void**>(<char*>problem + place)
+
+
+cdef bint grown(void** block, int64_t size) noexcept nogil:
+    # Whether there was memory to make the block that large.
+    cdef void* larger = realloc(block[0], size)
+    if larger != NULL:
+        block[0] = larger
+    return larger != NULL
+
+
+cdef void lay_out(Pool* pool) noexcept:
+    # Which columns there are: those that the engine writes, and those that the source has.
+    cdef Problem* source = &pool.source
+    cdef int k
+    add_column(pool, <void**>&source.completion, 8, False)
+    add_column(pool, <void**>&source.start, 8, False)
+    add_column(pool, <void**>&source.evictions, 8, False)
+    add_column(pool, <void**>&source.numbers, 8, False)
+    add_column(pool, <void**>&source.arrival, 8, True)
+    add_column(pool, <void**>&source.prompt, 8, True)
+    add_column(pool, <void**>&source.output, 8, True)
+    add_column(pool, <void**>&source.bound, 8, source.bound != NULL)
+    add_column(pool, <void**>&source.upper, 8, source.upper != NULL)
+    add_column(pool, <void**>&source.believed, 8, source.believed != NULL)
+    add_column(pool, <void**>&source.beliefs.upper, 8, source.beliefs.upper != NULL)
+    add_column(pool, <void**>&source.beliefs.row, 8, source.beliefs.row != NULL)
+    add_column(pool, <void**>&source.keys, 8, source.keys != NULL)
+    add_column(pool, <void**>&source.real_keys, 8, source.real_keys != NULL)
+    add_column(pool, <void**>&source.levels, 8, source.levels != NULL)
+    add_column(pool, <void**>&source.capped, 1, source.capped != NULL)
+    for k in range(<int>NAMES):
+        add_column(pool, <void**>&source.columns[k], 8, source.columns[k] != NULL)
+
+
+cdef void add_column(Pool* pool, void** pointer, int64_t size, bint copied) noexcept:
+    cdef Column* column = &pool.columns[pool.columns_size]
+    cdef bint written = pool.columns_size < WRITTEN
+    if copied or written:
+        column.place = <char*>pointer - <char*>&pool.source
+        column.size = size
+        column.copied = copied
+        pool.columns_size += 1
+
+
+cdef class Fleet:
+    """Replicas and a router. `problems` has one problem without requests for each kind, `kinds` the kind of each replica.
+
+    `router` is a router.Router, `groups` has the replicas of each class of requests, `longest` is the longest output.
+    Nothing that is given here is checked.
+    """
+
+    cdef Pool* pools
+    cdef int pools_size
+    cdef Replica* replicas
+    cdef readonly int replicas_size
+    cdef Rule rule
+    cdef Score score
+    cdef int choices
+    cdef double delay
+    cdef Formula formula
+    cdef double cells[FORMULA_CELLS]
+    cdef bint looks             # the router looks at replicas before it chooses,
+    cdef bint sees_work         # and at what is believed of their work
+    cdef bint seeded
+    cdef uint64_t stream
+    cdef bint record_tokens
+    cdef int classes
+    cdef int32_t* members       # replicas by class of requests, one class after the other
+    cdef int32_t* first_member  # class -> where its replicas begin; one more for the end
+    cdef int64_t* turns         # class -> requests so far; for ROUND_ROBIN
+    cdef int32_t* fitting       # replicas in which the request at hand fits, where not all do
+    cdef int32_t* compared      # and those that were drawn to be compared
+    cdef double* scores
+    cdef bint drawn             # they are drawn already for the request at hand
+    cdef int32_t* session_table # session -> the replica that took it last, or NONE
+    cdef int64_t sessions
+    cdef int32_t piled          # the replica whose queue is long, or NONE
+    # the chunk of requests at hand
+    cdef int64_t base           # id of its first
+    cdef bint every_fits        # no request is too large for a replica
+    cdef const double* arrival
+    cdef const int64_t* work
+    cdef const int64_t* rank    # breaks ties; NULL: the id
+    cdef const int32_t* class_of
+    cdef const int64_t* session_of
+    cdef const double* request_columns[<int>NAMES]
+    cdef int32_t* replica_of
+    # where requests go that complete: to arrays by id, or else into a list
+    cdef double* completion
+    cdef double* start
+    cdef int64_t* evictions
+    cdef Completed* done
+    cdef int64_t done_size, done_allocated
+    cdef readonly int64_t completed
+    cdef readonly int64_t sent
+    cdef int32_t failed         # the replica that cannot go on, or NONE
+    cdef list problems
+    cdef object router, source, outputs
+
+    def __cinit__(self, list problems, list kinds, router, seed, int64_t longest, record, list speeds, list groups):
+        cdef int k
+        cdef double[::1] reals = np.empty(0)
+        cdef int64_t[::1] whole = np.empty(0, np.int64)
+        cdef Pool* pool
+        self.problems = problems
+        self.router = router
+        self.failed = self.piled = NONE
+        self.pools_size = len(problems)
+        self.replicas_size = len(kinds)
+        self.classes = len(groups)
+        self.pools = <Pool*>calloc(self.pools_size, sizeof(Pool))
+        self.replicas = <Replica*>calloc(self.replicas_size, sizeof(Replica))
+        self.fitting = <int32_t*>calloc(self.replicas_size, sizeof(int32_t))
+        self.compared = <int32_t*>calloc(self.replicas_size, sizeof(int32_t))
+        self.scores = <double*>calloc(self.replicas_size, sizeof(double))
+        self.members = <int32_t*>calloc(self.replicas_size, sizeof(int32_t))
+        self.first_member = <int32_t*>calloc(self.classes + 1, sizeof(int32_t))
+        self.turns = <int64_t*>calloc(self.classes, sizeof(int64_t))
+        if not (
+            self.pools and self.replicas and self.fitting and self.compared and self.scores and self.members
+            and self.first_member and self.turns
+        ):
+            raise MemoryError(f"no memory for {len(kinds)} replicas")
+        for k, replica in enumerate(replica for group in groups for replica in group):
+            self.members[k] = replica
+        for k in range(self.classes):
+            self.first_member[k + 1] = self.first_member[k] + <int32_t>len(groups[k])
+        self.seeded = seed is not None
+        self.stream = seed or 0
+        self.set_router(router)
+        self.record_tokens = "tokens" in record
+        for k in range(self.pools_size):
+            pool = &self.pools[k]
+            fill_problem(&pool.rules, problems[k], reals, reals, whole)
+            pool.rules.record_timeline = "timeline" in record
+            pool.rules.record_tokens = self.record_tokens
+            pool.rules.admissions_start = INT64_MAX // 4  # rounds say that it never ends: see problem.stall_limit
+            pool.free_slot = NONE
+        for k in range(self.replicas_size):
+            self.replicas[k].pool = kinds[k]
+            self.replicas[k].speed = speeds[k]
+            if engine_open_fed(&self.replicas[k].engine, &self.pools[<int>kinds[k]].rules, longest) == NO_MEMORY:
+                raise MemoryError(f"no memory for {len(kinds)} replicas")
+        for k in range(self.pools_size):
+            self.pools[k].rules.n = INT64_MAX
+
+    cdef set_router(self, router):
+        self.rule = RULES[router.rule]
+        self.score = FORMULA if router.formula is not None else SCORES[router.score]
+        self.choices = router.choices or 0
+        self.delay = router.delay
+        self.looks = self.rule == LEAST or self.rule == IDLE
+        self.sees_work = router.sees_work
+        if router.formula is not None:
+            self.formula = formula_of(router.formula)
+            formula_begin(&self.formula, self.cells)
+
+    def __dealloc__(self):
+        cdef int k, j
+        for k in range(self.replicas_size if self.replicas != NULL else 0):
+            if self.pools[self.replicas[k].pool].allocated > 0:  # these are the pool's
+                self.replicas[k].engine.order = self.replicas[k].engine.rank = NULL
+                self.replicas[k].engine.joined = NULL
+                self.replicas[k].engine.believed = NULL
+            engine_free(&self.replicas[k].engine)
+        for k in range(self.pools_size if self.pools != NULL else 0):
+            for j in range(self.pools[k].columns_size if self.pools[k].allocated > 0 else 0):
+                free(pointer_in(&self.pools[k].rules, self.pools[k].columns[j].place)[0])
+            free(self.pools[k].following)
+            free(self.pools[k].ids)
+            free(self.pools[k].work)
+            free(self.pools[k].order)
+            free(self.pools[k].rank)
+            free(self.pools[k].joined)
+            free(self.pools[k].believed)
+        free(self.pools)
+        free(self.replicas)
+        free(self.fitting)
+        free(self.compared)
+        free(self.scores)
+        free(self.members)
+        free(self.first_member)
+        free(self.turns)
+        free(self.session_table)
+        free(self.done)
+
+    # Requests come ----------------------------------------------------------------------------------------------------
+
+    def take(
+        self, list problems, const double[::1] arrival, const int64_t[::1] work, int32_t[::1] replica, rank=None,
+        class_of=None, session=None, int64_t sessions=0, columns=(), bint every_fits=True,
+    ):
+        """The next chunk of requests, in order of arrival: a problem for each kind of replica, and what routers read.
+
+        `columns` maps names of formulas to arrays, `replica` is where it will say who took which.
+        """
+        cdef double[::1] reals_out = np.empty(0)
+        cdef int64_t[::1] whole_out = np.empty(0, np.int64)
+        cdef int k
+        self.base = self.sent
+        self.source = (problems, arrival, work, replica, rank, class_of, session, columns)
+        for k in range(self.pools_size):
+            fill_problem(&self.pools[k].source, problems[k], reals_out, reals_out, whole_out)
+            if self.pools[k].columns_size == 0:
+                lay_out(&self.pools[k])
+        self.arrival = &arrival[0]
+        self.work = &work[0] if self.sees_work else NULL
+        self.replica_of = &replica[0]
+        self.rank = integers(rank)
+        self.session_of = integers(session)
+        self.class_of = small_integers(class_of)
+        self.every_fits = every_fits
+        for k, name in enumerate(FORMULA_NAMES):
+            self.request_columns[k] = reals(columns[name]) if name in columns else NULL
+        if sessions > self.sessions:
+            if not grown(<void**>&self.session_table, sessions * sizeof(int32_t)):
+                raise MemoryError(f"no memory for {sessions} sessions")
+            memset(self.session_table + self.sessions, 0xFF, (sessions - self.sessions) * sizeof(int32_t))
+            self.sessions = sessions
+
+    def keep_into(self, double[::1] completion, double[::1] start, int64_t[::1] evictions):
+        """Where results go, by id. Without it `completions` hands them over."""
+        self.outputs = (completion, start, evictions)
+        self.completion = &completion[0]
+        self.start = &start[0]
+        self.evictions = &evictions[0]
+
+    def completions(self):
+        """Those who completed since the last call, an array with one record for each."""
+        result = np.empty(self.done_size, COMPLETED)
+        if self.done_size > 0:
+            result[:] = np.asarray(<Completed[:self.done_size]>self.done)
+        self.done_size = 0
+        return result
+
+    def send(self, int64_t upto):
+        """Send requests up to the one with this id. True if that is done, False to be called again."""
+        cdef int64_t last = min(upto, self.sent + REQUESTS_PER_LOOK)
+        cdef int status = OK
+        with nogil:
+            while self.sent < last and status == OK:
+                status = self.send_one(self.sent - self.base)
+                self.sent += status == OK
+        PyErr_CheckSignals()
+        self.check_status(status)
+        return self.sent == upto
+
+    def finish(self):
+        """No more requests come. True if all have completed, False to be called again."""
+        cdef int status = OK
+        cdef int k
+        with nogil:
+            self.know(INFINITY)
+            for k in range(self.replicas_size):
+                status = self.advance(k)
+                if status != OK:
+                    break
+        PyErr_CheckSignals()
+        self.check_status(status)
+        return status == OK
+
+    cdef int check_status(self, int status) except -1:
+        cdef Replica* replica
+        if status == NO_MEMORY:
+            raise MemoryError(f"no memory for the requests of {self.replicas_size} replicas")
+        if status == FORMULA_FAILED and self.failed == NONE:
+            values = {name: self.cells[<int>k] for k, name in enumerate(FORMULA_NAMES)}
+            self.router.formula.value(values, self.sent)
+            raise AssertionError(f"the engines do not agree on {self.router.formula!r} for {values}")
+        if status == FORMULA_FAILED:
+            replica = &self.replicas[self.failed]
+            formulas = self.problems[replica.pool].policy.formulas
+            raise_formula_error(&replica.engine, formulas, self.pools[replica.pool].ids[replica.engine.failed])
+        if status != OK and status != AGAIN:
+            raise Stopped(self.failed)
+        return 0
+
+    cdef void know(self, double time) noexcept nogil:
+        # All arrivals before this time are known.
+        cdef int k
+        for k in range(self.pools_size):
+            if self.pools[k].allocated > 0:
+                (<double*>self.pools[k].rules.arrival)[0] = time
+
+    cdef int send_one(self, int64_t i) noexcept nogil:
+        # OK, AGAIN, or what is wrong.
+        cdef int32_t k = NONE
+        cdef int status
+        self.know(self.arrival[i] - self.delay)
+        if self.piled != NONE:
+            status = self.advance(self.piled)
+            if status != OK:
+                return status
+            self.piled = NONE
+        status = self.choose(i, &k)
+        if status != OK:
+            return status
+        self.drawn = False
+        if self.hand_over(i, k) == NO_MEMORY:
+            return NO_MEMORY
+        self.replica_of[i] = k
+        if self.session_of != NULL:
+            self.session_table[self.session_of[i]] = k
+        if queued(&self.replicas[k].engine) >= LONGEST_QUEUE:
+            self.piled = k
+        return OK
+
+    cdef int hand_over(self, int64_t i, int32_t k) noexcept nogil:
+        # OK or NO_MEMORY.
+        cdef Replica* replica = &self.replicas[k]
+        cdef Pool* pool = &self.pools[replica.pool]
+        cdef int32_t s = pool.free_slot
+        cdef const Column* column
+        cdef int j
+        if s != NONE:
+            pool.free_slot = pool.following[s]
+        else:
+            if pool.made >= pool.allocated and self.more_slots(replica.pool) == NO_MEMORY:
+                return NO_MEMORY
+            s = <int32_t>pool.made
+            pool.made += 1
+        for j in range(WRITTEN, pool.columns_size):
+            column = &pool.columns[j]
+            if column.size == 8:
+                (<int64_t*>pointer_in(&pool.rules, column.place)[0])[s] = (
+                    <const int64_t*>pointer_in(&pool.source, column.place)[0])[i]
+            else:
+                (<char*>pointer_in(&pool.rules, column.place)[0])[s] = (
+                    <const char*>pointer_in(&pool.source, column.place)[0])[i]
+        (<int64_t*>pool.rules.numbers)[s] = replica.sent
+        pool.rules.evictions[s] = 0
+        pool.ids[s] = self.base + i
+        pool.order[s] = s
+        pool.rank[s] = <int32_t>((self.base + i if self.rank == NULL else self.rank[i]) & 0x7FFFFFFF)
+        if pool.joined != NULL:
+            pool.joined[s] = self.arrival[i]
+        if pool.believed != NULL:
+            pool.believed[s] = pool.source.believed[i]
+        if self.sees_work:
+            pool.work[s] = self.work[i]
+            replica.believed += self.work[i]
+        replica.sent += 1
+        return engine_feed(&replica.engine, s)
+
+    cdef int more_slots(self, int which) noexcept nogil:
+        # Room for more slots than ever before. OK or NO_MEMORY.
+        cdef Pool* pool = &self.pools[which]
+        cdef int64_t larger = 2 * pool.allocated + 1024, size = larger + SPARE
+        cdef bint first = pool.allocated == 0
+        cdef int j, k
+        if larger > 0x7FFFFFFF:
+            return NO_MEMORY
+        for j in range(pool.columns_size):
+            if not grown(pointer_in(&pool.rules, pool.columns[j].place), size * pool.columns[j].size):
+                return NO_MEMORY
+        if not (
+            grown(<void**>&pool.following, size * sizeof(int32_t)) and grown(<void**>&pool.ids, size * sizeof(int64_t))
+            and grown(<void**>&pool.work, size * sizeof(int64_t)) and grown(<void**>&pool.order, size * sizeof(int32_t))
+            and grown(<void**>&pool.rank, size * sizeof(int32_t))
+        ):
+            return NO_MEMORY
+        if pool.rules.reads_joined and not grown(<void**>&pool.joined, size * sizeof(double)):
+            return NO_MEMORY
+        if pool.rules.belief_changes and not grown(<void**>&pool.believed, size * sizeof(int64_t)):
+            return NO_MEMORY
+        memset(pool.order + pool.allocated, 0, (size - pool.allocated) * sizeof(int32_t))
+        if first:
+            pool.made = 1  # slot 0 is nobody's
+            (<double*>pool.rules.arrival)[0] = 0.0
+        pool.allocated = larger
+        for k in range(self.replicas_size):
+            if self.replicas[k].pool == which:
+                share_slots(&self.replicas[k].engine, pool, first)
+        return OK
+
+    # Engines run ------------------------------------------------------------------------------------------------------
+
+    cdef int advance(self, int32_t k) noexcept nogil:
+        # As far as arrivals are known. OK, AGAIN, or what is wrong: then it is `failed`.
+        cdef Engine* engine = &self.replicas[k].engine
+        cdef int status = engine_advance(engine, STEPS_PER_LOOK)
+        if engine.completed_size > 0 and self.collect(k) == NO_MEMORY:
+            return NO_MEMORY
+        if status == WAITING or status == FINISHED:
+            return OK
+        if status == RUNNING:
+            return AGAIN
+        self.failed = k
+        return status
+
+    cdef int collect(self, int32_t k) noexcept nogil:
+        # What became of those who completed; their slots are free then. OK or NO_MEMORY.
+        cdef Replica* replica = &self.replicas[k]
+        cdef Pool* pool = &self.pools[replica.pool]
+        cdef int64_t j, id
+        cdef int32_t s
+        cdef Completed* done
+        for j in range(replica.engine.completed_size):
+            s = replica.engine.completed[j]
+            id = pool.ids[s]
+            if self.completion != NULL:
+                self.completion[id] = pool.rules.completion[s]
+                self.start[id] = pool.rules.start[s]
+                self.evictions[id] = pool.rules.evictions[s]
+            else:
+                if self.done_size == self.done_allocated:
+                    self.done_allocated = 2 * self.done_allocated + 1024
+                    if not grown(<void**>&self.done, self.done_allocated * sizeof(Completed)):
+                        return NO_MEMORY
+                done = &self.done[self.done_size]
+                done.id = id
+                done.arrival = pool.rules.arrival[s]
+                done.start = pool.rules.start[s]
+                done.completion = pool.rules.completion[s]
+                done.evictions = pool.rules.evictions[s]
+                done.output = pool.rules.output[s]
+                done.replica = k
+                self.done_size += 1
+            if self.sees_work:
+                replica.believed -= pool.work[s]
+            if not self.record_tokens:  # else the log names requests by their slots
+                pool.following[s] = pool.free_slot
+                pool.free_slot = s
+        self.completed += replica.engine.completed_size
+        replica.engine.completed_size = 0
+        return OK
+
+    # The router -------------------------------------------------------------------------------------------------------
+
+    cdef int choose(self, int64_t i, int32_t* chosen) noexcept nogil:
+        # Who takes this request. OK, AGAIN, or what is wrong.
+        cdef int64_t first = 0, size = self.replicas_size, j
+        cdef const int32_t* among = self.members
+        cdef int which = 0
+        cdef int status
+        if self.session_of != NULL and self.session_table[self.session_of[i]] != NONE:
+            chosen[0] = self.session_table[self.session_of[i]]
+            if self.every_fits or self.fits(i, chosen[0]):
+                return OK
+        if self.class_of != NULL:
+            which = self.class_of[i]
+            first = self.first_member[which]
+            size = self.first_member[which + 1] - first
+            among += first
+        if not self.every_fits:
+            size = self.those_that_fit(i, among, size)
+            if size == 0:  # none of those for its class: then of all
+                size = self.those_that_fit(i, self.members, self.replicas_size)
+            among = self.fitting
+        if size == 1:
+            chosen[0] = among[0]
+            return OK
+        if self.rule == RANDOM:
+            chosen[0] = among[splitmix64_below(&self.stream, size)]
+            return OK
+        if self.rule == ROUND_ROBIN:
+            chosen[0] = among[self.turns[which] % size]
+            self.turns[which] += 1
+            return OK
+        if 0 < self.choices < size:
+            if not self.drawn:
+                self.draw(among, size)
+            among = self.compared
+            size = self.choices
+        for j in range(size):
+            if not stands_still(&self.replicas[among[j]].engine):
+                status = self.advance(among[j])
+                if status != OK:
+                    return status
+        return self.choose_least(i, among, size, chosen)
+
+    cdef bint fits(self, int64_t i, int32_t k) noexcept nogil:
+        cdef const Pool* pool = &self.pools[self.replicas[k].pool]
+        return whole_blocks(pool.source.prompt[i] + pool.source.output[i], pool.rules.block) <= pool.rules.memory
+
+    cdef int64_t those_that_fit(self, int64_t i, const int32_t* among, int64_t size) noexcept nogil:
+        cdef int64_t j, found = 0
+        for j in range(size):
+            if self.fits(i, among[j]):
+                self.fitting[found] = among[j]
+                found += 1
+        return found
+
+    cdef void draw(self, const int32_t* among, int64_t size) noexcept nogil:
+        # As many different ones as are to be compared, each draw repeated until it names a new one.
+        cdef int64_t found = 0, j
+        cdef int32_t k
+        while found < self.choices:
+            k = among[splitmix64_below(&self.stream, size)]
+            for j in range(found):
+                if self.compared[j] == k:
+                    break
+            else:
+                self.compared[found] = k
+                found += 1
+        self.drawn = True
+
+    cdef int choose_least(self, int64_t i, const int32_t* among, int64_t size, int32_t* chosen) noexcept nogil:
+        # The one with the smallest score; of equals one that is drawn, or the first. OK or FORMULA_FAILED.
+        cdef double least = INFINITY, score
+        cdef int64_t j, equals = 0, which = 0
+        for j in range(size):
+            score = self.score_of(i, among[j])
+            if score != score:
+                return FORMULA_FAILED
+            self.scores[j] = score
+            if score < least:
+                least = score
+                equals = 0
+            equals += score == least
+        if equals > 1 and self.seeded:
+            which = splitmix64_below(&self.stream, equals)
+        for j in range(size):
+            if self.scores[j] == least:
+                chosen[0] = among[j]
+                if which == 0:
+                    return OK
+                which -= 1
+        return OK
+
+    cdef double score_of(self, int64_t i, int32_t k) noexcept nogil:
+        # The smaller, the better; NaN where a formula has no value.
+        cdef const Replica* replica = &self.replicas[k]
+        cdef const Engine* engine = &replica.engine
+        cdef int64_t unseen = 0, unseen_work = 0
+        if self.delay > 0:
+            self.sent_since(replica, &unseen, &unseen_work)
+        cdef int64_t waiting = engine.waiting + queued(engine) - unseen
+        if self.rule == IDLE:
+            return 1.0 if engine.running + waiting > 0 else 0.0
+        if self.score == REQUESTS:
+            return <double>(engine.running + waiting)
+        if self.score == WAITING_REQUESTS:
+            return <double>waiting
+        if self.score == USED:
+            return <double>engine.need
+        if self.score == BELIEVED_WORK:
+            return <double>self.work_left(replica, unseen_work)
+        for name in range(<int>NAMES):
+            if self.request_columns[name] != NULL:
+                self.cells[name] = self.request_columns[name][i]
+        self.cells[<int>NAME_MEMORY] = <double>engine.problem.memory
+        self.cells[<int>NAME_REQUESTS] = <double>(engine.running + waiting)
+        self.cells[<int>NAME_RUNNING] = <double>engine.running
+        self.cells[<int>NAME_WAITING] = <double>waiting
+        self.cells[<int>NAME_USED] = <double>engine.need
+        self.cells[<int>NAME_FREE] = <double>(engine.problem.memory - engine.need)
+        self.cells[<int>NAME_SPEED] = replica.speed
+        if self.sees_work:
+            self.cells[<int>NAME_BELIEVED_WORK] = <double>self.work_left(replica, unseen_work)
+        return formula_value(&self.formula, self.cells)
+
+    cdef void sent_since(self, const Replica* replica, int64_t* requests, int64_t* work) noexcept nogil:
+        # Requests that the router does not know of yet, as they arrived after the time that it sees.
+        cdef const Engine* engine = &replica.engine
+        cdef const Pool* pool = &self.pools[replica.pool]
+        cdef int64_t j = engine.queue_size - 2
+        while j >= engine.arrived and pool.rules.arrival[engine.by_arrival[j]] > pool.rules.arrival[0]:
+            requests[0] += 1
+            work[0] += pool.work[engine.by_arrival[j]] if self.sees_work else 0
+            j -= 1
+
+    cdef int64_t work_left(self, const Replica* replica, int64_t unseen) noexcept nogil:
+        # What is believed of the requests that are there, less what those that run have generated; at least 0.
+        cdef int64_t left = replica.believed - unseen - generated_by_running(&replica.engine)
+        return max(left, <int64_t>0)
+
+    # What happened ----------------------------------------------------------------------------------------------------
+
+    def outcome(self, int k):
+        """Of one replica: rounds, peak_memory, wasted_tokens, idle, end, timeline, tokens (slots made ids), work."""
+        cdef Replica* replica = &self.replicas[k]
+        cdef Engine* engine = &replica.engine
+        cdef Pool* pool = &self.pools[replica.pool]
+        problem = self.problems[replica.pool]
+        log = None
+        if self.record_tokens:
+            log = tokens(engine)
+            if pool.made > 1:
+                ids = np.asarray(<int64_t[:pool.made]>pool.ids)
+                log = dataclasses.replace(log, request=ids[log.request], chunk_request=ids[log.chunk_request])
+        return {
+            "rounds": engine.round,
+            "peak_memory": engine.peak_memory,
+            "wasted_tokens": engine.wasted_tokens,
+            "idle": engine.idle,
+            "end": now(engine),
+            "timeline": timeline(engine, problem.clock) if pool.rules.record_timeline else None,
+            "tokens": log,
+            "work": work(engine),
+        }
+
+    def unfinished(self, int k):
+        """(rounds, requests that did not complete) of a replica."""
+        return self.replicas[k].engine.round, self.replicas[k].engine.unfinished
+
+    @property
+    def slots(self):
+        """Requests that were ever there at once, in all pools: what the memory that is held grows with."""
+        return sum(max(self.pools[k].made - 1, 0) for k in range(self.pools_size))
+
+
+class Stopped(Exception):  # noqa: N818 (for run.py, which says it in words)
+    """A replica makes no progress. Its number is the argument."""
+
+
+cdef int64_t generated_by_running(const Engine* engine) noexcept nogil:
+    # Tokens, as of the start of the round in progress.
+    cdef int64_t generated = 0
+    cdef int32_t p = engine.oldest
+    if not engine.problem.as_processed:
+        return engine.used - engine.prompts
+    while p != NONE:
+        generated += engine.round - engine.requests[p].birth
+        if engine.in_progress and engine.prefills[p].granted > 0 and engine.prefills[p].to_prefill == 0:
+            generated -= 1
+        p = engine.requests[p].newer
+    return generated
+
+
+cdef void share_slots(Engine* engine, const Pool* pool, bint first) noexcept nogil:
+    # Tell an engine where the slots are now.
+    engine.order = pool.order
+    engine.rank = pool.rank
+    if first:
+        free(engine.joined)
+        free(engine.believed)
+    engine.joined = pool.joined
+    engine.believed = pool.believed
+    engine.belief.rules.upper = pool.rules.beliefs.upper
+    engine.belief.rules.row = pool.rules.beliefs.row
+    engine.belief.rules.numbers = pool.rules.numbers
+
+
+cdef const int64_t* integers(const int64_t[::1] column) noexcept:
+    return NULL if column is None else &column[0]
+
+
+cdef const int32_t* small_integers(const int32_t[::1] column) noexcept:
+    return NULL if column is None else &column[0]
+
+
+cdef const double* reals(const double[::1] column) noexcept:
+    return &column[0]

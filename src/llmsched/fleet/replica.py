@@ -1,0 +1,57 @@
+"""Replica: one machine of a fleet, and what it is told beside the policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..errors import InputError
+from ..policy import Policy
+from ..policy import named as named_policy
+from ..simulation.clock import Clock
+from ..simulation.clock import named as named_clock
+from ..simulation.machine import Machine
+
+
+@dataclasses.dataclass(frozen=True)
+class Replica:
+    """One of the replicas of a fleet. What is None is that of the fleet.
+
+    Attributes
+    ----------
+    memory
+        M, tokens of KV cache.
+    clock, max_batch, block, prefill_budget
+        As in `simulate`.
+    policy
+        The scheduling policy, a name or a `Policy`.
+    price
+        What it costs per hour, in any unit; for the cheapest mix.
+    """
+
+    memory: int | None = None
+    clock: str | Clock | None = None
+    policy: str | Policy | None = None
+    max_batch: int | None = None
+    block: int | None = None
+    prefill_budget: int | None = None
+    price: float = 0.0
+
+    @classmethod
+    def of(cls, machine: Machine, *, policy: str | Policy | None = None, price: float = 0.0) -> Replica:
+        """A replica that is such a machine."""
+        return cls(**machine.options(), policy=policy, price=price)
+
+    def completed_by(self, fleet: dict[str, Any]) -> dict[str, Any]:
+        """Its own values, and those of the fleet where it has none: policy, memory, clock, and so on.
+
+        Raises InputError where neither says how much memory there is.
+        """
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "price"}
+        values = {name: fleet.get(name) if value is None else value for name, value in own.items()}
+        if values["memory"] is None:
+            raise InputError("a replica has no memory: simulate_fleet(..., memory=...), or Replica(memory=...)")
+        values["policy"] = named_policy(values["policy"])
+        values["clock"] = named_clock(values["clock"])
+        values["block"] = values["block"] or 1
+        return values

@@ -1,0 +1,425 @@
+"""simulate_fleet(): requests, a router, replicas; each replica is simulated exactly as `simulate` would."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError, WorkloadError, nearest
+from ..policy import Policy
+from ..policy import named as named_policy
+from ..simulation.blocks import whole_blocks
+from ..simulation.clock import Clock
+from ..simulation.problem import Problem, problem_of
+from ..simulation.run import RECORDS, Progress, simulate
+from ..workloads.argument_checks import LARGEST_SEED, whole
+from ..workloads.columns import FloatArray, IntArray
+from ..workloads.workload import Workload
+from ._fleet import Fleet, Stopped
+from .replica import Replica
+from .result import FleetResult, Outcome
+from .router import Router
+from .router import named as named_router
+from .views import classes_of, request_columns, work_of
+
+MOST_REPLICAS = 1_000_000
+
+
+def simulate_fleet(
+    workload: Workload,
+    policy: str | Policy = "amin",
+    *,
+    replicas: int | Sequence[Replica],
+    router: str | Router = "least-requests",
+    memory: int | None = None,
+    seed: int | None = 0,
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+    record: str | Collection[str] | None = None,
+    max_rounds: int | None = None,
+    progress: Progress | None = None,
+) -> FleetResult:
+    """Schedule `workload` on replicas behind a router (docs/background/fleets.md).
+
+    Each replica does what `simulate` does with the requests that it takes, to the last bit: ``result.replicas``.
+
+    Parameters
+    ----------
+    workload
+        The requests.
+    policy, memory, clock, max_batch, block, prefill_budget
+        Of each replica, as in `simulate`; a `Replica` may have its own.
+    replicas
+        How many, or a `Replica` for each.
+    router
+        The name of a router (see `llmsched.routers`), a name with other fields (``"least-work,work=upper"``), or a
+        `Router`.
+    seed
+        For what the router draws: 0 <= seed < 2**64. Replicas draw nothing; of equals the request that comes first in
+        the workload is first. One replica alone is `simulate` with this seed. None: of equal replicas the first.
+    record
+        ``"timeline"``, ``"tokens"``, or both: kept in the results of the replicas.
+    max_rounds
+        Stop with an error once a replica ran so many rounds.
+    progress
+        Called a few times a second with (requests completed, requests in all).
+
+    Raises
+    ------
+    PolicyError, WorkloadError, InputError
+        The input cannot be simulated; the message says why: no replicas, a request that fits none of them, a router
+        that needs a column which is not there.
+    NotFinishedError
+        A replica does not finish, or `max_rounds` is reached.
+    """
+    if not isinstance(workload, Workload):
+        raise InputError(f"simulate_fleet needs a llmsched.Workload, not {type(workload).__name__}")
+    chosen = named_router(router)
+    keep = _words(record)
+    fleet = {
+        "memory": memory, "clock": clock, "max_batch": max_batch, "block": block, "prefill_budget": prefill_budget,
+        "policy": named_policy(policy),
+    }  # fmt: skip
+    machines = [replica.completed_by(fleet) for replica in _replicas(replicas)]
+    if seed is not None:
+        seed = whole("seed", seed, 0, LARGEST_SEED)
+    check_columns(workload, chosen)
+    if len(machines) == 1:
+        return _alone(workload, machines[0], chosen, seed, keep, max_rounds, progress)
+    run = Run(machines, chosen, seed, keep, max_rounds, workload)
+    order = in_order_of_arrival(workload)
+    _refuse_numbered(machines, order)
+    n = len(workload)
+    completion, start, evictions = np.empty(n), np.empty(n), np.zeros(n, np.int64)
+    replica = np.zeros(n, np.int32)
+    if n:
+        run.fleet.keep_into(completion, start, evictions)
+        run.take(workload if order is None else workload.take(order), replica, order)
+        run.send(n, progress)
+        run.finish(progress, n)
+    if order is not None:
+        completion, start, evictions, replica = (_back(a, order) for a in (completion, start, evictions, replica))
+    outcomes = run.outcomes(replica.astype(np.int64), order)
+    return _result(workload, completion, start, evictions, replica.astype(np.int64), chosen, seed, outcomes)
+
+
+def _replicas(given: int | Sequence[Replica]) -> list[Replica]:
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        for replica in given:
+            if not isinstance(replica, Replica):
+                raise InputError(f"replicas holds {replica!r}, expected a llmsched.Replica for each")
+        if not given:
+            raise InputError("replicas is empty: a fleet has at least one")
+        return list(given)
+    return [Replica()] * whole("replicas", given, 1, MOST_REPLICAS)
+
+
+def _words(record: Any) -> Collection[str]:
+    keep = () if record is None else record
+    keep = keep if isinstance(keep, Collection) and not isinstance(keep, str) else (keep,)
+    for word in keep:
+        if word not in RECORDS:
+            raise InputError(f"record={word!r} is unknown; {nearest(str(word), RECORDS)}")
+    return keep
+
+
+def check_columns(workload: Workload, router: Router) -> None:
+    """Raises WorkloadError where the router reads a column that is not there."""
+    for column in router.needs:
+        both = workload.lower is not None and workload.upper is not None
+        if getattr(workload, column) is None and not (column == "point" and both):
+            raise WorkloadError(
+                f"router {router.name} reads the column {column!r}, which the workload does not have: add it with "
+                f"workload.replace({column}=...)"
+                + ("" if column in ("session", "priority", "deadline") else ", or workload.with_intervals(...)")
+            )
+
+
+def in_order_of_arrival(workload: Workload) -> IntArray | None:
+    """Requests in the order in which they arrive, of equals the first in the workload; None if they are already."""
+    if len(workload) < 2 or bool((workload.arrival[1:] >= workload.arrival[:-1]).all()):
+        return None
+    return np.argsort(workload.arrival, kind="stable")
+
+
+def _refuse_numbered(machines: Sequence[dict[str, Any]], order: IntArray | None) -> None:
+    """A policy that draws by a request's place in the workload needs to know it when it comes."""
+    for machine in machines:
+        policy = machine["policy"]
+        if order is not None and (policy.shed == "lottery" or policy.reserve == "history"):
+            raise WorkloadError(
+                f"policy {policy.name} draws by the place of a request in the workload: put the requests in order of "
+                "arrival, workload.take(numpy.argsort(workload.arrival, kind='stable'))"
+            )
+
+
+def _back(array: np.ndarray[Any, Any], order: IntArray) -> np.ndarray[Any, Any]:
+    """The array that was `array[order]`."""
+    original = np.empty_like(array)
+    original[order] = array
+    return original
+
+
+class Run:
+    """The compiled fleet, with what it is made of: kinds of replicas, their problems, and errors in words."""
+
+    def __init__(
+        self,
+        machines: Sequence[dict[str, Any]],
+        router: Router,
+        seed: int | None,
+        record: Collection[str],
+        max_rounds: int | None,
+        workload: Workload,
+        longest: int | None = None,
+    ) -> None:
+        self.router, self.max_rounds = router, max_rounds
+        kinds: dict[Any, int] = {}
+        self.kind_of = [kinds.setdefault(_key(machine), len(kinds)) for machine in machines]
+        self.machines = list(machines)
+        self.kinds = [machines[self.kind_of.index(k)] for k in range(len(kinds))]
+        for kind in self.kinds:
+            if kind["policy"].methods:
+                raise PolicyError(
+                    f"policy {kind['policy'].name} decides in Python; a fleet runs policies of fields and formulas"
+                )
+        self.largest = max(whole_blocks_down(kind) for kind in self.kinds)
+        self._check_fits(workload)
+        self.problems = self._problems(workload)
+        nobody = self._problems(workload.take(slice(0, 0)), limits=self.problems)
+        self.groups = _groups(len(machines), router.classes)
+        self.router_bounds = None
+        self.fleet = Fleet(
+            nobody,
+            self.kind_of,
+            router,
+            seed,
+            longest or max(workload.extent.output, 1),
+            list(record),
+            [_speed(machine) for machine in machines],
+            self.groups,
+        )
+
+    def take(self, workload: Workload, replica: Any, order: IntArray | None = None) -> None:
+        """The next requests, in order of arrival. `order` has their places in the user's workload, for ties."""
+        problems = self.problems if order is None and len(workload) == len(self.problems[0].output) else None
+        problems = problems or self._problems(workload)
+        router = self.router
+        class_of = None
+        if router.classes > 1:
+            class_of = classes_of(workload, router, [len(group) for group in self.groups])
+        session, sessions = None, 0
+        if router.sessions:
+            names, session = np.unique(workload.session, return_inverse=True)  # type: ignore[arg-type]
+            session, sessions = session.astype(np.int64), len(names)
+        self.fleet.take(
+            problems,
+            np.ascontiguousarray(workload.arrival),
+            work_of(workload, router),
+            replica,
+            order,
+            class_of,
+            session,
+            sessions,
+            request_columns(workload, router),
+            all(workload.extent.request <= problem.memory for problem in problems) and self._blocks_fit(workload),
+        )
+
+    def send(self, upto: int, progress: Progress | None = None) -> None:
+        """Send the requests up to this id. Raises NotFinishedError."""
+        try:
+            while not self.fleet.send(upto):
+                if progress is not None:
+                    progress(self.fleet.completed, upto)
+        except Stopped as stopped:
+            raise self._not_finished(stopped.args[0]) from None
+
+    def finish(self, progress: Progress | None, n: int) -> None:
+        """Run until all have completed. Raises NotFinishedError."""
+        try:
+            while not self.fleet.finish():
+                if progress is not None:
+                    progress(self.fleet.completed, n)
+        except Stopped as stopped:
+            raise self._not_finished(stopped.args[0]) from None
+
+    def outcomes(self, replica: IntArray, order: IntArray | None) -> list[Outcome]:
+        """What each replica did; logs name requests by their place among those that it took."""
+        outcomes = []
+        place = None
+        for k, machine in enumerate(self.machines):
+            values = self.fleet.outcome(k)
+            if values["tokens"] is not None:
+                place = _places(replica) if place is None else place
+                values["tokens"] = _renamed(values["tokens"], place, order)
+            values["busy"] = values.pop("end") - values.pop("idle")
+            problem = self.problems[self.kind_of[k]]
+            outcomes.append(
+                Outcome(
+                    policy=machine["policy"],
+                    memory=problem.memory,
+                    clock=machine["clock"],
+                    max_batch=machine["max_batch"],
+                    block=machine["block"],
+                    prefill_budget=machine["prefill_budget"],
+                    **values,
+                )
+            )
+        return outcomes
+
+    def _problems(self, workload: Workload, limits: Sequence[Problem] | None = None) -> list[Problem]:
+        problems = []
+        for k, kind in enumerate(self.kinds):
+            options = {name: kind[name] for name in ("clock", "max_batch", "block", "prefill_budget")}
+            problem = problem_of(
+                workload, kind["policy"], kind["memory"], None, self.max_rounds, **options, may_not_fit=True
+            )
+            if limits is not None:
+                problem.stall_limit, problem.may_cycle = limits[k].stall_limit, limits[k].may_cycle
+            problems.append(problem)
+        return problems
+
+    def _blocks_fit(self, workload: Workload) -> bool:
+        return all(whole_blocks(workload.extent.request, kind["block"]) <= whole_blocks_down(kind) for kind in self.kinds)
+
+    def _check_fits(self, workload: Workload) -> None:
+        """Raises MemoryTooSmallError if a request fits no replica."""
+        size = workload.prompt + workload.output
+        fits = np.zeros(len(workload), bool)
+        needed = 0
+        for kind in self.kinds:
+            tokens = whole_blocks(size, kind["block"])
+            fits |= tokens <= whole_blocks_down(kind)
+        if not fits.all():
+            i = int(np.argmin(fits))
+            needed = int(min(whole_blocks(int(size.max()), kind["block"]) for kind in self.kinds))
+            raise MemoryTooSmallError(
+                f"request {i} needs prompt {workload.prompt[i]} + output {workload.output[i]} = {size[i]} tokens of "
+                f"cache, and no replica has more than {self.largest}: it can never finish. A replica with "
+                f"memory={needed} is enough for every request",
+                i,
+                needed,
+            )
+
+    def _not_finished(self, k: int) -> NotFinishedError:
+        rounds, unfinished = self.fleet.unfinished(k)
+        name = self.machines[k]["policy"].name
+        limit = self.problems[self.kind_of[k]].max_rounds
+        why = (
+            f"max_rounds={limit} is reached"
+            if rounds >= limit
+            else "its requests keep evicting each other, and none has completed for a long time. Keep a larger margin "
+            "or more memory, or use another policy"
+        )
+        return NotFinishedError(
+            f"policy {name} on replica {k} stopped at round {rounds} with {unfinished} of its requests left: {why}",
+            name,
+            rounds,
+            unfinished,
+        )
+
+
+def whole_blocks_down(kind: dict[str, Any]) -> int:
+    """Tokens of its cache in whole blocks."""
+    memory = whole("memory", kind["memory"], 1)
+    return memory - memory % whole("block", kind["block"], 1)
+
+
+def _key(machine: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(machine[name] for name in ("policy", "memory", "clock", "max_batch", "block", "prefill_budget"))
+
+
+def _speed(machine: dict[str, Any]) -> float:
+    clock = machine["clock"]
+    return 1.0 if clock is None else 1.0 / (clock.base + clock.per_request)
+
+
+def _groups(replicas: int, classes: int) -> list[list[int]]:
+    if classes > replicas:
+        raise InputError(f"the router has {classes} classes of requests for {replicas} replicas: one each at least")
+    bounds = [replicas * k // classes for k in range(classes + 1)]
+    return [list(range(a, b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def _places(replica: IntArray) -> IntArray:
+    """The place of each request among those that its replica took."""
+    order = np.argsort(replica, kind="stable")
+    counts = np.bincount(replica)
+    place = np.empty(len(replica), np.int64)
+    place[order] = np.arange(len(replica)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return place
+
+
+def _renamed(tokens: Any, place: IntArray, order: IntArray | None) -> Any:
+    def named(ids: IntArray) -> IntArray:
+        return place[ids if order is None else order[ids]]
+
+    return dataclasses.replace(tokens, request=named(tokens.request), chunk_request=named(tokens.chunk_request))
+
+
+def _alone(
+    workload: Workload, machine: dict[str, Any], router: Router, seed: int | None, keep: Collection[str],
+    max_rounds: int | None, progress: Progress | None,
+) -> FleetResult:  # fmt: skip
+    options = {name: value for name, value in machine.items() if name != "policy"}
+    result = simulate(
+        workload, machine["policy"], seed=seed, record=keep, max_rounds=max_rounds, progress=progress, **options
+    )
+    outcome = Outcome(
+        policy=result.policy,
+        memory=result.memory,
+        clock=result.clock,
+        max_batch=result.max_batch,
+        block=result.block,
+        prefill_budget=result.prefill_budget,
+        rounds=result.rounds,
+        peak_memory=result.peak_memory,
+        wasted_tokens=result.wasted_tokens,
+        busy=result.makespan - result.idle,
+        timeline=result.timeline,
+        tokens=result.tokens,
+        work=result.work,
+    )
+    replica = np.zeros(len(workload), np.int64)
+    return _result(
+        workload, result.completion, result.start, result.evictions, replica, router, seed, [outcome], result.engine
+    )
+
+
+def _result(
+    workload: Workload, completion: FloatArray, start: FloatArray, evictions: IntArray, replica: IntArray,
+    router: Router, seed: int | None, outcomes: Sequence[Outcome], engine: str = "compiled",
+) -> FleetResult:  # fmt: skip
+    for array in (completion, start, evictions, replica):
+        array.flags.writeable = False
+    first = outcomes[0]
+    return FleetResult(
+        workload=workload,
+        completion=completion,
+        start=start,
+        evictions=evictions,
+        rounds=sum(outcome.rounds for outcome in outcomes),
+        peak_memory=max(outcome.peak_memory for outcome in outcomes),
+        wasted_tokens=sum(outcome.wasted_tokens for outcome in outcomes),
+        policy=first.policy,
+        memory=sum(outcome.memory for outcome in outcomes),
+        seed=seed,
+        engine=engine,
+        clock=first.clock,
+        max_batch=first.max_batch,
+        block=first.block,
+        prefill_budget=first.prefill_budget,
+        work=_sums([outcome.work for outcome in outcomes]),
+        replica=replica,
+        router=router,
+        outcomes=tuple(outcomes),
+    )
+
+
+def _sums(counters: Sequence[Any]) -> dict[str, int]:
+    return {name: sum(counter[name] for counter in counters) for name in counters[0]}
