@@ -11,7 +11,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 import numpy as np
 
@@ -88,6 +88,11 @@ cdef struct Replica:
     int64_t sent            # requests so far
     int64_t believed        # work of those that are not complete, as it was believed when they came
     double speed
+
+
+cdef struct Sent:
+    int32_t replica
+    int32_t slot
 
 
 cdef struct Completed:
@@ -188,6 +193,8 @@ cdef class Fleet:
     cdef bint drawn             # they are drawn already for the request at hand
     cdef int32_t* session_table # session -> the replica that took it last, or NONE
     cdef int64_t sessions
+    cdef Sent* in_flight        # with a delay, in order of arrival: sent, and not seen by the router yet
+    cdef int64_t in_flight_first, in_flight_size, in_flight_allocated
     cdef int32_t piled          # the replica whose queue is long, or NONE
     # the chunk of requests at hand
     cdef int64_t base           # id of its first
@@ -297,6 +304,7 @@ cdef class Fleet:
         free(self.turns)
         free(self.session_table)
         free(self.done)
+        free(self.in_flight)
 
     # Requests come ----------------------------------------------------------------------------------------------------
 
@@ -364,8 +372,8 @@ cdef class Fleet:
         cdef int status = OK
         cdef int k
         with nogil:
-            self.know(INFINITY)
-            for k in range(self.replicas_size):
+            status = self.know(INFINITY)
+            for k in range(self.replicas_size if status == OK else 0):
                 status = self.advance(k)
                 if status != OK:
                     break
@@ -389,18 +397,32 @@ cdef class Fleet:
             raise Stopped(self.failed)
         return 0
 
-    cdef void know(self, double time) noexcept nogil:
-        # All arrivals before this time are known.
+    cdef int know(self, double time) noexcept nogil:
+        # All arrivals before this time are known, and those that were sent are seen. OK or NO_MEMORY.
+        cdef const Sent* sent
         cdef int k
         for k in range(self.pools_size):
             if self.pools[k].allocated > 0:
                 (<double*>self.pools[k].rules.arrival)[0] = time
+        while self.in_flight_first < self.in_flight_size:
+            sent = &self.in_flight[self.in_flight_first]
+            if self.pools[self.replicas[sent.replica].pool].rules.arrival[sent.slot] > time:
+                break
+            if self.deliver(sent.replica, sent.slot) == NO_MEMORY:
+                return NO_MEMORY
+            self.in_flight_first += 1
+        if 2 * self.in_flight_first > self.in_flight_size:
+            self.in_flight_size -= self.in_flight_first
+            memmove(self.in_flight, self.in_flight + self.in_flight_first, self.in_flight_size * sizeof(Sent))
+            self.in_flight_first = 0
+        return OK
 
     cdef int send_one(self, int64_t i) noexcept nogil:
         # OK, AGAIN, or what is wrong.
         cdef int32_t k = NONE
         cdef int status
-        self.know(self.arrival[i] - self.delay)
+        if self.know(self.arrival[i] - self.delay) == NO_MEMORY:
+            return NO_MEMORY
         if self.piled != NONE:
             status = self.advance(self.piled)
             if status != OK:
@@ -415,8 +437,6 @@ cdef class Fleet:
         self.replica_of[i] = k
         if self.session_of != NULL:
             self.session_table[self.session_of[i]] = k
-        if queued(&self.replicas[k].engine) >= LONGEST_QUEUE:
-            self.piled = k
         return OK
 
     cdef int hand_over(self, int64_t i, int32_t k) noexcept nogil:
@@ -452,9 +472,25 @@ cdef class Fleet:
             pool.believed[s] = pool.source.believed[i]
         if self.sees_work:
             pool.work[s] = self.work[i]
-            replica.believed += self.work[i]
         replica.sent += 1
-        return engine_feed(&replica.engine, s)
+        if self.delay == 0:
+            return self.deliver(k, s)
+        if self.in_flight_size == self.in_flight_allocated:
+            self.in_flight_allocated = 2 * self.in_flight_allocated + 1024
+            if not grown(<void**>&self.in_flight, self.in_flight_allocated * sizeof(Sent)):
+                return NO_MEMORY
+        self.in_flight[self.in_flight_size].replica = k
+        self.in_flight[self.in_flight_size].slot = s
+        self.in_flight_size += 1
+        return OK
+
+    cdef int deliver(self, int32_t k, int32_t s) noexcept nogil:
+        # The engine learns of a request that was sent, and the router sees it. OK or NO_MEMORY.
+        if self.sees_work:
+            self.replicas[k].believed += self.pools[self.replicas[k].pool].work[s]
+        if queued(&self.replicas[k].engine) >= LONGEST_QUEUE:
+            self.piled = k
+        return engine_feed(&self.replicas[k].engine, s)
 
     cdef int more_slots(self, int which) noexcept nogil:
         # Room for more slots than ever before. OK or NO_MEMORY.
@@ -636,10 +672,7 @@ cdef class Fleet:
         # The smaller, the better; NaN where a formula has no value.
         cdef const Replica* replica = &self.replicas[k]
         cdef const Engine* engine = &replica.engine
-        cdef int64_t unseen = 0, unseen_work = 0
-        if self.delay > 0:
-            self.sent_since(replica, &unseen, &unseen_work)
-        cdef int64_t waiting = engine.waiting + queued(engine) - unseen
+        cdef int64_t waiting = engine.waiting + queued(engine)
         if self.rule == IDLE:
             return 1.0 if engine.running + waiting > 0 else 0.0
         if self.score == REQUESTS:
@@ -649,7 +682,7 @@ cdef class Fleet:
         if self.score == USED:
             return <double>engine.need
         if self.score == BELIEVED_WORK:
-            return <double>self.work_left(replica, unseen_work)
+            return <double>work_left(replica)
         for name in range(<int>NAMES):
             if self.request_columns[name] != NULL:
                 self.cells[name] = self.request_columns[name][i]
@@ -661,23 +694,8 @@ cdef class Fleet:
         self.cells[<int>NAME_FREE] = <double>(engine.problem.memory - engine.need)
         self.cells[<int>NAME_SPEED] = replica.speed
         if self.sees_work:
-            self.cells[<int>NAME_BELIEVED_WORK] = <double>self.work_left(replica, unseen_work)
+            self.cells[<int>NAME_BELIEVED_WORK] = <double>work_left(replica)
         return formula_value(&self.formula, self.cells)
-
-    cdef void sent_since(self, const Replica* replica, int64_t* requests, int64_t* work) noexcept nogil:
-        # Requests that the router does not know of yet, as they arrived after the time that it sees.
-        cdef const Engine* engine = &replica.engine
-        cdef const Pool* pool = &self.pools[replica.pool]
-        cdef int64_t j = engine.queue_size - 2
-        while j >= engine.arrived and pool.rules.arrival[engine.by_arrival[j]] > pool.rules.arrival[0]:
-            requests[0] += 1
-            work[0] += pool.work[engine.by_arrival[j]] if self.sees_work else 0
-            j -= 1
-
-    cdef int64_t work_left(self, const Replica* replica, int64_t unseen) noexcept nogil:
-        # What is believed of the requests that are there, less what those that run have generated; at least 0.
-        cdef int64_t left = replica.believed - unseen - generated_by_running(&replica.engine)
-        return max(left, <int64_t>0)
 
     # What happened ----------------------------------------------------------------------------------------------------
 
@@ -704,6 +722,12 @@ cdef class Fleet:
             "work": work(engine),
         }
 
+    def view(self, int k):
+        """What the router saw of a replica when it last looked: requests, running, used, believed_work."""
+        cdef const Engine* engine = &self.replicas[k].engine
+        requests = engine.running + engine.waiting + queued(engine)
+        return requests, engine.running, engine.need, work_left(&self.replicas[k])
+
     def unfinished(self, int k):
         """(rounds, requests that did not complete) of a replica."""
         return self.replicas[k].engine.round, self.replicas[k].engine.unfinished
@@ -716,6 +740,11 @@ cdef class Fleet:
 
 class Stopped(Exception):  # noqa: N818 (for run.py, which says it in words)
     """A replica makes no progress. Its number is the argument."""
+
+
+cdef inline int64_t work_left(const Replica* replica) noexcept nogil:
+    # What is believed of the requests that are there, less what those that run have generated; at least 0.
+    return max(replica.believed - generated_by_running(&replica.engine), <int64_t>0)
 
 
 cdef int64_t generated_by_running(const Engine* engine) noexcept nogil:

@@ -14,7 +14,8 @@ from ..policy import named as named_policy
 from ..simulation.blocks import whole_blocks
 from ..simulation.clock import Clock
 from ..simulation.problem import Problem, problem_of
-from ..simulation.run import RECORDS, Progress, simulate
+from ..simulation.result import Result
+from ..simulation.run import ENGINES, RECORDS, EngineName, Progress, simulate
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
@@ -40,6 +41,7 @@ def simulate_fleet(
     max_batch: int | None = None,
     block: int = 1,
     prefill_budget: int | None = None,
+    engine: EngineName = "compiled",
     record: str | Collection[str] | None = None,
     max_rounds: int | None = None,
     progress: Progress | None = None,
@@ -62,6 +64,8 @@ def simulate_fleet(
     seed
         For what the router draws: 0 <= seed < 2**64. Replicas draw nothing; of equals the request that comes first in
         the workload is first. One replica alone is `simulate` with this seed. None: of equal replicas the first.
+    engine
+        ``"compiled"``, or ``"reference"``: the readable one, which simulates replicas anew for every request.
     record
         ``"timeline"``, ``"tokens"``, or both: kept in the results of the replicas.
     max_rounds
@@ -79,6 +83,8 @@ def simulate_fleet(
     """
     if not isinstance(workload, Workload):
         raise InputError(f"simulate_fleet needs a llmsched.Workload, not {type(workload).__name__}")
+    if engine not in ENGINES:
+        raise InputError(f"there is no engine {engine!r}; {nearest(str(engine), ENGINES)}")
     chosen = named_router(router)
     keep = _words(record)
     fleet = {
@@ -90,10 +96,12 @@ def simulate_fleet(
         seed = whole("seed", seed, 0, LARGEST_SEED)
     check_columns(workload, chosen)
     if len(machines) == 1:
-        return _alone(workload, machines[0], chosen, seed, keep, max_rounds, progress)
+        return _alone(workload, machines[0], chosen, seed, keep, max_rounds, progress, engine)
     run = Run(machines, chosen, seed, keep, max_rounds, workload)
     order = in_order_of_arrival(workload)
     _refuse_numbered(machines, order)
+    if engine == "reference":
+        return _readable(workload, run, seed, keep)
     n = len(workload)
     completion, start, evictions = np.empty(n), np.empty(n), np.zeros(n, np.int64)
     replica = np.zeros(n, np.int32)
@@ -364,31 +372,36 @@ def _renamed(tokens: Any, place: IntArray, order: IntArray | None) -> Any:
 
 def _alone(
     workload: Workload, machine: dict[str, Any], router: Router, seed: int | None, keep: Collection[str],
-    max_rounds: int | None, progress: Progress | None,
+    max_rounds: int | None, progress: Progress | None, engine: EngineName,
 ) -> FleetResult:  # fmt: skip
     options = {name: value for name, value in machine.items() if name != "policy"}
     result = simulate(
-        workload, machine["policy"], seed=seed, record=keep, max_rounds=max_rounds, progress=progress, **options
-    )
-    outcome = Outcome(
-        policy=result.policy,
-        memory=result.memory,
-        clock=result.clock,
-        max_batch=result.max_batch,
-        block=result.block,
-        prefill_budget=result.prefill_budget,
-        rounds=result.rounds,
-        peak_memory=result.peak_memory,
-        wasted_tokens=result.wasted_tokens,
-        busy=result.makespan - result.idle,
-        timeline=result.timeline,
-        tokens=result.tokens,
-        work=result.work,
-    )
+        workload, machine["policy"], seed=seed, record=keep, max_rounds=max_rounds, progress=progress, engine=engine,
+        **options,
+    )  # fmt: skip
     replica = np.zeros(len(workload), np.int64)
-    return _result(
-        workload, result.completion, result.start, result.evictions, replica, router, seed, [outcome], result.engine
-    )
+    arrays = (result.completion, result.start, result.evictions)
+    return _result(workload, *arrays, replica, router, seed, [_outcome_of(result)], result.engine)
+
+
+def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[str]) -> FleetResult:
+    from . import reference  # when it is asked for: few ask
+
+    speeds = [_speed(machine) for machine in run.machines]
+    replica = reference.route(workload, run.machines, run.router, seed, run.groups, speeds)
+    results = reference.outcomes(workload, run.machines, replica, keep, run.max_rounds)
+    completion, start = np.empty(len(workload)), np.empty(len(workload))
+    evictions = np.zeros(len(workload), np.int64)
+    for k, result in enumerate(results):
+        at = replica == k
+        completion[at], start[at], evictions[at] = result.completion, result.start, result.evictions
+    outcomes = [_outcome_of(result) for result in results]
+    return _result(workload, completion, start, evictions, replica, run.router, seed, outcomes, "reference")
+
+
+def _outcome_of(result: Result) -> Outcome:
+    fields = (f.name for f in dataclasses.fields(Outcome) if f.name != "busy")
+    return Outcome(**{name: getattr(result, name) for name in fields}, busy=result.makespan - result.idle)
 
 
 def _result(

@@ -1,0 +1,212 @@
+"""The readable fleet: what a router sees of a replica is what a simulation of the requests that it took so far shows.
+
+Nothing is kept from one request to the next but who took which: for each of them every replica that the router looks at
+is simulated anew, by the readable engine. `_fleet.pyx` keeps its engines, and agrees with it to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..simulation.blocks import whole_blocks
+from ..simulation.result import Result
+from ..simulation.run import simulate
+from ..workloads.columns import IntArray
+from ..workloads.workload import Workload
+from .router import Router
+from .views import classes_of, request_columns, work_of
+
+
+class View(NamedTuple):
+    """What a router sees of a replica; as in `llmsched.formula_names.REPLICA_NAMES`."""
+
+    requests: int = 0
+    running: int = 0
+    used: int = 0
+    believed_work: int = 0
+
+    def values(self, memory: int, speed: float) -> dict[str, float]:
+        """Name -> value, for a formula."""
+        return {
+            **{name: float(value) for name, value in self._asdict().items()},
+            "waiting": float(self.requests - self.running),
+            "free": float(memory - self.used),
+            "memory": float(memory),
+            "speed": speed,
+        }
+
+
+class Stream:
+    """splitmix64 (Vigna): what a router draws."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = seed
+
+    def below(self, k: int) -> int:
+        """A number from 0 to k - 1: floor(x k / 2^32), x the upper 32 bits of the next output."""
+        most = 2**64 - 1
+        self.state = (self.state + 0x9E3779B97F4A7C15) & most
+        z = self.state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & most
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & most
+        z ^= z >> 31
+        return ((z >> 32) * k) >> 32
+
+
+def route(
+    workload: Workload,
+    machines: Sequence[Mapping[str, Any]],
+    router: Router,
+    seed: int | None,
+    groups: Sequence[Sequence[int]],
+    speeds: Sequence[float],
+) -> IntArray:
+    """Who takes each request. They come in order of arrival, of equals the first in the workload."""
+    return _Router(workload, machines, router, seed, groups, speeds).run()
+
+
+class _Router:
+    def __init__(
+        self,
+        workload: Workload,
+        machines: Sequence[Mapping[str, Any]],
+        router: Router,
+        seed: int | None,
+        groups: Sequence[Sequence[int]],
+        speeds: Sequence[float],
+    ) -> None:
+        self.workload, self.machines, self.router, self.groups, self.speeds = workload, machines, router, groups, speeds
+        self.seeded, self.stream = seed is not None, Stream(seed or 0)
+        self.work = work_of(workload, router)
+        self.columns = request_columns(workload, router)
+        many = router.classes > 1
+        self.class_of = classes_of(workload, router, [len(group) for group in groups]) if many else [0] * len(workload)
+        self.taken: list[list[int]] = [[] for _ in machines]
+        self.turns = [0] * len(groups)
+        self.session: dict[int, int] = {}
+
+    def run(self) -> IntArray:
+        replica = np.zeros(len(self.workload), np.int64)
+        for i in np.argsort(self.workload.arrival, kind="stable").tolist():
+            replica[i] = self.choose(i)
+            self.taken[replica[i]].append(i)
+            if self.router.sessions:
+                assert self.workload.session is not None
+                self.session[int(self.workload.session[i])] = int(replica[i])
+        return replica
+
+    def fits(self, i: int, k: int) -> bool:
+        machine = self.machines[k]
+        block = machine["block"]
+        size = int(self.workload.prompt[i] + self.workload.output[i])
+        return bool(whole_blocks(size, block) <= machine["memory"] - machine["memory"] % block)
+
+    def choose(self, i: int) -> int:
+        """Who takes request i."""
+        if self.router.sessions:
+            assert self.workload.session is not None
+            last = self.session.get(int(self.workload.session[i]))
+            if last is not None and self.fits(i, last):
+                return last
+        which = int(self.class_of[i])
+        among = [k for k in self.groups[which] if self.fits(i, k)]
+        among = among or [k for k in range(len(self.machines)) if self.fits(i, k)]
+        if len(among) == 1:
+            return among[0]
+        if self.router.rule == "random":
+            return among[self.stream.below(len(among))]
+        if self.router.rule == "round-robin":
+            self.turns[which] += 1
+            return among[(self.turns[which] - 1) % len(among)]
+        if self.router.choices is not None and self.router.choices < len(among):
+            among = self.drawn(among, self.router.choices)
+        scores = [self.score(i, k) for k in among]
+        least = [k for k, score in zip(among, scores, strict=True) if score == min(scores)]
+        return least[self.stream.below(len(least)) if self.seeded and len(least) > 1 else 0]
+
+    def drawn(self, among: Sequence[int], choices: int) -> list[int]:
+        """Different ones, each draw repeated until it names a new one."""
+        found: list[int] = []
+        while len(found) < choices:
+            k = among[self.stream.below(len(among))]
+            if k not in found:
+                found.append(k)
+        return found
+
+    def score(self, i: int, k: int) -> float:
+        """The smaller, the better."""
+        view = self.view(k, float(self.workload.arrival[i]) - self.router.delay)
+        if self.router.rule == "idle":
+            return float(view.requests > 0)
+        memory, block = self.machines[k]["memory"], self.machines[k]["block"]
+        values = view.values(memory - memory % block, self.speeds[k])
+        if self.router.formula is None:
+            return values[self.router.score]
+        return self.router.formula.value(values | {name: float(c[i]) for name, c in self.columns.items()}, i)
+
+    def view(self, k: int, time: float) -> View:
+        """Replica k at that time, before anything that begins then."""
+        taken = sorted(i for i in self.taken[k] if self.workload.arrival[i] <= time)
+        if not taken:
+            return View()
+        machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
+        result = simulate(
+            self.workload.take(taken),
+            self.machines[k]["policy"],
+            seed=None,
+            engine="reference",
+            record=("timeline", "tokens"),
+            **machine,
+        )
+        there = result.completion > time
+        requests = int(np.count_nonzero(there))
+        work = int(self.work[taken][there].sum()) if self.router.sees_work else 0
+        assert result.timeline is not None
+        rounds = result.timeline.expand()
+        begun = int(np.count_nonzero(rounds["time"] < time))
+        if not begun:
+            return View(requests, 0, 0, work)
+        return _in_round(result, rounds, begun - 1, time, requests, work)
+
+
+def _in_round(
+    result: Result, rounds: Mapping[str, Any], last: int, time: float, requests: int, work: int
+) -> View:  # fmt: skip
+    """The view in round `last`, or after it, if it is over at that time."""
+    log = result.tokens
+    assert log is not None
+    over = bool(log.round_end[last] <= time)
+    done = result.completion == log.round_end[last]
+    there = (log.first_round <= last) & (last < log.first_round + log.rounds) & ~(over & done[log.request])
+    silent = log.rounds - (log.generated - log.kept)  # rounds of an attempt before its first token
+    generated = (log.kept + np.maximum(0, last + over - log.first_round - silent))[there]
+    running = log.request[there]
+    left = max(work - int(generated.sum()), 0)
+    used = int(rounds["memory"][last])
+    prompt, output = result.workload.prompt, result.workload.output
+    if over and result.policy.slots == "processed":
+        gone = done & (result.start < time)
+        used -= int(whole_blocks(np.maximum(prompt, 1)[gone] + output[gone] - 1, result.block).sum())
+    elif over:
+        used = int(whole_blocks(prompt[running] + generated + 1, result.block).sum())
+    return View(requests, len(running), used, left)
+
+
+def outcomes(
+    workload: Workload, machines: Sequence[Mapping[str, Any]], replica: IntArray, record: Collection[str],
+    max_rounds: int | None,
+) -> list[Result]:  # fmt: skip
+    """What each replica does with the requests that it took."""
+    results = []
+    for k, machine in enumerate(machines):
+        options = {name: value for name, value in machine.items() if name != "policy"}
+        part = workload.take(np.flatnonzero(replica == k))
+        results.append(
+            simulate(
+                part, machine["policy"], seed=None, engine="reference", record=record, max_rounds=max_rounds, **options
+            )
+        )
+    return results
