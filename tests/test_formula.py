@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from llmsched import formula
 from llmsched.errors import FormulaError, FormulaValueError, PolicyError, WorkloadError
-from llmsched.formula import FUNCTIONS, NAMES, PLACES, Formula, whole_tokens
+from llmsched.formula import FUNCTIONS, Formula, whole_tokens
+from llmsched.formula_names import PLACES
+from llmsched.formula_names import REQUEST_NAMES as NAMES
 from llmsched.simulation import _compiled
 
 PAGE = (ROOT / "docs" / "reference" / "formulas.md").read_text(encoding="utf-8")

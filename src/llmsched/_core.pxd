@@ -273,8 +273,9 @@ cdef struct Engine:
     # overflow
     bint may_overflow       # some request may outgrow its belief
     Ties ties
-    int32_t oldest          # running requests by admission number, for the other eviction orders
-    int32_t newest
+    bint in_lists           # running requests are in lists of equals, as the rule ranks; if not, in one of all:
+    int32_t oldest          # the first that was admitted of them,
+    int32_t newest          # and the last
     uint64_t stream         # state of splitmix64
     # driven from outside
     bint driven

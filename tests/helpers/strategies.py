@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched.errors import FormulaError
-from llmsched.formula import PLACES, Place, parse
+from llmsched.formula import Place, parse
+from llmsched.formula_names import PLACES
 from llmsched.policy import CHOICES
 
 

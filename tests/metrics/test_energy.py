@@ -23,7 +23,7 @@ CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
 POWER = energy.Power(idle=10, busy=100, per_request=5, per_token=1)
 
 
-class Metered(reference._Engine):
+class Metered(reference.ReferenceEngine):
     """The readable engine, writing down what every round did."""
 
     def __init__(self, problem: Any) -> None:
@@ -52,7 +52,7 @@ def test_joules_of_requests_and_idling_add_up_to_those_of_rounds(
         return
     engine = Metered(problem_of(workload, policy, memory, 0, **machine))
     while engine.unfinished:
-        engine.round()
+        engine.run_round()
     watts = [min(50 + 3 * b + 2 * tokens, power.limit) for _, _, b, tokens in engine.log]
     spent = sum(w * (end - begin) for w, (begin, end, *_) in zip(watts, engine.log, strict=True))
     ran = sum(end - begin for begin, end, *_ in engine.log)

@@ -26,7 +26,7 @@ CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
 # Token by token -------------------------------------------------------------------------------------------------------
 
 
-class Watched(reference._Engine):
+class Watched(reference.ReferenceEngine):
     """The readable engine, writing down what happens to every request in every round."""
 
     def __init__(self, problem: Any) -> None:
@@ -89,7 +89,7 @@ def test_every_metric_is_what_the_single_tokens_say(problem: Any, machine: Any, 
         return
     engine = Watched(problem_of(workload, policy, memory, seed, **machine))
     while engine.unfinished:
-        engine.round()
+        engine.run_round()
     length = result.makespan - float(workload.arrival.min())
     cut = data.draw(st.sampled_from([(0.0, 0.0), (0.25, 0.0), (0.0, 0.3), (0.25, 0.25)]))
     limits = {"ttft": 3.0, "max_itl": 2.5}

@@ -250,7 +250,7 @@ def log_of(problem):
     """What the reference engine goes through, round by round, noted without its own bookkeeping of time."""
     log = []
 
-    class Logged(reference._Engine):
+    class Logged(reference.ReferenceEngine):
         def generation(self):
             batch = list(self.running)
             memory = sum(r.prompt + r.generated + 1 for r in batch)
@@ -259,7 +259,7 @@ def log_of(problem):
 
     engine = Logged(problem, ())
     while engine.unfinished:
-        engine.round()
+        engine.run_round()
     return log
 
 

@@ -11,8 +11,8 @@ from llmsched._engine.belief cimport belief_postpone
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.check cimport check
 from llmsched._core cimport RESUME_SWAP, Engine, Problem
-from llmsched._engine.eviction_rules cimport is_ranked
-from llmsched._engine.eviction_order cimport enter_eviction_order, eviction_key_of, leave_eviction_order
+from llmsched._engine.eviction_order cimport eviction_key_of
+from llmsched._engine.eviction_ties cimport ties_add, ties_remove
 from llmsched._engine.memory_profile cimport profile_add, profile_expire, profile_last_over, profile_remove
 from llmsched._engine.recording cimport record_chunk
 from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
@@ -71,7 +71,7 @@ cdef inline int postpone(Engine* engine, int32_t p) noexcept nogil:
     cdef const Problem* problem = engine.problem
     cdef Request* r = &engine.requests[p]
     cdef int64_t held = r.prompt + engine.round - r.birth  # a token too many
-    cdef int64_t key = eviction_key_of(engine, p) if is_ranked(problem.evict) else 0
+    cdef int64_t key = eviction_key_of(engine, p) if engine.in_lists else 0
     engine.used -= 1
     engine.need -= whole_blocks(held + 1, problem.block) - whole_blocks(held, problem.block)
     if problem.block > 1:
@@ -79,9 +79,9 @@ cdef inline int postpone(Engine* engine, int32_t p) noexcept nogil:
     r.birth += 1
     if problem.block > 1:
         engine.residues[residue(problem, r)] += 1
-    if is_ranked(problem.evict) and eviction_key_of(engine, p) != key:
-        leave_eviction_order(engine, p)
-        if enter_eviction_order(engine, p) == NO_MEMORY:
+    if engine.in_lists and eviction_key_of(engine, p) != key:
+        ties_remove(&engine.ties, engine.requests, p)
+        if ties_add(&engine.ties, engine.requests, p, eviction_key_of(engine, p)) == NO_MEMORY:
             return NO_MEMORY
     r.believed_end += 1
     if problem.rising and rising_queue(engine, p) == NO_MEMORY:

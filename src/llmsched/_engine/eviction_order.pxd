@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from llmsched._core cimport Engine, Problem
-from llmsched._engine.eviction_rules cimport eviction_key, is_ranked
+from llmsched._engine.eviction_rules cimport eviction_key
 from llmsched._engine.eviction_ties cimport (
     Equals, ties_add, ties_count_longest, ties_find_longest, ties_first, ties_remove,
 )
@@ -16,15 +16,10 @@ cdef inline int64_t eviction_key_of(const Engine* engine, int32_t p) noexcept no
     return eviction_key(engine.problem.evict, &engine.requests[p], engine.problem.levels)
 
 
-cdef inline bint in_lists(const Engine* engine) noexcept nogil:
-    # Whether running requests are in lists of equals. If not, they are in one of all, in order of admission.
-    return is_ranked(engine.problem.evict) and not engine.problem.as_processed
-
-
 cdef inline int enter_eviction_order(Engine* engine, int32_t p) noexcept nogil:
     # For a request that starts to run. OK or NO_MEMORY.
     cdef Request* r = &engine.requests[p]
-    if in_lists(engine):
+    if engine.in_lists:
         return ties_add(&engine.ties, engine.requests, p, eviction_key_of(engine, p))
     r.newer = NONE
     r.older = engine.newest
@@ -38,7 +33,7 @@ cdef inline int enter_eviction_order(Engine* engine, int32_t p) noexcept nogil:
 
 cdef inline void leave_eviction_order(Engine* engine, int32_t p) noexcept nogil:
     cdef int32_t older, newer
-    if in_lists(engine):
+    if engine.in_lists:
         ties_remove(&engine.ties, engine.requests, p)
         return
     newer = engine.requests[p].newer

@@ -5,9 +5,9 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memset
 
-from llmsched._core cimport Attempt, Chunk, Engine, Segment
+from llmsched._core cimport Attempt, Chunk, Engine, Problem, Segment
 from llmsched._engine.request cimport Request
-from llmsched._engine.rounds cimport charged_context, now
+from llmsched._engine.rounds cimport charged_context, now, run_rounds
 from llmsched._engine.status cimport NO_MEMORY, OK
 
 
@@ -103,3 +103,18 @@ cdef inline int reserve_round_ends(Engine* engine, int64_t rounds) noexcept nogi
             return NO_MEMORY
         engine.round_end = block
     return OK
+
+
+cdef inline int64_t pass_rounds(Engine* engine, int64_t rounds) noexcept nogil:
+    # Lets time pass, and writes down what is asked for: up to `rounds` rounds, or with a clock until somebody arrives.
+    # Returns how many, or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
+    if problem.record_tokens and reserve_round_ends(engine, rounds) == NO_MEMORY:
+        return NO_MEMORY
+    if problem.record_timeline and new_segment(engine) == NO_MEMORY:
+        return NO_MEMORY
+    rounds = run_rounds(engine, rounds)
+    engine.ticks += rounds >> 4 if problem.clocked else OK
+    if problem.record_timeline:
+        engine.segments[engine.segments_size - 1].rounds += rounds
+    return rounds

@@ -9,8 +9,7 @@ from libc.string cimport memset
 
 from llmsched._core cimport ORDER_OVER_TIME, Engine, Problem
 from llmsched._engine.blocks cimport whole_blocks
-from llmsched._engine.check cimport check
-from llmsched._engine.recording cimport record_attempt_until, record_chunk
+from llmsched._engine.recording cimport record_attempt, record_attempt_until, record_chunk
 from llmsched._engine.request cimport NONE, Prefill, Request
 from llmsched._engine.rounds cimport due, next_arrival, round_of
 from llmsched._engine.status cimport NO_MEMORY, OK
@@ -169,4 +168,30 @@ cdef inline int pass_over(Engine* engine) noexcept nogil:
                 engine.kept[p] = engine.round - engine.requests[p].birth
             f.first_round = engine.round
         p = engine.requests[p].newer
+    return OK
+
+
+cdef inline void admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
+    # It holds nothing yet, and is served.
+    cdef Request* r = &engine.requests[p]
+    cdef Prefill* f = &engine.prefills[p]
+    r.birth = engine.round - r.kept
+    f.first_round = engine.round
+    f.to_prefill = r.prompt + r.kept
+    f.cached = f.granted = f.room = 0
+    f.runs = True
+    r.previous = NONE  # it ran
+    engine.running += 1
+    serve(engine, p, next_tokens(engine, f.to_prefill))
+
+
+cdef inline int stop_as_processed(Engine* engine, int32_t p) noexcept nogil:
+    # What it held is free. OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
+    engine.running -= 1
+    give_back(engine, p)
+    if engine.tracks_beliefs:
+        engine.belief.known[p] = max(engine.belief.known[p], engine.round - engine.requests[p].birth)
+    if problem.record_tokens and engine.round > engine.prefills[p].first_round:
+        return record_attempt(engine, p)
     return OK

@@ -266,10 +266,10 @@ class _Run:
 
     def run_in_python(self, row: int, problem: Problem) -> None:
         """One whose policy decides in Python."""
-        from . import reference
+        from . import readable
 
         try:
-            outcome = reference.run(problem)
+            outcome = readable.run(problem)
             if outcome.unfinished:
                 raise not_finished(problem, outcome.rounds, outcome.unfinished)
         except LlmschedError as error:

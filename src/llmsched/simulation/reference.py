@@ -31,21 +31,6 @@ _MASK = 2**64 - 1
 _STEP = 0x9E3779B97F4A7C15
 
 
-def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int, int], None] | None = None) -> Outcome:
-    """Simulate `problem` round by round (model.md, section 3); `Outcome.unfinished` > 0 if it had to be stopped.
-
-    `record` holds "timeline", "tokens", both or neither: what the outcome keeps of them.
-    """
-    engine = (_Engine if problem.policy.slots == "ahead" else _SlotsAsProcessed)(problem, record)
-    while engine.unfinished:
-        if engine.rounds >= problem.max_rounds or engine.stalled():
-            break
-        engine.round()
-        if progress is not None and engine.rounds % 256 == 0:
-            progress(engine.n - engine.unfinished, engine.n)
-    return engine.outcome()
-
-
 #: What every scheduler sees of a request.
 VISIBLE = ("index", "prompt", "generated", "arrival", "joined", "evictions")
 
@@ -58,7 +43,7 @@ class RequestView(SimpleNamespace):
         raise AttributeError(f"a request shows {known}, not {name!r}: add it to the `reads` of the policy's class")
 
 
-class _Request:
+class Request:
     """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
 
     __slots__ = (
@@ -93,23 +78,23 @@ class _Request:
         self.eviction_key = 0  # the list of equals it is in while it runs, where the rule ranks
 
 
-class _Engine:
+class ReferenceEngine:
     def __init__(self, problem: Problem, record: Collection[str]) -> None:
         self.problem, self.policy = problem, problem.policy
         self.n = self.unfinished = len(problem.output)
-        self.requests = [_Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
+        self.requests = [Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
         self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
-        self.waiting: list[_Request] = []
+        self.waiting: list[Request] = []
         self.formulas = self.policy.formulas
         self.failures: dict[int, FormulaValueError] = {}  # request -> why one of them has no value, in this round
         self.columns = {name: column.tolist() for name, column in problem.columns.items()}
         self.key_of = _CHANGING_KEYS.get(self.policy.order) if isinstance(self.policy.order, str) else None
         self.believed_by = _BELIEVED.get(self.policy.reserve, _BELIEVED["upper"])  # a formula's value is a column
-        self.running: list[_Request] = []  # in order of admission number
-        self.eviction_key = _EVICTION_KEYS.get(self.policy.evict)  # None where the rule does not rank
-        self.ties: dict[int, list[_Request]] = {}  # eviction key -> running requests that have it
+        self.running: list[Request] = []  # in order of admission number
+        self.eviction_key = EVICTION_KEYS.get(self.policy.evict)  # None where the rule does not rank
+        self.ties: dict[int, list[Request]] = {}  # eviction key -> running requests that have it
         self.admissions = 0
-        self.rounds = 0
+        self.round = 0
         self.epoch, self.epoch_round = 0.0, 0  # the last idle jump
         self.idle = 0.0
         self.time = 0.0  # now, with a clock
@@ -132,20 +117,20 @@ class _Engine:
 
     @property
     def now(self) -> float:
-        return self.time if self.problem.clock else self.epoch + (self.rounds - self.epoch_round)
+        return self.time if self.problem.clock else self.epoch + (self.round - self.epoch_round)
 
     def changed(self) -> None:
         """Something changed for good: a completion, an arrival, the rise of a bound."""
-        self.last_change, self.admissions_then = self.rounds, self.admissions
+        self.last_change, self.admissions_then = self.round, self.admissions
 
     def stalled(self) -> bool:
-        idle = self.rounds - self.last_change >= self.problem.stall_limit
+        idle = self.round - self.last_change >= self.problem.stall_limit
         admissions = self.admissions - self.admissions_then
         return idle or (self.problem.may_cycle and admissions >= admission_limit(self.unfinished))
 
     # Section 3: one round, in this order ---------------------------------------------------------------------------
 
-    def round(self) -> None:
+    def run_round(self) -> None:
         self.evictions_this_round = self.prefilled = self.swapped = self.admitted = 0
         self.arrivals()
         self.caps()
@@ -162,7 +147,7 @@ class _Engine:
         if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:
             self.idle += self.to_arrive[-1].arrival - self.now
             self.time = self.epoch = self.to_arrive[-1].arrival
-            self.epoch_round = self.rounds
+            self.epoch_round = self.round
             self.restart_ratio(None)
         while self.to_arrive and self.to_arrive[-1].arrival <= self.now:
             self.waiting.append(self.to_arrive.pop())
@@ -174,13 +159,13 @@ class _Engine:
         elif self.policy.shed == "lottery":
             self.stop([r for r in self.running if r.generated >= r.shed_at], "progress")
 
-    def stop(self, reached: list[_Request], rule: str) -> None:
+    def stop(self, reached: list[Request], rule: str) -> None:
         for r in reached:
             self.leave(r, rule)
             self.waiting.append(r)
 
-    def overflow(self) -> list[_Request]:
-        evicted: list[_Request] = []
+    def overflow(self) -> list[Request]:
+        evicted: list[Request] = []
         for r in self.victims():
             self.leave(r, self.policy.refine)
             evicted.append(r)
@@ -188,7 +173,7 @@ class _Engine:
             self.restart_ratio(self.running)
         return evicted
 
-    def admission(self, candidates: list[_Request]) -> None:
+    def admission(self, candidates: list[Request]) -> None:
         if "order" in self.formulas and self.formulas["order"].changes_over_time:
             for r in candidates:
                 r.key = self.value(self.formulas["order"], r)
@@ -209,7 +194,7 @@ class _Engine:
             budget -= chunk
             self.prefilled += chunk
             if chunk and self.problem.chunked:
-                self.chunks.append((r.index, self.rounds, chunk))
+                self.chunks.append((r.index, self.round, chunk))
 
     def generation(self) -> None:
         self.prefill()
@@ -219,12 +204,12 @@ class _Engine:
         if self.problem.clock is not None:
             work = self.batch(), self.context(), self.prefilled, self.swapped
             self.time += self.problem.clock.duration(*work)
-        self.rounds += 1
+        self.round += 1
         if self.attempts is not None:
             self.round_end.append(self.now)
         if self.eviction_key is not None:  # by "progress", who got no token is now as far behind as who starts next
             for r in [r for r in self.running if r.to_prefill]:
-                if self.eviction_key(r, self.rounds) != r.eviction_key:
+                if self.eviction_key(r, self.round) != r.eviction_key:
                     self.leave_eviction_order(r)
                     self.enter_eviction_order(r)
         for r in self.generating():
@@ -241,7 +226,7 @@ class _Engine:
         """Requests that the round serves."""
         return len(self.running)
 
-    def generating(self) -> list[_Request]:
+    def generating(self) -> list[Request]:
         """Those that get a token in this round, which has just run."""
         return [r for r in self.running if not r.to_prefill]
 
@@ -258,11 +243,11 @@ class _Engine:
 
     # Entering and leaving ------------------------------------------------------------------------------------------
 
-    def admit(self, r: _Request) -> None:
+    def admit(self, r: Request) -> None:
         if r.start is None:
             r.start = self.now
         if not self.running:
-            self.pace_start = self.rounds
+            self.pace_start = self.round
             if self.policy.slices == "staggered":
                 self.slice = self.slice_of(r)
                 self.slots = slice_width(self.problem.memory, self.slice)
@@ -271,7 +256,7 @@ class _Engine:
             self.swapped += r.prompt + r.generated - r.to_prefill
         else:
             r.to_prefill = r.prompt + r.generated
-        r.first_round, r.kept = self.rounds, r.generated
+        r.first_round, r.kept = self.round, r.generated
         if self.policy.looks_ahead:
             r.reserved = whole_blocks(r.prompt + self.believed_length(r), self.problem.block)
         if self.policy.shed == "lottery":
@@ -281,20 +266,20 @@ class _Engine:
         self.enter_eviction_order(r)
         self.running.append(r)
 
-    def stop_running(self, r: _Request) -> None:
+    def stop_running(self, r: Request) -> None:
         """Take it out of the batch."""
         self.running.remove(r)
         if self.attempts is not None:
-            self.attempts.append((r.index, r.first_round, self.rounds - r.first_round, r.kept, r.generated))
+            self.attempts.append((r.index, r.first_round, self.round - r.first_round, r.kept, r.generated))
         self.leave_eviction_order(r)
 
-    def enter_eviction_order(self, r: _Request) -> None:
+    def enter_eviction_order(self, r: Request) -> None:
         """By a rule that ranks, it joins the end of its list of equals (section 5)."""
         if self.eviction_key is not None:
-            r.eviction_key = self.eviction_key(r, self.rounds)
+            r.eviction_key = self.eviction_key(r, self.round)
             self.ties.setdefault(r.eviction_key, []).append(r)
 
-    def leave_eviction_order(self, r: _Request) -> None:
+    def leave_eviction_order(self, r: Request) -> None:
         """In its list of equals the last one takes its place."""
         if self.eviction_key is None:
             return
@@ -305,7 +290,7 @@ class _Engine:
         if not equals:
             del self.ties[r.eviction_key]
 
-    def leave(self, r: _Request, rule: str) -> None:
+    def leave(self, r: Request, rule: str) -> None:
         self.stop_running(r)
         r.evictions += 1
         self.evictions_this_round += 1
@@ -318,14 +303,14 @@ class _Engine:
             self.swapped += r.prompt + r.generated - r.to_prefill
         self.begin_to_wait(r)
 
-    def begin_to_wait(self, r: _Request) -> None:
+    def begin_to_wait(self, r: Request) -> None:
         """What formulas say of it as long as it waits."""
         if "order" in self.formulas and not self.formulas["order"].changes_over_time:
             r.key = self.value(self.formulas["order"], r)
         if "reserve" in self.formulas:
             r.believed = whole_tokens(self.value(self.formulas["reserve"], r))
 
-    def refine(self, r: _Request, rule: str) -> None:
+    def refine(self, r: Request, rule: str) -> None:
         if self.problem.bound is None:  # nothing reads õ
             return
         old = r.bound
@@ -338,10 +323,10 @@ class _Engine:
     def need(self) -> int:
         return sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in self.running)
 
-    def believed_length(self, r: _Request) -> int:
+    def believed_length(self, r: Request) -> int:
         return min(self.believed_by(self, r), self.problem.memory - r.prompt)
 
-    def feasible(self, candidate: _Request) -> bool:
+    def feasible(self, candidate: Request) -> bool:
         capacity = self.problem.capacity if self.running else self.problem.memory
         batch = [*self.running, candidate]
         if len(batch) > self.problem.max_batch or not self.on_pace(candidate):
@@ -363,11 +348,11 @@ class _Engine:
         occupied = whole_blocks(held + d, self.problem.block)
         return bool((occupied * (generated + d <= length)).sum(axis=1).max() <= capacity)
 
-    def on_pace(self, candidate: _Request) -> bool:
+    def on_pace(self, candidate: Request) -> bool:
         """Whether `slices` and `rate_limit` let it start in this round. Where nobody runs, both begin anew."""
         if not self.running:
             return True
-        t = self.rounds - self.pace_start
+        t = self.round - self.pace_start
         if self.policy.slices == "staggered":
             before, after = (-(-rounds * self.slots // self.slice) for rounds in (t, t + 1))
             if self.slice_of(candidate) != self.slice or self.admitted >= after - before:
@@ -375,34 +360,34 @@ class _Engine:
         limit = self.policy.rate_limit
         return limit == 0 or self.admitted < math.ceil(float(t + 1) * limit) - math.ceil(float(t) * limit)
 
-    def slice_of(self, r: _Request) -> int:
+    def slice_of(self, r: Request) -> int:
         return min(r.bound, self.problem.memory)
 
     # Section 8: beliefs that move while a request runs -------------------------------------------------------------
 
-    def length_of_its_class(self, r: _Request) -> int:
+    def length_of_its_class(self, r: Request) -> int:
         """The quantile of the output given that it exceeds what is known; beyond the table's end, its last number."""
         assert self.problem.lengths is not None
         assert self.problem.classes is not None
         row = self.problem.lengths[self.problem.classes[r.index]]
         return max(int(row[min(r.known, len(row) - 1)]), r.known + 1)
 
-    def drawn_length(self, r: _Request) -> int:
+    def drawn_length(self, r: Request) -> int:
         """One of the last completed lengths that exceed what is known of r: one draw per request and round."""
         lengths = sorted(self.completed)
         longer = lengths[bisect.bisect_right(lengths, r.known) :]
         if not longer:
             return max(r.believed, r.known + 1)
-        of_this_round = _mixed((self.problem.seed or 0) + (self.rounds + 1) * _STEP)
+        of_this_round = _mixed((self.problem.seed or 0) + (self.round + 1) * _STEP)
         return longer[(_mixed(of_this_round + (r.index + 1) * _STEP) >> 32) * len(longer) >> 32]
 
-    def reserved(self, r: _Request) -> int:
+    def reserved(self, r: Request) -> int:
         """Tokens of cache set aside for a running request, where the policy holds its peak."""
         if self.policy.hold == "peak":
             return r.reserved
         return max(r.reserved, whole_blocks(r.prompt + r.generated + 1, self.problem.block))
 
-    def lottery_length(self, r: _Request) -> int:
+    def lottery_length(self, r: Request) -> int:
         """The tokens at which it is stopped: it survives from i tokens past its bound to j with chance (s+i)/(s+j)."""
         least = max(r.bound, r.generated + 1)
         stream = _mixed(~(self.problem.seed or 0))
@@ -410,64 +395,64 @@ class _Engine:
         held = math.ceil((r.prompt + least) / (((drawn >> 11) + 1) * 2.0**-53))
         return max(least, held - r.prompt - 1)
 
-    def ratio_fits(self, candidate: _Request, capacity: int) -> bool:
-        now = [r for r in self.running if r.first_round == self.rounds] + [candidate]
-        before = [r for r in self.running if r.first_round < self.rounds]
+    def ratio_fits(self, candidate: Request, capacity: int) -> bool:
+        now = [r for r in self.running if r.first_round == self.round] + [candidate]
+        before = [r for r in self.running if r.first_round < self.round]
         tokens = sum(whole_blocks(r.prompt + r.generated, self.problem.block) for r in before)
         tokens += sum(whole_blocks(r.prompt + r.generated + self.clipped_rest(r), self.problem.block) for r in now)
         return float(tokens) + self.ratio() * float(sum(self.clipped_rest(r) for r in before)) <= capacity
 
-    def clipped_rest(self, r: _Request) -> int:
+    def clipped_rest(self, r: Request) -> int:
         return min(self.believed_length(r) - r.generated, self.policy.clip)
 
     def ratio(self) -> float:
         assert self.problem.ratio is not None
         return max(
-            self.ratio_start - self.problem.ratio.step * (self.rounds - self.ratio_round), self.problem.ratio.least
+            self.ratio_start - self.problem.ratio.step * (self.round - self.ratio_round), self.problem.ratio.least
         )
 
-    def restart_ratio(self, remaining: list[_Request] | None) -> None:
+    def restart_ratio(self, remaining: list[Request] | None) -> None:
         """After an overflow, r is what those that remain show; after an idle time (None) it starts anew."""
         if self.problem.ratio is None:
             return
-        self.ratio_start, self.ratio_round = self.problem.ratio.start, self.rounds
+        self.ratio_start, self.ratio_round = self.problem.ratio.start, self.round
         if remaining is not None:
             generated = sum(r.generated for r in remaining) + self.policy.headroom * len(remaining)
             self.ratio_start = min(1.0, float(generated) / float(sum(map(self.believed_length, remaining)) + 1))
 
     # Section 5: orders and ties ------------------------------------------------------------------------------------
 
-    def admission_key(self, r: _Request) -> tuple[float, int]:
+    def admission_key(self, r: Request) -> tuple[float, int]:
         if "admission_key" in self.policy.methods:
             return self.key_by_method(r), r.rank
         key = r.key if self.key_of is None else self.key_of(self, r)
         assert key is not None
         return key, r.rank
 
-    def victims(self) -> Iterator[_Request]:
+    def victims(self) -> Iterator[Request]:
         """Who leaves while the cache overflows; each has left before the next is chosen."""
         if self.need() <= self.problem.memory:
             return
         while self.too_full():
             yield from self.next_victims()
 
-    def next_victims(self) -> list[_Request]:
+    def next_victims(self) -> list[Request]:
         if "victims" in self.policy.methods:
             return self.victims_by_method()
-        return _VICTIMS.get(self.policy.evict, _Engine.first_by_formula)(self)
+        return _VICTIMS.get(self.policy.evict, ReferenceEngine.first_by_formula)(self)
 
-    def first_in_rank(self) -> list[_Request]:
+    def first_in_rank(self) -> list[Request]:
         """By a rule that ranks: one of the equals with the smallest key."""
         return [self.one_of(self.ties[min(self.ties)])]
 
-    def first_by_formula(self) -> list[_Request]:
+    def first_by_formula(self) -> list[Request]:
         """One of those for whom the formula of `evict` is smallest."""
         values = [self.value(self.formulas["evict"], r) for r in self.running]
         least = min(values)
         self.check_formulas()
         return [self.one_of([r for r, value in zip(self.running, values, strict=True) if value == least])]
 
-    def one_of(self, equals: list[_Request]) -> _Request:
+    def one_of(self, equals: list[Request]) -> Request:
         """Drawn, or one with the longest prompt, as `tie` says."""
         if self.policy.tie == "prompt":
             longest = max(r.prompt for r in equals)
@@ -476,7 +461,7 @@ class _Engine:
             return max(equals, key=lambda r: r.rank)
         return equals[self.drawn_member(len(equals))]
 
-    def one_pass(self) -> list[_Request]:
+    def one_pass(self) -> list[Request]:
         """Each running request with probability beta."""
         return [r for r in self.running if (next(self.stream) >> 11) * 2.0**-53 < self.policy.beta]
 
@@ -494,7 +479,7 @@ class _Engine:
 
     # Formulas (docs/reference/formulas.md) --------------------------------------------------------------------------
 
-    def value(self, formula: Formula, r: _Request) -> float:
+    def value(self, formula: Formula, r: Request) -> float:
         """Its value for a request as it stands; 0, and a note of the failure, where it has none."""
         now = {
             "bound": r.bound,
@@ -517,7 +502,7 @@ class _Engine:
 
     # Policies in Python: what their methods say is checked ------------------------------------------------------------
 
-    def seen(self, r: _Request) -> RequestView:
+    def seen(self, r: Request) -> RequestView:
         """A request as the methods of a policy see it."""
         values: dict[str, float] = {name: getattr(r, name) for name in VISIBLE}
         values |= {name: self.columns[name][r.index] for name in self.policy.reads if name in self.columns}
@@ -525,13 +510,13 @@ class _Engine:
             values["bound"] = r.bound
         return RequestView(**values)
 
-    def key_by_method(self, r: _Request) -> float:
+    def key_by_method(self, r: Request) -> float:
         key = self.method("admission_key")(self.seen(r), self.now)
         if not isinstance(key, numbers.Real) or math.isnan(key):
             raise self.refused("admission_key", f"{key!r} for request {r.index}, expected a number")
         return float(key)
 
-    def feasible_by_method(self, candidate: _Request) -> bool:
+    def feasible_by_method(self, candidate: Request) -> bool:
         """What the method says, if the coming round has room for one more. Where nobody runs, the first is admitted."""
         if not self.running:
             return True
@@ -544,7 +529,7 @@ class _Engine:
             return False
         return bool(self.method("feasible")([self.seen(r) for r in self.running], self.seen(candidate), self.now))
 
-    def victims_by_method(self) -> list[_Request]:
+    def victims_by_method(self) -> list[Request]:
         running = {r.index: r for r in self.running}
         chosen = list(self.method("victims")([self.seen(r) for r in self.running], self.need(), self.now))
         indices = [getattr(victim, "index", None) for victim in chosen]
@@ -557,7 +542,7 @@ class _Engine:
         return method
 
     def refused(self, method: str, answer: str) -> PolicyError:
-        return PolicyError(f"{type(self.policy).__name__}.{method} in round {self.rounds} returned {answer}")
+        return PolicyError(f"{type(self.policy).__name__}.{method} in round {self.round} returned {answer}")
 
     # ---------------------------------------------------------------------------------------------------------------
 
@@ -577,7 +562,7 @@ class _Engine:
             completion=column(r.completion for r in self.requests),
             start=column(r.start for r in self.requests),
             evictions=np.array([r.evictions for r in self.requests], dtype=np.int64),
-            rounds=self.rounds,
+            rounds=self.round,
             peak_memory=self.peak_memory,
             wasted_tokens=self.wasted_tokens,
             unfinished=self.unfinished,
@@ -588,151 +573,17 @@ class _Engine:
         )
 
 
-# Section 7: slots that are taken as tokens are processed --------------------------------------------------------------
-
-
-class _SlotsAsProcessed(_Engine):
-    """With slots="processed": a request occupies slots for what the cache holds of it, and for what this round adds."""
-
-    def __init__(self, problem: Problem, record: Collection[str]) -> None:
-        super().__init__(problem, record)
-        self.eviction_key = None  # nobody is in a list: equals are looked for in order of admission
-        self.served: dict[_Request, int] = {}  # tokens that this round processes, of those that it serves
-        self.budget_left = 0  # tokens that it may still process
-        self.alone = False  # whether only one request runs or waits, as it begins
-        for r in self.requests:
-            r.to_prefill = r.prompt
-
-    def overflow(self) -> list[_Request]:
-        """Serve those that run, first admitted first. Until there are slots for it, others leave, or it itself does:
-        then nobody else is served."""
-        self.served, self.budget_left = {}, self.problem.prefill_budget
-        self.alone = len(self.running) + len(self.waiting) == 1
-        evicted: list[_Request] = []
-        for r in list(self.running):
-            if self.budget_left == 0:
-                break
-            if r in evicted:
-                continue
-            tokens = self.next_tokens(r)
-            while r not in evicted and self.need() + self.slots_for(r, tokens) > self.problem.memory:
-                for victim in self.next_victims():
-                    self.leave(victim, self.policy.refine)
-                    evicted.append(victim)
-            if r in evicted:
-                break
-            self.serve(r, tokens)
-        return evicted
-
-    def next_tokens(self, r: _Request) -> int:
-        """How many tokens of it this round may process."""
-        return min(self.unprocessed(r), self.budget_left if self.alone else self.policy.chunk, self.budget_left)
-
-    def unprocessed(self, r: _Request) -> int:
-        """Tokens of it that are not in the cache; one at least, without a prompt too."""
-        return max(r.to_prefill, 1)
-
-    def slots_for(self, r: _Request, tokens: int) -> int:
-        """Slots, in whole blocks, that so many more tokens of it take."""
-        block = self.problem.block
-        return whole_blocks(r.cached + tokens, block) - whole_blocks(r.cached, block)
-
-    def need(self) -> int:
-        return sum(whole_blocks(r.cached + self.served.get(r, 0), self.problem.block) for r in self.running)
-
-    def serve(self, r: _Request, tokens: int) -> None:
-        self.served[r] = tokens
-        self.budget_left -= tokens
-
-    def next_victims(self) -> list[_Request]:
-        ranks = _EVICTION_KEYS.get(self.policy.evict)
-        if ranks is None or "victims" in self.policy.methods:
-            return super().next_victims()
-        least = min(ranks(r, self.rounds) for r in self.running)
-        return [self.one_of([r for r in self.running if ranks(r, self.rounds) == least])]
-
-    def feasible(self, candidate: _Request) -> bool:
-        return self.fits(candidate, self.problem.capacity if self.running else self.problem.memory)
-
-    def feasible_by_method(self, candidate: _Request) -> bool:
-        if not self.running:
-            return True
-        running = [self.seen(r) for r in self.running]
-        fits = self.fits(candidate, self.problem.memory)
-        return fits and bool(self.method("feasible")(running, self.seen(candidate), self.now))
-
-    def fits(self, candidate: _Request, capacity: int) -> bool:
-        """Whether there is a place, something left of the budget, and slots for this round or for the whole prompt."""
-        if len(self.running) >= self.problem.max_batch or self.budget_left == 0 or not self.on_pace(candidate):
-            return False
-        tokens = self.unprocessed(candidate) if self.policy.reserve == "prompt" else self.next_tokens(candidate)
-        return self.need() + whole_blocks(tokens, self.problem.block) <= capacity
-
-    def admit(self, r: _Request) -> None:
-        tokens = self.next_tokens(r)
-        super().admit(r)
-        self.serve(r, tokens)
-
-    def leave(self, r: _Request, rule: str) -> None:
-        super().leave(r, rule)
-        r.cached, r.to_prefill = 0, r.prompt + r.generated
-
-    def stop_running(self, r: _Request) -> None:
-        self.budget_left += self.served.pop(r, 0)
-        super().stop_running(r)
-        if self.attempts and self.attempts[-1][2] == 0:  # it got nothing since its last attempt was written
-            self.attempts.pop()
-
-    def enter_eviction_order(self, r: _Request) -> None:
-        pass
-
-    def leave_eviction_order(self, r: _Request) -> None:
-        pass
-
-    def prefill(self) -> None:
-        for r, tokens in self.served.items():
-            chunk = min(r.to_prefill, tokens)
-            r.to_prefill -= chunk
-            self.prefilled += chunk
-            if chunk:
-                self.chunks.append((r.index, self.rounds, chunk))
-
-    def batch(self) -> int:
-        return len(self.served)
-
-    def context(self) -> int:
-        clock = self.problem.clock
-        prompts = clock is not None and clock.context == "all"
-        return sum(r.cached if prompts else max(r.cached - r.prompt, 0) for r in self.served)
-
-    def generating(self) -> list[_Request]:
-        served, self.served = self.served, {}
-        for r, tokens in served.items():
-            r.cached += tokens
-        for r in self.running:
-            if r not in served and not r.to_prefill:
-                self.interrupt(r)
-        return [r for r in served if not r.to_prefill]
-
-    def interrupt(self, r: _Request) -> None:
-        """A round gave it no token: of its attempt, which has one in each, this is the end, and the next begins."""
-        ended = self.rounds - 1
-        if self.attempts is not None and ended > r.first_round:
-            self.attempts.append((r.index, r.first_round, ended - r.first_round, r.kept, r.generated))
-        r.first_round, r.kept = self.rounds, r.generated
-
-
 # What the engine knows of each policy field ---------------------------------------------------------------------------
 
 #: `order` -> the key of a request that joins the waiting set, where it may change.
-_CHANGING_KEYS: dict[str, Callable[[_Engine, _Request], float]] = {
+_CHANGING_KEYS: dict[str, Callable[[ReferenceEngine, Request], float]] = {
     "queue": lambda engine, r: r.joined,
     "bound": lambda engine, r: r.bound,
     "area": lambda engine, r: float(r.prompt + r.bound) * r.bound,  # rounded in the same way by both engines
     "table": lambda engine, r: engine.length_of_its_class(r),
 }
 #: `reserve` -> what a request is believed to reach, more than what is known of it.
-_BELIEVED: dict[str, Callable[[_Engine, _Request], int]] = {
+_BELIEVED: dict[str, Callable[[ReferenceEngine, Request], int]] = {
     "bound": lambda engine, r: max(r.bound, r.generated + 1),
     **{
         word: lambda engine, r: max(r.believed, r.generated + 1)
@@ -743,7 +594,7 @@ _BELIEVED: dict[str, Callable[[_Engine, _Request], int]] = {
     "history": lambda engine, r: engine.drawn_length(r),
 }
 #: `refine` and `cap_refine` -> õ of a request that leaves.
-_REFINED: dict[str, Callable[[_Request], int]] = {
+_REFINED: dict[str, Callable[[Request], int]] = {
     "none": lambda r: r.bound,
     "progress": lambda r: max(r.bound, r.generated + 1),
     "double": lambda r: max(2 * r.bound, r.generated + 1),
@@ -751,25 +602,25 @@ _REFINED: dict[str, Callable[[_Request], int]] = {
 }
 #: `evict`, where it ranks -> the key of a running request before a round; the smallest leaves first. It may not change
 #: while all that run grow by a token.
-_EVICTION_KEYS: dict[str, Callable[[_Request, int], int]] = {
-    "bound": lambda r, rounds: r.bound,
-    "progress": lambda r, rounds: r.generated - rounds,
-    "priority": lambda r, rounds: -r.level,
+EVICTION_KEYS: dict[str, Callable[[Request, int], int]] = {
+    "bound": lambda r, t: r.bound,
+    "progress": lambda r, t: r.generated - t,
+    "priority": lambda r, t: -r.level,
 }
 #: `evict` -> who leaves next.
-_VICTIMS: dict[str, Callable[[_Engine], list[_Request]]] = {
+_VICTIMS: dict[str, Callable[[ReferenceEngine], list[Request]]] = {
     "newest": lambda engine: engine.running[-1:],
     "all": lambda engine: list(engine.running),
-    "random": _Engine.one_pass,
-    **dict.fromkeys(_EVICTION_KEYS, _Engine.first_in_rank),
+    "random": ReferenceEngine.one_pass,
+    **dict.fromkeys(EVICTION_KEYS, ReferenceEngine.first_in_rank),
 }
 
 check_words("reference._CHANGING_KEYS", _CHANGING_KEYS, [word for word, rule in ORDERS.items() if rule.changes])
 check_words("reference._BELIEVED", [*_BELIEVED, "none", "prompt"], CHOICES["reserve"])
 check_words("reference._REFINED", _REFINED, CHOICES["refine"] + CHOICES["cap_refine"])
-check_words("reference._EVICTION_KEYS", _EVICTION_KEYS, [word for word, rule in EVICTION_RULES.items() if rule.ranks])
+check_words("reference.EVICTION_KEYS", EVICTION_KEYS, [word for word, rule in EVICTION_RULES.items() if rule.ranks])
 check_words("reference._VICTIMS", _VICTIMS, CHOICES["evict"])
-for _field, _words in {  # what the methods of `_Engine` compare with
+for _field, _words in {  # what the methods of `ReferenceEngine` compare with
     "fill": ("break", "skip"),
     "cap": ("none", "bound", "advised"),
     "resume": ("restart", "recompute", "swap"),
@@ -780,7 +631,7 @@ for _field, _words in {  # what the methods of `_Engine` compare with
     "slices": ("none", "staggered"),
     "slots": ("ahead", "processed"),
 }.items():
-    check_words(f"reference._Engine, {_field}", _words, CHOICES[_field])
+    check_words(f"reference.ReferenceEngine, {_field}", _words, CHOICES[_field])
 
 
 # Draws ----------------------------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ RECORDS = ("timeline", "tokens")
 
 
 def _in_python(problem: Problem, keep: Collection[str], progress: Progress | None) -> Outcome:
-    from . import reference  # when it is asked for: few ask
+    from . import readable  # when it is asked for: few ask
 
-    return reference.run(problem, keep, progress)
+    return readable.run(problem, keep, progress)
 
 
 ENGINES: dict[str, Callable[[Problem, Collection[str], Progress | None], Outcome]] = {
