@@ -6,7 +6,7 @@
     python examples/hindsight_optimum.py study               # the companion paper's synthetic study: half an hour
     python examples/hindsight_optimum.py traces FILE...      # bound and best schedule of traces, all arriving at 0
 
-Each takes --quick. Needs `pip install 'llmsched[optimum]'`, and for --method cpsat ortools as well.
+Each takes --quick. Needs `pip install '.[optimum]'`, and for --method cpsat ortools as well.
 """
 
 from __future__ import annotations

@@ -128,7 +128,10 @@ class MissingExtraError(LlmschedError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'llmsched[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install 'llmsched[{extra}]', "
+            f"or in a clone of llmsched pip install '.[{extra}]'"
+        )
         self.package = package
         self.extra = extra
 

@@ -18,7 +18,8 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 from helpers.command_line import COMMAND, Refused, run, spawn
 
 import llmsched as ls
-from llmsched.cli.main import main
+from llmsched.cli.app import study_app
+from llmsched.cli.main import app, main
 
 
 def test_version_and_help() -> None:
@@ -171,6 +172,17 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "pip install 'llmsched[cli]'" in done.stderr
+
+
+PAGES = ["", *(command.name for command in app.registered_commands), "study"]
+PAGES += [f"study {command.name}" for command in study_app.registered_commands]
+
+
+@pytest.mark.parametrize("command", PAGES)
+def test_no_help_page_shows_a_type_beside_a_switch(command: str) -> None:
+    page = run(*command.split(), "--help")
+    assert "--help" in page
+    assert "bool" not in page.lower()
 
 
 def test_the_library_does_not_import_the_command_line() -> None:

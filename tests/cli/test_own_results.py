@@ -19,6 +19,7 @@ from llmsched.cli.main import app, main
 from llmsched.simulation.result import Result
 
 ROWS = ["--policy", "hsf", "--policy", "fcfs"]
+TIMED = ["--clock", CLOCK]
 ARGS = ["--limit", "80", "--memory", "2000", *ROWS]
 
 
@@ -143,7 +144,20 @@ def test_a_condition_on_what_does_not_finish_fails_closed() -> None:
     assert "fcfs has no mean_latency: policy fcfs stopped" in done.stdout
 
 
-def test_a_condition_on_a_number_that_is_not_known_is_bad_input(tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("condition", "options"),
+    [
+        ("mine.evicted > 3", []),
+        ("mine.ttft_p99 > 1", ["--slo", "ttft=9"]),
+        ("mine.wasted > 0", []),
+        ("mine.gap > 0", TIMED),
+    ],
+)
+def test_what_is_not_known_of_a_result_is_told_before_anything_runs(
+    condition: str, options: list[str], tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(tmp_path / "mine.csv", ls.simulate(workload(), "amax", memory=2000), ("start", "completion"))
-    assert main(["compare", *ARGS, "--result", str(path), "--fail-if", "mine.evicted > 3"]) == 2
-    assert "mine has no evicted_requests" in capsys.readouterr().err
+    monkeypatch.setattr("llmsched.cli.compare.compare_policies", lambda *_, **__: pytest.fail("it simulated first"))
+    said = refused("compare", *ARGS, *options, "--result", str(path), "--fail-if", condition)
+    assert "character 1" in said
+    assert "is not known of mine" in said

@@ -85,7 +85,7 @@ def test_composed_policies_are_swept_and_long_requests_cut() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--rate", "3:1"], "FIRST:LAST"),
+        (["--rate", "3:1"], "FIRST:LAST, the smaller first"),
         (["--rate", "1", "--machine", "llama2"], "there is no machine"),
         (["--rate", "1", "--policy", "amni"], "did you mean 'amin'"),
         (["--rate", "1", "--slo", "ttf=1"], "did you mean 'ttft'"),

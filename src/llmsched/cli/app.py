@@ -14,6 +14,7 @@ from .capacity import capacity
 from .compare import compare
 from .generate import generate
 from .given_once import Command
+from .help_pages import HelpGroup
 from .machines import machines
 from .paper import paper
 from .policies import policies
@@ -26,6 +27,7 @@ from .timeline import timeline
 from .validate import validate
 
 app = typer.Typer(
+    cls=HelpGroup,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -37,6 +39,7 @@ for command in (
     app.command(command.__name__, cls=Command)(command)
 
 study_app = typer.Typer(
+    cls=HelpGroup,
     help="Monte Carlo studies: one file says what is run; interrupted, they go on; results are Parquet.",
     rich_markup_mode="markdown",
 )

@@ -51,6 +51,7 @@ _DROPPED = (
 
 #: How columns of energy begin.
 _JOULES = "energy_"
+_ENERGY_COLUMNS = [f"{_JOULES}{name}" for name in Energy.summary_names()]
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def compare(
     workload, spelling, notes = with_predictions(requests.at_rate(workload, seed), rule, policies.values())
     logged = timed or bool(workload.arrival.any())  # tokens tell whether the load is above capacity
     own_results = own.read(workload, setup, policies)
+    own.check_known(conditions, own_results, [*Service.summary_names(), *_ENERGY_COLUMNS])
     with console.ProgressBar("requests") as bar:
         comparison = compare_policies(
             workload,
@@ -246,9 +248,8 @@ def _power(asked: ServiceOptions, setup: Setup) -> Power | None:
 def _check_columns(conditions: Sequence[Gate], timed: bool, power: Power | None) -> None:
     """InputError if a condition reads a column that the records will not have."""
     of_service = Service.summary_names()
-    of_energy = [f"{_JOULES}{name}" for name in Energy.summary_names()]
-    known = [*COLUMNS, *(of_service if timed else ()), *(of_energy if power is not None else ())]
-    others = dict.fromkeys(of_service, "--machine, --clock or --slo") | dict.fromkeys(of_energy, "--power")
+    known = [*COLUMNS, *(of_service if timed else ()), *(_ENERGY_COLUMNS if power is not None else ())]
+    others = dict.fromkeys(of_service, "--machine, --clock or --slo") | dict.fromkeys(_ENERGY_COLUMNS, "--power")
     for condition in conditions:
         condition.check_columns(known, others)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import typer.core
-
 from ..errors import InputError
+from .help_pages import HelpCommand
 
 
-class Command(typer.core.TyperCommand):
+class Command(HelpCommand):
     """A command as typer has it, in which the last of two values does not win in silence."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -52,6 +52,19 @@ class ResultOptions:
             gate.check(rows)
         return found
 
+    @staticmethod
+    def check_known(conditions: Iterable[Gate], results: Sequence[ForeignResult], measured: Collection[str]) -> None:
+        """Raise InputError if a condition reads what is not known of one of the results, before anything runs.
+
+        `measured` are columns that come of the tokens of a simulation, which nobody else's result has.
+        """
+        unknown = {result.label: {*result.unknown, *measured} for result in results}
+        for result in results:
+            if result.clock is not None:
+                unknown[result.label].add("gap")
+        for gate in conditions:
+            gate.check_known(unknown)
+
     def read(self, workload: Workload, setup: Setup, policies: Mapping[str, Policy]) -> list[ForeignResult]:
         """The results, checked; their tokens take cache as late as those of any of the policies.
 

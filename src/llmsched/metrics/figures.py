@@ -247,6 +247,7 @@ def tradeoff(
         up = [float(service.metrics(result).percentile(metric, q)) for result in line]
         colour, dash = styles[label]
         axes.plot(across, up, color=colour, linestyle=dash, linewidth=1.4, marker="o", markersize=5, label=label)
+        axes.plot(across, up, color=colour, linestyle="", marker="o", markersize=5, zorder=4)  # above the labels
         differs, texts = _what_differs(line)
         what = differs or what
         marks += [(x, y, text, colour) for x, y, text in zip(across, up, texts, strict=True)]

@@ -128,6 +128,12 @@ class Gate:
             close = nearest(value.column, _names(columns))
             raise _wrong(self.text, value.place, f"there is no column {value.column!r}; {close}")
 
+    def check_known(self, unknown: Mapping[str, Collection[str]]) -> None:
+        """Raise InputError, with the place, if it reads one of these columns: label -> those not known of its row."""
+        for value in self.values:
+            if value.column in unknown.get(value.policy, ()):
+                raise _wrong(self.text, value.place, f"{value.column} is not known of {value.policy}")
+
     def explain(self, comparison: Comparison | Rows) -> str:
         """The condition with the numbers that it reads, for a log; "none" for one that there is not."""
         rows = _rows(comparison)

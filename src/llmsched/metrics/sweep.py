@@ -185,7 +185,8 @@ def parse_rates(text: str) -> list[float]:
             rates = sorted({float(part) for part in text.split(",")})
     except ValueError:
         raise InputError(
-            f"rates {text!r}: expected FIRST:LAST, FIRST:LAST:STEPS or a list, such as 1:10, 1:10:19 or 0.5,1,2"
+            f"rates {text!r}: expected FIRST:LAST, the smaller first, FIRST:LAST:STEPS or a list, such as 1:10, "
+            "1:10:19 or 0.5,1,2"
         ) from None
     return _checked_rates(rates)
 

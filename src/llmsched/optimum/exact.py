@@ -80,7 +80,7 @@ def optimal(
     MemoryTooSmallError
         A request can never fit (names it, and the memory that would do).
     MissingExtraError
-        highspy is not installed: ``pip install 'llmsched[optimum]'``.
+        highspy is not installed (extra `optimum`).
     """
     began = time.perf_counter()
     if not isinstance(workload, Workload):

@@ -151,7 +151,7 @@ def _page(
 def _title(contents: Contents, values: np.ndarray[Any, Any], metric: Metric, along: str) -> tuple[str, ...]:
     """The study, its replications, and the factors that do not vary."""
     n = contents.values[metric.name]["n"][np.isfinite(values)]
-    each = f", {_range(n)} for each point" if len(n) else ""
+    each = f", {_range(n)} a point" if len(n) else ""
     fixed = [
         _spelled_out(contents, name, levels[0])
         for name, levels in contents.factors.items()
@@ -210,6 +210,7 @@ def _panel(axes: Axes, contents: Contents, values: Sequence[Any], cells: Sequenc
             x, middle, low, high = x[order], middle[order], low[order], high[order]
             axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
             look: dict[str, Any] = {"linestyle": dash, "marker": _MARKERS[dash], "markersize": 3, "linewidth": 1.5}
+            look["clip_on"] = False  # a marker on the edge, such as no evictions, is drawn whole
             axes.plot(x, middle, color=colour, label=str(name), **look)
             continue
         shift = 0.0 if along == "policy" else 0.7 * ((number + 0.5) / len(policies) - 0.5)
