@@ -12,6 +12,8 @@ pytest.importorskip("vllm")
 
 from helpers.tiny_vllm import BLOCK, close, engine, prompt_of, schedule_by, serve
 
+# What vLLM and torch warn of is theirs.
+pytestmark = pytest.mark.filterwarnings("default")
 BLOCKS = 8
 
 
@@ -83,6 +85,41 @@ def test_the_schedule_of_the_engine_is_the_simulation_s(policy, synchronous):
             assert found[name] == getattr(expected, name).tolist(), name
         preempted += sum(found["evictions"])
     assert preempted > 0 or policy in ("amax", "mcsf", "s3", "sglang")
+
+
+def test_a_predictor_file_says_the_intervals(synchronous, tmp_path):
+    """The schedule is that of a simulation with what the file predicts from the features that requests bring."""
+    predict = pytest.importorskip("llmsched.predict", reason="needs the extra predict")
+    pytest.importorskip("sklearn")
+    pytest.importorskip("skops")
+    rng = np.random.default_rng(0)
+    table = {"prompt_tokens": rng.integers(2, 60, 600), "kind": rng.integers(0, 3, 600)}
+    known = rng.poisson(4 + 18 * table["kind"]) + 1
+    predictor = predict.IntervalRegressor(0.8, features=predict.RequestFeatures(["prompt_tokens", "kind"]))
+    predict.save(predictor.fit(table, known), tmp_path / "lengths.model")
+
+    n = 24
+    kind = rng.integers(0, 3, n)
+    w = ls.Workload(rng.integers(2, 60, n), rng.poisson(4 + 18 * kind) + 1)
+    lower, upper = predictor.predict_interval({"prompt_tokens": w.prompt, "kind": kind})
+    assert len({*zip(lower.tolist(), upper.tolist(), strict=True)}) > 5
+    options = {"policy": "amin-recompute,order=upper", "seed": None, "predictor": str(tmp_path / "lengths.model")}
+    schedule_by(synchronous, options)
+    found = serve(synchronous, w, told=[{"features": {"kind": int(k)}} for k in kind])
+    expected = ls.simulate(
+        seen(w.replace(lower=lower, upper=upper)), "amin-recompute,order=upper", memory=BLOCKS * BLOCK, block=BLOCK,
+        seed=None, max_batch=16, prefill_budget=512,
+    )  # fmt: skip
+    for name in ("start", "completion", "evictions"):
+        assert found[name] == getattr(expected, name).tolist(), name
+    assert found["completion"] != serve_by_max_tokens(synchronous, w, options)
+    assert sum(found["evictions"]) > 0
+
+
+def serve_by_max_tokens(engine, w, options):
+    """When requests complete whose features are missing: they are scheduled by their max_tokens."""
+    schedule_by(engine, options)
+    return serve(engine, w, told=[{"features": {"knid": 1}}] * len(w))["completion"]
 
 
 # Where the engine says what became of a step: everything else that vLLM does ------------------------------------------
