@@ -15,6 +15,7 @@ from helpers.tiny_vllm import BLOCK, close, engine, prompt_of, schedule_by, serv
 # What vLLM and torch warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("default")
 BLOCKS = 8
+MACHINE = {"max_num_active_seqs": 16, "max_num_scheduled_tokens": 512}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_a_predictor_file_says_the_intervals(synchronous, tmp_path):
     lower, upper = predictor.predict_interval({"prompt_tokens": w.prompt, "kind": kind})
     assert len({*zip(lower.tolist(), upper.tolist(), strict=True)}) > 5
     options = {"policy": "amin-recompute,order=upper", "seed": None, "predictor": str(tmp_path / "lengths.model")}
-    schedule_by(synchronous, options)
+    schedule_by(synchronous, options, **MACHINE)
     found = serve(synchronous, w, told=[{"features": {"kind": int(k)}} for k in kind])
     expected = ls.simulate(
         seen(w.replace(lower=lower, upper=upper)), "amin-recompute,order=upper", memory=BLOCKS * BLOCK, block=BLOCK,
@@ -118,7 +119,7 @@ def test_a_predictor_file_says_the_intervals(synchronous, tmp_path):
 
 def serve_by_max_tokens(engine, w, options):
     """When requests complete whose features are missing: they are scheduled by their max_tokens."""
-    schedule_by(engine, options)
+    schedule_by(engine, options, **MACHINE)
     return serve(engine, w, told=[{"features": {"knid": 1}}] * len(w))["completion"]
 
 
@@ -136,9 +137,23 @@ LOOSE = [
 @pytest.mark.parametrize("policy", ["amin-recompute", "sglang", "rect"])
 def test_nobody_is_lost_whatever_ends_early(policy, kind, settings, request):
     """Stop tokens, aborted requests, prompts with a common beginning, wrong predictions."""
+    serve_what_ends_early(request.getfixturevalue(kind), policy, settings)
+
+
+LIVE = [name for name, policy in ls.policies.items() if not policy.clairvoyant and "lengths" not in policy.needs]
+
+
+@pytest.mark.parametrize("policy", LIVE)
+def test_under_no_policy_is_anybody_lost(policy, asynchronous):
+    """As vLLM runs by default: steps that overlap, prefixes that are shared, prompts in chunks; and priorities."""
+    serve_what_ends_early(asynchronous, policy, {"prefix_caching": True, "max_num_scheduled_tokens": 64})
+
+
+def serve_what_ends_early(vllm, policy, settings):
+    """Serves requests of which some stop, some are aborted, some are predicted wrongly; checks that all come to an end,
+    with all their tokens, and that the cache is free then."""
     from vllm import SamplingParams
 
-    vllm = request.getfixturevalue(kind)
     scheduler = schedule_by(vllm, {"policy": policy}, **settings)
     rng = np.random.default_rng(0)
     w = workload(45, 2, prompt=90)
@@ -153,7 +168,7 @@ def test_nobody_is_lost_whatever_ends_early(policy, kind, settings, request):
                 stop_token_ids=[*range(3, 7)], extra_args={"llmsched": given},
             )  # fmt: skip
             tokens = [*range(3, 60)] * (sent % 2) + prompt_of(w, sent)
-            vllm.add_request(str(sent), {"prompt_token_ids": tokens}, parameters)
+            vllm.add_request(str(sent), {"prompt_token_ids": tokens}, parameters, priority=sent % 3)
             sent += 1
         if step % 7 == 3:
             there = [str(i) for i in range(sent) if str(i) not in finished and str(i) not in aborted]
@@ -165,6 +180,7 @@ def test_nobody_is_lost_whatever_ends_early(policy, kind, settings, request):
             if output.finished:
                 finished[output.request_id] = output.outputs[0]
         assert scheduler.kv_cache_manager.usage <= 1.0
+        assert scheduler.core.need <= scheduler.core.memory + BLOCK * scheduler.core.running  # before it decides again
         assert {r.request_id for r in scheduler.running} <= {id for id in scheduler.requests if id in scheduler.core}
         if sent == len(w) and not vllm.has_unfinished_requests():
             break
