@@ -71,7 +71,7 @@ def test_what_is_generated_does_not_depend_on_preemptions():
 
 
 @pytest.mark.parametrize("sharing", [False, True])
-@pytest.mark.parametrize("policy", ["amin-recompute", "sglang", "rect"])
+@pytest.mark.parametrize("policy", ["amin-recompute", "sglang", "rect", "vllm"])
 def test_nobody_is_lost_whatever_ends_early(policy, sharing):
     """Stop tokens, cancelled requests, prompts with a common beginning, wrong predictions, requests that cannot be."""
     given = [{}, {"lower": 5, "upper": 9}, {"lower": 9, "upper": 5}, {"lowr": 1}, {"point": 10**9}]

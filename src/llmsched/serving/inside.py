@@ -11,7 +11,7 @@ from ..policy import Policy
 from ..simulation import live
 from ..workloads.columns import LATEST
 
-__all__ = ["PATIENCE", "Patience", "filled_in", "recomputing"]
+__all__ = ["PATIENCE", "Patience", "filled_in", "looking_ahead", "recomputing"]
 
 #: Seconds after which a request that waits goes before all others, unless it is said otherwise.
 PATIENCE = 600.0
@@ -25,6 +25,14 @@ def recomputing(policy: Policy, engine: str, say: Callable[[str], object]) -> Po
         f"policy {policy.name} says resume={policy.resume!r}: {engine} keeps the tokens of whom it preempts (recompute)"
     )
     return dataclasses.replace(policy, resume="recompute").labelled(policy.name)
+
+
+def looking_ahead(policy: Policy, say: Callable[[str], object]) -> Policy:
+    """The policy where only the engine knows how far a prompt is: slots cannot be counted as they are processed."""
+    if policy.slots == "ahead":
+        return policy
+    say(f"policy {policy.name} says slots='processed': counted a token ahead, as the engine's steps are only reported")
+    return dataclasses.replace(policy, slots="ahead", chunk=Policy().chunk).labelled(policy.name)
 
 
 class Patience:

@@ -28,7 +28,7 @@ from ..policy import Policy
 from ..policy_files import parse
 from ..simulation import live
 from ..workloads.columns import LATEST
-from .inside import PATIENCE, Patience, filled_in, recomputing
+from .inside import PATIENCE, Patience, filled_in, looking_ahead, recomputing
 
 __all__ = ["Scheduler", "register"]
 
@@ -122,7 +122,7 @@ class Scheduler(Base):  # type: ignore[misc]  # transformers is not there when t
         # the policy is told after every step who got no token.
         self._exact = not self.cache.use_prefix_sharing
         self.core = live.Scheduler(
-            self.policy,
+            self.policy if self._exact else looking_ahead(self.policy, log.info),
             memory=self.cache.num_blocks * allocator.tokens_per_page,
             block=allocator.tokens_per_page,
             max_batch=self.max_requests_per_batch,

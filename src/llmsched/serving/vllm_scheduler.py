@@ -25,7 +25,7 @@ from ..errors import InputError, LlmschedError, nearest
 from ..policy_files import parse
 from ..simulation import live
 from ..workloads.columns import LATEST
-from .inside import PATIENCE, Patience, filled_in, recomputing
+from .inside import PATIENCE, Patience, filled_in, looking_ahead, recomputing
 
 #: The vLLM whose scheduler this was written for and is tested with.
 SUPPORTED = "0.32"
@@ -80,6 +80,8 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
             or self.scheduler_config.long_prefill_token_threshold
             or not self.scheduler_config.enable_chunked_prefill
         )
+        if not self._exact:
+            policy = looking_ahead(policy, logger.info)
         self.core = live.Scheduler(
             policy,
             memory=(self.kv_cache_config.num_blocks - 1) * self.block_size,  # one block is vLLM's own
