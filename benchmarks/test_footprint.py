@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from footprint import HEAVY, import_llmsched, peak_bytes_per_request
+from live import passing
+
+import llmsched as ls
 
 
 @pytest.mark.benchmark(group="import")
@@ -23,3 +27,14 @@ def test_a_million_requests_take_at_most_100_bytes_each(policy):
     except NotImplementedError as reason:
         pytest.skip(str(reason))
     assert taken <= 100
+
+
+@pytest.mark.parametrize("policy", ["amin-recompute", "past-future"])
+def test_a_driven_scheduler_holds_no_more_however_many_pass(policy):
+    """As `python benchmarks/live.py` shows for 10**7 requests; here the later rows hold what the early ones do."""
+    rng = np.random.default_rng(0)
+    workload = ls.Workload(rng.geometric(1 / 60, 5000), rng.geometric(1 / 15, 5000))
+    rows = [*passing(policy, workload, 60_000, 10_000)]
+    assert [row["requests"] // 10_000 for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["held"] <= 1.1 * rows[1]["held"]
+    assert rows[-1]["resident"] <= rows[1]["resident"] + 4e6

@@ -5,7 +5,10 @@
 
 Needs vllm (its build for CPUs will do) and openai. The model is a tiny Llama with random weights, written to a
 temporary folder; lengths are those of real conversations, divided by --scale; every request brings the interval that a
-real predictor's class says, calibrated on other conversations. Times are seconds at the client.
+real predictor's class says, calibrated on other conversations. Latency is told in steps of the engine, as llmsched's
+recorder saw them in the server, and in seconds at the client, which depend on what else the machine does; requests
+come by steps, too, as the recorder counts them. Which policy is first, second, ... changes from seed to seed, and
+differences are those of one seed's requests.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import numpy as np
 
 import llmsched as ls
 from llmsched.metrics.confidence import mean_and_half_width
-from llmsched.policy import parse
+from llmsched.policy_files import parse
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OWN = "vLLM's own"
@@ -48,7 +51,7 @@ MODEL: dict[str, Any] = {
 
 
 def requests(data: Path, n: int, scale: int, rate: float, seed: int) -> ls.Workload:
-    """`n` conversations, drawn without repetition, that come at `rate` a second, and what a predictor says of them.
+    """`n` conversations, drawn without repetition, `rate` of which come in a step, and what a predictor says of them.
 
     The predictor's classes are known for other conversations: each request gets the class of one of the same length.
     """
@@ -69,12 +72,11 @@ def requests(data: Path, n: int, scale: int, rate: float, seed: int) -> ls.Workl
     return ls.Workload(**columns, arrival=np.cumsum(rng.exponential(1 / rate, n)))
 
 
-async def send(address: str, workload: ls.Workload) -> np.ndarray:
-    """Sends each request when it arrives; returns the latency of each in seconds."""
+async def send(address: str, rows: Path, workload: ls.Workload) -> np.ndarray:
+    """Sends each request before the step of its arrival, counted from now; returns the latency of each in seconds."""
     from openai import AsyncOpenAI
 
     async def one(i: int) -> float:
-        await asyncio.sleep(max(0.0, began + workload.arrival[i] - time.monotonic()))
         sent = time.monotonic()
         prediction = {"lower": int(workload.lower[i]), "upper": int(workload.upper[i])}  # type: ignore[index]
         answer = await client.completions.create(
@@ -89,8 +91,17 @@ async def send(address: str, workload: ls.Workload) -> np.ndarray:
         return time.monotonic() - sent
 
     async with AsyncOpenAI(base_url=f"{address}/v1", api_key="none", timeout=600, max_retries=0) as client:
-        began = time.monotonic()
-        return np.array(await asyncio.gather(*(one(i) for i in range(len(workload)))))
+        with rows.open(encoding="utf-8") as file:  # the recorder writes a line as a step ends
+            file.seek(0, os.SEEK_END)
+            under_way: list[asyncio.Task[float]] = []
+            steps = 0
+            for i in range(len(workload)):
+                while steps < workload.arrival[i] and not all(task.done() for task in under_way):
+                    await asyncio.sleep(0.001)
+                    steps += sum('"type": "step"' in line for line in file)
+                steps = max(steps, int(workload.arrival[i]))  # nothing to do: no step comes
+                under_way.append(asyncio.create_task(one(i)))
+        return np.array(await asyncio.gather(*under_way))
 
 
 # The server -----------------------------------------------------------------------------------------------------------
@@ -98,7 +109,7 @@ async def send(address: str, workload: ls.Workload) -> np.ndarray:
 
 @contextlib.contextmanager
 def server(policy: str, blocks: int, longest: int) -> Iterator[tuple[str, Path]]:
-    """Starts vLLM's server with a policy, or its own scheduler: its address (`wait_for`), and a file: see `Lost`."""
+    """Starts vLLM's server with a policy, or its own scheduler: its address (`wait_for`), and its recorder's file."""
     with tempfile.TemporaryDirectory() as folder:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -110,17 +121,16 @@ def server(policy: str, blocks: int, longest: int) -> Iterator[tuple[str, Path]]
         command += f"--num-gpu-blocks-override {blocks + 1} --max-model-len {longest}".split()
         command += ["--no-enable-prefix-caching", "--disable-uvicorn-access-log"]
         command += ["--scheduler-cls", f"vllm_server.{'Own' if policy == OWN else 'Ours'}"]
-        if policy != OWN:
-            command += ["--additional-config", json.dumps({"llmsched": {"policy": policy}})]
-        lost = Path(folder) / "lost"
-        lost.touch()
+        rows = Path(folder) / "rows.jsonl"
+        told = {"record": str(rows)} | ({} if policy == OWN else {"policy": policy})
+        command += ["--additional-config", json.dumps({"llmsched": told})]
         environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
         environment |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # the model is that small
-        environment |= {"PYTHONPATH": str(Path(__file__).parent), "LOST": str(lost)}
+        environment |= {"PYTHONPATH": str(Path(__file__).parent)}
         with (Path(folder) / "server.log").open("w+") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
             try:
-                yield f"http://127.0.0.1:{port}", lost
+                yield f"http://127.0.0.1:{port}", rows
             except ConnectionError:
                 log.seek(0)
                 print(f"{policy}: the server does not answer:\n{log.read()[-3000:]}", file=sys.stderr)
@@ -153,39 +163,42 @@ def write_model(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(kind))
 
 
-class Lost:
-    """A mix-in for a scheduler of vLLM: for each preemption a line with the tokens whose cache it loses."""
-
-    def _preempt_request(self, request: Any, *args: Any, **options: Any) -> None:
-        with open(os.environ["LOST"], "a", encoding="utf-8") as file:
-            file.write(f"{request.num_computed_tokens}\n")
-        super()._preempt_request(request, *args, **options)  # type: ignore[misc]
-
-
 def __getattr__(name: str) -> Any:
-    """The schedulers that the servers name: vLLM's `Own`, and `Ours`, both with `Lost`."""
+    """The schedulers that the servers name: vLLM's `Own`, and `Ours`, both recorded."""
+    from llmsched.serving.recorder import AsyncRecorder, Recorder
+
     if name == "Own":
-        from vllm.v1.core.sched.async_scheduler import AsyncScheduler as base
-    elif name == "Ours":
-        from llmsched.serving.vllm import Scheduler as base
-    else:
-        raise AttributeError(name)
-    return type(name, (Lost, base), {})
+        return AsyncRecorder
+    if name == "Ours":
+        from llmsched.serving.vllm import Scheduler
+
+        return type(name, (Recorder, Scheduler), {})
+    raise AttributeError(name)
 
 
 # All of it ------------------------------------------------------------------------------------------------------------
 
 
-def serve(policy: str, address: str, lost: Path, workload: ls.Workload) -> dict[str, float]:
-    """Latencies at the client, preemptions, and which share of the tokens was computed again."""
-    before = len(lost.read_text().split())
-    latency = asyncio.run(send(address, workload))
-    tokens = [int(line) for line in lost.read_text().split()[before:]]
+def serve(policy: str, address: str, rows: Path, workload: ls.Workload) -> dict[str, float]:
+    """Latencies in steps and at the client, preemptions, and which share of the tokens was computed again."""
+    before = len(rows.read_text().splitlines())
+    latency = asyncio.run(send(address, rows, workload))
+    seen = [json.loads(line) for line in rows.read_text().splitlines()[before:]]
+    steps = [row for row in seen if row["type"] == "step"]
+    ended = [row for row in seen if row["type"] == "request"]
+    assert len(ended) == len(workload)
+    took = np.array([row["last_step"] + 1 - row["arrival_step"] for row in ended])
+    tokens = int((workload.prompt + workload.output).sum())
+    once = tokens - len(workload)  # the last token of an output is never computed
     row = {
-        "mean latency": float(latency.mean()),
-        "p99 latency": float(np.quantile(latency, 0.99)),
-        "preemptions": len(tokens),
-        "computed again": sum(tokens) / int((workload.prompt + workload.output).sum()),
+        "mean latency, steps": float(took.mean()),
+        "p99 latency, steps": float(np.quantile(took, 0.99)),
+        "mean latency, s": float(latency.mean()),
+        "p99 latency, s": float(np.quantile(latency, 0.99)),
+        "preemptions": sum(row["preemptions"] for row in ended),
+        "computed again": (sum(row["scheduled"] for row in steps) - once) / tokens,
+        "steps": len(steps),
+        "arrived by step": max(row["arrival_step"] for row in ended) - steps[0]["step"],
     }
     print(f"  {policy}: {row}", file=sys.stderr, flush=True)
     return row
@@ -201,7 +214,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--scale", type=int, default=6, help="lengths are divided by it")
-    parser.add_argument("--rate", type=float, default=250.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=1.25, help="requests in a step of the engine")
     parser.add_argument("--blocks", type=int, default=32, help=f"blocks of cache, of {BLOCK} tokens")
     parser.add_argument("--policies", nargs="+", default=POLICIES)
     parser.add_argument("--json", type=Path, help="write all rows")
@@ -214,20 +227,36 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {label(policy): [] for policy in chosen.policies}
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(server(p, chosen.blocks, longest)) for p in chosen.policies]
-        for address, _ in servers:
+        for address, rows in servers:
             wait_for(address)
-            asyncio.run(send(address, workloads[0].head(20)))  # to warm up
-        for workload in workloads:  # in turns, so that what else the machine does concerns all alike
-            for policy, (address, lost) in zip(found, servers, strict=True):
-                found[policy].append(serve(policy, address, lost, workload))
+            asyncio.run(send(address, rows, workloads[0].head(20)))  # to warm up
+        for seed, workload in enumerate(workloads):
+            turn = [*zip(found, servers, strict=True)]
+            first = seed % len(turn)
+            for policy, (address, rows) in turn[first:] + turn[:first]:
+                found[policy].append(serve(policy, address, rows, workload))
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1))
     print(table(found))
+    print()
+    print(table(differences(found), signed=True))
     if chosen.plot:
         draw(found, chosen.plot)
 
 
-def table(found: dict[str, list[dict[str, float]]]) -> str:
+def differences(found: dict[str, list[dict[str, float]]], base: str = "fcfs") -> dict[str, list[dict[str, float]]]:
+    """Of each policy to `base`, seed by seed: latencies as shares of the base's, the rest as it is."""
+    return {
+        policy: [
+            {name: row[name] / other[name] - 1 if "latency" in name else row[name] - other[name] for name in row}
+            for row, other in zip(rows, found[base], strict=True)
+        ]
+        for policy, rows in found.items()
+        if policy != base and base in found
+    }
+
+
+def table(found: dict[str, list[dict[str, float]]], signed: bool = False) -> str:
     """Means over seeds, with the half-widths of their 95 % confidence intervals."""
     names = list(next(iter(found.values()))[0])
     lines = [["policy", *names], ["-"] * (len(names) + 1)]
@@ -235,10 +264,12 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
         cells = []
         for name in names:
             mean, half = mean_and_half_width([row[name] for row in rows])
-            unit, digits = (" s", 2) if "latency" in name else ("", 0)
-            cells.append(
-                f"{mean:.1%} ± {half:.1%}" if "again" in name else f"{mean:.{digits}f} ± {half:.{digits}f}{unit}"
-            )
+            sign = "+" if signed else ""
+            if "again" in name or (signed and "latency" in name):
+                cells.append(f"{mean:{sign}.1%} ± {half:.1%}")
+            else:
+                digits = 2 if name.endswith(", s") else 0
+                cells.append(f"{mean:{sign}.{digits}f} ± {half:.{digits}f}")
         lines.append([policy, *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -248,13 +279,17 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2, sharey=True), ("mean latency", "p99 latency"), strict=True):
+    for axes, name in zip(
+        figure.subplots(1, 2, sharey=True), ("mean latency, steps", "p99 latency, steps"), strict=True
+    ):
         for k, rows in enumerate(found.values()):
             values = [row[name] for row in rows]
             mean, half = mean_and_half_width(values)
             axes.plot(values, [k] * len(values), "o", color="0.7", markersize=4)
             axes.errorbar([mean], [k], xerr=[half], fmt="o", color="#0072b2", capsize=4)
-        axes.set(xlabel=f"{name} (s)", yticks=range(len(found)), yticklabels=list(found))
+        axes.set(
+            xlabel=name.replace(", steps", " (steps of the engine)"), yticks=range(len(found)), yticklabels=list(found)
+        )
         axes.set_xlim(left=0)
         axes.grid(axis="x", color="0.9")
         axes.spines[["top", "right"]].set_visible(False)

@@ -95,10 +95,12 @@ def prompt_of(workload: ls.Workload, i: int) -> list[int]:
     return [3 + (i * 7 + k) % 120 for k in range(int(workload.prompt[i]))]
 
 
-def serve(engine: Any, workload: ls.Workload, most_steps: int = 20_000) -> dict[str, list[int]]:
+def serve(
+    engine: Any, workload: ls.Workload, most_steps: int = 20_000, told: list[dict[str, Any]] | None = None
+) -> dict[str, list[int]]:
     """Sends each request before the step of its arrival; the steps in which each started and completed, preemptions.
 
-    With ``lower``, ``upper`` and ``point`` they are sent too; max_tokens is the true output.
+    With ``lower``, ``upper`` and ``point`` they are sent too, or what is `told` of each; max_tokens is the true output.
     """
     from vllm import SamplingParams
 
@@ -114,6 +116,7 @@ def serve(engine: Any, workload: ls.Workload, most_steps: int = 20_000) -> dict[
             i = to_come.pop()
             names = ("lower", "upper", "point")
             given = {name: int(getattr(workload, name)[i]) for name in names if getattr(workload, name) is not None}
+            given = given if told is None else told[i]
             parameters = SamplingParams(
                 max_tokens=int(workload.output[i]), ignore_eos=True, temperature=0.0, detokenize=False,
                 extra_args={"llmsched": given},

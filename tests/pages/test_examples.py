@@ -24,6 +24,21 @@ def run(*args: object) -> str:
     return done.stdout
 
 
+def test_what_servers_are_compared_by_is_of_one_seed_each() -> None:
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        import vllm_server
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    rows = {
+        "fcfs": [{"mean latency, steps": 10.0, "steps": 4.0}, {"mean latency, steps": 40.0, "steps": 9.0}],
+        "sjf": [{"mean latency, steps": 5.0, "steps": 4.0}, {"mean latency, steps": 20.0, "steps": 6.0}],
+    }
+    apart = vllm_server.differences(rows)
+    assert apart == {"sjf": [{"mean latency, steps": -0.5, "steps": 0.0}, {"mean latency, steps": -0.5, "steps": -3.0}]}
+    assert "| sjf | -50.0% ± 0.0% |" in vllm_server.table(apart, signed=True)
+
+
 def test_recompute(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
     few = ["--requests", 60, "--replications", 3, "--memory", 2500, "--load", 0.9, "--out", tmp_path]

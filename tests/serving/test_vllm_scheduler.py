@@ -12,7 +12,10 @@ pytest.importorskip("vllm")
 
 from helpers.tiny_vllm import BLOCK, close, engine, prompt_of, schedule_by, serve
 
+# What vLLM and torch warn of is theirs.
+pytestmark = pytest.mark.filterwarnings("default")
 BLOCKS = 8
+MACHINE = {"max_num_active_seqs": 16, "max_num_scheduled_tokens": 512}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,41 @@ def test_the_schedule_of_the_engine_is_the_simulation_s(policy, synchronous):
     assert preempted > 0 or policy in ("amax", "mcsf", "s3", "sglang")
 
 
+def test_a_predictor_file_says_the_intervals(synchronous, tmp_path):
+    """The schedule is that of a simulation with what the file predicts from the features that requests bring."""
+    predict = pytest.importorskip("llmsched.predict", reason="needs the extra predict")
+    pytest.importorskip("sklearn")
+    pytest.importorskip("skops")
+    rng = np.random.default_rng(0)
+    table = {"prompt_tokens": rng.integers(2, 60, 600), "kind": rng.integers(0, 3, 600)}
+    known = rng.poisson(4 + 18 * table["kind"]) + 1
+    predictor = predict.IntervalRegressor(0.8, features=predict.RequestFeatures(["prompt_tokens", "kind"]))
+    predict.save(predictor.fit(table, known), tmp_path / "lengths.model")
+
+    n = 24
+    kind = rng.integers(0, 3, n)
+    w = ls.Workload(rng.integers(2, 60, n), rng.poisson(4 + 18 * kind) + 1)
+    lower, upper = predictor.predict_interval({"prompt_tokens": w.prompt, "kind": kind})
+    assert len({*zip(lower.tolist(), upper.tolist(), strict=True)}) > 5
+    options = {"policy": "amin-recompute,order=upper", "seed": None, "predictor": str(tmp_path / "lengths.model")}
+    schedule_by(synchronous, options, **MACHINE)
+    found = serve(synchronous, w, told=[{"features": {"kind": int(k)}} for k in kind])
+    expected = ls.simulate(
+        seen(w.replace(lower=lower, upper=upper)), "amin-recompute,order=upper", memory=BLOCKS * BLOCK, block=BLOCK,
+        seed=None, max_batch=16, prefill_budget=512,
+    )  # fmt: skip
+    for name in ("start", "completion", "evictions"):
+        assert found[name] == getattr(expected, name).tolist(), name
+    assert found["completion"] != serve_by_max_tokens(synchronous, w, options)
+    assert sum(found["evictions"]) > 0
+
+
+def serve_by_max_tokens(engine, w, options):
+    """When requests complete whose features are missing: they are scheduled by their max_tokens."""
+    schedule_by(engine, options, **MACHINE)
+    return serve(engine, w, told=[{"features": {"knid": 1}}] * len(w))["completion"]
+
+
 # Where the engine says what became of a step: everything else that vLLM does ------------------------------------------
 
 LOOSE = [
@@ -99,9 +137,23 @@ LOOSE = [
 @pytest.mark.parametrize("policy", ["amin-recompute", "sglang", "rect"])
 def test_nobody_is_lost_whatever_ends_early(policy, kind, settings, request):
     """Stop tokens, aborted requests, prompts with a common beginning, wrong predictions."""
+    serve_what_ends_early(request.getfixturevalue(kind), policy, settings)
+
+
+LIVE = [name for name, policy in ls.policies.items() if not policy.clairvoyant and "lengths" not in policy.needs]
+
+
+@pytest.mark.parametrize("policy", LIVE)
+def test_under_no_policy_is_anybody_lost(policy, asynchronous):
+    """As vLLM runs by default: steps that overlap, prefixes that are shared, prompts in chunks; and priorities."""
+    serve_what_ends_early(asynchronous, policy, {"prefix_caching": True, "max_num_scheduled_tokens": 64})
+
+
+def serve_what_ends_early(vllm, policy, settings):
+    """Serves requests of which some stop, some are aborted, some are predicted wrongly; checks that all come to an end,
+    with all their tokens, and that the cache is free then."""
     from vllm import SamplingParams
 
-    vllm = request.getfixturevalue(kind)
     scheduler = schedule_by(vllm, {"policy": policy}, **settings)
     rng = np.random.default_rng(0)
     w = workload(45, 2, prompt=90)
@@ -116,7 +168,7 @@ def test_nobody_is_lost_whatever_ends_early(policy, kind, settings, request):
                 stop_token_ids=[*range(3, 7)], extra_args={"llmsched": given},
             )  # fmt: skip
             tokens = [*range(3, 60)] * (sent % 2) + prompt_of(w, sent)
-            vllm.add_request(str(sent), {"prompt_token_ids": tokens}, parameters)
+            vllm.add_request(str(sent), {"prompt_token_ids": tokens}, parameters, priority=sent % 3)
             sent += 1
         if step % 7 == 3:
             there = [str(i) for i in range(sent) if str(i) not in finished and str(i) not in aborted]
@@ -128,6 +180,7 @@ def test_nobody_is_lost_whatever_ends_early(policy, kind, settings, request):
             if output.finished:
                 finished[output.request_id] = output.outputs[0]
         assert scheduler.kv_cache_manager.usage <= 1.0
+        assert scheduler.core.need <= scheduler.core.memory + BLOCK * scheduler.core.running  # before it decides again
         assert {r.request_id for r in scheduler.running} <= {id for id in scheduler.requests if id in scheduler.core}
         if sent == len(w) and not vllm.has_unfinished_requests():
             break

@@ -10,7 +10,6 @@ it is a subclass; this module imports vllm, and no other does.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,17 +22,14 @@ from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request, RequestStatus
 
 from ..errors import InputError, LlmschedError, nearest
-from ..policy import Policy
 from ..policy_files import parse
 from ..simulation import live
 from ..workloads.columns import LATEST
+from .inside import PATIENCE, Patience, filled_in, looking_ahead, recomputing
 
 #: The vLLM whose scheduler this was written for and is tested with.
 SUPPORTED = "0.32"
-#: Seconds after which a request that waits goes before all others, unless the configuration says otherwise.
-PATIENCE = 600.0
 _KEYS = ("policy", "seed", "patience", "predictor")
-_PREDICTIONS = ("lower", "upper", "point", "deadline", "features")
 
 logger = init_logger("vllm.llmsched")
 
@@ -73,9 +69,8 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         super().__init__(*args, **options)
         given = _configuration(self.vllm_config)
         _refuse(self)
-        policy = _recomputing(parse(str(given.get("policy", "amin-recompute"))))
-        patience = given.get("patience", PATIENCE)
-        self._patience = float("inf") if patience is None else float(patience)
+        policy = recomputing(parse(str(given.get("policy", "amin-recompute"))), "vLLM", logger.info)
+        self._patience = Patience(given.get("patience", PATIENCE))
         self._predictor = _predictor(given["predictor"]) if given.get("predictor") else None
         # Whether vLLM computes as many tokens a step as the model of `prefill_budget` says: no cached prefix saves any,
         # and every step knows what the last one sampled. Else it is told after every step who got no token.
@@ -85,6 +80,8 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
             or self.scheduler_config.long_prefill_token_threshold
             or not self.scheduler_config.enable_chunked_prefill
         )
+        if not self._exact:
+            policy = looking_ahead(policy, logger.info)
         self.core = live.Scheduler(
             policy,
             memory=(self.kv_cache_config.num_blocks - 1) * self.block_size,  # one block is vLLM's own
@@ -100,7 +97,6 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
             )
         self.waiting = Queue()
         self._zero, self._last = time.time(), 0.0
-        self._oldest: dict[str, float] = {}  # id -> when it came, of those that were not hastened; in that order
         self._finished: list[str] = []  # since the last decision
         self._delayed: list[str] = []  # of the last step
         self._decided: set[str] = set()  # whom the policy is preempting
@@ -117,7 +113,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         """As vLLM does, with the victims and the order of the policy."""
         self._end_round()
         now = self._now()
-        self._hasten(now)
+        self._patience.hasten(self.core, now)
         decision = self.core.decide(now)
         self._preempt([str(id) for id in decision.evict])
         self.waiting.admit(str(id) for id in decision.admit)
@@ -165,16 +161,6 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         if id in self.core and self.core.is_running(id):
             self.core.turn_back(id)
 
-    def _hasten(self, now: float) -> None:
-        """Those that wait for too long go first."""
-        while self._oldest:
-            id, came = next(iter(self._oldest.items()))
-            if id in self.core and now - came < self._patience:
-                break
-            if id in self.core:
-                self.core.hasten(id)
-            del self._oldest[id]
-
     # Requests come and go ---------------------------------------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
@@ -190,7 +176,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
             logger.warning("%s: scheduled by its max_tokens", error)
             known |= {"lower": 1, "upper": request.max_tokens, "deadline": LATEST}
             self.core.submit(request.request_id, request.num_prompt_tokens, **known)
-        self._oldest[request.request_id] = came
+        self._patience.came(request.request_id, came)
 
     def _predicted(self, request: Request) -> dict[str, Any]:
         """What is predicted of it; no output is longer than its max_tokens."""
@@ -202,18 +188,11 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
             raise InputError(f"request {request.request_id}: llmsched={given!r} is no JSON") from None
         if not isinstance(given, Mapping):
             raise InputError(f"request {request.request_id}: llmsched={given!r} is no mapping")
-        for key in given:
-            if key not in _PREDICTIONS:
-                raise InputError(f"request {request.request_id}: llmsched has no {key!r}; {nearest(key, _PREDICTIONS)}")
         values = dict(given)
         features = values.pop("features", {})
         if self._predictor is not None and not values:
             values = _intervals(self._predictor, {"prompt_tokens": request.num_prompt_tokens} | features)
-        values = {"lower": 1, "upper": request.max_tokens, "deadline": LATEST} | values
-        for name in ("lower", "upper", "point"):
-            if isinstance(values.get(name), (int, float)):
-                values[name] = min(values[name], request.max_tokens)
-        return values
+        return filled_in(request.request_id, values, request.max_tokens)
 
     def _free_request(self, request: Request, *args: Any, **options: Any) -> Any:
         """As vLLM does; the policy learns that the request completed or was aborted."""
@@ -301,9 +280,6 @@ def _configuration(config: Any) -> dict[str, Any]:
     for key in ours:
         if key not in (*_KEYS, "record"):
             raise InputError(f'additional_config={{"llmsched": ...}} has no key {key!r}; {nearest(key, _KEYS)}')
-    patience = ours.get("patience", PATIENCE)
-    if patience is not None and not (isinstance(patience, (int, float)) and patience >= 0):
-        raise InputError(f"patience is {patience!r}, expected seconds, or null for ever")
     return ours
 
 
@@ -330,16 +306,6 @@ def _refuse(scheduler: Scheduler) -> None:
     ):
         if wrong:
             raise InputError(f"llmsched's scheduler does not work with {what}")
-
-
-def _recomputing(policy: Policy) -> Policy:
-    """The policy as vLLM can run it: who is preempted keeps its tokens."""
-    if policy.resume == "recompute":
-        return policy
-    logger.info(
-        "policy %s says resume=%r: vLLM keeps the tokens of whom it preempts (recompute)", policy.name, policy.resume
-    )
-    return dataclasses.replace(policy, resume="recompute").labelled(policy.name)
 
 
 # Predictors -----------------------------------------------------------------------------------------------------------
