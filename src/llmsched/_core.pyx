@@ -329,8 +329,12 @@ cdef int engine_open_fed(Engine* engine, const Problem* problem, int64_t longest
     # Whoever feeds it owns `problem`, which several engines may share, with arrays that may grow: values are there when
     # a request is fed, whose index may be used again once it is in engine.completed. Index 0 is nobody's: its arrival
     # is the time up to which all arrivals are known, and engine_advance returns WAITING where it cannot go on without
-    # knowing more. engine.order maps every index to itself, engine.rank to what breaks its ties; `n` is INT64_MAX.
-    if prepare(engine, problem, longest) == NO_MEMORY or queue_init(engine) == NO_MEMORY:
+    # knowing more. engine.rank maps every index to what breaks its ties, and unless `in_place` engine.order to itself;
+    # `n` is INT64_MAX.
+    if prepare(engine, problem, longest) == NO_MEMORY:
+        return NO_MEMORY
+    engine.in_place = not problem.skip and (problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE)
+    if queue_init(engine) == NO_MEMORY:
         return NO_MEMORY
     engine.fed = engine.may_overflow = True
     return ties_init(&engine.ties)

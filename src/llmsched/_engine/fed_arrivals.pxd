@@ -1,20 +1,21 @@
 # Arrivals of an engine that is fed: a router sends requests one after the other, in order of arrival, and may want to see
 # what the engine does meanwhile. So it runs only as far as nothing that is yet to be sent could change.
 #
-# engine.by_arrival[engine.arrived:engine.queue_size] are the requests that were sent and have not joined, then index 0,
+# The queue, of indices, holds from engine.arrived on the requests that were sent and have not joined, then index 0,
 # nobody's, whose arrival is the time up to which all arrivals are known: the engine sees it as one more arrival, at
 # which it stops. A round that ends later is in progress: who completes with it is still there.
 
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport realloc
-from libc.string cimport memmove
+from libc.stdlib cimport calloc, realloc
+from libc.string cimport memmove, memset
 
 from llmsched._core cimport Engine
 from llmsched._engine.rounds cimport next_arrival, now
 from llmsched._engine.status cimport NO_MEMORY, OK
 
 cdef enum:
-    FEW = 64    # requests that joined and are worth moving the others for
+    FEW = 64    # requests that are gone and worth moving the others for
+    AHEAD = 64  # places behind the last that look_ahead() may fetch
 
 
 cdef inline double known_until(const Engine* engine) noexcept nogil:
@@ -36,13 +37,18 @@ cdef inline bint stands_still(const Engine* engine) noexcept nogil:
     return engine.in_progress and engine.ends > known_until(engine)
 
 
+cdef inline int32_t** queue_of(Engine* engine) noexcept nogil:
+    # Where those that wait and never ran need no heap, they stay in the queue: it is the order of admission.
+    return &engine.order if engine.in_place else &engine.by_arrival
+
+
 cdef inline int queue_init(Engine* engine) noexcept nogil:
     # OK or NO_MEMORY.
+    cdef int32_t** queue = queue_of(engine)
     engine.queue_allocated = FEW
-    engine.by_arrival = <int32_t*>realloc(NULL, FEW * sizeof(int32_t))
-    if engine.by_arrival == NULL:
+    queue[0] = <int32_t*>calloc(FEW + AHEAD, sizeof(int32_t))
+    if queue[0] == NULL:
         return NO_MEMORY
-    engine.by_arrival[0] = 0
     engine.queue_size = 1
     return OK
 
@@ -54,19 +60,23 @@ cdef inline int64_t queued(const Engine* engine) noexcept nogil:
 
 cdef inline int queue_add(Engine* engine, int32_t index) noexcept nogil:
     # OK or NO_MEMORY.
+    cdef int32_t** queue = queue_of(engine)
+    cdef int64_t gone = engine.fresh if engine.in_place else engine.arrived
     cdef int32_t* block
-    if engine.arrived >= FEW and 2 * engine.arrived >= engine.queue_size or queued(engine) == 0:
-        engine.queue_size -= engine.arrived
-        memmove(engine.by_arrival, engine.by_arrival + engine.arrived, engine.queue_size * sizeof(int32_t))
-        engine.arrived = 0
+    if gone > 0 and (gone == engine.queue_size - 1 or (gone >= FEW and 2 * gone >= engine.queue_size)):
+        engine.queue_size -= gone
+        memmove(queue[0], queue[0] + gone, engine.queue_size * sizeof(int32_t))
+        engine.arrived -= gone
+        engine.fresh -= gone if engine.in_place else OK
     if engine.queue_size == engine.queue_allocated:
-        block = <int32_t*>realloc(engine.by_arrival, 2 * engine.queue_allocated * sizeof(int32_t))
+        block = <int32_t*>realloc(queue[0], (2 * engine.queue_allocated + AHEAD) * sizeof(int32_t))
         if block == NULL:
             return NO_MEMORY
-        engine.by_arrival = block
+        memset(block + engine.queue_allocated, 0, (engine.queue_allocated + AHEAD) * sizeof(int32_t))
+        queue[0] = block
         engine.queue_allocated *= 2
-    engine.by_arrival[engine.queue_size - 1] = index
-    engine.by_arrival[engine.queue_size] = 0
+    queue[0][engine.queue_size - 1] = index
+    queue[0][engine.queue_size] = 0
     engine.queue_size += 1
     engine.unfinished += 1
     return OK

@@ -280,7 +280,9 @@ cdef class Fleet:
         cdef int k, j
         for k in range(self.replicas_size if self.replicas != NULL else 0):
             if self.pools[self.replicas[k].pool].allocated > 0:  # these are the pool's
-                self.replicas[k].engine.order = self.replicas[k].engine.rank = NULL
+                self.replicas[k].engine.rank = NULL
+                if not self.replicas[k].engine.in_place:
+                    self.replicas[k].engine.order = NULL
                 self.replicas[k].engine.joined = NULL
                 self.replicas[k].engine.believed = NULL
             engine_free(&self.replicas[k].engine)
@@ -763,7 +765,8 @@ cdef int64_t generated_by_running(const Engine* engine) noexcept nogil:
 
 cdef void share_slots(Engine* engine, const Pool* pool, bint first) noexcept nogil:
     # Tell an engine where the slots are now.
-    engine.order = pool.order
+    if not engine.in_place:
+        engine.order = pool.order
     engine.rank = pool.rank
     if first:
         free(engine.joined)
