@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .fleet.result import FleetResult
     from .fleet.router import Router, routers
     from .fleet.simulate_fleet import simulate_fleet
+    from .fleet.stream import StreamResult, stream
     from .metrics import capacity, energy, foreign_result, gates, perfetto, service, steady_state
     from .metrics.compare import Comparison, compare
     from .metrics.sizing import Sizing, size
@@ -52,6 +53,7 @@ __all__ = [
     "Result",
     "Router",
     "Schedule",
+    "StreamResult",
     "Sizing",
     "Sweep",
     "Timeline",
@@ -86,6 +88,7 @@ __all__ = [
     "simulate_fleet",
     "size",
     "steady_state",
+    "stream",
     "study",
     "sweep",
     "theory",
@@ -110,6 +113,7 @@ __getattr__, _ = lazy(
         "Result": "simulation.result",
         "Router": "fleet.router",
         "Schedule": "optimum.schedule",
+        "StreamResult": "fleet.stream",
         "Sizing": "metrics.sizing",
         "Sweep": "metrics.sweep",
         "Timeline": "simulation.timeline",
@@ -142,6 +146,7 @@ __getattr__, _ = lazy(
         "simulate_fleet": "fleet.simulate_fleet",
         "size": "metrics.sizing",
         "steady_state": "metrics.steady_state",
+        "stream": "fleet.stream",
         "study": "study",
         "sweep": "metrics.sweep",
         "theory": "optimum.theory",

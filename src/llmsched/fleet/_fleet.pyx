@@ -35,6 +35,8 @@ cdef enum:
     WRITTEN = 4                 # the first of them, which are not copied
     STEPS_PER_LOOK = 100_000    # how often a run looks at signals
     REQUESTS_PER_LOOK = 20_000
+    FEW_REPLICAS = 64           # more of them have to share the processor's cache, and look ahead so many rounds only
+    SMALL_WHEEL = 255
     LONGEST_QUEUE = 256         # requests that may pile up before their engine runs on, whether it is looked at or not
     SPARE = 64                  # slots behind the last, which look_ahead() may fetch
     AGAIN = 16                  # beside Status: a look at signals is due, then the same again
@@ -220,6 +222,7 @@ cdef class Fleet:
 
     def __cinit__(self, list problems, list kinds, router, seed, int64_t longest, record, list speeds, list groups):
         cdef int k
+        cdef int64_t wheel
         cdef double[::1] reals = np.empty(0)
         cdef int64_t[::1] whole = np.empty(0, np.int64)
         cdef Pool* pool
@@ -257,10 +260,11 @@ cdef class Fleet:
             pool.rules.record_tokens = self.record_tokens
             pool.rules.admissions_start = INT64_MAX // 4  # rounds say that it never ends: see problem.stall_limit
             pool.free_slot = NONE
+        wheel = min(longest, <int64_t>SMALL_WHEEL) if self.replicas_size > FEW_REPLICAS else longest
         for k in range(self.replicas_size):
             self.replicas[k].pool = kinds[k]
             self.replicas[k].speed = speeds[k]
-            if engine_open_fed(&self.replicas[k].engine, &self.pools[<int>kinds[k]].rules, longest) == NO_MEMORY:
+            if engine_open_fed(&self.replicas[k].engine, &self.pools[<int>kinds[k]].rules, wheel) == NO_MEMORY:
                 raise MemoryError(f"no memory for {len(kinds)} replicas")
         for k in range(self.pools_size):
             self.pools[k].rules.n = INT64_MAX

@@ -17,7 +17,7 @@ from ..simulation.run import simulate
 from ..workloads.columns import IntArray
 from ..workloads.workload import Workload
 from .router import Router
-from .views import classes_of, request_columns, work_of
+from .views import class_bounds, classes_of, request_columns, work_of
 
 
 class View(NamedTuple):
@@ -82,8 +82,9 @@ class _Router:
         self.seeded, self.stream = seed is not None, Stream(seed or 0)
         self.work = work_of(workload, router)
         self.columns = request_columns(workload, router)
-        many = router.classes > 1
-        self.class_of = classes_of(workload, router, [len(group) for group in groups]) if many else [0] * len(workload)
+        self.class_of: Any = [0] * len(workload)
+        if router.classes > 1:
+            self.class_of = classes_of(workload, router, class_bounds(workload, router, [len(group) for group in groups]))
         self.taken: list[list[int]] = [[] for _ in machines]
         self.turns = [0] * len(groups)
         self.session: dict[int, int] = {}

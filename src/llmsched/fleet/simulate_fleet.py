@@ -13,6 +13,7 @@ from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.blocks import whole_blocks
 from ..simulation.clock import Clock
+from ..simulation.limits import LARGEST_BOUND, STALL_FACTOR, STALL_START
 from ..simulation.problem import Problem, problem_of
 from ..simulation.result import Result
 from ..simulation.run import ENGINES, RECORDS, EngineName, Progress, simulate
@@ -22,9 +23,10 @@ from ..workloads.workload import Workload
 from ._fleet import Fleet, Stopped
 from .replica import Replica
 from .result import FleetResult, Outcome
+from .levels import Levels
 from .router import Router
 from .router import named as named_router
-from .views import classes_of, request_columns, work_of
+from .views import class_bounds, classes_of, request_columns, work_of
 
 MOST_REPLICAS = 1_000_000
 
@@ -91,7 +93,7 @@ def simulate_fleet(
         "memory": memory, "clock": clock, "max_batch": max_batch, "block": block, "prefill_budget": prefill_budget,
         "policy": named_policy(policy),
     }  # fmt: skip
-    machines = [replica.completed_by(fleet) for replica in _replicas(replicas)]
+    machines = [replica.completed_by(fleet) for replica in replicas_of(replicas)]
     if seed is not None:
         seed = whole("seed", seed, 0, LARGEST_SEED)
     check_columns(workload, chosen)
@@ -116,7 +118,8 @@ def simulate_fleet(
     return _result(workload, completion, start, evictions, replica.astype(np.int64), chosen, seed, outcomes)
 
 
-def _replicas(given: int | Sequence[Replica]) -> list[Replica]:
+def replicas_of(given: int | Sequence[Replica]) -> list[Replica]:
+    """A `Replica` for each of a fleet. Raises InputError if there are none, or something else among them."""
     if isinstance(given, Sequence) and not isinstance(given, str):
         for replica in given:
             if not isinstance(replica, Replica):
@@ -184,8 +187,10 @@ class Run:
         record: Collection[str],
         max_rounds: int | None,
         workload: Workload,
-        longest: int | None = None,
+        endless: bool = False,
     ) -> None:
+        self.endless = endless  # more requests will come than those of `workload`
+        self.levels = [Levels() for _ in range(len(machines) if endless else 0)]
         self.router, self.max_rounds = router, max_rounds
         kinds: dict[Any, int] = {}
         self.kind_of = [kinds.setdefault(_key(machine), len(kinds)) for machine in machines]
@@ -197,17 +202,22 @@ class Run:
                     f"policy {kind['policy'].name} decides in Python; a fleet runs policies of fields and formulas"
                 )
         self.largest = max(whole_blocks_down(kind) for kind in self.kinds)
-        self._check_fits(workload)
         self.problems = self._problems(workload)
-        nobody = self._problems(workload.take(slice(0, 0)), limits=self.problems)
+        nobody = self._problems(workload.take(slice(0, 0)))
+        for problem, whole_one in zip(nobody, self.problems, strict=True):
+            problem.may_cycle = whole_one.may_cycle
+            problem.stall_limit = whole_one.stall_limit
+            if endless and problem.stall_limit < LARGEST_BOUND:  # an output is as long as fits
+                problem.stall_limit = STALL_START + STALL_FACTOR * 5 * problem.memory
         self.groups = _groups(len(machines), router.classes)
-        self.router_bounds = None
+        self.bounds: IntArray | None = None  # between the classes of requests, from the first that came
+        self.session_of: dict[int, int] = {}
         self.fleet = Fleet(
             nobody,
             self.kind_of,
             router,
             seed,
-            longest or max(workload.extent.output, 1),
+            max(kind["memory"] for kind in self.kinds) if endless else max(workload.extent.output, 1),
             list(record),
             [_speed(machine) for machine in machines],
             self.groups,
@@ -215,16 +225,17 @@ class Run:
 
     def take(self, workload: Workload, replica: Any, order: IntArray | None = None) -> None:
         """The next requests, in order of arrival. `order` has their places in the user's workload, for ties."""
-        problems = self.problems if order is None and len(workload) == len(self.problems[0].output) else None
-        problems = problems or self._problems(workload)
+        self._check_fits(workload)
+        problems = self._problems(workload)
+        if self.endless:
+            self._level(workload, problems)
         router = self.router
         class_of = None
         if router.classes > 1:
-            class_of = classes_of(workload, router, [len(group) for group in self.groups])
-        session, sessions = None, 0
-        if router.sessions:
-            names, session = np.unique(workload.session, return_inverse=True)  # type: ignore[arg-type]
-            session, sessions = session.astype(np.int64), len(names)
+            if self.bounds is None:
+                self.bounds = class_bounds(workload, router, [len(group) for group in self.groups])
+            class_of = classes_of(workload, router, self.bounds)
+        session = self._sessions(workload) if router.sessions else None
         self.fleet.take(
             problems,
             np.ascontiguousarray(workload.arrival),
@@ -233,7 +244,7 @@ class Run:
             order,
             class_of,
             session,
-            sessions,
+            len(self.session_of),
             request_columns(workload, router),
             all(workload.extent.request <= problem.memory for problem in problems) and self._blocks_fit(workload),
         )
@@ -280,17 +291,31 @@ class Run:
             )
         return outcomes
 
-    def _problems(self, workload: Workload, limits: Sequence[Problem] | None = None) -> list[Problem]:
+    def _problems(self, workload: Workload) -> list[Problem]:
         problems = []
-        for k, kind in enumerate(self.kinds):
+        for kind in self.kinds:
             options = {name: kind[name] for name in ("clock", "max_batch", "block", "prefill_budget")}
             problem = problem_of(
                 workload, kind["policy"], kind["memory"], None, self.max_rounds, **options, may_not_fit=True
             )
-            if limits is not None:
-                problem.stall_limit, problem.may_cycle = limits[k].stall_limit, limits[k].may_cycle
             problems.append(problem)
         return problems
+
+    def _level(self, workload: Workload, problems: Sequence[Problem]) -> None:
+        """Places by priority that hold beyond this chunk."""
+        for problem, levels in zip(problems, self.levels, strict=False):
+            if problem.levels is not None or problem.policy.order == "priority":
+                level = levels.of(workload)
+                problem.levels = None if problem.levels is None else level
+                problem.keys = level if problem.policy.order == "priority" else problem.keys
+
+    def _sessions(self, workload: Workload) -> IntArray:
+        """The session of each request, numbered as they first came."""
+        assert workload.session is not None  # `check_columns`
+        names, place = np.unique(workload.session, return_inverse=True)
+        known = self.session_of
+        numbers = np.array([known.setdefault(name, len(known)) for name in names.tolist()], np.int64)
+        return numbers[place]
 
     def _blocks_fit(self, workload: Workload) -> bool:
         return all(whole_blocks(workload.extent.request, kind["block"]) <= whole_blocks_down(kind) for kind in self.kinds)

@@ -62,7 +62,6 @@ def class_bounds(workload: Workload, router: Router, sizes: list[int]) -> IntArr
     return bounds
 
 
-def classes_of(workload: Workload, router: Router, sizes: list[int]) -> npt.NDArray[np.int32]:
+def classes_of(workload: Workload, router: Router, bounds: IntArray) -> npt.NDArray[np.int32]:
     """The class of each request, from 0 for the short ones."""
-    bounds = class_bounds(workload, router, sizes)
     return np.searchsorted(bounds, _column(workload, router.by), side="left").astype(np.int32)
