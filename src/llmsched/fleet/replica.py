@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError
@@ -11,6 +12,9 @@ from ..policy import named as named_policy
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
 from ..simulation.machine import Machine
+from ..workloads.argument_checks import whole
+
+MOST_REPLICAS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +59,15 @@ class Replica:
         values["clock"] = named_clock(values["clock"])
         values["block"] = values["block"] or 1
         return values
+
+
+def replicas_of(given: int | Sequence[Replica]) -> list[Replica]:
+    """A `Replica` for each of a fleet. Raises InputError if there are none, or something else among them."""
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        for replica in given:
+            if not isinstance(replica, Replica):
+                raise InputError(f"replicas holds {replica!r}, expected a llmsched.Replica for each")
+        if not given:
+            raise InputError("replicas is empty: a fleet has at least one")
+        return list(given)
+    return [Replica()] * whole("replicas", given, 1, MOST_REPLICAS)

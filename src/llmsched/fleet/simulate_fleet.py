@@ -21,15 +21,12 @@ from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from ._fleet import Fleet, Stopped
-from .replica import Replica
+from .replica import Replica, replicas_of
 from .result import FleetResult, Outcome
 from .levels import Levels
 from .router import Router
 from .router import named as named_router
 from .views import class_bounds, classes_of, request_columns, work_of
-
-MOST_REPLICAS = 1_000_000
-
 
 def simulate_fleet(
     workload: Workload,
@@ -116,18 +113,6 @@ def simulate_fleet(
         completion, start, evictions, replica = (_back(a, order) for a in (completion, start, evictions, replica))
     outcomes = run.outcomes(replica.astype(np.int64), order)
     return _result(workload, completion, start, evictions, replica.astype(np.int64), chosen, seed, outcomes)
-
-
-def replicas_of(given: int | Sequence[Replica]) -> list[Replica]:
-    """A `Replica` for each of a fleet. Raises InputError if there are none, or something else among them."""
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        for replica in given:
-            if not isinstance(replica, Replica):
-                raise InputError(f"replicas holds {replica!r}, expected a llmsched.Replica for each")
-        if not given:
-            raise InputError("replicas is empty: a fleet has at least one")
-        return list(given)
-    return [Replica()] * whole("replicas", given, 1, MOST_REPLICAS)
 
 
 def _words(record: Any) -> Collection[str]:

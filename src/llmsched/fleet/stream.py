@@ -17,11 +17,11 @@ from ..simulation.clock import Clock
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
-from .replica import Replica
+from .replica import Replica, replicas_of
 from .result import Outcome
 from .router import Router
 from .router import named as named_router
-from .simulate_fleet import Run, check_columns, replicas_of
+from .simulate_fleet import Run, check_columns
 
 #: Quantiles are within this of the true ones, as a share.
 RELATIVE_ERROR = 0.001

@@ -23,12 +23,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..fleet.replica import Replica, replicas_of
 from ..policy import Policy, named, policies
 from ..simulation import clock as clocks
 from ..simulation.problem import problem_of
@@ -67,7 +68,7 @@ class LowerBound:
     preemptive: float
     each: Mapping[str, float]
     method: str
-    _asked: tuple[Workload, dict[str, Any]] | None = dataclasses.field(default=None, repr=False, compare=False)
+    _asked: tuple[Workload, Sequence[Mapping[str, Any]], int | None] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def of(self, policy: str | Policy) -> float:
         """The bound that holds for `policy`: `value` if it restarts what it evicts, else `preemptive`.
@@ -84,22 +85,9 @@ class LowerBound:
         if self._asked is None:
             trivial = self.each["trivial"]
             return LowerBound(trivial, trivial, {"trivial": trivial}, "trivial")
-        workload, options = self._asked
-        clock = options["clock"]
-        if clock is not None and clock.context == "all":
-            # A prompt is no context in the round that processes it: c for each of its tokens less, at most.
-            charged = min(clock.per_context_token, clock.per_prompt_token)
-            clock = dataclasses.replace(
-                clock, per_context_token=charged, per_prompt_token=clock.per_prompt_token - charged
-            )
-        elif clock is not None:
-            # A round charges c·Σ(g − 1)⁺ where `lower_bound` takes c·Σg: c for each request more, at most.
-            spared = clock.per_request if clock.base > 0 else clock.per_request / 2  # a clock may not stand still
-            charged = min(clock.per_context_token, spared)
-            clock = dataclasses.replace(
-                clock, per_context_token=charged, per_request=max(clock.per_request - charged, 0.0)
-            )
-        return lower_bound(workload.replace(prompt=np.maximum(workload.prompt - 1, 0)), **{**options, "clock": clock})
+        workload, machines, iterations = self._asked
+        charged = [{**machine, "clock": _charging_processed(machine["clock"])} for machine in machines]
+        return _bound_of(workload.replace(prompt=np.maximum(workload.prompt - 1, 0)), charged, iterations)
 
     def improved_by(self, schedule: Schedule) -> LowerBound:
         """With the bound that `optimal` proved, if that is better and arrivals are whole (else it compares fewer)."""
@@ -113,8 +101,29 @@ class LowerBound:
         return optimality_gap(total_latency, self.of(policy))
 
 
+def _charging_processed(clock: clocks.Clock | None) -> clocks.Clock | None:
+    """A clock that charges the tokens that `lower_bound` counts no more than `clock` does those of slots="processed"."""
+    if clock is None:
+        return None
+    if clock.context == "all":
+        # A prompt is no context in the round that processes it: c for each of its tokens less, at most.
+        charged = min(clock.per_context_token, clock.per_prompt_token)
+        return dataclasses.replace(
+            clock, per_context_token=charged, per_prompt_token=clock.per_prompt_token - charged
+        )
+    # A round charges c·Σ(g − 1)⁺ where `lower_bound` takes c·Σg: c for each request more, at most.
+    spared = clock.per_request if clock.base > 0 else clock.per_request / 2  # a clock may not stand still
+    charged = min(clock.per_context_token, spared)
+    return dataclasses.replace(clock, per_context_token=charged, per_request=max(clock.per_request - charged, 0.0))
+
+
 def lower_bound(
-    workload: Workload, *, memory: int, iterations: int | None = None, clock: str | clocks.Clock | None = None
+    workload: Workload,
+    *,
+    memory: int | None = None,
+    iterations: int | None = None,
+    clock: str | clocks.Clock | None = None,
+    replicas: int | Sequence[Replica] = 1,
 ) -> LowerBound:
     """The best of several proven lower bounds on the total latency of any schedule.
 
@@ -122,41 +131,58 @@ def lower_bound(
     relaxation over start times, approached from below by prices for memory), in order of strength and cost; `price` is
     left out where one valuation alone would take more than half a second. 10⁶ requests take less than a second.
 
+    Of a fleet they hold for every router, as all its caches are taken for one: rounds of a replica begin at least 1
+    apart, so that at any time, and in any round when times are rounded down, requests occupy no more than the caches
+    together. By a clock see `busy_seconds`.
+
     Parameters
     ----------
     workload
         The requests. Predictions do not matter.
     memory
-        M, tokens of cache.
+        M, tokens of cache (of each replica).
     iterations
         How often prices are improved; 0 for not at all. None: as often as a budget of a few seconds allows, at most
         200 times, counted in work and not in time: the result is always the same.
+    clock
+        Bounds in seconds.
+    replicas
+        A fleet: how many, or a `Replica` for each, with memory and clock of its own.
 
     Raises
     ------
     MemoryTooSmallError
         A request can never fit (names it, and the memory that would do).
     InputError
-        memory or iterations is not usable.
+        memory, iterations or replicas is not usable; some replicas have a clock and others none.
     """
     if not isinstance(workload, Workload):
         raise InputError(f"lower_bound needs a llmsched.Workload, not {type(workload).__name__}")
-    memory, timed = problem_of(workload, policies["hsf"], memory, None).memory, clocks.named(clock)
+    given = {"memory": memory, "clock": clock, "policy": "hsf"}
+    return _bound_of(workload, [replica.completed_by(given) for replica in replicas_of(replicas)], iterations)
+
+
+def _bound_of(workload: Workload, machines: Sequence[Mapping[str, Any]], iterations: int | None) -> LowerBound:
+    memories = [whole("memory", machine["memory"], 1) for machine in machines]
+    timed = [machine["clock"] for machine in machines]
+    problem_of(workload, policies["hsf"], max(memories), None)  # a request that fits none
     if iterations is not None:
         iterations = whole("iterations", iterations, 0)
-    asked = workload, {"memory": memory, "iterations": iterations, "clock": timed}
+    asked = workload, machines, iterations
     if not len(workload):
         return LowerBound(0.0, 0.0, {"trivial": 0.0}, "trivial")
-    if timed is not None:
-        alone = float(clock_costs.request_costs(workload, memory, timed).alone.sum())
-        each = {"trivial": alone, "busy": busy_seconds(workload, memory, timed)}
+    if None not in timed:
+        each = {name: value for name, value in zip(("trivial", "busy"), _seconds(workload, memories, timed), strict=True)}
         method = max(each, key=lambda name: each[name])
         least = each[method] * (1 - _ROUNDING)
         return LowerBound(least, least, each, method, asked)
-    fluid = fluid_schedule(workload, memory)
-    each = {"trivial": trivial_bound(workload), "area": area_bound(workload, memory), "busy": fluid.bound(workload)}
+    if set(timed) != {None}:
+        raise InputError("some replicas have a clock and others none: seconds and rounds cannot be bounded together")
+    pooled = sum(memories)
+    fluid = fluid_schedule(workload, pooled)
+    each = {"trivial": trivial_bound(workload), "area": area_bound(workload, pooled), "busy": fluid.bound(workload)}
     for_all_policies = dict(each)
-    by_prices = price_bounds(workload, memory, fluid, iterations)
+    by_prices = price_bounds(workload, pooled, fluid, iterations)
     if by_prices is not None:
         each["price"], for_all_policies["price"] = by_prices
     method = max(each, key=lambda name: each[name])
@@ -204,17 +230,30 @@ def busy_bound(workload: Workload, memory: int) -> float:
     return fluid_schedule(workload, memory).bound(workload) if len(workload) else 0.0
 
 
-def busy_seconds(workload: Workload, memory: int, clock: clocks.Clock) -> float:
+def busy_seconds(workload: Workload, memory: int, clock: clocks.Clock, replicas: int = 1) -> float:
     """`busy_bound` by a clock, in seconds: Σ_j (B_j + offset_j − a_j).
 
     Proof. That of `busy_bound`, with the seconds that a request takes of a single machine (`request_costs`) for its
     volume over M, and its offset for o − m. Nothing was assumed about the order of rounds or what an eviction loses,
     and caps on the batch, blocks and chunked prefill only rule schedules out: it holds for every policy.
+
+    A fleet of R replicas gives R seconds a second. Whoever serves a request, it takes at least the least that it takes
+    of any replica it fits, and completes at least the least offset after the mean time of that work: so Σ_j B_j is at
+    least that of a server of rate R, which may even divide a request among replicas.
     """
-    if not len(workload):
-        return 0.0
-    cost, since = clock_costs.request_costs(workload, memory, clock), workload.arrival - workload.arrival.min()
-    return total_delay(cost.work, since) + float(cost.offset.sum())
+    return _seconds(workload, [memory] * replicas, [clock] * replicas)[1] if len(workload) else 0.0
+
+
+def _seconds(workload: Workload, memories: Sequence[int], timed: Sequence[clocks.Clock]) -> tuple[float, float]:
+    """The bounds `trivial` and `busy` of a fleet, in seconds."""
+    size = workload.prompt + workload.output
+    least: list[FloatArray] = [np.full(len(workload), np.inf) for _ in clock_costs.RequestCosts._fields]
+    for memory, clock in dict.fromkeys(zip(memories, timed, strict=True)):
+        for best, cost in zip(least, clock_costs.request_costs(workload, memory, clock), strict=True):
+            np.minimum(best, np.where(size <= memory, cost, np.inf), out=best)
+    work, offset, alone = least
+    since = workload.arrival - workload.arrival.min()
+    return float(alone.sum()), total_delay(work / len(memories), since) + float(offset.sum())
 
 
 def price_bound(workload: Workload, memory: int, prices: FloatArray) -> float:

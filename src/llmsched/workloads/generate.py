@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from numbers import Rational
 from types import MappingProxyType
@@ -23,13 +23,14 @@ import numpy as np
 from ..errors import InputError
 from .argument_checks import LARGEST_SEED, decimal_fraction, split_spelling, whole
 from .columns import FloatArray, IntArray
-from .random_streams import raw_stream, uniforms
+from .random_streams import Uniforms, raw_stream, uniforms
 from .workload import Workload, attach_lengths
 
 __all__ = [
     "FORMS",
     "GENERATORS",
     "at_once",
+    "chunks",
     "gamma",
     "geometric",
     "linear_geometric",
@@ -206,6 +207,33 @@ def poisson(workload: Workload, rate: float, seed: int = 0) -> Workload:
     rate, seed = _positive("rate", rate), _seed(seed)
     gaps = -np.log1p(-uniforms(seed, "arrival", len(workload)))
     return _with_arrivals(workload, _arrival_times(gaps, rate), {"process": "poisson", "rate": rate, "seed": seed})
+
+
+def chunks(workload: Workload, n: int, rate: float, seed: int = 0, *, size: int = 65_536) -> Iterator[Workload]:
+    """``poisson(resample(workload, n, seed), rate, seed)`` in chunks of `size` requests, made as they are asked for.
+
+    For `llmsched.stream`: however large `n` is, there is memory for a chunk. Raises InputError as these do.
+    """
+    n, rate, seed = _request_count(n), _positive("rate", rate), _seed(seed)
+    size = whole("size", size, 1)
+    if n and not len(workload):
+        raise InputError("there is nothing to draw from: the workload has no requests")
+    return _chunks(workload, n, rate, seed, size)
+
+
+def _chunks(workload: Workload, n: int, rate: float, seed: int, size: int) -> Iterator[Workload]:
+    rows, gaps = Uniforms(seed, "rows"), Uniforms(seed, "arrival")
+    steps = 0  # to the last arrival of the chunk before
+    for first in range(0, n, size):
+        count = min(size, n - first)
+        at = (rows.next(count) * len(workload)).astype(np.int64)
+        since = steps + np.cumsum(np.rint(-np.log1p(-gaps.next(count)) * _GAP_STEPS).astype(np.int64))
+        steps = int(since[-1])
+        source = {"generator": "chunks", "n": n, "rate": rate, "seed": seed, "of": dict(workload.source)}
+        taken = workload.take(at)
+        times = since.astype(np.float64) / _GAP_STEPS / rate
+        fresh = Workload(**(taken.columns() | {"arrival": times}), source=source)
+        yield attach_lengths(fresh, taken.lengths, taken.classes)
 
 
 def gamma(workload: Workload, rate: float, cv: float, seed: int = 0) -> Workload:
