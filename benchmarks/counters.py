@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cases import HUGE, MEMORY, Case, churning
+from fleet import FleetCase, arriving
 
 import llmsched as ls
 
@@ -55,12 +56,12 @@ def _calibrated(workload: ls.Workload) -> ls.Workload:
     return workload.with_lengths(ls.LengthTable.from_outputs(ls.generate.lmsys(5000, seed=9).output))
 
 
-def _renamed(case: Case, name: str) -> Case:
-    return dataclasses.replace(case, name=name)
+def _renamed(case: Case | FleetCase, name: str) -> Case | FleetCase:
+    return dataclasses.replace(case, name=name) if isinstance(case, Case) else case
 
 
 #: Name -> the case, made when it is asked for.
-CASES: Mapping[str, Callable[[], Case]] = {
+CASES: Mapping[str, Callable[[], Case | FleetCase]] = {
     name: functools.partial(lambda name, make: _renamed(make(), name), name, make)
     for name, make in {
         "hsf 1000": lambda: Case("", _lmsys(1000), "hsf"),
@@ -95,6 +96,9 @@ CASES: Mapping[str, Callable[[], Case]] = {
         "s3 noisy 5000": lambda: Case("", _noisy(5000), "s3"),
         "trtllm arriving 5000": lambda: Case("", _arriving(5000), "trtllm"),
         "rect 2000": lambda: Case("", _lmsys(2000), "rect"),
+        "fleet of 8, least-requests, fcfs 8000": lambda: FleetCase(arriving(8000, 8), "fcfs", 8, "least-requests"),
+        "fleet of 100, power-of-two, amin 10000": lambda: FleetCase(arriving(10_000, 100), "amin", 100, "power-of-two"),
+        "fleet of 8, round-robin, fcfs 8000": lambda: FleetCase(arriving(8000, 8), "fcfs", 8, "round-robin"),
     }.items()
 }
 

@@ -63,7 +63,9 @@ cdef dict SCORES = {
 cdef struct Column:
     int64_t place       # of the pointer to it, in bytes from the start of a Problem
     int64_t size        # of a value in bytes, 8 or 1
-    bint copied         # from the source, as a request is sent
+    bint copied         # from the source, as a request is sent:
+    const char* source  # from here
+    char* slots         # to here
 
 
 cdef struct Pool:
@@ -324,13 +326,16 @@ cdef class Fleet:
         """
         cdef double[::1] reals_out = np.empty(0)
         cdef int64_t[::1] whole_out = np.empty(0, np.int64)
-        cdef int k
+        cdef int k, j
         self.base = self.sent
         self.source = (problems, arrival, work, replica, rank, class_of, session, columns)
         for k in range(self.pools_size):
             fill_problem(&self.pools[k].source, problems[k], reals_out, reals_out, whole_out)
             if self.pools[k].columns_size == 0:
                 lay_out(&self.pools[k])
+            for j in range(self.pools[k].columns_size):
+                self.pools[k].columns[j].source = <const char*>pointer_in(
+                    &self.pools[k].source, self.pools[k].columns[j].place)[0]
         self.arrival = &arrival[0]
         self.work = &work[0] if self.sees_work else NULL
         self.replica_of = &replica[0]
@@ -462,11 +467,9 @@ cdef class Fleet:
         for j in range(WRITTEN, pool.columns_size):
             column = &pool.columns[j]
             if column.size == 8:
-                (<int64_t*>pointer_in(&pool.rules, column.place)[0])[s] = (
-                    <const int64_t*>pointer_in(&pool.source, column.place)[0])[i]
+                (<int64_t*>column.slots)[s] = (<const int64_t*>column.source)[i]
             else:
-                (<char*>pointer_in(&pool.rules, column.place)[0])[s] = (
-                    <const char*>pointer_in(&pool.source, column.place)[0])[i]
+                column.slots[s] = column.source[i]
         (<int64_t*>pool.rules.numbers)[s] = replica.sent
         pool.rules.evictions[s] = 0
         pool.ids[s] = self.base + i
@@ -509,6 +512,7 @@ cdef class Fleet:
         for j in range(pool.columns_size):
             if not grown(pointer_in(&pool.rules, pool.columns[j].place), size * pool.columns[j].size):
                 return NO_MEMORY
+            pool.columns[j].slots = <char*>pointer_in(&pool.rules, pool.columns[j].place)[0]
         if not (
             grown(<void**>&pool.following, size * sizeof(int32_t)) and grown(<void**>&pool.ids, size * sizeof(int64_t))
             and grown(<void**>&pool.work, size * sizeof(int64_t)) and grown(<void**>&pool.order, size * sizeof(int32_t))

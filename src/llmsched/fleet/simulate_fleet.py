@@ -187,6 +187,7 @@ class Run:
                     f"policy {kind['policy'].name} decides in Python; a fleet runs policies of fields and formulas"
                 )
         self.largest = max(whole_blocks_down(kind) for kind in self.kinds)
+        self.first = workload
         self.problems = self._problems(workload)
         nobody = self._problems(workload.take(slice(0, 0)))
         for problem, whole_one in zip(nobody, self.problems, strict=True):
@@ -211,7 +212,7 @@ class Run:
     def take(self, workload: Workload, replica: Any, order: IntArray | None = None) -> None:
         """The next requests, in order of arrival. `order` has their places in the user's workload, for ties."""
         self._check_fits(workload)
-        problems = self._problems(workload)
+        problems = self.problems if workload is self.first else self._problems(workload)
         if self.endless:
             self._level(workload, problems)
         router = self.router
