@@ -88,6 +88,11 @@ class TraceError(InputError):
         self.line = line
 
 
+class InputLimitError(TraceError):
+    """A file is larger, or unpacks to more, than is read (see `llmsched.input_limits`): the message says how to raise
+    the limit."""
+
+
 class StudyError(InputError):
     """A study file, a directory of results or a cluster cannot be used. ``path`` is the file's or directory's name.
 

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, by_name, nearest
+from .. import settings_files
+from ..errors import InputError, InputLimitError, by_name, nearest
 
 Context = Literal["generated", "all"]
 
@@ -117,16 +118,13 @@ class Clock:
         Raises InputError, naming the file, if it is not TOML (JSON), lacks the unit, has an unknown key or unit (the
         nearest is suggested), or a coefficient is impossible; OSError if it cannot be read.
         """
-        import json  # here, as `import llmsched` is to stay light
-        import tomllib
-
         name = os.fspath(path)
         kind = "JSON" if _is_json(name) else "TOML"
         try:
-            with open(name, encoding="utf-8") as file:
-                text = file.read()
-            values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-        except ValueError as error:  # what tomllib, json and the decoding of text raise
+            values = settings_files.parsed(settings_files.read_text(name), kind)
+        except InputLimitError:
+            raise
+        except ValueError as error:  # what parsing and the decoding of text raise
             raise InputError(f"clock file {name}: not {kind}: {error}") from None
         try:
             return cls.from_values(values)

@@ -46,7 +46,7 @@ def read(directory: str | os.PathLike[str], *, metric: str | None = None, agains
     folder = Path(directory)
     described, table, failures = store.describe(folder), store.results(folder), store.failures(folder)
     completeness.check_has_results(table, failures, folder)
-    text = (folder / "study.toml").read_text(encoding="utf-8")
+    text = store.study_file(folder, described)
     missing = completeness.what_is_missing(described, table, failures)
     return Contents.of(
         table, described, text, metric=metric, against=against, failures=failures.num_rows, unfinished=missing
