@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, shown
 from . import console
 from .option_groups import expand_groups
 from .options import Json, whole_number
@@ -349,15 +349,16 @@ def _limit(name: str, text: str) -> int | None:
 
 def _setting(text: str) -> tuple[str, Any]:
     """Key and value of a --set."""
-    import tomllib
+    from ..settings_files import toml_values
 
     key, equals, value = text.partition("=")
     try:
         if not equals:
             raise ValueError
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), toml_values(f"value = {value}")["value"]
     except ValueError:
-        raise InputError(f"--set {text!r}: expected a key and a TOML value, such as --set 'memories=[8000]'") from None
+        example = "--set 'memories=[8000]'"
+        raise InputError(f"--set {shown(text)}: expected a key and a TOML value, such as {example}") from None
 
 
 def _precision_text(precision: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import settings_files
-from ..errors import InputError, InputLimitError, by_name, nearest
+from ..errors import InputError, InputLimitError, by_name, nearest, shown
 
 Context = Literal["generated", "all"]
 
@@ -72,10 +72,12 @@ class Clock:
             value = getattr(self, name)
             if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
                 raise InputError(f"clock coefficient {name}={value!r} is not a number of seconds")
+            if value > LONGEST and value != math.inf:
+                raise InputError(f"clock coefficient {name}={shown(value)} is more than {LONGEST:g} seconds")
             if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"clock coefficient {name}={value!r} must be a finite number of seconds, at least 0")
-            if value > LONGEST:
-                raise InputError(f"clock coefficient {name}={value!r} is more than {LONGEST:g} seconds")
+                raise InputError(
+                    f"clock coefficient {name}={shown(value)} must be a finite number of seconds, at least 0"
+                )
             object.__setattr__(self, name, float(value))
         if not self.base + self.per_request > 0:
             raise InputError("a clock with base=0 and per_request=0 stands still: one of them must be greater than 0")

@@ -375,10 +375,11 @@ class Directory:
         index = {tuple(plan.labels(cell).values()): k for k, cell in enumerate(plan.cells)}
         definitions = plan.definitions()
         levels = {f: list(definitions[AXES[f]]) for f in plan.factors}
+        place = {f: {value: k for k, value in enumerate(levels[f])} for f in plan.factors}
         sizes = [len(levels[f]) for f in plan.factors]
         number = np.full(sizes, -1)
         for key, k in index.items():
-            number[tuple(levels[f].index(value) for f, value in zip(plan.factors, key, strict=True))] = k
+            number[tuple(place[f][value] for f, value in zip(plan.factors, key, strict=True))] = k
         rows: Rows = getattr(self, kind)
         for batch in rows.read([*plan.factors, *columns], damaged):
             table = pa.Table.from_batches([batch])
