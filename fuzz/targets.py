@@ -1,7 +1,7 @@
-"""What is fuzzed: every reader of files from strangers. Each takes bytes, and may raise nothing but llmsched's own errors.
+"""What is fuzzed: every reader of files from strangers. Each takes bytes, and may raise llmsched's own errors alone.
 
-Anything else that is raised, a hang (20 s) or a process that dies is a finding. `fuzz/run` fuzzes with atheris; the tests
-replay the corpus (tests/test_fuzz_corpus.py).
+Anything else that is raised, a hang (20 s) or a process that dies is a finding. `fuzz/run` fuzzes with atheris, and
+tests/test_fuzz_corpus.py replays the corpus.
 """
 
 from __future__ import annotations
