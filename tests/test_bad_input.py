@@ -347,6 +347,7 @@ EVERY_ERROR = [
     errors.FormulaError("m", "order", "prompt + x", 10),
     errors.FormulaValueError("m", "order", "1 / prompt", 3, 7),
     errors.TraceError("m", "a.csv", 7),
+    errors.InputLimitError("m", "a.csv", 7),
     errors.MissingPredictionError("m", "lower"),
     errors.MemoryTooSmallError("m", 3, 100),
     errors.StudyError("m", "study.toml"),
@@ -425,3 +426,21 @@ def test_the_nearest_number_is_the_one_least_far_away():
     assert nearest("9999", ["10000", "99990"]).startswith("did you mean '10000'?")
     assert nearest("amni", ["amin", "10"]).startswith("did you mean 'amin'?")
     assert nearest("3", []) == "known: "
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_integers_of_hundreds_of_digits_are_told_in_a_line(tmp_path, digits):
+    huge = 10**digits
+    written = tmp_path / "clock.toml"
+    written.write_text(f'unit = "s"\nbase = 1{"0" * digits}\n')
+    for use in (
+        lambda: ls.simulate(W, "amin", memory=huge),
+        lambda: ls.Workload([huge], [1]),
+        lambda: ls.Clock(base=huge),
+        lambda: ls.Clock.read(written),
+        lambda: ls.generate.lmsys(huge),
+        lambda: ls.service.metrics(ls.simulate(W, "amin", memory=10), slo={"ttft": huge}),
+    ):
+        with pytest.raises(errors.InputError) as caught:
+            use()
+        assert len(str(caught.value)) < 700

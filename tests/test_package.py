@@ -54,7 +54,12 @@ def in_fresh_python(code: str) -> str:
 
 def test_the_version_is_the_same_everywhere():
     assert llmsched.__version__ == importlib.metadata.version("llmsched")
-    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", llmsched.__version__)
+    assert re.fullmatch(r"\d+(\.\d+)+((\.|\.post\d+\.)dev\d+|rc\d+)?(\+[\w.]+)?", llmsched.__version__)
+
+
+def test_every_version_between_releases_names_its_commit():
+    if "dev" in llmsched.__version__:
+        assert re.search(r"\+g[0-9a-f]{7,}(\.d\d{8})?$|dev0$", llmsched.__version__)  # dev0: built without Git
 
 
 def test_the_installed_version_is_this_sources():

@@ -20,7 +20,8 @@ from helpers import ROOT
 #: parts of the compiled core, _engine, are one room with it.
 FLOORS = (
     ("errors", "_lazy", "_version", "formula_names"),
-    ("formula",),
+    ("formula", "input_limits"),
+    ("settings_files",),
     ("policy", "_core"),
     ("policy_files",),
     ("workloads",),

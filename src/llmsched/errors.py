@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -88,6 +89,11 @@ class TraceError(InputError):
         self.line = line
 
 
+class InputLimitError(TraceError):
+    """A file is larger, or unpacks to more, than is read (see `llmsched.input_limits`): the message says how to raise
+    the limit."""
+
+
 class StudyError(InputError):
     """A study file, a directory of results or a cluster cannot be used. ``path`` is the file's or directory's name.
 
@@ -168,6 +174,15 @@ def _pointed_at(text: str, column: int) -> str:
     start = max(0, column - 61)
     shown = text[start : start + 100]
     return f"    {shown}\n    {' ' * (column - 1 - start)}^"
+
+
+def shown(value: object) -> str:
+    """A value for messages, in 500 characters at most; Python refuses to write out integers of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return f"a number of more than {sys.get_int_max_str_digits():,} digits"
+    return text if len(text) <= 500 else f"{text[:77]}..."
 
 
 def number_of(count: int, thing: str) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import PolicyError, nearest
+from . import settings_files
+from .errors import InputLimitError, PolicyError, nearest
 from .policy import Policy, checked_keys, composed, named
 
 _IN_CODE = re.compile(r"(?P<file>.*\.py):(?P<name>[^:/\\]*)", re.IGNORECASE | re.DOTALL)
@@ -42,14 +43,13 @@ def read(path: str | os.PathLike[str]) -> Policy:
     OSError
         The file cannot be read.
     """
-    import tomllib  # here, as `import llmsched` is to stay light
-
     place = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
+        values = settings_files.toml_values(settings_files.read_text(path))
         return composed({"name": os.path.splitext(os.path.basename(place))[0]} | values)
-    except ValueError as error:  # what tomllib and the decoding of text raise, and a PolicyError
+    except InputLimitError:
+        raise
+    except ValueError as error:  # what parsing and the decoding of text raise, and a PolicyError
         raise PolicyError(f"policy file {place}: {error}") from None
 
 
@@ -82,7 +82,7 @@ def from_code(
         raise PolicyError(f"policy {text!r}: a policy in Python is written FILE.py:NAME")
     path = Path(folder, parts["file"])
     try:
-        code = path.read_text(encoding="utf-8")
+        code = settings_files.read_text(path)
     except UnicodeDecodeError as error:
         raise PolicyError(f"policy file {path}: {error}") from None
     found = _named_in(_module(code, str(path)), parts["name"], path)

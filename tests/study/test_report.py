@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 from llmsched.cli.main import app, main
 from llmsched.errors import InputError, MissingExtraError, StudyError
 from llmsched.metrics import figure_style
-from llmsched.study import Study, report, report_figures, summary
+from llmsched.study import Study, report, report_figures, store, summary
 from llmsched.study import results as read_results
+from llmsched.study.whole_files import write_sealed
 
 EVIL = "</script><script>alert(1)</script>{{app}}"
 STUDY = {
@@ -309,8 +310,8 @@ def test_next_to_nothing_can_be_shown_too(browser: Any, tmp_path: Path) -> None:
     """One cell, one replication, one metric: no intervals, nothing to compare."""
     values = {"workloads": ["lmsys"], "policies": ["amin"], "metrics": ["makespan"], "replications": 1}
     Study.from_dict(values).run(tmp_path / "out")
-    described = tmp_path / "out" / "study.json"
-    described.write_text(re.sub(r'"replications": 1\b', '"replications": 1200', described.read_text()))
+    described = store.describe(tmp_path / "out")
+    write_sealed(tmp_path / "out" / "study.json", {**described, "replications": 1200})
     report.write(tmp_path / "out", tmp_path / "report.html")
     browser.get_log("browser")
     browser.get((tmp_path / "report.html").as_uri())

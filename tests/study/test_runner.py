@@ -17,7 +17,6 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import scipy.stats
 from helpers.study_results import wait_for, written
@@ -597,20 +596,6 @@ def test_a_full_disk_loses_nothing_that_was_reported(file, tmp_path, long_table)
     assert written(results(out)) == long_table
 
 
-def test_the_first_part_of_a_killed_compaction_is_not_counted_twice(plain, tmp_path):
-    out = tmp_path / "out"
-    STUDY.run(out)
-    (part,) = (out / "results").glob("*.parquet")
-    table = pq.read_table(part)
-    part.rename(out / "results" / "part-00000000-00000002.parquet")
-    for k in range(3):  # as they were before they became one
-        pq.write_table(table.slice(k * 100, 100), out / "results" / f"part-{k:08d}-{k:08d}.parquet")
-    (out / "results" / "part-00000003-00000003.parquet.part").write_bytes(b"PAR1 half")
-    assert written(results(out)) == written(plain)
-    assert STUDY.run(out).before == 256
-    assert [p.name for p in (out / "results").iterdir()] == ["part-00000000-00000002.parquet"]
-
-
 def test_many_small_parts_become_one(plain, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_ROWS_AT_ONCE", 1)
     monkeypatch.setattr(runner, "_FIRST_UNIT", 8)
@@ -702,11 +687,8 @@ def test_other_versions_directories_and_processes_are_refused(tmp_path):
     described = json.loads((out / "study.json").read_text())
     assert described["llmsched"] == ls.__version__
     assert {"hash", "python", "numpy", "system", "machine", "command", "started", "runs"} <= described.keys()
-    (out / "study.json").write_text(json.dumps({**described, "llmsched": "0.0.1"}))
-    with pytest.raises(StudyError, match=r"was made by llmsched 0\.0\.1"):
-        small.run(out)
     (out / "study.json").write_text("{")
-    with pytest.raises(StudyError, match=r"study\.json is damaged"):
+    with pytest.raises(StudyError, match=r"study\.json is damaged .*--repair"):
         small.run(out)
     (out / "study.json").unlink()
     with pytest.raises(StudyError, match="holds no study, but other files"):

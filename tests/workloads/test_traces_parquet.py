@@ -39,12 +39,10 @@ def test_parquet_is_read_named_or_found(parquet: Any) -> None:
     assert load(parquet_file(parquet, columns)) == Workload([10, 20, 0], [5, 6, 7])
 
 
-@pytest.mark.parametrize(
-    "bad", [[1, None], [1, -1], [1.0, 1.5], [1.0, float("nan")], ["1", "2"], [True, True], [1, 2**60]]
-)
+@pytest.mark.parametrize("bad", [[1, None], [1, -1], [1.0, 1.5], [1.0, float("nan")], [True, True], [1, 2**60]])
 def test_a_bad_row_of_parquet_is_named(parquet: Any, bad: list[Any]) -> None:
     content = parquet_file(parquet, {"output_tokens": [5, 6], "prompt_tokens": bad})
-    row = 1 if isinstance(bad[0], (str, bool)) else 2
+    row = 1 if isinstance(bad[0], bool) else 2
     assert str(error(content)).startswith(
         f"<stream>: row {row}: prompt_tokens is {bad[row - 1]!r}, expected a whole number"
     )

@@ -12,6 +12,7 @@ from .bound import bound
 from .calibrate import calibrate
 from .capacity import capacity
 from .compare import compare
+from .doctor import doctor
 from .generate import generate
 from .given_once import Command
 from .help_pages import HelpGroup
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 for command in (
     compare, timeline, capacity, size, sweep, bound, generate, paper, policies, machines, theory, predictors,
-    calibrate, validate,
+    calibrate, validate, doctor,
 ):  # fmt: skip
     app.command(command.__name__, cls=Command)(command)
 

@@ -12,6 +12,7 @@ import typer
 
 from .._version import version
 from ..errors import InputError, nearest
+from ..input_limits import open_text
 from ..serving import calibration, logs, tables
 from ..serving.calibration import Calibration
 from ..serving.log_rows import OnError as OnErrorWord
@@ -143,7 +144,7 @@ def _has_points(path: str) -> bool:
     """Whether it is a table of published points: a .csv with their columns."""
     if not path.endswith(".csv"):
         return False
-    with open(path, encoding="utf-8", newline="") as file:
+    with open_text(path, newline="") as file:
         return "silicon_tpot_ms" in next(csv.reader(file), [])
 
 

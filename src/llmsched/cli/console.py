@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import textwrap
 import threading
@@ -46,7 +47,7 @@ class ProgressBar:
     def update(self, label: str, done: int, total: int) -> None:
         if not self._shown or time.monotonic() - self._begin < 1:
             return
-        self._progress.update(self._task, description=label, completed=done, total=total, visible=True)
+        self._progress.update(self._task, description=printable(label), completed=done, total=total, visible=True)
         self._progress.start()
 
 
@@ -84,7 +85,7 @@ def room() -> int | None:
 
 def say(text: str = "", style: str = "", *, keep: bool = False) -> None:
     """Print a text, its lines broken between words where there is no room; not if it is to `keep` (to be copied)."""
-    console = stdout()
+    console, text = stdout(), printable(text)
     if console.options.ascii_only:
         text = text.replace("─", "-").replace("±", "+-")
     width = room()
@@ -103,7 +104,16 @@ def _broken(line: str, width: int, hang: int | None = None) -> str:
 
 def complain(*lines: str) -> None:
     """What went wrong, or that it was interrupted, on stderr."""
-    print(*lines, sep="\n", file=sys.stderr)
+    print(*map(printable, lines), sep="\n", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey written out: a name in a file may hold such characters."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+#: Control characters, but for tab and line feed, and those that turn the direction of writing.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def print_table(
@@ -190,11 +200,16 @@ def write_csv(file: str, columns: Sequence[str], records: Iterable[Mapping[str, 
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: _no_formula(value) for name, value in record.items()} for record in records)
     if file == "-":
         print(text.getvalue(), end="")
     else:
         Path(file).write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _no_formula(value: Any) -> Any:
+    """A cell; a text that a spreadsheet would run as a formula gets a quote before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def aligned(values: Sequence[float | None], suffix: str = "", decimals: int | None = None) -> list[str]:

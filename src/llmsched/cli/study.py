@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, shown
 from . import console
 from .option_groups import expand_groups
 from .options import Json, whole_number
@@ -117,7 +117,7 @@ def _print_what_fails(plan: Any, found: Any) -> None:
         console.say(f"   and others in {console.number_of(len(kinds) - 3, 'more setting')}")
 
 
-@expand_groups("file out workers cluster traces settings quick extend repair retry")
+@expand_groups("file out workers cluster traces settings quick extend repair retry other_versions")
 def run(
     study_file: StudyFileOptions,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.", show_default=False)],
@@ -134,8 +134,11 @@ def run(
         ),
     ] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add to the results of a smaller study.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Put damaged parts aside, and simulate them again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Put damaged files aside, and simulate them again.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Simulate again what failed.")] = False,
+    other_versions: Annotated[
+        bool, typer.Option("--other-versions", help="Add to results of another version of llmsched or NumPy.")
+    ] = False,
 ) -> None:
     """Simulate what the study file says and is not in DIR yet. Stopped at any time, it goes on where it was.
 
@@ -156,6 +159,7 @@ def run(
     try:
         with Display() as display:
             options = {"extend": extend, "repair": repair, "retry": retry, "progress": display.update}
+            options["other_versions"] = other_versions
             last = study.run(out, cluster=cluster, workers=workers, traces=study_file.directory, **options)
     except KeyboardInterrupt:
         if (out / "study.json").exists():
@@ -164,7 +168,7 @@ def run(
             console.complain(f"{console.number_of(done, 'simulation')} {are} in {out}; the same command goes on")
         raise
     for part in last.damaged:
-        console.say(f"note: {part} was damaged: it is in {out / 'damaged'}, and its rows were simulated again")
+        console.say(f"note: {part} was damaged: it is in {out / 'damaged'}, and what was lost was simulated again")
     took = f" in {time.monotonic() - begin:,.1f} s" if last.done > last.before else ""
     new = f"{last.done - last.before:,} new{took}" if last.before else f"all{took}"
     console.say(f"{console.number_of(last.done, 'simulation')} in {out} ({new}).")
@@ -345,15 +349,16 @@ def _limit(name: str, text: str) -> int | None:
 
 def _setting(text: str) -> tuple[str, Any]:
     """Key and value of a --set."""
-    import tomllib
+    from ..settings_files import toml_values
 
     key, equals, value = text.partition("=")
     try:
         if not equals:
             raise ValueError
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), toml_values(f"value = {value}")["value"]
     except ValueError:
-        raise InputError(f"--set {text!r}: expected a key and a TOML value, such as --set 'memories=[8000]'") from None
+        example = "--set 'memories=[8000]'"
+        raise InputError(f"--set {shown(text)}: expected a key and a TOML value, such as {example}") from None
 
 
 def _precision_text(precision: Any) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..study.runner import Status
-from .console import number_of
+from .console import number_of, printable
 
 #: Seconds between two lines where there is no terminal.
 _LINE_EVERY = 60.0
@@ -113,7 +113,7 @@ def _means(status: Status, most: int, width: int) -> Table:
 
 def _level(status: Status, cell: int, factor: str) -> str:
     label = status.plan.labels(status.plan.cells[cell])[factor]
-    return f"{label:,}" if factor == "memory" else str(label)
+    return f"{label:,}" if factor == "memory" else printable(str(label))
 
 
 def _numbers(status: Status, cell: int) -> list[str]:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, TraceError, WorkloadError, nearest, number_of
+from ..input_limits import open_text
 from ..optimum.lower_bounds import lower_bound
 from ..policy import Policy, Slots
 from ..simulation import clock as clocks
@@ -218,7 +219,7 @@ def added(comparison: Comparison, result: ForeignResult) -> Comparison:
 
 def _columns(path: str, n: int) -> dict[str, FloatArray]:
     """The columns that are known, as numbers, in the order of the file."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open_text(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
         try:
             header = [name.strip().lower() for name in next(rows, [])]

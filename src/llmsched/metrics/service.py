@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, shown
 from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
@@ -276,8 +276,12 @@ def limits(slo: Mapping[str, float] | None) -> dict[str, float]:
     for name, limit in (slo or {}).items():
         if name not in METRICS:
             raise InputError(f"there is no SLO {name!r}; {nearest(str(name), METRICS)}")
-        if isinstance(limit, (bool, str)) or not hasattr(limit, "__float__") or not float(limit) > 0:
-            raise InputError(f"the SLO {name} is {limit!r}, expected a number greater than 0")
+        try:
+            good = not isinstance(limit, (bool, str)) and hasattr(limit, "__float__") and float(limit) > 0
+        except OverflowError:
+            good = False
+        if not good:
+            raise InputError(f"the SLO {name} is {shown(limit)}, expected a number greater than 0")
         checked[name] = float(limit)
     return checked
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, TraceError
+from ..input_limits import open_text
 
 # Words in the name of a column that is known only when the answer is, and words that say that it is not so.
 _AFTERWARDS = re.compile(
@@ -96,7 +97,7 @@ def read_csv(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
     Raises TraceError if the file is not such a table (names the line), OSError if it cannot be read.
     """
     name = os.fspath(path)
-    with open(name, newline="", encoding="utf-8-sig") as file:
+    with open_text(name, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, strict=True)
         try:
             header = next(reader, [])

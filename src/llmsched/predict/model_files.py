@@ -1,6 +1,7 @@
 """Fitted predictors as files: a skops archive, which holds no pickles, with a note that says who wrote it.
 
-Opening a file cannot run code that it brings: only types that are listed here, or that the caller names, are made.
+Opening a file cannot run code that it brings: only types that are known, or that the caller names, are made, and what
+they hold is checked before it is used (`model_checks.py`).
 """
 
 from __future__ import annotations
@@ -18,21 +19,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._version import version
 from ..errors import InputError
+from ..input_limits import open_bytes
 from .interval_predictor import IntervalPredictor
+from .model_checks import NOTE, check_archive, check_predictor, strange, types_in
 
 #: Changes whenever files of before could not be understood any more.
 FORMAT = 1
-_NOTE = "llmsched.json"
-
-#: What a file may hold beside what skops trusts of NumPy's, SciPy's and scikit-learn's.
-TRUSTED = frozenset(
-    {
-        "llmsched.predict.classification.IntervalClassifier",
-        "llmsched.predict.features.RequestFeatures",
-        "llmsched.predict.regression.IntervalRegressor",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    }
-)
 
 
 def save(predictor: IntervalPredictor, path: str | os.PathLike[str]) -> None:
@@ -46,7 +38,7 @@ def save(predictor: IntervalPredictor, path: str | os.PathLike[str]) -> None:
     check_is_fitted(predictor)
     archive = io.BytesIO(skops.io.dumps(predictor))
     with zipfile.ZipFile(archive, "a") as opened:
-        opened.writestr(_NOTE, json.dumps(_note()))
+        opened.writestr(NOTE, json.dumps(_note()))
     with open(path, "wb") as file:
         file.write(archive.getvalue())
 
@@ -70,19 +62,26 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Interv
         The file cannot be read.
     """
     name = os.fspath(path)
-    with open(name, "rb") as file:
+    with open_bytes(name, "predictor", lines=False) as file:
         content = file.read()
-    _check_note(name, content)
     try:
-        strange = set(skops.io.get_untrusted_types(data=content)) - TRUSTED - set(trusted)
-        if strange:
+        check_archive(name, content)
+        _check_note(name, content)
+        untrusted = set(skops.io.get_untrusted_types(data=content))
+        found = (untrusted | types_in(content)) - set(trusted)
+        refused = strange(found)
+        if refused:
             raise InputError(
-                f"{name}: holds types that are not trusted: {', '.join(sorted(strange))}. If you know the file, and "
+                f"{name}: holds types that are not trusted: {', '.join(sorted(refused))}. If you know the file, and "
                 "that they do no harm, name them: load(path, trusted=[...])"
             )
-        predictor = skops.io.loads(content, trusted=sorted(TRUSTED | set(trusted)))
+        predictor = skops.io.loads(content, trusted=sorted(untrusted | set(trusted)))
+        if isinstance(predictor, IntervalPredictor):
+            check_predictor(predictor)
     except InputError:
         raise
+    except zipfile.BadZipFile:
+        raise _no_predictor(name) from None
     except Exception as error:  # a damaged archive fails in more ways than there are names for
         raise InputError(f"{name}: this predictor is damaged and cannot be read ({error})") from None
     if not isinstance(predictor, IntervalPredictor):
@@ -99,13 +98,17 @@ def _release(number: str) -> str:
     return ".".join(number.split(".")[:2])
 
 
+def _no_predictor(name: str) -> InputError:
+    return InputError(f"{name}: not a predictor that llmsched.predict.save wrote")
+
+
 def _check_note(name: str, content: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            found = json.loads(archive.read(_NOTE))
+            found = json.loads(archive.read(NOTE))
         written, sklearn_release = found["llmsched predictor"], found["scikit-learn"]
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError, NotImplementedError):
-        raise InputError(f"{name}: not a predictor that llmsched.predict.save wrote") from None
+        raise _no_predictor(name) from None
     if written != FORMAT:
         raise InputError(
             f"{name}: a predictor in format {written} of llmsched {found.get('llmsched')}, and this is llmsched "

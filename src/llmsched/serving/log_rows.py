@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError, TraceError
+from ..input_limits import open_text
+from ..settings_files import json_value
 from ..workloads.columns import FloatArray
 from .records import Requests
 
@@ -43,7 +45,7 @@ class Reading:
 
     def objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The objects of a JSON Lines file, each with its line."""
-        with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
+        with open_text(self.path, errors="surrogateescape") as file:
             ended = True
             for line, text in enumerate(file, 1):
                 ended = text.endswith("\n")
@@ -55,7 +57,7 @@ class Reading:
 
     def _parsed(self, text: str, line: int, ended: bool) -> Any:
         try:
-            value = json.loads(text)
+            value = json_value(text)
         except ValueError as error:
             cut = "" if ended else ": the file is cut off here, as when its writer is killed; delete this line"
             self.wrong(f"not JSON ({error}){cut}", line)
@@ -66,10 +68,10 @@ class Reading:
 
     def document(self) -> dict[str, Any]:
         """The one object of a JSON file. Raises TraceError where it is cut off or no object."""
-        with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
+        with open_text(self.path, "document", lines=False, errors="surrogateescape") as file:
             text = file.read()
         try:
-            value = json.loads(text)
+            value = json_value(text)
         except json.JSONDecodeError as error:
             line = error.lineno
             if error.msg.startswith("Extra data"):
@@ -79,6 +81,8 @@ class Reading:
             cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
             why = "the file is cut off: copy it again, or let the benchmark end before reading it" if cut else error.msg
             raise TraceError(f"not JSON, column {error.colno}: {why}", self.path, line) from None
+        except ValueError as error:
+            raise TraceError(f"not JSON: {error}", self.path) from None
         if not isinstance(value, dict):
             raise TraceError("expected an object in braces", self.path)
         return value

@@ -17,13 +17,14 @@ Formats (`FORMATS`), found by what is in the file:
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import TraceError
+from ..input_limits import open_text
+from ..settings_files import json_value
 from . import request_logs, step_logs
 from .log_rows import OnError, Reading
 from .records import Log
@@ -64,7 +65,7 @@ def read(path: str | os.PathLike[str], *, on_error: OnError = "raise") -> Log:
 
 def _format_of(path: Path) -> str:
     """The format, by the first object in the file or the first line that vLLM logs."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open_text(path, "document", lines=False, errors="surrogateescape") as file:
         head = [line for line in (file.readline() for _ in range(2000)) if line.strip()]
     if not head:
         raise TraceError("the file is empty", str(path))
@@ -82,7 +83,8 @@ def _format_of(path: Path) -> str:
 def _format_of_json(path: Path, line: str) -> str:
     keys = _keys(line)
     if keys is None:  # an object over several lines, or one that is cut off
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        with open_text(path, "document", lines=False, errors="surrogateescape") as file:
+            text = file.read()
         keys = {key: None for key in ("benchmarks", "ttfts", "input_lens") if f'"{key}"' in text}
     if keys.get("type") in ("engine", "step", "request"):
         return "recorder"
@@ -109,7 +111,7 @@ _KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 def _keys(line: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = json_value(line)
     except ValueError:
         return None
     return value if isinstance(value, dict) else {}

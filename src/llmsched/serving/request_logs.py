@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TraceError
+from ..errors import InputLimitError, TraceError
+from ..settings_files import json_value, read_text
 from .log_rows import Reading, requests_of
 from .records import Log
 
@@ -76,7 +76,9 @@ def _meta(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = json_value(read_text(path))
+    except InputLimitError:
+        raise
     except ValueError as error:
         raise TraceError(f"not JSON: {error}. Copy it again, or delete it", str(path)) from None
     settings: dict[str, Any] = {}

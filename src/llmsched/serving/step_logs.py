@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TraceError
+from ..input_limits import open_text
 from .log_rows import Reading, check_gaps, check_order, requests_of
 from .records import Log, Steps
 
@@ -31,7 +32,7 @@ def read_vllm_log(reading: Reading) -> Log:
     """
     rows: list[tuple[int, dict[str, float]]] = []
     dummies = 0
-    with open(reading.path, encoding="utf-8", errors="surrogateescape") as file:
+    with open_text(reading.path, errors="surrogateescape") as file:
         for line, text in enumerate(file, 1):
             found = ITERATION.search(text)
             if found is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, TraceError
+from ..input_limits import open_text
 from ..simulation.clock import Clock
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray, IntArray
@@ -137,7 +138,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Mapping[s
     """The rows of a CSV file, each with its line. Raises TraceError where a column is missing."""
     if not path.is_file():
         raise TraceError("there is no such file", str(path))
-    with open(path, encoding="utf-8", newline="") as file:
+    with open_text(path, newline="") as file:
         reader = csv.DictReader(file)
         for name in columns:
             if name not in (reader.fieldnames or ()):

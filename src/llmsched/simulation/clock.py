@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, by_name, nearest
+from .. import settings_files
+from ..errors import InputError, InputLimitError, by_name, nearest, shown
 
 Context = Literal["generated", "all"]
 
@@ -71,10 +72,12 @@ class Clock:
             value = getattr(self, name)
             if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
                 raise InputError(f"clock coefficient {name}={value!r} is not a number of seconds")
+            if value > LONGEST and value != math.inf:
+                raise InputError(f"clock coefficient {name}={shown(value)} is more than {LONGEST:g} seconds")
             if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"clock coefficient {name}={value!r} must be a finite number of seconds, at least 0")
-            if value > LONGEST:
-                raise InputError(f"clock coefficient {name}={value!r} is more than {LONGEST:g} seconds")
+                raise InputError(
+                    f"clock coefficient {name}={shown(value)} must be a finite number of seconds, at least 0"
+                )
             object.__setattr__(self, name, float(value))
         if not self.base + self.per_request > 0:
             raise InputError("a clock with base=0 and per_request=0 stands still: one of them must be greater than 0")
@@ -117,16 +120,13 @@ class Clock:
         Raises InputError, naming the file, if it is not TOML (JSON), lacks the unit, has an unknown key or unit (the
         nearest is suggested), or a coefficient is impossible; OSError if it cannot be read.
         """
-        import json  # here, as `import llmsched` is to stay light
-        import tomllib
-
         name = os.fspath(path)
         kind = "JSON" if _is_json(name) else "TOML"
         try:
-            with open(name, encoding="utf-8") as file:
-                text = file.read()
-            values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-        except ValueError as error:  # what tomllib, json and the decoding of text raise
+            values = settings_files.parsed(settings_files.read_text(name), kind)
+        except InputLimitError:
+            raise
+        except ValueError as error:  # what parsing and the decoding of text raise
             raise InputError(f"clock file {name}: not {kind}: {error}") from None
         try:
             return cls.from_values(values)

@@ -12,7 +12,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InputError, by_name, nearest
+from .. import settings_files
+from ..errors import InputError, InputLimitError, by_name, nearest
 from ..workloads.argument_checks import whole
 from . import clock as clocks
 from . import kv_cache
@@ -123,16 +124,13 @@ class Machine:
         Raises InputError, naming file and key, for what is missing, unknown (the nearest is suggested) or impossible;
         OSError if the file cannot be read.
         """
-        import json  # here, as `import llmsched` is to stay light
-        import tomllib
-
         name = os.fspath(path)
         kind = "JSON" if name.lower().endswith(".json") else "TOML"
         try:
-            with open(name, encoding="utf-8") as file:
-                text = file.read()
-            values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-        except ValueError as error:  # what tomllib, json and the decoding of text raise
+            values = settings_files.parsed(settings_files.read_text(name), kind)
+        except InputLimitError:
+            raise
+        except ValueError as error:  # what parsing and the decoding of text raise
             raise InputError(f"machine file {name}: not {kind}: {error}") from None
         try:
             return cls._from(values, name)

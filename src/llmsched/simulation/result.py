@@ -90,6 +90,7 @@ class Result(Latencies):
         """What repeats this result: version, policy and its fields, memory, seed, engine, and the workload's source."""
         return {
             "llmsched": version,
+            "numpy": np.__version__,
             "policy": self.policy.name,
             "fields": self.policy.fields(),
             "memory": self.memory,

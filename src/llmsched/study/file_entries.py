@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ..errors import InputError, MissingExtraError, nearest
+from ..errors import InputError, MissingExtraError, nearest, shown
 from ..workloads.argument_checks import decimal_fraction, whole
 
 try:
@@ -49,12 +50,12 @@ def _amount_of(name: str, least: float, open_: bool = True, most: float = math.i
             return None
         try:
             number = float(decimal_fraction(value))
-        except InputError:
+        except (InputError, OverflowError):
             number = math.nan
         if not ((number > least if open_ else number >= least) and number <= most):
             limit = "greater than" if open_ else "at least"
             upto = "" if math.isinf(most) else f" and at most {most:g}"
-            raise InputError(f"{name} must be a number {limit} {least:g}{upto}, not {value!r}")
+            raise InputError(f"{name} must be a number {limit} {least:g}{upto}, not {shown(value)}")
         return number
 
     return check
@@ -89,7 +90,7 @@ def rates_of(value: Any) -> float | tuple[float, ...] | None:
 
 def no_twins(key: str, names: Sequence[Any]) -> None:
     """Raise InputError if a name is there twice."""
-    twins = sorted({str(name) for name in names if list(names).count(name) > 1})
+    twins = sorted(str(name) for name, count in Counter(names).items() if count > 1)
     if twins:
         raise InputError(f"{key}: {twins[0]!r} is there twice: leave one out, or give it another name")
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError, PolicyError, StudyError, nearest, number_of
+from .. import input_limits
+from ..errors import InputError, InputLimitError, PolicyError, StudyError, TraceError, nearest, number_of
 from ..metrics import catalogue, energy
 from ..metrics.energy import Power
 from ..policy import Policy
@@ -338,7 +340,15 @@ def _load(folder: Path, name: str | None, format_: str | None, where: str) -> Wo
         raise StudyError(
             f"{where}: there is no file {path}. Traces are looked for where the study file is, or in --traces DIR"
         )
-    workload = traces.load(path, format=format_)
+    try:
+        workload = traces.load(path, format=format_)
+    except TraceError as error:
+        if path.resolve().is_relative_to(folder.resolve()) or isinstance(error, InputLimitError):
+            raise
+        # A study file from a stranger may name any file of this machine: its content is not printed.
+        raise StudyError(
+            f"{where}: {path} is no trace that can be read, and outside of {folder}: see it alone"
+        ) from None
     if not len(workload):
         raise StudyError(f"{where}: {path}: there are no requests in it")
     return workload
@@ -364,8 +374,9 @@ def _cells(study: StudyFile, axes: Mapping[str, Any]) -> tuple[Cell, ...]:
     chosen: set[Cell] = set()
     rates = [entry.rates if study.rate_levels() else (None,) for entry in study.workloads]
     for k, block in enumerate(study.cells or (CellsEntry(),)):
-        wanted = {key: getattr(block, key) or axis for key, axis in axes.items()}
+        wanted = {key: set(getattr(block, key) or axis) for key, axis in axes.items()}
         picked = [[k for k, value in enumerate(axis) if value in wanted[key]] for key, axis in axes.items()]
+        input_limits.check("cells", math.prod(map(len, picked)), f"{study.where('cells', k)}: the study has")
         crossed = (Cell(*combination) for combination in itertools.product(*picked))
         found = [cell for cell in crossed if axes["rates"][cell.rate] in rates[cell.workload]]
         if not found:

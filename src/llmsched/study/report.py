@@ -25,6 +25,7 @@ from .._version import version
 from ..errors import MissingExtraError
 from ..metrics import figure_style
 from .report_contents import Contents
+from .whole_files import write_whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -46,7 +47,7 @@ def read(directory: str | os.PathLike[str], *, metric: str | None = None, agains
     folder = Path(directory)
     described, table, failures = store.describe(folder), store.results(folder), store.failures(folder)
     completeness.check_has_results(table, failures, folder)
-    text = (folder / "study.toml").read_text(encoding="utf-8")
+    text = store.study_file(folder, described)
     missing = completeness.what_is_missing(described, table, failures)
     return Contents.of(
         table, described, text, metric=metric, against=against, failures=failures.num_rows, unfinished=missing
@@ -76,7 +77,11 @@ def write(
     Raises StudyError, InputError as `read`, MissingExtraError without vl-convert, OSError for the file.
     """
     contents = read(directory, metric=metric, against=against)
-    Path(path).write_text(page(contents), encoding="utf-8")
+    text, target = page(contents), Path(path)
+    if target.parent == Path(directory):  # no link that somebody has put there is followed
+        write_whole(target, lambda file: file.write(text.encode()))
+    else:
+        target.write_text(text, encoding="utf-8")
     return contents
 
 

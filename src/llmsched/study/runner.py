@@ -59,7 +59,7 @@ class Status:
     metric, count, mean, half
         Per cell: the number of values of this metric, their mean and half its 95 % interval (Student's t).
     damaged
-        Parts that were put aside.
+        Files that were put aside.
     """
 
     directory: Path
@@ -94,6 +94,7 @@ def run(
     extend: bool,
     repair: bool,
     retry: bool,
+    other_versions: bool,
     progress: Callable[[Status], None] | None,
 ) -> Status:
     """See `Study.run`."""
@@ -102,7 +103,8 @@ def run(
     if workers is not None:
         whole("workers", workers, 1, 1024)  # also if there turns out to be nothing to do
     plan = make(study, traces)
-    directory = Directory(out, plan, study.to_toml(), about(study), extend)
+    more: dict[str, bool] = {"extend": extend, "repair": repair, "other_versions": other_versions}
+    directory = Directory(out, plan, study.to_toml(), about(study), **more)
     with contextlib.closing(directory):
         running = _StudyRun(study, plan, directory, repair, retry)
         if running.work_list.waiting_workloads():
@@ -148,7 +150,7 @@ class _StudyRun:
     def __init__(self, study: StudyFile, plan: Plan, directory: Directory, repair: bool, retry: bool) -> None:
         self.plan, self.directory = plan, directory
         self.work_list = WorkList(plan, study.replications, study.precision)
-        self.damaged: list[str] = []
+        self.damaged = list(directory.damaged)
         self.unwritten: list[UnitResults] = []  # not yet on disk
         self.unwritten_since = 0.0
         self.to_retry: deque[WorkUnit] = deque()

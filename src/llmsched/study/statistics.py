@@ -108,6 +108,9 @@ class Precision:
 # Sequential ----------------------------------------------------------------------------------------------------------
 
 
+_FAR = 1e9
+
+
 def replications_needed(values: npt.ArrayLike, precision: Precision) -> int:
     """How many replications there have to be in all; ``len(values)`` when these are enough, or `most` is reached.
 
@@ -123,7 +126,8 @@ def replications_needed(values: npt.ArrayLike, precision: Precision) -> int:
     target = precision.target(float(x.mean()))
     if half <= target or n >= precision.most:
         return n
-    wanted = math.ceil(n * (half / target) ** 2) if target > 0 else precision.most
+    # No more than twice as many in any case, and the square of a ratio to a tiny target is no float.
+    wanted = math.ceil(n * min(half / target, _FAR) ** 2) if target > 0 else precision.most
     return min(max(wanted, n + 1), 2 * look, precision.most)
 
 

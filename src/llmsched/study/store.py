@@ -1,7 +1,8 @@
 """The directory of a study's results: what is in it, and how it survives whatever happens.
 
-    study.toml    the study file, as given            results/part-*.parquet    one row per simulation
-    study.json    hash, versions, machine, command    failures/part-*.parquet   simulations without a result
+    study.toml      the study file, as given            results/part-*.parquet    one row per simulation
+    study.json      hash, versions, machine, command    failures/part-*.parquet   simulations without a result
+    manifest.json   rows, bytes and SHA-256 of parts
 
 Files appear whole, under their final names, after they are on disk; a row is reported done after that and never before.
 A part is called after the numbers of the batches that are in it. One that holds several replaced them: if both are
@@ -12,23 +13,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import DamagedResultsError, MissingExtraError, StudyError
 from .plan import Plan, fingerprint
 from .summary import AXES
+from .whole_files import finish, half_of, read_sealed, write_half, write_sealed, write_whole
 
 try:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from .manifest import KINDS, NAME, ROWS_IN_MEMORY, Manifest, Part, batches, other_files, part_name, stranger
 except ImportError:
     raise MissingExtraError("pyarrow", "study", "a study") from None
 
@@ -36,10 +40,6 @@ except ImportError:
 _COMPACTED_AT = 64
 #: A part with so many rows is left alone.
 _LARGE_PART = 500_000
-#: Rows that are in memory at a time.
-_ROWS_IN_MEMORY = 100_000
-_PART = re.compile(r"part-(\d+)-(\d+)\.parquet")
-_DAMAGE = (pa.ArrowException, OSError, ValueError)
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -67,31 +67,51 @@ def failures(directory: str | os.PathLike[str]) -> pa.Table:
 
 
 def describe(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """What study.json says. Raises StudyError if the directory holds no study."""
+    """What study.json says. Raises StudyError if the directory holds no study, or the file is damaged."""
     path = Path(directory) / "study.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return read_sealed(path)
     except FileNotFoundError:
         raise StudyError(f"{directory} holds no study (no study.json): is it the directory given to --out?") from None
     except ValueError as error:
-        raise StudyError(f"{path} is damaged ({error}): take it from a backup") from None
-    return found
+        raise DamagedResultsError(str(path), str(error)) from None
+
+
+def study_file(directory: str | os.PathLike[str], described: Mapping[str, Any]) -> str:
+    """The text of study.toml. Raises DamagedResultsError if it is not the one that study.json knows."""
+    path = Path(directory) / "study.toml"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedResultsError(str(path), "it is missing") from None
+    if hashlib.sha256(content).hexdigest() != described["study_file"]:
+        raise DamagedResultsError(str(path), "it is not the study file that was run")
+    return content.decode()
 
 
 def count(directory: str | os.PathLike[str]) -> int:
-    """Simulations on disk, failed ones included."""
-    parts = [part.path for kind in ("results", "failures") for part in _parts(Path(directory) / kind)[0]]
-    return sum(pq.read_metadata(path).num_rows for path in parts)
+    """Simulations on disk, failed ones included. Raises StudyError as `results` does."""
+    return Manifest.read(Path(directory)).rows()
 
 
 def _read_all(directory: Path, kind: str) -> pa.Table:
     described = describe(directory)
-    for _ in range(3):  # a compaction may take a part away between listing and reading
-        with contextlib.suppress(FileNotFoundError):
-            schema = pa.schema([(name, getattr(pa, _MAKER_OF.get(type_, type_))()) for name, type_ in described[kind]])
-            batches = [b for part in _parts(directory / kind)[0] for b in _batches(part.path, schema.names)]
-            return _sorted(pa.Table.from_batches(batches, schema), described)
-    raise StudyError(f"{directory} changes faster than it can be read: wait until the study has run")
+    schema = pa.schema([(name, getattr(pa, _MAKER_OF.get(type_, type_))()) for name, type_ in described[kind]])
+    manifest = Manifest.read(directory)
+    while True:
+        parts, folder = manifest.parts[kind], directory / kind
+        problem: StudyError
+        try:
+            _, strange = other_files(folder, parts)
+            if not strange:
+                rows = [batch for part in parts for batch in batches(folder, part, schema.names)]
+                return _sorted(pa.Table.from_batches(rows, schema), described)
+            problem = stranger(strange[0])
+        except FileNotFoundError as error:
+            problem = DamagedResultsError(error.filename, f"{NAME} lists it, and it is not there")
+        before, manifest = manifest, Manifest.read(directory)
+        if manifest == before:  # else a process is writing, and parts came or went since the manifest was read
+            raise problem
 
 
 def _sorted(table: pa.Table, described: Mapping[str, Any]) -> pa.Table:
@@ -112,169 +132,127 @@ def _codes(column: pa.ChunkedArray, levels: Any) -> Any:
 _MAKER_OF = {"double": "float64"}
 
 
-class _Part(NamedTuple):
-    """A file of rows, from the first to the last of the batches in it."""
-
-    first: int
-    last: int
-    path: Path
-
-
-def _parts(folder: Path) -> tuple[list[_Part], list[Path]]:
-    """The parts in order, and the files that are left over: half written, or replaced by a larger part."""
-    parts, leftover = [], []
-    for path in sorted(folder.glob("*")):
-        match = _PART.fullmatch(path.name)
-        if match:
-            parts.append(_Part(int(match[1]), int(match[2]), path))
-        elif path.suffix == ".part":
-            leftover.append(path)
-    parts.sort(key=lambda part: (part.first, -part.last))
-    kept: list[_Part] = []
-    for part in parts:
-        if kept and part.last <= kept[-1].last:
-            leftover.append(part.path)
-        else:
-            kept.append(part)
-    return kept, leftover
-
-
-def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a part, some at a time, every page compared with its checksum. Raises DamagedResultsError."""
-    try:
-        with open(path, "rb") as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            missing = set(columns) - set(parquet.schema_arrow.names)
-            if missing:
-                raise ValueError(f"there is no column {min(missing)!r}")
-            yield from parquet.iter_batches(_ROWS_IN_MEMORY, columns=list(columns))
-    except FileNotFoundError:
-        raise
-    except _DAMAGE as error:
-        raise DamagedResultsError(str(path), str(error)) from None
-
-
 # Writing --------------------------------------------------------------------------------------------------------------
-
-
-def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Make a file by `write`, so that it is on disk whole under its name or not at all. Raises OSError."""
-    half = path.with_name(path.name + ".part")
-    try:
-        with open(half, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(half, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            half.unlink()
-        raise
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Rows:
     """The parts of one kind (`results` or `failures`) in a directory, to which one process adds."""
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        self.folder, self.schema = folder, schema
-        folder.mkdir(exist_ok=True)
-        kept, leftover = _parts(folder)
+    def __init__(self, directory: Path, kind: str, schema: pa.Schema, manifest: Manifest, made_by: str) -> None:
+        self.directory, self.folder, self.schema, self.manifest = directory, directory / kind, schema, manifest
+        self.parts, self.made_by = manifest.parts[kind], made_by
+        self.folder.mkdir(exist_ok=True)
+        for part in self.parts:
+            path = self.folder / part.name
+            if not path.exists() and half_of(path).exists():  # killed before it got its name
+                finish(path)
+        leftover, strange = other_files(self.folder, self.parts)
+        if strange:
+            raise stranger(strange[0])
         for path in leftover:
             path.unlink()
-        self.parts = kept
-        self.sizes: dict[Path, int] = {}
 
     def read(self, columns: Sequence[str], damaged: Callable[[DamagedResultsError], None]) -> Iterator[pa.RecordBatch]:
-        """All rows, some at a time. Every part is read to its end before, so that damage is found; `damaged` may raise,
-        else the part is put aside."""
+        """All rows, some at a time. Damage is found before a row of the part is handed out; `damaged` may raise, else
+        the part is put aside."""
         for part in list(self.parts):
             try:
-                self.sizes[part.path] = sum(map(len, _batches(part.path, self.schema.names)))
-            except DamagedResultsError as damage:
-                damaged(damage)
-                self.put_aside(part)
+                yield from batches(self.folder, part, columns)
                 continue
-            yield from _batches(part.path, columns)
-
-    def put_aside(self, part: _Part) -> None:
-        aside = self.folder.parent / "damaged"
-        aside.mkdir(exist_ok=True)
-        os.replace(part.path, aside / f"{self.folder.name}-{part.path.name}")
-        self.parts.remove(part)
+            except FileNotFoundError as error:
+                damage = DamagedResultsError(error.filename, f"{NAME} lists it, and it is not there")
+            except DamagedResultsError as error:
+                damage = error
+            damaged(damage)
+            put_aside(self.directory, self.folder / part.name)
+            self._replace([part], [])
 
     def append(self, table: pa.Table) -> None:
         """Write a batch of rows. When this returns they are on disk. Raises OSError."""
         number = self.parts[-1].last + 1 if self.parts else 0
-        part = self._part(number, number)
-        write_whole(part.path, lambda file: pq.write_table(table, file, **_PARQUET_OPTIONS))
-        self.parts.append(part)
-        self.sizes[part.path] = len(table)
+        self._write(number, number, len(table), lambda file: pq.write_table(table, file, **_PARQUET_OPTIONS), [])
         if len(self.small()) >= _COMPACTED_AT:
             self.compact()
 
     def clear(self) -> None:
-        """Remove all rows."""
-        for part in self.parts:
-            part.path.unlink()
-        self.parts, self.sizes = [], {}
+        """Remove all rows. Raises OSError."""
+        paths = [self.folder / part.name for part in self.parts]
+        for path in paths:
+            os.replace(path, half_of(path))  # a process killed here leaves parts that get their names back
+        self._replace(list(self.parts), [])
+        for path in paths:
+            half_of(path).unlink()
 
-    def small(self) -> list[_Part]:
+    def small(self) -> list[Part]:
         """The parts at the end that are not yet large."""
         count = 0
         for part in reversed(self.parts):
-            if self.sizes[part.path] >= _LARGE_PART:
+            if part.rows >= _LARGE_PART:
                 break
             count += 1
         return self.parts[len(self.parts) - count :]
 
     def compact(self) -> None:
-        """Make one part of the small ones, a few rows at a time."""
+        """Make one part of the small ones, a few rows at a time. Raises OSError, StudyError if one cannot be read."""
         small = self.small()
         if len(small) < 2:
             return
-        whole = self._part(small[0].first, small[-1].last)
 
         def copy(file: Any) -> None:
             with pq.ParquetWriter(file, self.schema, **_PARQUET_OPTIONS) as writer:
-                for table in _tables_of(small, self.schema):
-                    writer.write_table(table, row_group_size=2 * _ROWS_IN_MEMORY)
+                for table in self._tables_of(small):
+                    writer.write_table(table, row_group_size=2 * ROWS_IN_MEMORY)
 
-        write_whole(whole.path, copy)
+        self._write(small[0].first, small[-1].last, sum(part.rows for part in small), copy, small)
         for part in small:
-            part.path.unlink()
-        self.parts[-len(small) :] = [whole]
-        self.sizes[whole.path] = sum(self.sizes.pop(part.path) for part in small)
+            (self.folder / part.name).unlink()
 
-    def _part(self, first: int, last: int) -> _Part:
-        return _Part(first, last, self.folder / f"part-{first:08d}-{last:08d}.parquet")
+    def _write(self, first: int, last: int, rows: int, write: Callable[[Any], Any], replaced: list[Part]) -> None:
+        """Write a part, in the place of others."""
+        path = self.folder / part_name(first, last)
+        size, sha256 = write_half(path, write)
+        makers = (name for part in replaced for name in part.made_by) if replaced else (self.made_by,)
+        try:
+            self._replace(replaced, [Part(first, last, rows, size, sha256, tuple(dict.fromkeys(makers)))])
+        except OSError:
+            half_of(path).unlink()
+            raise
+        finish(path)
+
+    def _replace(self, old: list[Part], new: list[Part]) -> None:
+        """Other parts, in the manifest too."""
+        self.parts[:] = [part for part in self.parts if part not in old] + new
+        try:
+            self.manifest.write(self.directory)
+        except OSError:  # on disk nothing has changed
+            self.parts[:] = [part for part in self.parts if part not in new] + old
+            self.parts.sort()
+            raise
+
+    def _tables_of(self, parts: Sequence[Part]) -> Iterator[pa.Table]:
+        """The rows of parts, about 100,000 at a time, so that row groups are neither tiny nor large."""
+        held: list[pa.RecordBatch] = []
+        for part in parts:
+            for batch in batches(self.folder, part, self.schema.names):
+                held.append(batch)
+                if sum(map(len, held)) >= ROWS_IN_MEMORY:
+                    yield pa.Table.from_batches(held, self.schema)
+                    held = []
+        if held:
+            yield pa.Table.from_batches(held, self.schema)
+
+
+def put_aside(study: Path, path: Path) -> None:
+    """Move a damaged file of a study into its directory `damaged`, if it is there. Raises OSError."""
+    (study / "damaged").mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, study / "damaged" / "-".join(path.relative_to(study).parts))
 
 
 #: Types of the columns of factors that are numbers.
 _TYPES = {**dict.fromkeys(("memory", "max_batch", "block", "prefill_budget"), pa.int64()), "rate": pa.float64()}
 #: How parts are written. Checksums find what the disk has spoilt.
 _PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
-
-
-def _tables_of(parts: Sequence[_Part], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of parts, about 100,000 at a time, so that row groups are neither tiny nor large."""
-    held: list[pa.RecordBatch] = []
-    for part in parts:
-        for batch in _batches(part.path, schema.names):
-            held.append(batch)
-            if sum(map(len, held)) >= _ROWS_IN_MEMORY:
-                yield pa.Table.from_batches(held, schema)
-                held = []
-    if held:
-        yield pa.Table.from_batches(held, schema)
 
 
 # The directory --------------------------------------------------------------------------------------------------------
@@ -287,35 +265,81 @@ class Directory:
     or is in use.
     """
 
-    def __init__(self, path: Path, plan: Plan, text: str, about: Mapping[str, Any], extend: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        plan: Plan,
+        text: str,
+        about: Mapping[str, Any],
+        *,
+        extend: bool = False,
+        repair: bool = False,
+        other_versions: bool = False,
+    ) -> None:
         self.path, self.plan = path, plan
+        self.damaged: list[str] = []  # files that were put aside
         _make(path)
         self._lock = _locked(path)
         try:
-            self._begin(text, about, extend)
+            self._begin(text, about, extend, repair, other_versions)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, text: str, about: Mapping[str, Any], extend: bool) -> None:
+    def _begin(self, text: str, about: Mapping[str, Any], extend: bool, repair: bool, other_versions: bool) -> None:
         definitions = self.plan.definitions()
         described: dict[str, Any] = {"hash": fingerprint(definitions), "definitions": definitions, **about}
         described["cells"] = [list(self.plan.labels(cell).values()) for cell in self.plan.cells]
-        described["results"] = [(field.name, str(field.type)) for field in self.schema("results")]
-        described["failures"] = [(field.name, str(field.type)) for field in self.schema("failures")]
+        for kind in KINDS:
+            described[kind] = [(field.name, str(field.type)) for field in self.schema(kind)]
+        described["study_file"] = hashlib.sha256(text.encode()).hexdigest()
         described = json.loads(json.dumps(described))  # as it will be read again
-        runs = [dict(about)]
-        if (self.path / "study.json").exists():
-            before = describe(self.path)
-            _check_same_study(before, described, self.path, extend)
-            runs = before.get("runs", []) + runs
-        described["runs"] = runs[-100:]
+        manifest = self._manifest(repair)
+        before = self._described_before(manifest, described["hash"], repair)
+        if before is not None:
+            _check_same_study(before, described, self.path, extend, other_versions)
+        described["runs"] = [*(before or {}).get("runs", []), dict(about)][-100:]
         write_whole(self.path / "study.toml", lambda file: file.write(text.encode()))
-        write_whole(
-            self.path / "study.json", lambda file: file.write((json.dumps(described, indent=1) + "\n").encode())
+        write_sealed(self.path / "study.json", described)
+        manifest.study = described["hash"]
+        manifest.write(self.path)
+        made_by = f"llmsched {about['llmsched']}, NumPy {about['numpy']}"
+        self.results, self.failures = (
+            Rows(self.path, kind, self.schema(kind), manifest, made_by) for kind in ("results", "failures")
         )
-        self.results = Rows(self.path / "results", self.schema("results"))
-        self.failures = Rows(self.path / "failures", self.schema("failures"))
+
+    def _manifest(self, repair: bool) -> Manifest:
+        """The manifest. A damaged one tells no part from another, so that `repair` puts all aside."""
+        try:
+            return Manifest.read(self.path)
+        except DamagedResultsError:
+            if not repair:
+                raise
+            parts = [part for kind in KINDS for part in sorted(self.path.glob(f"{kind}/part-*.parquet"))]
+            for path in [self.path / NAME, *parts]:
+                put_aside(self.path, path)
+                self.damaged.append(str(path))
+            return Manifest("")
+
+    def _described_before(self, manifest: Manifest, fingerprint: str, repair: bool) -> dict[str, Any] | None:
+        """What study.json said. If it is damaged, `repair` writes it anew where the manifest is of the same study."""
+        path = self.path / "study.json"
+        if not path.exists():
+            return None
+        try:
+            return describe(self.path)
+        except DamagedResultsError:
+            if not repair:
+                raise
+        if manifest.rows() and manifest.study != fingerprint:
+            raise StudyError(
+                f"{path} is damaged, and this is not the study that was last run in {self.path}: give the study file "
+                "as it was then, with --repair",
+                str(path),
+            )
+        put_aside(self.path, path)
+        self.damaged.append(str(path))
+        return None
 
     def schema(self, kind: str) -> pa.Schema:
         """The columns of the parts of a kind."""
@@ -351,10 +375,11 @@ class Directory:
         index = {tuple(plan.labels(cell).values()): k for k, cell in enumerate(plan.cells)}
         definitions = plan.definitions()
         levels = {f: list(definitions[AXES[f]]) for f in plan.factors}
+        place = {f: {value: k for k, value in enumerate(levels[f])} for f in plan.factors}
         sizes = [len(levels[f]) for f in plan.factors]
         number = np.full(sizes, -1)
         for key, k in index.items():
-            number[tuple(levels[f].index(value) for f, value in zip(plan.factors, key, strict=True))] = k
+            number[tuple(place[f][value] for f, value in zip(plan.factors, key, strict=True))] = k
         rows: Rows = getattr(self, kind)
         for batch in rows.read([*plan.factors, *columns], damaged):
             table = pa.Table.from_batches([batch])
@@ -371,15 +396,14 @@ def _make(path: Path) -> None:
     except FileExistsError:
         raise StudyError(f"{path} is a file: give another name to --out") from None
     if not (path / "study.json").exists():
-        strange = [
-            p.name for p in path.iterdir() if p.name not in ("lock", "study.toml", "study.toml.part", "study.json.part")
-        ]
+        ours = {"lock", "study.toml", "study.toml.part", "study.json.part"}
+        strange = [p.name for p in path.iterdir() if p.name not in ours]
         if strange:
             raise StudyError(f"{path} holds no study, but other files ({strange[0]}): give --out a new directory")
 
 
 def _locked(path: Path) -> int:
-    handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -388,13 +412,18 @@ def _locked(path: Path) -> int:
     return handle
 
 
-def _check_same_study(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, extend: bool) -> None:
+def _check_same_study(
+    before: Mapping[str, Any], now: Mapping[str, Any], path: Path, extend: bool, other_versions: bool
+) -> None:
     """Refuse rows that would not fit to those that are there."""
-    if before["llmsched"] != now["llmsched"]:
-        raise StudyError(
-            f"{path} was made by llmsched {before['llmsched']}, and this is {now['llmsched']}, which may count "
-            "differently: install that version again, or give --out a new directory"
-        )
+    for key, name in (("llmsched", "llmsched"), ("numpy", "NumPy")):
+        if before[key] != now[key] and not other_versions:
+            raise StudyError(
+                f"{path} was made by {name} {before[key]}, and this is {now[key]}, which may count differently: "
+                f"install that version again, give --out a new directory, or go on with --other-versions, and {NAME} "
+                "says which rows are whose",
+                str(path),
+            )
     changes = _changes(before["definitions"], now["definitions"])
     if before["results"] != now["results"]:
         changes.append(("the rows have other columns", False))

@@ -67,6 +67,7 @@ class Study(StudyFile):
         extend: bool = False,
         repair: bool = False,
         retry: bool = False,
+        other_versions: bool = False,
         progress: Callable[[runner.Status], None] | None = None,
     ) -> runner.Status:
         """Simulate what is not yet in the directory `out`, and return how it went. Call it again after anything.
@@ -86,9 +87,11 @@ class Study(StudyFile):
         extend
             Let this study add to the results of a smaller one.
         repair
-            Put damaged parts aside and simulate what was in them again.
+            Put damaged files aside and simulate what was in them again.
         retry
             Simulate again what failed.
+        other_versions
+            Add to results of another version of llmsched or NumPy: ``manifest.json`` says which part is whose.
         progress
             Called about twice a second from the calling thread.
 
@@ -108,6 +111,7 @@ class Study(StudyFile):
             extend=extend,
             repair=repair,
             retry=retry,
+            other_versions=other_versions,
             progress=progress,
         )
 

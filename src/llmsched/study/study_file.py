@@ -6,11 +6,10 @@ import dataclasses
 import functools
 import json
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast
 
+from .. import settings_files
 from ..errors import InputError, StudyError, nearest
 from ..metrics import catalogue, energy
 from ..metrics.compare import MEMORY
@@ -193,7 +192,7 @@ class StudyFile:
         """The study in a TOML file. Raises StudyError, which names file, line and key of every mistake; OSError."""
         name = os.fspath(path)
         try:
-            text = Path(path).read_bytes().decode("utf-8")
+            text = settings_files.read_text(path)
         except UnicodeDecodeError as error:
             raise StudyError(f"{name}: not a text in UTF-8 (byte {error.start})") from None
         return cls.parse(text, name)
@@ -202,8 +201,8 @@ class StudyFile:
     def parse(cls, text: str, path: str = "study") -> Self:
         """The study in the text of a TOML file; `path` is what messages call it. Raises StudyError as `load` does."""
         try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            values = settings_files.toml_values(text)
+        except ValueError as error:
             raise StudyError(f"{path}: not TOML: {error}") from None
         study = _read(cls, values, path, toml_lines.lines(text))
         object.__setattr__(study, "_text", text)

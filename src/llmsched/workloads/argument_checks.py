@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, shown
 from .columns import LARGEST
 
 LARGEST_SEED = 2**64 - 1
@@ -59,7 +59,7 @@ def whole(name: str, value: object, least: int, most: int = LARGEST) -> int:
         except TypeError:
             number = None
     if number is None or not least <= number <= most:
-        raise InputError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+        raise InputError(f"{name} must be a whole number from {least} to {most}, not {shown(value)}")
     return number
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import WorkloadError
+from ..errors import WorkloadError, shown
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -66,7 +66,7 @@ def as_number(name: str, i: int, value: object) -> float:
             raise TypeError
         return float("nan") if value is None else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise WorkloadError(f"request {i}: {name} is {value!r}, expected a number", i) from None
+        raise WorkloadError(f"request {i}: {name} is {shown(value)}, expected a number", i) from None
 
 
 def common_length(columns: Mapping[str, np.ndarray[Any, Any]]) -> int:

@@ -8,7 +8,6 @@ Read by `reserve="conditional"` and `order="table"`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -35,7 +34,7 @@ class LengthTable:
         The classes, sorted. A table without classes has one, called ``"all"``.
     """
 
-    __slots__ = ("_lock", "_outputs", "_quantiles", "classes")
+    __slots__ = ("_outputs", "_quantiles", "classes")
 
     classes: tuple[Any, ...]
 
@@ -43,7 +42,6 @@ class LengthTable:
         self.classes = tuple(outputs)
         self._outputs = tuple(outputs.values())
         self._quantiles: dict[Fraction, IntArray] = {}
-        self._lock = threading.Lock()
 
     @classmethod
     def from_outputs(cls, outputs: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> LengthTable:
@@ -118,13 +116,14 @@ class LengthTable:
         share = decimal_fraction(q)
         if not 0 <= share <= 1:
             raise InputError(f"a quantile must be from 0 to 1, not {q}")
-        with self._lock:
-            if share not in self._quantiles:
-                longest = max(int(outputs[-1]) for outputs in self._outputs)
-                table = np.array([_quantiles(outputs, share, longest) for outputs in self._outputs])
-                table.flags.writeable = False
-                self._quantiles[share] = table
-            return self._quantiles[share]
+        if share not in self._quantiles:
+            longest = max(int(outputs[-1]) for outputs in self._outputs)
+            table = np.array([_quantiles(outputs, share, longest) for outputs in self._outputs])
+            table.flags.writeable = False
+            # No lock: a process that forks while another thread holds one never gets it. Two threads may both compute
+            # the table, which is the same, and all get the first.
+            self._quantiles.setdefault(share, table)
+        return self._quantiles[share]
 
 
 def _sorted(lengths: IntArray) -> IntArray:

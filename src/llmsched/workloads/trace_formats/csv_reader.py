@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import TraceError
+from ...settings_files import number
 from . import formats, timestamps
 from .formats import Format
-from .row_checks import Columns, Row, certainly_good, shortened
+from .row_checks import Columns, Row, certainly_good, may_hold_tiny_numbers, shortened
 from .text_lines import decoded, encoding_error, line_blocks
 from .trace_builder import TraceBuilder
 
@@ -38,6 +39,8 @@ def read(builder: TraceBuilder, stream: io.BufferedReader, header: list[str], li
         columns = parsed(builder, block, header)
         if columns is not None:
             builder.add_columns(columns)
+        elif block.isspace():
+            pass
         elif b'"' in block:
             # A quoted field may go on in the next block, so the careful reader keeps the rest of the file.
             lines = itertools.chain(io.BytesIO(block), stream)
@@ -93,11 +96,12 @@ def _cells(row: list[str], header: list[str], positions: list[tuple[str, int]]) 
 
 
 def _cell(text: str) -> int | float | str:
-    """A CSV field as a number if it is one. Only what C calls a number: no underscores, no digits beyond ASCII."""
+    """A CSV field as a number if it is one. Only what C calls a number: no underscores, no digits beyond ASCII. One too
+    small for a float is none, and not 0."""
     text = text.strip()
     if text.isascii() and "_" not in text:
-        with contextlib.suppress(ValueError):
-            return int(text) if text.isdigit() else float(text)
+        with contextlib.suppress(ValueError):  # Python's `int` takes 4,300 digits at most, leading zeros included
+            return int(text.lstrip("0") or "0") if text.isdigit() else number(text)
     return text
 
 
@@ -106,6 +110,8 @@ def parsed(builder: TraceBuilder, block: bytes, header: list[str]) -> Columns | 
     if not block.isascii() or block.isspace() or b'"' in block or b"\0" in block:
         return None
     if block.count(b"\r") != block.count(b"\r\n"):
+        return None
+    if may_hold_tiny_numbers(block):
         return None
     lines = block.decode("ascii").split("\n")
     if max(map(len, lines)) > csv.field_size_limit():

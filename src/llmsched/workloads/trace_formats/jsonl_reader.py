@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
-from .row_checks import Columns, Row, certainly_good, shortened
+from ...settings_files import json_value
+from .row_checks import Columns, Row, certainly_good, may_hold_tiny_numbers, shortened
 from .text_lines import decoded, encoding_error, line_blocks
 from .trace_builder import TraceBuilder
 
@@ -19,7 +20,7 @@ def read(builder: TraceBuilder, stream: io.BufferedReader, start: bytes, line: i
         columns = parsed(builder, block)
         if columns is not None:
             builder.add_columns(columns)
-        else:
+        elif not block.isspace():
             builder.add_rows(_rows(io.BytesIO(block), line))
         line += block.count(b"\n")
 
@@ -40,8 +41,8 @@ def _rows(raw: Iterable[bytes], first: int) -> Iterator[Row]:
 
 def _object(text: str) -> dict[str, object] | str:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = json_value(text)
+    except ValueError as error:
         return f"is not JSON: {error}: {shortened(text)!r}"
     return value if isinstance(value, dict) else f"is {shortened(text)!r}, expected a JSON object"
 
@@ -52,8 +53,11 @@ def parsed(builder: TraceBuilder, block: bytes) -> Columns | None:
     The lines become one JSON list, which is only the same if no object crosses a line.
 
     That is so if there are as many objects as lines and as braces of either kind, and each line starts with the one
-    and ends with the other: then every brace is the border of an object (none is nested, or part of a string).
+    and ends with the other: then every brace is the border of an object (none is nested, or part of a string). There
+    are at least as many colons as pairs of key and value: if no more than there are keys, no key is there twice.
     """
+    if may_hold_tiny_numbers(block):
+        return None
     try:
         text = block.decode().replace("\r\n", "\n").strip()
     except UnicodeDecodeError:
@@ -62,7 +66,9 @@ def parsed(builder: TraceBuilder, block: bytes) -> Columns | None:
     if not (text.count("{") == text.count("}") == n and text.count("}\n{") == n - 1 and text[0] == "{"):
         return None
     try:
-        rows = json.loads(f"[{text.replace(chr(10), ',')}]")
+        rows = json.loads(listed := f"[{text.replace(chr(10), ',')}]")
+        if text.count(":") != sum(map(len, rows)):
+            json_value(listed)
         lists = {meaning: [row[name] for row in rows] for meaning, name in builder.column_names.items()}
         if len(rows) != n or any(not set(map(type, values)) <= {int, float} for values in lists.values()):
             return None

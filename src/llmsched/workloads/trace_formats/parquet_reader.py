@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ... import input_limits
 from ...errors import MissingExtraError, TraceError
 from . import formats
 from .row_checks import Columns, certainly_good, shortened
@@ -30,18 +32,43 @@ def read(builder: TraceBuilder, stream: io.BufferedReader) -> None:
         return
     arrow, parquet = _pyarrow("reading Parquet")
     try:
-        file = parquet.ParquetFile(arrow.BufferReader(content))
+        file = parquet.ParquetFile(arrow.BufferReader(content), page_checksum_verification=True)
         builder.find_columns(file.schema_arrow.names, None)
+        names = list(builder.column_names.values())
+        _check_types(builder.path, file.schema_arrow, names)
+        _check_size(builder.path, file.metadata.num_rows * len(names), len(content))  # asking its columns may crash
         row = 1
-        for batch in file.iter_batches(formats.ROWS_AT_ONCE, columns=list(builder.column_names.values())):
+        for batch in file.iter_batches(formats.ROWS_AT_ONCE, columns=names):
             columns = parsed(builder, batch)
             if columns is not None:
                 builder.add_columns(columns)
             else:
                 builder.add_rows(iter(enumerate(batch.to_pylist(), row)))
             row += batch.num_rows
-    except (arrow.ArrowException, OSError) as error:
+    except TraceError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError) as error:  # names that are no UTF-8 are a ValueError
+        if isinstance(error, MemoryError):  # some of pyarrow's are
+            raise
         raise TraceError(f"is not Parquet that can be read: {shortened(str(error))}", builder.path) from error
+
+
+def _check_types(path: str, schema: Any, names: Sequence[str]) -> None:
+    """Raise TraceError unless all columns that are read hold numbers."""
+    for name in names:
+        kind = str(schema.field(name).type)
+        if not _NUMERIC.fullmatch(kind):
+            raise TraceError(f"column {name!r} holds {kind}, expected whole numbers or floats", path)
+
+
+#: Types whose values are numbers or nothing; `null` is a column without a value.
+_NUMERIC = re.compile(r"u?int(8|16|32|64)|halffloat|float|double|bool|null")
+
+
+def _check_size(path: str, values: int, packed: int) -> None:
+    """Raise InputLimitError if what the file holds is out of all proportion, before it is unpacked."""
+    input_limits.check("file", 8 * values, "it has", path)
+    input_limits.check_unpacked(8 * values, packed, path)
 
 
 def parsed(builder: TraceBuilder, batch: Any) -> Columns | None:
@@ -58,4 +85,4 @@ def parsed(builder: TraceBuilder, batch: Any) -> Columns | None:
 def write(columns: Mapping[str, npt.NDArray[Any]], path: str) -> None:
     """Write the columns, by name, to a file."""
     arrow, parquet = _pyarrow("writing Parquet")
-    parquet.write_table(arrow.table(columns), path)
+    parquet.write_table(arrow.table(columns), path, write_page_checksum=True)

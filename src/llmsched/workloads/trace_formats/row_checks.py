@@ -70,6 +70,17 @@ def certainly_good(format: Format, columns: Columns) -> bool:
     return "lower" not in columns or "upper" not in columns or bool((columns["lower"] <= columns["upper"]).all())
 
 
+def may_hold_tiny_numbers(block: bytes) -> bool:
+    """Whether text could have a number in it that is no 0 and too small for a float: those are read one by one.
+
+    The smallest float is 4.9e-324: it takes a negative exponent, or hundreds of zeros.
+    """
+    return b"e-" in block or b"E-" in block or _ZEROS in block
+
+
+_ZEROS = b"0" * 300
+
+
 def shortened(text: str) -> str:
     """The text, or its first 77 characters: enough for a message."""
     return text if len(text) <= 80 else f"{text[:77]}..."

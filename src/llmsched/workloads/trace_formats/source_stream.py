@@ -11,14 +11,27 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import LlmschedError, TraceError
+from ...errors import InputLimitError, LlmschedError, TraceError
+from ...input_limits import Meter, open_raw
+
+_BUFFER = 1 << 18
 
 
 class _ReadStream(io.RawIOBase):
-    """A raw binary stream of `start`, then what calls of `read` return; failures become TraceErrors."""
+    """A raw binary stream of `start`, then what calls of `read` return; failures become TraceErrors.
 
-    def __init__(self, path: str, read: Callable[[int], bytes | str | None], start: bytes = b"") -> None:
-        self._path, self._read, self._pending = path, read, memoryview(start)
+    `count` is called with every piece that is read.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        read: Callable[[int], bytes | str | None],
+        start: bytes = b"",
+        count: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._path, self._read, self._pending, self._count = path, read, memoryview(start), count
+        self.bytes = len(start)  # read so far
 
     def readable(self) -> bool:
         return True
@@ -39,17 +52,32 @@ class _ReadStream(io.RawIOBase):
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise TraceError(f"cannot be read: {failure_reason(error)}", self._path) from error
         # A text file may hold lone surrogates; they come out as bytes that are not UTF-8, which is a bad row later on.
-        return piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece or b""
+        found = piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece or b""
+        self.bytes += len(found)
+        if self._count is not None:
+            self._count(found)
+        return found
 
 
 def open_stream(source: object, stack: contextlib.ExitStack) -> tuple[str, io.BufferedReader, bytes]:
-    """The name of a source, a stream of its uncompressed bytes, and the first 4 of them (not consumed)."""
+    """The name of a source, a stream of its uncompressed bytes, and the first 4 of them (not consumed).
+
+    What is read of the stream is metered: see `input_limits`.
+    """
     path, read = _read_function(source, stack)
-    stream, head = _with_first_bytes(path, read, stack)
+    # `peek` may see less than 4 bytes of a pipe: they are read, and put back before the rest.
+    packed = _ReadStream(path, read)
+    begin = stack.enter_context(io.BufferedReader(packed, _BUFFER))
+    head = begin.read(4)
+    read, unpacked = begin.read, None
     if head[:2] == b"\x1f\x8b":
-        unzipped = stack.enter_context(gzip.GzipFile(fileobj=stream))
-        stream, head = _with_first_bytes(path, unzipped.read, stack)
-    return path, stream, head
+        whole = stack.enter_context(io.BufferedReader(_ReadStream(path, begin.read, head), _BUFFER))
+        zipped = stack.enter_context(gzip.GzipFile(fileobj=whole))
+        stream = stack.enter_context(io.BufferedReader(_ReadStream(path, zipped.read), _BUFFER))
+        head, read, unpacked = stream.read(4), stream.read, lambda: packed.bytes
+    meter = Meter(path, "file", lines=head != b"PAR1", packed=unpacked)
+    meter.count(head)
+    return path, stack.enter_context(io.BufferedReader(_ReadStream(path, read, head, meter.count), _BUFFER)), head
 
 
 def _read_function(source: object, stack: contextlib.ExitStack) -> tuple[str, Callable[[int], bytes | str | None]]:
@@ -60,7 +88,9 @@ def _read_function(source: object, stack: contextlib.ExitStack) -> tuple[str, Ca
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
         try:
-            return path, stack.enter_context(open(path, "rb")).read
+            return path, stack.enter_context(open_raw(path)).read
+        except InputLimitError:
+            raise
         except (OSError, ValueError) as error:
             raise TraceError(f"cannot be opened: {failure_reason(error)}", path) from error
     read = getattr(source, "read", None)
@@ -68,15 +98,6 @@ def _read_function(source: object, stack: contextlib.ExitStack) -> tuple[str, Ca
         raise TraceError(f"a trace is a path, '-' or an open file, not {type(source).__name__}")
     name = getattr(source, "name", None)
     return name if isinstance(name, str) else "<stream>", read
-
-
-def _with_first_bytes(
-    path: str, read: Callable[[int], bytes | str | None], stack: contextlib.ExitStack
-) -> tuple[io.BufferedReader, bytes]:
-    # `peek` may see less than 4 bytes of a pipe: they are read, and put back before the rest.
-    stream = stack.enter_context(io.BufferedReader(_ReadStream(path, read), 1 << 18))
-    head = stream.read(4)
-    return stack.enter_context(io.BufferedReader(_ReadStream(path, stream.read, head), 1 << 18)), head
 
 
 def failure_reason(error: Exception) -> str:

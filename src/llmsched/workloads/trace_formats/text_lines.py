@@ -13,11 +13,21 @@ _BOM = b"\xef\xbb\xbf"
 
 def first_line(stream: io.BufferedReader) -> tuple[bytes, int]:
     """The first line that is not blank, without a byte order mark, and its number; empty if there is none."""
-    for line, raw in enumerate(stream, 1):
+    line = 0
+    while raw := stream.readline():
+        line += 1
         text = raw.removeprefix(_BOM) if line == 1 else raw
         if text.strip():
             return text, line
+        # Millions of blank lines, as in a file that was made to be slow to read: those at hand in one go.
+        while blank := _blank_lines(stream.peek()):
+            line += stream.read(blank).count(b"\n")
     return b"", 0
+
+
+def _blank_lines(text: bytes) -> int:
+    """How many bytes of blank lines a text begins with."""
+    return text.rfind(b"\n", 0, len(text) - len(text.lstrip())) + 1
 
 
 def line_blocks(stream: io.BufferedReader, start: bytes = b"") -> Iterator[bytes]:

@@ -1,3 +1,0 @@
-"""The version: the only place that states it."""
-
-version = "0.1.0"
