@@ -76,7 +76,7 @@ async def send(address: str, workload: ls.Workload) -> np.ndarray:
     async def one(i: int) -> float:
         await asyncio.sleep(max(0.0, began + workload.arrival[i] - time.monotonic()))
         sent = time.monotonic()
-        prediction = {"lower": int(workload.lower[i]), "upper": int(workload.upper[i])}  # type: ignore[index]
+        prediction = {"lower": int(workload.lower[i]), "upper": int(workload.upper[i])}
         answer = await client.completions.create(
             model="tiny",
             prompt=[3 + (7 * i + k) % 120 for k in range(int(workload.prompt[i]))],
@@ -159,7 +159,7 @@ class Lost:
     def _preempt_request(self, request: Any, *args: Any, **options: Any) -> None:
         with open(os.environ["LOST"], "a", encoding="utf-8") as file:
             file.write(f"{request.num_computed_tokens}\n")
-        super()._preempt_request(request, *args, **options)  # type: ignore[misc]
+        super()._preempt_request(request, *args, **options)
 
 
 def __getattr__(name: str) -> Any:

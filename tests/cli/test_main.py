@@ -117,7 +117,7 @@ def test_a_trace_from_standard_input(trace: Path) -> None:
     for content in (trace.read_bytes(), gzip.compress(trace.read_bytes())):
         done = spawn("compare", "-", "--memory", "60", "--csv", "-", input=content, text=False)
         assert done.returncode == 0
-        assert done.stdout == expected.encode()  # type: ignore[comparison-overlap]
+        assert done.stdout == expected.encode()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
