@@ -160,8 +160,8 @@ class Formula:
     text
         Names (`NAMES`), numbers, ``+ - * / // % **``, comparisons, ``and or not``, ``a if c else b``, and `FUNCTIONS`.
     place
-        The policy field that it is for, ``"order"``, ``"evict"`` or ``"reserve"``, or ``"score"`` of a router. Says which
-        names it may use.
+        The policy field that it is for, ``"order"``, ``"evict"`` or ``"reserve"``, or ``"score"`` of a router. Says
+        which names it may use.
 
     Attributes
     ----------

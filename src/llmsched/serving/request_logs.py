@@ -91,7 +91,8 @@ def _meta(path: Path) -> dict[str, Any]:
 def read_vllm_bench(reading: Reading) -> Log:
     """The result of `vllm bench serve --save-result --save-detailed`."""
     result = reading.document()
-    lists: dict[str, Any] = {key: result.get(key) for key in ("input_lens", "output_lens", "ttfts", "itls", "start_times")}
+    keys = ("input_lens", "output_lens", "ttfts", "itls", "start_times")
+    lists: dict[str, Any] = {key: result.get(key) for key in keys}
     missing = [key for key, value in lists.items() if not isinstance(value, list)]
     if missing:
         raise TraceError(

@@ -73,7 +73,7 @@ def as_number(name: str, i: int, value: object) -> float:
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
-        return float("nan") if value is None else float(value)  # type: ignore[arg-type]  # see below
+        return float("nan") if value is None else float(value)  # type: ignore[arg-type]  # or a TypeError
     except (TypeError, ValueError, OverflowError):
         raise WorkloadError(f"request {i}: {name} is {value!r}, expected a number", i) from None
 

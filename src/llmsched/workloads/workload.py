@@ -52,9 +52,9 @@ class Workload:
         Where the workload comes from (free-form, travels with results); not part of equality.
 
     Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
-    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds `lengths`,
-    a table that policies may ask while a request runs, and `classes`, the row of it that each request has; before, both
-    are None.
+    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds
+    `lengths`, a table that policies may ask while a request runs, and `classes`, the row of it that each request has;
+    before, both are None.
 
     Raises
     ------
