@@ -78,7 +78,7 @@ async def send(address: str, rows: Path, workload: ls.Workload) -> np.ndarray:
 
     async def one(i: int) -> float:
         sent = time.monotonic()
-        prediction = {"lower": int(workload.lower[i]), "upper": int(workload.upper[i])}  # type: ignore[index]
+        prediction = {"lower": int(workload.lower[i]), "upper": int(workload.upper[i])}
         answer = await client.completions.create(
             model="tiny",
             prompt=[3 + (7 * i + k) % 120 for k in range(int(workload.prompt[i]))],

@@ -268,10 +268,14 @@ def test_memory_is_a_keyword_in_every_function():
     assert [name for name, parameter in found.items() if parameter.kind is not parameter.KEYWORD_ONLY] == []
 
 
-def test_a_plain_simulation_imports_no_formulas_and_no_readable_engine() -> None:
+def test_a_plain_simulation_imports_nothing_that_it_does_not_use() -> None:
     """Importing is most of what a short script costs."""
-    script = (
-        "import sys, llmsched as ls; ls.simulate(ls.generate.lmsys(9), 'fcfs', memory=9000); "
-        "print([name for name in sys.modules if name in ('llmsched.formula', 'llmsched.simulation.reference')])"
-    )
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+    rooms = ("predict", "fleet", "optimum", "metrics", "experiments", "study", "serving", "cli")
+    unused = [f"llmsched.{name}" for name in (*rooms, "formula", "policy_files", "simulation.reference")]
+    script = "import sys, llmsched as ls; ls.simulate(ls.Workload(1, [2, 3]), 'fcfs', memory=9000); "
+    assert in_fresh_python(script + f"print(*(name for name in {unused!r} if name in sys.modules))") == ""
+
+
+def test_importing_the_package_imports_none_of_its_rooms() -> None:
+    found = in_fresh_python("import llmsched, sys; print(*sorted(name for name in sys.modules if 'llmsched.' in name))")
+    assert found == "llmsched._lazy llmsched._version"

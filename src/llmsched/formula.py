@@ -160,8 +160,8 @@ class Formula:
     text
         Names (`NAMES`), numbers, ``+ - * / // % **``, comparisons, ``and or not``, ``a if c else b``, and `FUNCTIONS`.
     place
-        The policy field that it is for, ``"order"``, ``"evict"`` or ``"reserve"``, or ``"score"`` of a router. Says which
-        names it may use.
+        The policy field that it is for, ``"order"``, ``"evict"`` or ``"reserve"``, or ``"score"`` of a router. Says
+        which names it may use.
 
     Attributes
     ----------
@@ -386,12 +386,10 @@ class _Parser:
         return _Node("name", name=node.id, column=node.col_offset + 1)
 
     def power(self, node: ast.BinOp) -> _Node:
-        exponent = node.right
-        whole = isinstance(exponent, ast.Constant) and type(exponent.value) is int
-        if not (whole and 1 <= exponent.value <= LARGEST_POWER):  # type: ignore[attr-defined]
-            raise self.refused(exponent, f"an exponent is a whole number from 1 to {LARGEST_POWER}")
-        number = float(exponent.value)  # type: ignore[attr-defined]
-        return _Node("**", (self.number(node.left),), number, column=self.between(node, "**"))
+        exponent = node.right.value if isinstance(node.right, ast.Constant) else None
+        if type(exponent) is not int or not 1 <= exponent <= LARGEST_POWER:
+            raise self.refused(node.right, f"an exponent is a whole number from 1 to {LARGEST_POWER}")
+        return _Node("**", (self.number(node.left),), float(exponent), column=self.between(node, "**"))
 
     def between(self, node: ast.BinOp, symbol: str) -> int:
         """The column of the symbol: only closing brackets stand between it and what is left of it."""

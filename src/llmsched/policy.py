@@ -342,7 +342,8 @@ class Policy:
             object.__setattr__(self, "order", _custom_order(self.order))
         unknown = [name for name in self.reads if name not in REQUEST_NAMES]
         if unknown:
-            raise PolicyError(f"{type(self).__name__}.reads: {unknown[0]!r} is no name; {nearest(unknown[0], REQUEST_NAMES)}")
+            no_name = f"{type(self).__name__}.reads: {unknown[0]!r} is no name"
+            raise PolicyError(f"{no_name}; {nearest(unknown[0], REQUEST_NAMES)}")
         for name, words in CHOICES.items():
             value = getattr(self, name)
             if name == "order" and isinstance(value, np.ndarray):

@@ -137,15 +137,15 @@ def _module(code: str, path: str) -> ModuleType:
         raise PolicyError(f"policy file {path}, line {line}: {type(error).__name__}: {error}") from None
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Policy) and value.__module__ == name:
-            value._code = (code, path)  # type: ignore[attr-defined]
-            value.__reduce__ = _with_its_code  # type: ignore[method-assign,assignment]
+            value._code = (code, path)  # type: ignore[attr-defined]  # which only classes of files have
+            value.__reduce__ = _with_its_code  # type: ignore[method-assign,assignment]  # of this class alone
     return module
 
 
 def _with_its_code(policy: Policy) -> tuple[Any, ...]:
     """How it is pickled: the file need not be where it is read again."""
     values = tuple(getattr(policy, f.name) for f in dataclasses.fields(policy))
-    return _again, (*type(policy)._code, type(policy).__qualname__, policy.label, values)  # type: ignore[attr-defined]
+    return _again, (*type(policy)._code, type(policy).__qualname__, policy.label, values)  # type: ignore[attr-defined]  # see _module
 
 
 def _again(code: str, path: str, name: str, label: str, values: tuple[Any, ...]) -> Policy:

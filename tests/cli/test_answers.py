@@ -110,7 +110,7 @@ def test_a_named_clock_has_the_cache_and_limits_of_its_machine(option: str) -> N
     out = compared("--limit", "50", "--rate", "5", "--policy", "fcfs", option, BIG)
     assert (out["machine"], out["memory"], out["block"], out["max_batch"]) == (BIG, machine.memory, 16, 256)
     requests = ls.generate.poisson(ls.generate.lmsys(50), 5)
-    assert out["policies"][0]["mean_latency"] == ls.simulate(requests, "fcfs", **machine.options()).mean_latency  # type: ignore[index]
+    assert out["policies"][0]["mean_latency"] == ls.simulate(requests, "fcfs", **machine.options()).mean_latency
 
 
 def test_options_replace_what_a_machine_has_and_are_told() -> None:
@@ -183,10 +183,10 @@ def test_long_requests_are_left_out_or_cut_off_and_counted(tmp_path: Path, refus
     args = [str(file), "--memory", "40", "--policy", "fcfs"]
     assert "--too-long drop" in refused("compare", *args)
     dropped = compared(*args, "--too-long", "drop")
-    assert dropped["workload"]["output_tokens"] == 5  # type: ignore[index]
+    assert dropped["workload"]["output_tokens"] == 5
     assert "requests longer than 40 tokens: 2 left out, 0 cut off there" in dropped["notes"]
     clipped = compared(*args, "--max-model-len", "30")
-    assert clipped["workload"]["output_tokens"] == 5 + 25  # type: ignore[index]
+    assert clipped["workload"]["output_tokens"] == 5 + 25
     assert "requests longer than 30 tokens: 1 left out, 1 cut off there" in clipped["notes"]
     said = refused("compare", *args, "--max-model-len", "30", "--too-long", "error")
     assert "request 1 has prompt 5 + output 50 = 55 tokens, more than the 30" in said
@@ -201,7 +201,7 @@ def test_policies_are_composed_and_read_from_files(tmp_path: Path, refused: Refu
     file = tmp_path / "mine.toml"
     file.write_text('base = "vllm"\nmargin = 0.1\n')
     args = ["--limit", "200", "--memory", "1500", "--policy", "amin,margin=0.05", "--policy", "amin,beta=1,name=other"]
-    rows = {row["policy"]: row for row in compared(*args, "--policy", str(file))["policies"]}  # type: ignore[attr-defined]
+    rows = {row["policy"]: row for row in compared(*args, "--policy", str(file))["policies"]}
     assert set(rows) == {"amin,margin=0.05", "other", "mine"}
     workload = ls.generate.lmsys(200).with_intervals(ls.intervals.buckets(100))
     expected = ls.simulate(workload, ls.Policy(margin=0.05), memory=1500)

@@ -89,7 +89,7 @@ def test_a_trace_and_its_arrivals(trace: Path) -> None:
     assert compared(*args, "--round-seconds", "0.5")["policies"] == compare(faster, ["amin"], memory=60).records()
     out = run("compare", *args, "--round-seconds", "0.5")
     assert out.startswith(f"4 requests from {trace}: 11 prompt + 59 output tokens, arriving over 18 rounds of 0.5 s\n")
-    assert compared(*args, "--limit", "2")["workload"]["requests"] == 2  # type: ignore[index]
+    assert compared(*args, "--limit", "2")["workload"]["requests"] == 2
 
 
 def test_own_predictions_are_used_unless_intervals_are_given(tmp_path: Path) -> None:

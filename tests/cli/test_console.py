@@ -32,10 +32,10 @@ def test_a_progress_bar_shows_on_a_terminal_after_a_second(monkeypatch: pytest.M
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     with console.ProgressBar("requests") as bar:
         bar.update("amin", 1000, 20000)
-        assert screen.file.getvalue() == ""  # type: ignore[attr-defined]
+        assert screen.file.getvalue() == ""
         now[0] = 1.5
         bar.update("amin", 5000, 20000)
-    assert "5,000 of 20,000 requests" in screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "5,000 of 20,000 requests" in screen.file.getvalue()
 
 
 def test_a_ticking_bar_goes_with_the_time_and_ends(monkeypatch):

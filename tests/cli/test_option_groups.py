@@ -30,7 +30,7 @@ class Special(Plain):
 
 
 def names(command: object) -> list[str]:
-    return list(inspect.signature(command).parameters)  # type: ignore[arg-type]
+    return list(inspect.signature(command).parameters)
 
 
 def test_a_group_is_listed_at_its_place_unless_an_order_is_given() -> None:

@@ -46,8 +46,8 @@ def test_the_instance_keeps_to_what_was_asked(found: Adversary) -> None:
     assert len(w) <= 200
     assert w.output.min() >= 10
     assert w.output.max() <= 40
-    assert set(w.lower.tolist()) == {10}  # type: ignore[union-attr]
-    assert set(w.upper.tolist()) == {40}  # type: ignore[union-attr]
+    assert set(w.lower.tolist()) == {10}
+    assert set(w.upper.tolist()) == {40}
     assert not w.arrival.any()
     assert not w.prompt.any()
     assert adversarial_search("amax", (2, 4), memory=40, budget=5, prompt=7).workload.prompt.tolist()[0] == 7
@@ -123,7 +123,7 @@ def test_instances_on_which_the_policy_does_not_finish_count_for_nothing() -> No
 def test_bad_input_is_refused(change: dict[str, object], kind: type[Exception], message: str) -> None:
     arguments = {"policy": "amin", "interval": (10, 40), "memory": 400, "budget": 8, "most": 20} | change
     with pytest.raises(kind, match=message):
-        adversarial_search(**arguments)  # type: ignore[arg-type]
+        adversarial_search(**arguments)
 
 
 def test_against_the_optimum_the_ratio_is_bracketed() -> None:

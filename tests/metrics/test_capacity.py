@@ -162,7 +162,7 @@ def test_bad_input_is_refused(workload: ls.Workload) -> None:
     with pytest.raises(errors.InputError, match="nothing to serve"):
         capacity.highest_rate(ls.Workload([], []), **good)
     with pytest.raises(errors.InputError, match="not list"):
-        capacity.highest_rate([], **good)  # type: ignore[arg-type]
+        capacity.highest_rate([], **good)
     with pytest.raises(errors.InputError, match="rate must be greater than 0"):
         capacity.smallest_memory(workload, rate=0, **ASKED)
     with pytest.raises(errors.MissingPredictionError):

@@ -286,13 +286,13 @@ def test_bad_input_is_refused_and_the_nearest_name_suggested() -> None:
     with pytest.raises(errors.InputError, match='record="tokens"'):
         service.metrics(ls.simulate(workload, "fcfs", memory=10))
     with pytest.raises(errors.InputError, match="not Workload"):
-        service.metrics(workload)  # type: ignore[arg-type]
+        service.metrics(workload)
     result = ls.simulate(workload, "fcfs", memory=10, record="tokens")
     with pytest.raises(errors.InputError, match="there is no SLO 'tfft'; did you mean 'ttft'"):
         service.metrics(result, {"tfft": 1})
     for bad in (0, -1, math.nan, "1", True, None):
         with pytest.raises(errors.InputError, match="the SLO ttft is"):
-            service.metrics(result, {"ttft": bad})  # type: ignore[dict-item]
+            service.metrics(result, {"ttft": bad})
     found = service.metrics(result)
     with pytest.raises(errors.InputError, match="did you mean 'tpot'"):
         found.percentile("tpott", 50)

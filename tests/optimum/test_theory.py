@@ -32,11 +32,11 @@ def test_theorem_2_as_printed_and_its_instance() -> None:
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_the_instances_worst_r_is_worst(alpha: object) -> None:
-    worst = theory.amax_instance_worst(alpha)  # type: ignore[arg-type]
-    tried = [theory.amax_instance(alpha, r) for r in np.linspace(0.01, 20, 2000)]  # type: ignore[arg-type]
+    worst = theory.amax_instance_worst(alpha)
+    tried = [theory.amax_instance(alpha, r) for r in np.linspace(0.01, 20, 2000)]
     assert worst.ratio >= max(tried) - 1e-12
     assert worst.ratio == pytest.approx(max(tried), rel=1e-5)
-    assert worst.ratio == theory.amax_instance(alpha, worst.r)  # type: ignore[arg-type]
+    assert worst.ratio == theory.amax_instance(alpha, worst.r)
 
 
 def test_the_instance_stays_below_the_printed_bound_which_it_should_prove() -> None:
@@ -224,7 +224,7 @@ def test_the_guarantees_cross_at_alpha_star() -> None:
     assert (below.policy, above.policy) == ("aell", "amin")
     assert below.ratio < below.other
     assert above.ratio < above.other
-    assert theory.best_guarantee("1/4") == theory.Guarantee("aell", pytest.approx(7 / 6), 1.375)  # type: ignore[arg-type]
+    assert theory.best_guarantee("1/4") == theory.Guarantee("aell", pytest.approx(7 / 6), 1.375)
     assert theory.best_guarantee(1).ratio == 1
 
 

@@ -166,7 +166,7 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
         logs.read(tmp_path)
     (tmp_path / "log").write_text('{"type": "engine"}\n')
     with pytest.raises(InputError, match="on_error='ignore' is unknown"):
-        logs.read(tmp_path / "log", on_error="ignore")  # type: ignore[arg-type]
+        logs.read(tmp_path / "log", on_error="ignore")
 
 
 def test_real_runs_are_read_with_their_settings(data_file: Callable[[str], Path]) -> None:

@@ -147,7 +147,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, result: ls.Result) -
         ({"clock": "qwen3-32b-4xh100-vlm"}, "did you mean 'qwen3-32b-4xh100-vllm'"),
     ):
         with pytest.raises(InputError, match=message):
-            ls.serving.validate(path, **options)  # type: ignore[arg-type]
+            ls.serving.validate(path, **options)
     with pytest.raises(InputError, match="times of steps and not those of requests"):
         ls.serving.validate(vllm_log(tmp_path / "log", result), clock=CLOCK)
 

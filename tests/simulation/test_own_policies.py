@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched.errors import FormulaError, FormulaValueError, MissingPredictionError, PolicyError
-from llmsched.formula import PLACES
+from llmsched.formula_names import PLACES
 from llmsched.policy import CHOICES, named
 
 NUMBERS = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens")

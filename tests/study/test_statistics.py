@@ -290,7 +290,7 @@ def test_values_without_spread_are_known_at_once() -> None:
 )
 def test_an_impossible_precision_is_refused(fields: dict[str, float], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        Precision(**fields)  # type: ignore[arg-type]
+        Precision(**fields)
 
 
 def test_what_cannot_be_used_is_said() -> None:

@@ -214,7 +214,7 @@ def test_defaults_and_short_forms():
     assert [entry.name for entry in study.intervals] == ["buckets:100"]
     assert (study.replications, study.precision, study.memories) == (100, None, (16492,))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        study.seed = 3  # type: ignore[misc]
+        study.seed = 3
 
 
 def test_the_file_that_a_python_object_makes_reads_as_the_same():

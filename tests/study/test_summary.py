@@ -61,7 +61,7 @@ def test_means_are_those_of_polars_and_scipy() -> None:
 def test_the_order_of_the_rows_does_not_matter(random: object) -> None:
     results = table(10)
     order = list(range(len(results)))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     shuffled = results.take(order)
     for make in (summary.means, summary.quantiles, summary.compared, summary.best):
         assert str(make(shuffled).to_pylist()) == str(make(results).to_pylist())  # text: a NaN differs from itself

@@ -18,7 +18,7 @@ REQUESTS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), min_size=
 def test_none_is_longer_and_the_rest_is_as_it_was(requests: list[tuple[int, int]], most: int, way: str) -> None:
     prompt, output = map(np.array, zip(*requests, strict=True))
     workload = ls.Workload(prompt, output, source={"path": "x"})
-    limited = limit_length(workload, most, way)  # type: ignore[arg-type]
+    limited = limit_length(workload, most, way)
     assert (limited.prompt + limited.output <= most).all()
     fits = prompt + output <= most
     counts = limited.source.get("too_long", {"dropped": 0, "clipped": 0})
@@ -36,4 +36,4 @@ def test_it_can_be_refused() -> None:
     with pytest.raises(WorkloadError, match="request 1 has prompt 5"):
         limit_length(workload, 10, "error")
     with pytest.raises(InputError, match="did you mean 'clip'"):
-        limit_length(workload, 10, "clp")  # type: ignore[arg-type]
+        limit_length(workload, 10, "clp")

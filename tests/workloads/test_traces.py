@@ -289,7 +289,7 @@ def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
     with open(tmp_path / "latin", encoding="utf-8") as badly_encoded:
         for source in (tmp_path / "absent", tmp_path, "nul\0", 0, None, object(), closed, badly_encoded):
             with pytest.raises(TraceError):
-                traces.load(source)  # type: ignore[arg-type]
+                traces.load(source)
     with pytest.raises(TraceError, match=r"absent: cannot be opened: No such file"):
         traces.load(tmp_path / "absent")
 

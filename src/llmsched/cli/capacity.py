@@ -13,7 +13,7 @@ import typer
 
 from .._version import version
 from ..errors import InputError, nearest
-from ..metrics import figure_style, load_figures, service
+from ..metrics import figure_style, load_figures
 from ..metrics.capacity import Capacity, highest_rate, smallest_memory
 from ..metrics.sweep import LEAST, Sweep, sweep
 from ..policy import Policy
@@ -23,8 +23,6 @@ from .console import aligned, number_of, print_columns, say
 from .describe import Spelling
 from .option_groups import expand_groups
 from .options import (
-    POLICY_HELP,
-    SLO_HELP,
     Intervals,
     Json,
     MachineName,
@@ -32,8 +30,7 @@ from .options import (
     Seed,
     Setup,
     SourceOptions,
-    parse_policies,
-    whole_number,
+    TargetOptions,
 )
 from .output_files import check_outputs
 from .predictions import interval_rule, with_predictions
@@ -59,15 +56,9 @@ class CapacityMachine(MachineOptions):
     "interval seed generator format_ on_error as_json plot_file"
 )
 def capacity(
-    slo: Annotated[str, typer.Option("--slo", metavar="TARGETS", help=SLO_HELP, show_default=False)],
+    wanted: TargetOptions,
     source: SourceOptions,
     machine: CapacityMachine,
-    policy: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help=f"{POLICY_HELP} Repeat for several. By default fcfs.")
-    ] = None,
-    attainment: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the requests that has to keep all targets.")
-    ] = 0.9,
     find: Annotated[
         str, typer.Option(metavar="rate|memory", help="The highest arrival rate, or the smallest cache.")
     ] = "rate",
@@ -75,15 +66,6 @@ def capacity(
         float | None,
         typer.Option(metavar="R", help="For --find memory: requests per second. By default as in TRACE."),
     ] = None,
-    requests: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole_number,
-            help="Requests in a replication; by default as many as there are (generated: 2,000).",
-        ),
-    ] = None,
-    replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 10,
     interval: Intervals = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -105,8 +87,8 @@ def capacity(
     check_outputs([], plot_file)
     search = _search(find, machine, rate)
     setup = machine.of(sized=find == "memory")
-    targets = service.parse_slo(slo)
-    policies = parse_policies(policy or ["fcfs"])
+    asked: dict[str, Any] = {**wanted.arguments(), "seed": seed, **setup.arguments()}
+    policies = wanted.policies()
     rule = interval_rule(interval)
     workload, spelling, notes = with_predictions(
         source.fitting(source.read(seed), setup.memory, setup.block), rule, policies.values()
@@ -114,8 +96,6 @@ def capacity(
     if find == "memory" and rate is None and not workload.arrival.any():
         notes.append("all requests arrive at 0: give --rate for a Poisson process")
     notes += describe.reading_notes(workload)
-    asked: dict[str, Any] = {"slo": targets, "attainment": attainment, "requests": requests, "seed": seed}
-    asked |= {"replications": replications, **setup.arguments()}
     if find == "memory":
         del asked["memory"]
         asked["rate"] = rate
@@ -129,7 +109,9 @@ def capacity(
             if find == "rate" and any(0 < answer.value < math.inf for answer in found.values()):
                 swept = _around(found, workload, policies, ran_on, seed, partial(bar.update, "for the figure"))
                 values = {name: answer.value for name, answer in found.items()}
-                figure = load_figures.sweep(swept, intervals=str(spelling), capacities=values, attainment=attainment)
+                figure = load_figures.sweep(
+                    swept, intervals=str(spelling), capacities=values, attainment=wanted.attainment
+                )
             else:
                 figure = load_figures.capacity(found, workload, **ran_on, intervals=str(spelling))
             figure_style.save(figure, plot_file)

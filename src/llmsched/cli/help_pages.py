@@ -10,7 +10,7 @@ import typer.core
 class _UntypedSwitches:
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters; an empty text is shown for the value of a switch, where typer writes ``<bool>``."""
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of what it is mixed into
         for param in params:
             if getattr(param, "is_flag", False):
                 param.metavar = ""

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -28,13 +29,13 @@ def main(args: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8, a file name that is not text
+    command = typer.main.get_command(app)
     try:
-        command = typer.main.get_command(app)
         code = command.main(args=args, prog_name="llmsched", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except LlmschedError as error:
-        return _failed(str(error), _hint(error))
+        return _failed(str(error), _hint(error, command, sys.argv[1:] if args is None else args))
     except BrokenPipeError:
         return _nobody_reads()
     except OSError as error:
@@ -55,11 +56,16 @@ def main(args: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _hint(error: LlmschedError) -> str | None:
-    """What would help, where one option does."""
+def _hint(error: LlmschedError, command: Any, args: Sequence[str]) -> str | None:
+    """What would help, of the options that the command has."""
     if not isinstance(error, MemoryTooSmallError):
         return None
-    return f"try --memory {error.needed}, or leave long requests out (--too-long drop, if the command has it)"
+    for word in args:
+        command = getattr(command, "commands", {}).get(word, command)
+    there = {parameter.name for parameter in command.params}
+    ways = [f"try --memory {error.needed}"] if "memory" in there else []
+    ways += ["leave long requests out: --too-long drop"] if "too_long" in there else []
+    return ", or ".join(ways) or None
 
 
 def _failed(message: str, hint: str | None = None) -> int:

@@ -46,7 +46,7 @@ def expand_groups(order: str = "") -> Callable[[Command], Command]:
             }
             command(**made, **values)
 
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # PEP 362
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 

@@ -227,6 +227,46 @@ class SourceOptions(TraceOptions):
 
 
 @dataclass(frozen=True)
+class DrawnOptions:
+    """Random draws of requests and arrivals, of which a command takes means."""
+
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=whole_number,
+            help=f"Requests in a replication; by default as many as there are (generated: {_GENERATED:,}).",
+        ),
+    ] = None
+    replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 10
+
+    def arguments(self) -> dict[str, Any]:
+        """As arguments of `llmsched.capacity.highest_rate` and the like."""
+        return {"requests": self.requests, "replications": self.replications}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions(DrawnOptions):
+    """Service targets, by whose draws of requests a limit is found at which they hold."""
+
+    slo: Annotated[str, typer.Option("--slo", metavar="TARGETS", help=SLO_HELP, show_default=False)]
+    policy: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=f"{POLICY_HELP} Repeat for several. By default fcfs.")
+    ] = None
+    attainment: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the requests that has to keep all targets.")
+    ] = 0.9
+
+    def policies(self) -> dict[str, Policy]:
+        """The policies that are asked about, by the name that tables show."""
+        return parse_policies(self.policy or ["fcfs"])
+
+    def arguments(self) -> dict[str, Any]:
+        """As arguments of `llmsched.capacity.highest_rate` and the like."""
+        return {**super().arguments(), "slo": service.parse_slo(self.slo), "attainment": self.attainment}
+
+
+@dataclass(frozen=True)
 class RequestOptions(SourceOptions):
     """The requests that are simulated: where they come from, how many, and when they arrive."""
 

@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from ..policy import Policy
 from ..predict import intervals
-from ..predict.intervals import with_midpoints
 from ..workloads.length_table import LengthTable
+from ..workloads.midpoints import with_midpoints
 from ..workloads.workload import Workload
 from .describe import Spelling, listed
 from .options import DEFAULT_INTERVALS

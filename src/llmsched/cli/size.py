@@ -12,7 +12,6 @@ import typer
 
 from .._version import version
 from ..errors import InputError
-from ..metrics import service
 from ..metrics.sizing import Sizing
 from ..metrics.sizing import size as size_for
 from ..simulation import kv_cache
@@ -23,15 +22,13 @@ from .console import aligned, number_of, print_columns, say
 from .describe import Spelling
 from .option_groups import expand_groups
 from .options import (
-    POLICY_HELP,
-    SLO_HELP,
     Intervals,
     Json,
     MachineOptions,
     Seed,
     Setup,
     SourceOptions,
-    parse_policies,
+    TargetOptions,
 )
 from .predictions import interval_rule, with_predictions
 
@@ -67,23 +64,13 @@ class GpuOptions:
     "in_rounds max_batch block prefill_budget requests replications interval seed generator format_ on_error"
 )
 def size(
-    slo: Annotated[str, typer.Option("--slo", metavar="TARGETS", help=SLO_HELP, show_default=False)],
+    wanted: TargetOptions,
     source: SourceOptions,
     machine: MachineOptions,
     gpus: GpuOptions,
-    policy: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help=f"{POLICY_HELP} Repeat for several. By default fcfs.")
-    ] = None,
-    attainment: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the requests that has to keep all targets.")
-    ] = 0.9,
     rate: Annotated[
         float | None, typer.Option(metavar="R", help="Requests per second. By default as they arrive in TRACE.")
     ] = None,
-    requests: Annotated[
-        int | None, typer.Option(metavar="N", help="Requests in a replication; by default as many as there are.")
-    ] = None,
-    replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 10,
     interval: Intervals = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -93,8 +80,7 @@ def size(
     A round takes as long as on the machine, whatever the cache: more GPUs, or others, are another machine to ask about.
     Tokens of GPUs are computed from layers, KV heads, head size, number format, GPU memory and weights.
     """
-    targets = service.parse_slo(slo)
-    policies = parse_policies(policy or ["fcfs"])
+    limits, policies = wanted.arguments(), wanted.policies()
     there, setup = _machine(machine)
     rule = interval_rule(interval)
     workload = source.fitting(source.read(seed), None, setup.block)
@@ -102,8 +88,7 @@ def size(
     if rate is None and not workload.arrival.any():
         notes.append("all requests arrive at 0: give --rate for a Poisson process")
     notes += describe.reading_notes(workload)
-    asked: dict[str, Any] = {"machine": there, "slo": targets, "rate": rate, "attainment": attainment}
-    asked |= {"requests": requests, "replications": replications, "seed": seed, **gpus.arguments()}
+    asked: dict[str, Any] = {"machine": there, "rate": rate, "seed": seed, **limits, **gpus.arguments()}
     found: dict[str, Sizing] = {}
     with console.ProgressBar("simulations") as bar:
         for name, chosen in policies.items():
@@ -126,11 +111,7 @@ def _machine(options: MachineOptions) -> tuple[Machine, Setup]:
     assert setup.clock is not None
     assert setup.memory is not None
     name = setup.machine or str(setup.clock_name)
-    return Machine(name, setup.clock, setup.memory, **_limits(setup)), replace(setup, memory=None)
-
-
-def _limits(setup: Setup) -> dict[str, Any]:
-    return {"block": setup.block, "max_batch": setup.max_batch, "prefill_budget": setup.prefill_budget}
+    return Machine(name, setup.clock, setup.memory, **setup.limits()), replace(setup, memory=None)
 
 
 def _print(found: Mapping[str, Sizing], workload: Workload, setup: Setup, spelling: Spelling, gpus: GpuOptions) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -21,19 +22,26 @@ from .option_groups import expand_groups
 from .options import (
     POLICY_HELP,
     SLO_HELP,
+    DrawnOptions,
     Intervals,
     MachineOptions,
     Seed,
     Setup,
     SourceOptions,
     parse_policies,
-    whole_number,
 )
 from .predictions import interval_rule, with_predictions
 
 _DEFAULT_POLICIES = ("fcfs", "amin", "hsf")
 #: Columns that the table can do without on a narrow terminal, the first to go first; --json and --csv have them all.
 _DROPPED = ("warm-up", "ttft p99", "p99", "± ttft", "good", "±")
+
+
+@dataclass(frozen=True)
+class SweepDraws(DrawnOptions):
+    """Fewer of them, as there is one at each rate."""
+
+    replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 5
 
 
 @expand_groups(
@@ -44,6 +52,7 @@ def sweep(
     source: SourceOptions,
     machine: MachineOptions,
     output: ComparisonOutput,
+    drawn: SweepDraws,
     rate: Annotated[
         str,
         typer.Option(
@@ -61,15 +70,6 @@ def sweep(
         ),
     ] = None,
     slo: Annotated[str | None, typer.Option("--slo", metavar="TARGETS", help=SLO_HELP)] = None,
-    requests: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole_number,
-            help="Requests in a replication; by default as many as there are (generated: 2,000).",
-        ),
-    ] = None,
-    replications: Annotated[int, typer.Option(metavar="K", help="Random draws of requests and arrivals.")] = 5,
     interval: Intervals = None,
     seed: Seed = 0,
 ) -> None:
@@ -86,7 +86,7 @@ def sweep(
     setup = machine.or_default().setup()
     workload = source.fitting(source.read(seed), setup.memory, setup.block)
     workload, spelling, notes = with_predictions(workload, rule, policies.values())
-    asked: dict[str, Any] = {"slo": targets, "requests": requests, "replications": replications, "seed": seed}
+    asked: dict[str, Any] = {"slo": targets, **drawn.arguments(), "seed": seed}
     with console.ProgressBar("simulations") as bar:
         swept = sweep_rates(
             workload, policies, rates=rates, **setup.arguments(), **asked, progress=partial(bar.update, "sweep")

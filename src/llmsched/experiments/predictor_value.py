@@ -191,7 +191,7 @@ class PredictorValue:
 
     def axes(self) -> tuple[FloatArray, FloatArray]:
         """The coverages and the widths of the grid, ascending."""
-        return tuple(np.unique([getattr(row, name) for row in self.grid]) for name in ("coverage", "width"))  # type: ignore[return-value]
+        return np.unique([row.coverage for row in self.grid]), np.unique([row.width for row in self.grid])
 
     def break_even(self, policy: str, against: Against = "none") -> list[BreakEven]:
         """For each coverage, ascending, the width above which the policy is better off with no predictor.

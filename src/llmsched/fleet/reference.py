@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..simulation.blocks import whole_blocks
+from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads.columns import IntArray
@@ -103,7 +103,7 @@ class _Router:
         machine = self.machines[k]
         block = machine["block"]
         size = int(self.workload.prompt[i] + self.workload.output[i])
-        return bool(whole_blocks(size, block) <= machine["memory"] - machine["memory"] % block)
+        return bool(whole_blocks(size, block) <= down_to_blocks(machine["memory"], block))
 
     def choose(self, i: int) -> int:
         """Who takes request i."""
@@ -143,7 +143,7 @@ class _Router:
         if self.router.rule == "idle":
             return float(view.requests > 0)
         memory, block = self.machines[k]["memory"], self.machines[k]["block"]
-        values = view.values(memory - memory % block, self.speeds[k])
+        values = view.values(down_to_blocks(memory, block), self.speeds[k])
         if self.router.formula is None:
             return values[self.router.score]
         return self.router.formula.value(values | {name: float(c[i]) for name, c in self.columns.items()}, i)

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError, WorkloadError, nearest
 from ..policy import Policy
 from ..policy import named as named_policy
-from ..simulation.blocks import whole_blocks
+from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.clock import Clock
 from ..simulation.limits import LARGEST_BOUND, STALL_FACTOR, STALL_START
 from ..simulation.problem import Problem, problem_of
@@ -345,8 +345,7 @@ class Run:
 
 def whole_blocks_down(kind: dict[str, Any]) -> int:
     """Tokens of its cache in whole blocks."""
-    memory = whole("memory", kind["memory"], 1)
-    return memory - memory % whole("block", kind["block"], 1)
+    return down_to_blocks(whole("memory", kind["memory"], 1), whole("block", kind["block"], 1))
 
 
 def _key(machine: dict[str, Any]) -> tuple[Any, ...]:

@@ -157,6 +157,11 @@ class RequestMetric:
     value: Callable[[RequestTimes], FloatArray]
     less_is_better: bool = True
 
+    @property
+    def label(self) -> str:
+        """Its name in words, such as "time to first token"."""
+        return self.text.partition(":")[0] if ":" in self.text else self.name
+
     def unit_in(self, clocked: bool) -> str:
         """Its unit in a simulation with a clock, or without one."""
         return _unit_in(self.unit, clocked)

@@ -253,7 +253,8 @@ def tradeoff(
         marks += [(x, y, text, colour) for x, y, text in zip(across, up, texts, strict=True)]
     _write_labels(axes, marks)
     axes.set_xlabel("joules per output token")
-    axes.set_ylabel(f"p{q:g} {metric} ({service.METRICS[metric].unit_in(clocked=True)})")
+    measured = service.METRICS[metric]
+    axes.set_ylabel(f"{measured.label}, p{q:g} ({measured.unit_in(clocked=True)})")
     axes.margins(0.1)
     light_grid(axes)
     if runs:
@@ -278,17 +279,15 @@ def _shared(runs: Sequence[Result]) -> str:
 
 
 def _write_labels(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write a text beside each point (x, y, text, colour), but no text twice in nearly the same place."""
+    """Write a text beside each point (x, y, text, colour): none twice in nearly the same place, others below it."""
     spans = [max(column) - min(column) or 1.0 for column in list(zip(*marks, strict=True))[:2]]
     written: list[tuple[float, float, str]] = []
     for x, y, text, colour in marks:
-        near = (
-            text == other and abs(x - at) < 0.06 * spans[0] and abs(y - up) < 0.06 * spans[1]
-            for at, up, other in written
-        )
-        if not any(near):
+        near = [other for at, up, other in written if abs(x - at) < 0.06 * spans[0] and abs(y - up) < 0.06 * spans[1]]
+        if text not in near:
+            place = (5, 4 - 12 * len(near))
             axes.annotate(
-                text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour, bbox=_BEHIND
+                text, (x, y), xytext=place, textcoords="offset points", fontsize=8, color=colour, bbox=_BEHIND
             )
             written.append((x, y, text))
 

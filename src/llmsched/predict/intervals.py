@@ -24,8 +24,8 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, split_spelling, whole
 from ..workloads.columns import IntArray, true_outputs
+from ..workloads.midpoints import with_midpoints
 from ..workloads.random_streams import uniforms
-from ..workloads.workload import Workload
 from .class_intervals import ClassIntervals, from_classes, from_table
 from .realistic_noise import bounds_and_point
 
@@ -332,14 +332,3 @@ _BOUNDS: Mapping[str, Callable[..., tuple[IntArray, IntArray]]] = MappingProxyTy
         "realistic": _realistic_bounds,
     }
 )
-
-
-def with_midpoints(workload: Workload) -> Workload:
-    """The same workload with the middle of each interval, rounded up, as the point prediction.
-
-    Raises InputError if it has no interval.
-    """
-    lower, upper = workload.lower, workload.upper
-    if lower is None or upper is None:
-        raise InputError("the workload has no intervals to take the middle of: add them with with_intervals(...)")
-    return workload.replace(point=lower + (upper - lower + 1) // 2)

@@ -185,8 +185,7 @@ def of_steps(steps: Steps, *, source: str = "fitted to steps", notes: tuple[str,
 
 def _fitted(clock: Clock, table: Mapping[str, FloatArray]) -> FloatArray:
     none = np.zeros(len(table["seconds"]))
-    seconds: Any = clock.duration(table["batch"], table.get("context", none), table.get("prefilled", none))  # type: ignore[arg-type]
-    return np.asarray(seconds, np.float64)
+    return clock.duration(table["batch"], table.get("context", none), table.get("prefilled", none))
 
 
 def _usual(table: Mapping[str, FloatArray]) -> npt.NDArray[np.bool_]:

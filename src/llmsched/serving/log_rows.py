@@ -91,12 +91,12 @@ class Reading:
         """A number of a row; NaN, and the row is bad, where there is none."""
         value = row.get(key)
         good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not good or value < least:  # type: ignore[operator]
+        if value is None or not good or value < least:
             bound = "" if least == -math.inf else f" of at least {least:g}"
             shown = "is not there" if key not in row else f"is {value!r}"
             self.wrong(f"{key} {shown}, expected a number{bound}", line)
             return math.nan
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
 
 
 def requests_of(

@@ -66,12 +66,17 @@ from __future__ import annotations
 
 import json
 import time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.scheduler import Scheduler as _Scheduler
+else:
+    _Scheduler = object  # which of its schedulers it is mixed into is known when one is asked for
 
 FORMAT = 1
 
 
-class Recorder:
+class Recorder(_Scheduler):  # type: ignore[misc]  # vllm is not there when types are checked
     """A mix-in for a scheduler of vLLM; see the module for the file it writes."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -107,16 +112,16 @@ class Recorder:
                 "reason": None,
             }
             self._arrived += 1
-        super().add_request(request)  # type: ignore[misc]
+        super().add_request(request)
 
     def schedule(self, *args: Any, **options: Any) -> Any:
         """As the scheduler does, and the step is noted."""
         began = self._now()
-        output = super().schedule(*args, **options)  # type: ignore[misc]
+        output = super().schedule(*args, **options)
         served = output.num_scheduled_tokens
         context = prefilled = 0
         for name, tokens in served.items():
-            request = self.requests[name]  # type: ignore[attr-defined]
+            request = self.requests[name]
             row = self._open_requests.get(name, {})
             before = request.num_computed_tokens - tokens  # the scheduler has counted this step's tokens already
             context += before
@@ -124,7 +129,7 @@ class Recorder:
                 prefilled += tokens
             if row.get("first_step", 0) is None:
                 row["first_step"], row["start"] = self._steps, began
-        running, waiting = self.get_request_counts()  # type: ignore[attr-defined]
+        running, waiting = self.get_request_counts()
         self._open_steps[id(output)] = {
             "type": "step",
             "step": self._steps,
@@ -143,7 +148,7 @@ class Recorder:
 
     def update_from_output(self, scheduler_output: Any, *args: Any, **options: Any) -> Any:
         """As the scheduler does, and the step, and who completed in it, are written."""
-        outputs = super().update_from_output(scheduler_output, *args, **options)  # type: ignore[misc]
+        outputs = super().update_from_output(scheduler_output, *args, **options)
         ended = self._now()
         row = self._open_steps.pop(id(scheduler_output))
         row["start"] = max(row["start"], self._last_end)
@@ -157,15 +162,15 @@ class Recorder:
 
     def finish_requests(self, request_ids: Any, finished_status: Any) -> Any:
         """As the scheduler does; those that are aborted are written."""
-        ended = super().finish_requests(request_ids, finished_status)  # type: ignore[misc]
+        ended = super().finish_requests(request_ids, finished_status)
         for name in list(self._open_requests):
-            if name not in self.requests:  # type: ignore[attr-defined]
+            if name not in self.requests:
                 self._end(name, "abort", self._steps - 1 if self._steps else None, self._now())
         return ended
 
     def shutdown(self) -> None:
         """As the scheduler does, and the file is closed."""
-        super().shutdown()  # type: ignore[misc]
+        super().shutdown()
         self._file.close()
 
     def _preempt_request(self, request: Any, *args: Any, **options: Any) -> None:
@@ -173,7 +178,7 @@ class Recorder:
         if row is not None:
             row["preemptions"] += 1
             row["resumes_at"] = request.num_tokens  # what is computed up to here is computed again
-        super()._preempt_request(request, *args, **options)  # type: ignore[misc]
+        super()._preempt_request(request, *args, **options)
 
     def _generated(self, output: Any, step: int, ended: float) -> None:
         row = self._open_requests.get(output.request_id)

@@ -93,7 +93,8 @@ def _meta(path: Path) -> dict[str, Any]:
 def read_vllm_bench(reading: Reading) -> Log:
     """The result of `vllm bench serve --save-result --save-detailed`."""
     result = reading.document()
-    lists = {key: result.get(key) for key in ("input_lens", "output_lens", "ttfts", "itls", "start_times")}
+    keys = ("input_lens", "output_lens", "ttfts", "itls", "start_times")
+    lists: dict[str, Any] = {key: result.get(key) for key in keys}
     missing = [key for key, value in lists.items() if not isinstance(value, list)]
     if missing:
         raise TraceError(
@@ -101,13 +102,13 @@ def read_vllm_bench(reading: Reading) -> Log:
             "that writes start_times)",
             reading.path,
         )
-    lengths = {key: len(value) for key, value in lists.items()}  # type: ignore[arg-type]
+    lengths = {key: len(value) for key, value in lists.items()}
     if len(set(lengths.values())) > 1:
         raise TraceError(f"its lists have different lengths: {lengths}", reading.path)
     errors = result.get("errors") or [""] * lengths["ttfts"]
     rows: list[Row] = []
     failed = 0
-    for prompt, output, ttft, itl, start, error in zip(*lists.values(), errors, strict=True):  # type: ignore[arg-type]
+    for prompt, output, ttft, itl, start, error in zip(*lists.values(), errors, strict=True):
         if error or not output:
             failed += 1
             continue

@@ -214,7 +214,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         return outputs
 
 
-class Queue(RequestQueue):  # type: ignore[misc]
+class Queue(RequestQueue):  # type: ignore[misc]  # likewise
     """All that wait. vLLM sees at its front those that were admitted for the step, and behind them nobody."""
 
     def __init__(self) -> None:

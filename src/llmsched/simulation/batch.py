@@ -326,7 +326,8 @@ class _Run:
         job = self.jobs[row]
         rounds, peak, wasted = (int(record[name]) for name in ("rounds", "peak_memory", "wasted_tokens"))
         problem = dataclasses.replace(problem, seed=job.seed)
-        outcome = Outcome(*arrays, rounds, peak, wasted, unfinished=0, timeline=None, tokens=None, work={}, idle=float(record["idle"]))
+        idle = float(record["idle"])
+        outcome = Outcome(*arrays, rounds, peak, wasted, unfinished=0, timeline=None, tokens=None, work={}, idle=idle)
         self.results[row] = result_of(self.workloads[job.workload], problem, outcome, "compiled")
 
     def batch(self) -> Batch:
@@ -335,7 +336,7 @@ class _Run:
         return Batch(self.jobs, names, self.totals(), errors, self.results)
 
     def totals(self) -> dict[str, np.ndarray[Any, Any]]:
-        names = [name for name in TOTALS.names or () if name not in ("unfinished", "status")]
+        names = [name for name in TOTALS.names or () if name not in ("unfinished", "status", "idle")]
         columns = {name: self.table[name].copy() for name in names}
         for column in columns.values():
             column[list(self.errors)] = np.nan if column.dtype.kind == "f" else -1

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -86,8 +86,23 @@ class Clock:
                 f"clock context={self.context!r} is unknown; {nearest(str(self.context), get_args(Context))}"
             )
 
-    def duration(self, batch: int, context: int, prefilled: int = 0, swapped: int = 0) -> float:
-        """Seconds of a round: `batch` requests, tokens of context held before it, tokens prefilled, tokens moved."""
+    @overload
+    def duration(self, batch: int, context: int, prefilled: int = 0, swapped: int = 0) -> float: ...
+
+    @overload
+    def duration(
+        self,
+        batch: npt.NDArray[Any],
+        context: npt.NDArray[Any],
+        prefilled: npt.NDArray[Any] | int = 0,
+        swapped: npt.NDArray[Any] | int = 0,
+    ) -> npt.NDArray[np.float64]: ...
+
+    def duration(self, batch: Any, context: Any, prefilled: Any = 0, swapped: Any = 0) -> Any:
+        """Seconds of a round: `batch` requests, tokens of context held before it, tokens prefilled, tokens moved.
+
+        Of several rounds if these are arrays.
+        """
         return (
             self.base
             + self.per_request * batch

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
-from ..predict.intervals import with_midpoints
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import COLUMNS, LARGEST, FloatArray, IntArray
+from ..workloads.midpoints import with_midpoints
 from ..workloads.workload import Workload
 from ._compiled import formula_values, whole_tokens
 from .blocks import down_to_blocks, whole_blocks

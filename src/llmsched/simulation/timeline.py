@@ -70,8 +70,6 @@ class Timeline:
             np.array_equal(a, b) for a, b in zip(self.columns().values(), other.columns().values(), strict=True)
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """The segments as named columns."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "clock"}
@@ -99,8 +97,7 @@ class Timeline:
         context = np.repeat(self.context, self.rounds) + later * batch
         prefilled = np.where(begins, np.repeat(self.prefilled, self.rounds), 0)
         swapped = np.where(begins, np.repeat(self.swapped, self.rounds), 0)
-        seconds: npt.NDArray[np.float64] = self.clock.duration(batch, context, prefilled, swapped)  # type: ignore[assignment, arg-type]
-        return seconds
+        return self.clock.duration(batch, context, prefilled, swapped)
 
     def _times(
         self, first: npt.NDArray[np.int64], later: npt.NDArray[np.int64], duration: npt.NDArray[np.float64]

@@ -246,7 +246,7 @@ def _factors(cells: summary.Cells, described: Mapping[str, Any]) -> dict[str, li
         there = cells.levels(name)
         told = list((described.get("definitions") or {}).get(summary.AXES.get(name, ""), ()))
         if all(isinstance(level, str) for level in there):
-            there.sort(key=lambda level, told=told: told.index(level) if level in told else len(told))  # type: ignore[misc]
+            there = [level for level in told if level in there] + [level for level in there if level not in told]
         factors[name] = [level for level in there if level is not None] + [None] * (None in there)  # no limit: last
     if "policy" not in factors:
         raise InputError(f"the results have no column 'policy': {', '.join(cells.factors)}")

@@ -148,4 +148,4 @@ def _quick_requests(plan: plans.Plan, workload: int) -> int:
     return max(1, min(max(tenth, min(needed, _MOST)), len(drawn)))
 
 
-Study.__init__ = stating_mistakes(Study.__init__)  # type: ignore[method-assign]
+Study.__init__ = stating_mistakes(Study.__init__)  # type: ignore[method-assign]  # the one that pydantic made

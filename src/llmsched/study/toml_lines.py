@@ -47,7 +47,8 @@ class _Walk:
     """A walk over the text; `at` is where it is."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.at, self.found = text, 0, {}  # type: ignore[var-annotated]
+        self.text, self.at = text, 0
+        self.found: dict[Path, int] = {}
         self.counts: dict[Path, int] = {}  # tables in each array of tables so far
         self.line, self.counted = 1, 0  # the line at position `counted`
         table: Path = ()

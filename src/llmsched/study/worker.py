@@ -18,7 +18,6 @@ from ..metrics.catalogue import Bounded, Metric
 from ..metrics.energy import Power
 from ..metrics.measure import measure
 from ..optimum.lower_bounds import LowerBound, lower_bound
-from ..predict.intervals import with_midpoints
 from ..simulation._compiled import Stop
 from ..simulation.batch import Job, simulate_here
 from ..simulation.blocks import down_to_blocks
@@ -28,6 +27,7 @@ from ..simulation.run import simulate
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.length_table import LengthTable
+from ..workloads.midpoints import with_midpoints
 from ..workloads.workload import Workload
 from .file_entries import WorkloadEntry
 from .plan import Cell, Plan, Trace, draw, predict, replication_seed

@@ -55,7 +55,7 @@ def whole(name: str, value: object, least: int, most: int = LARGEST) -> int:
         number = int(value)
     elif not isinstance(value, (bool, np.bool_)):
         try:
-            number = operator.index(value)  # type: ignore[arg-type]
+            number = operator.index(value)  # type: ignore[arg-type]  # what is no index is told by its TypeError
         except TypeError:
             number = None
     if number is None or not least <= number <= most:

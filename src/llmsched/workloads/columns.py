@@ -26,8 +26,17 @@ TIMES = ("arrival", "deadline")
 #: Column -> the least value it may have. `arrival` and `deadline` are times (float64), `priority` any whole number,
 #: `session` says which requests belong together, all others count tokens (int64).
 COLUMNS: Mapping[str, int] = MappingProxyType(
-    {"prompt": 0, "output": 1, "lower": 1, "upper": 1, "point": 1, "arrival": 0, "priority": -LARGEST, "deadline": 0,
-     "session": 0}  # fmt: skip
+    {
+        "prompt": 0,
+        "output": 1,
+        "lower": 1,
+        "upper": 1,
+        "point": 1,
+        "arrival": 0,
+        "priority": -LARGEST,
+        "deadline": 0,
+        "session": 0,
+    }
 )
 
 
@@ -64,7 +73,7 @@ def as_number(name: str, i: int, value: object) -> float:
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
-        return float("nan") if value is None else float(value)  # type: ignore[arg-type]
+        return float("nan") if value is None else float(value)  # type: ignore[arg-type]  # or a TypeError
     except (TypeError, ValueError, OverflowError):
         raise WorkloadError(f"request {i}: {name} is {shown(value)}, expected a number", i) from None
 

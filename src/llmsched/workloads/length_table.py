@@ -79,8 +79,6 @@ class LengthTable:
             return NotImplemented
         return self.classes == other.classes and all(map(np.array_equal, self._outputs, other._outputs))
 
-    __hash__ = None  # type: ignore[assignment]  # compared by content, as a Workload is
-
     def __reduce__(self) -> tuple[Any, ...]:
         return LengthTable, (dict(zip(self.classes, self._outputs, strict=True)),)
 

@@ -52,9 +52,9 @@ class Workload:
         Where the workload comes from (free-form, travels with results); not part of equality.
 
     Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
-    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds `lengths`,
-    a table that policies may ask while a request runs, and `classes`, the row of it that each request has; before, both
-    are None.
+    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds
+    `lengths`, a table that policies may ask while a request runs, and `classes`, the row of it that each request has;
+    before, both are None.
 
     Raises
     ------
@@ -131,8 +131,6 @@ class Workload:
         same = mine.keys() == theirs.keys() and all(np.array_equal(mine[k], theirs[k]) for k in mine)
         return same and self.lengths == other.lengths and _same_rows(self.classes, other.classes)
 
-    __hash__ = None  # type: ignore[assignment]  # compared by content, arrays have no cheap hash
-
     def __repr__(self) -> str:
         if not len(self):
             return "Workload(0 requests)"
@@ -149,9 +147,11 @@ class Workload:
     @property
     def extent(self) -> Extent:
         """The largest numbers of tokens in it, computed once."""
-        if self._extent is None:
-            object.__setattr__(self, "_extent", _extent(self.prompt, self.output))
-        return self._extent  # type: ignore[return-value]
+        extent = self._extent
+        if extent is None:
+            extent = _extent(self.prompt, self.output)
+            object.__setattr__(self, "_extent", extent)
+        return extent
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """The columns that are there, by name, in a fixed order."""
@@ -163,7 +163,8 @@ class Workload:
         if unknown:
             raise TypeError(f"a workload has no column {sorted(unknown)[0]!r}; it has {', '.join(COLUMNS)}")
         if not {"prompt", "output"}.isdisjoint(columns):
-            changed = Workload(**{**self.columns(), **columns}, source=self.source)  # type: ignore[arg-type]
+            all_columns: dict[str, Any] = {**self.columns(), **columns}
+            changed = Workload(**all_columns, source=self.source)
             return attach_lengths(changed, self.lengths, self.classes)
         if columns.get("arrival", 0.0) is None:
             columns["arrival"] = 0.0
