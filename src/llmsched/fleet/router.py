@@ -10,7 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, PolicyError, by_name, nearest
+from ..errors import InputError, by_name, nearest
 from ..formula_names import REPLICA_NAMES, REQUEST_NAMES
 from ..workloads.argument_checks import whole
 

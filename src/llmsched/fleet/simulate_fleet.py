@@ -21,12 +21,13 @@ from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from ._fleet import Fleet, Stopped
+from .levels import Levels
 from .replica import Replica, replicas_of
 from .result import FleetResult, Outcome
-from .levels import Levels
 from .router import Router
 from .router import named as named_router
 from .views import class_bounds, classes_of, request_columns, work_of
+
 
 def simulate_fleet(
     workload: Workload,
