@@ -11,6 +11,7 @@ from ..policy import named as named_policy
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
 from ..simulation.machine import Machine
+from ..workloads.argument_checks import whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,5 +54,5 @@ class Replica:
             raise InputError("a replica has no memory: simulate_fleet(..., memory=...), or Replica(memory=...)")
         values["policy"] = named_policy(values["policy"])
         values["clock"] = named_clock(values["clock"])
-        values["block"] = values["block"] or 1
+        values["block"] = 1 if values["block"] is None else whole("block", values["block"], 1)
         return values

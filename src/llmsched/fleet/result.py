@@ -20,7 +20,7 @@ class FleetResult(Result):
     """What a fleet did: a `Result` over all of its requests, whose memory is the sum of its replicas'.
 
     `peak_memory` is the largest of any replica, `rounds` and `wasted_tokens` are sums, `policy` and `clock` are those
-    of the first replica.
+    of the first replica; `idle` is the sum over the replicas, each up to its own last completion.
 
     Attributes
     ----------
@@ -157,6 +157,7 @@ class Outcome:
     timeline: Any
     tokens: Any
     work: Any
+    idle: float
 
 
 _OF_A_REPLICA = tuple(f.name for f in dataclasses.fields(Outcome) if f.name != "busy")

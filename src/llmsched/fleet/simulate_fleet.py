@@ -144,7 +144,7 @@ def check_columns(workload: Workload, router: Router) -> None:
             raise WorkloadError(
                 f"router {router.name} reads the column {column!r}, which the workload does not have: add it with "
                 f"workload.replace({column}=...)"
-                + ("" if column in ("session", "priority", "deadline") else ", or workload.with_intervals(...)")
+                + ("" if column in ("session", "priority", "deadline") else ", or workload.with_intervals(intervals.buckets(100))")
             )
 
 
@@ -265,7 +265,7 @@ class Run:
             if values["tokens"] is not None:
                 place = _places(replica) if place is None else place
                 values["tokens"] = _renamed(values["tokens"], place, order)
-            values["busy"] = values.pop("end") - values.pop("idle")
+            values["busy"] = values.pop("end") - values["idle"]
             problem = self.problems[self.kind_of[k]]
             outcomes.append(
                 Outcome(
@@ -428,6 +428,7 @@ def _result(
         block=first.block,
         prefill_budget=first.prefill_budget,
         work=_sums([outcome.work for outcome in outcomes]),
+        idle=sum(outcome.idle for outcome in outcomes),
         replica=replica,
         router=router,
         outcomes=tuple(outcomes),
