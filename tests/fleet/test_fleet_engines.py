@@ -56,8 +56,10 @@ def test_compiled_and_readable_fleets_agree(drawn):
     workload, options = drawn
     compiled, error = fleet_or_error(workload, **options)
     readable, readable_error = fleet_or_error(workload, "reference", **options)
-    assert error == readable_error
-    if compiled is None:
+    if compiled is None or readable is None:
+        # They may notice at another round that a replica does not finish: it is not known there how many will come.
+        assert error[0] is readable_error[0]
+        assert error[0] is ls.errors.NotFinishedError or error == readable_error
         return
     names = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "replica")
     assert plain(compiled, names) == plain(readable, names)
@@ -105,12 +107,13 @@ def test_one_replica_is_a_simulation_with_the_same_seed(drawn):
 @given(drawn=fleets(), data=st.data())
 def test_requests_out_of_order_of_arrival_are_sent_in_it(drawn, data):
     workload, options = drawn
-    policy = options["policy"]
-    assume(isinstance(policy.order, str) and policy.shed != "lottery" and policy.reserve != "history")
-    arrival = [0.5 * i for i in data.draw(st.permutations(range(len(workload))))]  # all different: no ties by place
-    shuffled = workload.replace(arrival=arrival)
-    order = np.argsort(arrival)
-    fleet, error = fleet_or_error(shuffled, **{**options, "seed": None})
-    straight, same_error = fleet_or_error(shuffled.take(order), **{**options, "seed": None})
+    arrival = [0.5 * i for i in data.draw(st.permutations(range(len(workload))))]  # under fcfs, nobody ties
+    shuffled, order = workload.replace(arrival=arrival), np.argsort(arrival)
+    options |= {"policy": "fcfs", "seed": None}
+    if not isinstance(options["replicas"], int):
+        options["replicas"] = [dataclasses.replace(replica, policy=None) for replica in options["replicas"]]
+    fleet, error = fleet_or_error(shuffled, **options)
+    straight, same_error = fleet_or_error(shuffled.take(order), **options)
     assume(error is None and same_error is None)
     assert fleet.replica[order].tolist() == straight.replica.tolist()
+    assert fleet.completion[order].tolist() == straight.completion.tolist()

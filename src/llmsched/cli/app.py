@@ -20,6 +20,7 @@ from .paper import paper
 from .policies import policies
 from .predictors import predictors
 from .report import report
+from .routers import routers
 from .size import size
 from .sweep import sweep
 from .theory import theory
@@ -33,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (
-    compare, timeline, capacity, size, sweep, bound, generate, paper, policies, machines, theory, predictors,
+    compare, timeline, capacity, size, sweep, bound, generate, paper, policies, routers, machines, theory, predictors,
     calibrate, validate,
 ):  # fmt: skip
     app.command(command.__name__, cls=Command)(command)
