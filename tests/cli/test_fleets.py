@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +81,50 @@ def test_a_condition_can_read_what_a_fleet_has() -> None:
 )
 def test_compare_refuses_what_is_no_fleet(args: list[str], said: str, refused: Refused) -> None:
     assert said in refused("compare", "--limit", "20", *args)
+
+
+ASK = ["capacity", "--slo", "ttft=1,tpot=0.1", "--rate", "30", "--requests", "300", "--replications", "3"]
+
+
+def test_capacity_finds_the_fewest_replicas_that_the_library_finds(tmp_path: Path) -> None:
+    workload = ls.generate.lmsys(2000).with_intervals(ls.intervals.buckets(100))
+    asked: dict[str, Any] = {"slo": {"ttft": 1.0, "tpot": 0.1}, "rate": 30.0, "requests": 300, "replications": 3}
+    asked |= ls.machines["llama2-70b-2xa100"].options()
+    expected = ls.capacity.fewest_replicas(workload, "fcfs", router="random", most=40, **asked)
+    args = [*ASK, "--replicas", "1:40", "--router", "random"]
+    (found,) = json.loads(run(*args, "--json"))["answers"]
+    assert found == expected.record()
+    pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
+    out = run(*args, "--plot", str(tmp_path / "figure.png"))
+    assert "\nreplicas behind random; each machine llama2-70b-2xa100; KV cache 16,492 tokens; " in out
+    assert "Fewest replicas with 0.9 of requests within ttft <= 1, tpot <= 0.1:" in out
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("fcfs")]
+    assert row[1:4] == [f"{value:,.0f}" for value in (expected.value, expected.low, expected.high)]
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_capacity_has_a_row_for_each_router_or_policy() -> None:
+    out = run(*ASK, "--router", "random", "--router", "power-of-two")
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("router ", "random", "power"))] == [
+        "router", "random", "power-of-two"
+    ]  # fmt: skip
+    out = run(*ASK, "--find", "replicas", "--policy", "fcfs", "--policy", "amin")
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("policy ", "fcfs", "amin"))] == [
+        "policy", "fcfs", "amin"
+    ]  # fmt: skip
+    assert "note: fcfs: the targets do not hold with 2 replicas either: allow more" in run(*ASK, "--replicas", "1:2")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--replicas", "8"], "--replicas 8 does not have the form 1:64"),
+        (["--replicas", "8:2"], "--replicas 8:2 does not have the form 1:64"),
+        (["--replicas", "0:2"], "--replicas 0:2 does not have the form 1:64"),
+        (["--replicas", "1:4", "--find", "rate"], "--replicas and --router are for --find replicas, not rate"),
+        (["--router", "random", "--router", "session", "--policy", "fcfs", "--policy", "hsf"], "give one --policy"),
+        (["--find", "replica"], "did you mean 'replicas'"),
+    ],
+)
+def test_capacity_refuses_what_is_no_search_for_replicas(args: list[str], said: str, refused: Refused) -> None:
+    assert said in refused(*ASK, *args)

@@ -109,8 +109,8 @@ class _Measured:
 
 @expand_groups(
     "trace policy machine_name memory interval seed limit generator clock_name in_rounds round_seconds rate slo warmup "
-    "drain power replicas router system max_batch block prefill_budget results fail_if format_ on_error max_rounds engine as_json "
-    "csv_file plot_file"
+    "drain power replicas router system max_batch block prefill_budget results fail_if format_ on_error max_rounds "
+    "engine as_json csv_file plot_file"
 )
 def compare(
     requests: RequestOptions,
@@ -186,8 +186,9 @@ def compare(
             max_rounds=max_rounds,
             progress=bar.update,
         )
-        told = spelling.rule is not None and not several and not fleet.reads_predictions
-        levels = _levels(comparison, policies, setup, fleet, max_rounds, bar) if told else ()
+        levels: Sequence[Level] = ()
+        if spelling.rule is not None and not several and not fleet.reads_predictions:
+            levels = _levels(comparison, policies, setup, fleet, max_rounds, bar)
     results = {row.policy: row.result for row in comparison if row.result is not None}
     comparison = added(comparison, own_results)
     window = {"warmup": asked.warmup, "drain": asked.drain}

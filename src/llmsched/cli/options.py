@@ -383,7 +383,9 @@ class SystemOptions:
 
 
 #: What a --router is, on a help page.
-ROUTER_HELP = "Who chooses the replica: a name (`llmsched routers` lists them), or one with fields: least-work,work=upper."
+ROUTER_HELP = (
+    "Who chooses the replica: a name (`llmsched routers` lists them), or one with fields: least-work,work=upper."
+)
 
 
 @dataclass(frozen=True)

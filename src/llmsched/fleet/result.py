@@ -67,14 +67,14 @@ class FleetResult(Result):
 
     def _part(self, k: int) -> Result:
         at, outcome = self._taken[k], self.outcomes[k]
-        arrays = [array[at] for array in (self.completion, self.start, self.evictions)]
-        for array in arrays:
+        completion, start, evictions = self.completion[at], self.start[at], self.evictions[at]
+        for array in (completion, start, evictions):
             array.flags.writeable = False
         return Result(
             workload=self.workload.take(at),
-            completion=arrays[0],
-            start=arrays[1],
-            evictions=arrays[2],
+            completion=completion,
+            start=start,
+            evictions=evictions,
             engine=self.engine,
             seed=self.seed if len(self.outcomes) == 1 else None,
             **{name: getattr(outcome, name) for name in _OF_A_REPLICA},
