@@ -56,7 +56,7 @@ def arriving(n: int, replicas: int, rate: float = RATE) -> ls.Workload:
 
 @functools.cache
 def azure_times(replicas: int, rate: float | None) -> ls.Workload | None:
-    """The Azure conversations, `replicas` times as many, resampled: over the same hour, or by a rate for each replica."""
+    """The Azure conversations, so many times as many, resampled: over the same hour, or by a rate for each replica."""
     path = DATA / "AzureLLMInferenceTrace_conv.csv"
     if not path.exists():
         return None

@@ -30,8 +30,8 @@ REQUEST_NAMES: Mapping[str, str] = MappingProxyType(
 REPLICA_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "requests": "requests that were sent to it and have not completed",
-        "running": "those of them that run",
-        "waiting": "those that do not",
+        "running": "those of its requests that run",
+        "waiting": "those of its requests that do not run",
         "used": "tokens of cache that its running requests take in the round in progress, in whole blocks",
         "free": "tokens of cache that they leave",
         "believed_work": "output tokens that its requests are believed to need yet (Router.work)",

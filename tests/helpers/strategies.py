@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched.errors import FormulaError
+from llmsched.fleet.router import PREDICTIONS, RULES, SCORES
 from llmsched.formula import Place, parse
 from llmsched.formula_names import PLACES
 from llmsched.policy import CHOICES
@@ -164,6 +165,53 @@ def machines(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         options["prefill_budget"] = draw(st.sampled_from([1, 2, 3, 5, 8, 20]))
     return options
+
+
+#: What a router's score may be beside a word, and its work: some have no value where a replica is empty.
+_SCORES = ("used+running", "waiting*2+believed_work-prompt/memory", "-free*speed", "requests/speed", "priority*used")
+_WORK = (*PREDICTIONS, "lower+(upper-lower)*0.3", "min(prompt, upper)")
+
+
+@st.composite
+def routers(draw: st.DrawFn, replicas: int = 8) -> ls.Router:
+    """Any router for a fleet of so many: a named one, or any choice of all fields, formulas and delays included."""
+    if draw(st.integers(0, 2)) == 0:
+        named = [router for router in ls.routers.values() if router.classes <= replicas]
+        return draw(st.sampled_from(named))
+    return ls.Router(
+        rule=draw(st.sampled_from([*RULES, "least", "least"])),
+        score=draw(st.sampled_from([*SCORES, *_SCORES])),
+        choices=draw(st.sampled_from([None, None, 1, 2, 3])),
+        work=draw(st.sampled_from(_WORK)),
+        classes=draw(st.integers(1, min(3, replicas))),
+        by=draw(st.sampled_from([*PREDICTIONS, "prompt"])),
+        sessions=draw(st.booleans()),
+        delay=draw(st.sampled_from([0.0, 0.0, 0.3, 1.0, 4.0, 100.0])),
+    )
+
+
+@st.composite
+def fleets(draw: st.DrawFn, most: int = 24) -> tuple[ls.Workload, dict[str, Any]]:
+    """A workload and the other arguments of `simulate_fleet`: replicas that differ, any machine, router and seed."""
+    workload, memory = draw(problems(most))
+    n = len(workload)
+    workload = workload.replace(session=draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
+    machine = draw(machines())
+    memory += machine.get("block", 1) - 1
+    number = draw(st.integers(1, 4))
+    policy = draw(compositions(n, formulas=True, slots=CHOICES["slots"]))
+    replicas: int | list[ls.Replica] = number
+    if draw(st.booleans()):  # the last holds every request, the others what they may
+        others = st.builds(
+            ls.Replica,
+            memory=st.integers(machine.get("block", 1), 60),
+            policy=st.sampled_from([None, *ls.policies]),
+            max_batch=st.sampled_from([None, 1, 3]),
+        )
+        replicas = [*(draw(others) for _ in range(number - 1)), ls.Replica(memory=memory)]
+    router = draw(routers(number))
+    options = {"replicas": replicas, "router": router, "memory": memory, "seed": draw(seeds), **machine}
+    return workload, {"policy": policy, **options}
 
 
 seeds = st.one_of(st.none(), st.integers(0, 5), st.just(2**64 - 1))

@@ -21,6 +21,7 @@ from .paper import paper
 from .policies import policies
 from .predictors import predictors
 from .report import report
+from .routers import routers
 from .size import size
 from .sweep import sweep
 from .theory import theory
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (
-    compare, timeline, capacity, size, sweep, bound, generate, paper, policies, machines, theory, predictors,
+    compare, timeline, capacity, size, sweep, bound, generate, paper, policies, routers, machines, theory, predictors,
     calibrate, validate, doctor,
 ):  # fmt: skip
     app.command(command.__name__, cls=Command)(command)

@@ -1,4 +1,4 @@
-"""`llmsched capacity`: the highest arrival rate, or the smallest cache, at which service targets hold."""
+"""`llmsched capacity`: the highest arrival rate, the smallest cache, or the fewest replicas, at which targets hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import typer
 
 from .._version import version
 from ..errors import InputError, nearest
+from ..fleet.router import Router
+from ..fleet.router import named as named_router
 from ..metrics import figure_style, load_figures
-from ..metrics.capacity import Capacity, highest_rate, smallest_memory
+from ..metrics.capacity import Capacity, fewest_replicas, highest_rate, smallest_memory
 from ..metrics.sweep import LEAST, Sweep, sweep
 from ..policy import Policy
 from ..workloads.workload import Workload
@@ -23,6 +25,7 @@ from .console import aligned, number_of, print_columns, say
 from .describe import Spelling
 from .option_groups import expand_groups
 from .options import (
+    ROUTER_HELP,
     Intervals,
     Json,
     MachineName,
@@ -50,21 +53,63 @@ class CapacityMachine(MachineOptions):
         return replace(setup, memory=None) if sized else setup
 
 
+@dataclass(frozen=True)
+class FleetSearch:
+    """Among how many replicas the fewest are looked for, and who chooses among them."""
+
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM:TO", help="For --find replicas, which it implies: how many at least and at most [1:64]."
+        ),
+    ] = None
+    router: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--router",
+            metavar="NAME",
+            help=f"For --find replicas. {ROUTER_HELP} Repeat for a row each, with one --policy [least-requests].",
+        ),
+    ] = None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether an option of it is given."""
+        return self.replicas is not None or bool(self.router)
+
+    def range(self) -> dict[str, int]:
+        """`least` and `most`, as arguments of `fewest_replicas`. InputError if they are none."""
+        if self.replicas is None:
+            return {}
+        first, colon, last = self.replicas.partition(":")
+        if not (first.isdecimal() and last.isdecimal() and colon and 1 <= int(first) <= int(last)):
+            raise InputError(f"--replicas {self.replicas} does not have the form 1:64, from how many to how many")
+        return {"least": int(first), "most": int(last)}
+
+    def routers(self) -> dict[str, Router]:
+        """Those that are asked for, by the name that tables show."""
+        return {named_router(text).name: named_router(text) for text in self.router or ["least-requests"]}
+
+
 @expand_groups(
-    "slo trace policy attainment find machine_name memory rate clock_name in_rounds max_batch block prefill_budget "
-    "requests replications "
-    "interval seed generator format_ on_error as_json plot_file"
+    "slo trace policy attainment find replicas router machine_name memory rate clock_name in_rounds max_batch "
+    "block prefill_budget requests replications interval seed generator format_ on_error as_json plot_file"
 )
 def capacity(
     wanted: TargetOptions,
     source: SourceOptions,
     machine: CapacityMachine,
+    fleet: FleetSearch,
     find: Annotated[
-        str, typer.Option(metavar="rate|memory", help="The highest arrival rate, or the smallest cache.")
-    ] = "rate",
+        str | None,
+        typer.Option(
+            metavar="rate|memory|replicas",
+            help="The highest arrival rate, the smallest cache, or the fewest replicas [rate].",
+        ),
+    ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(metavar="R", help="For --find memory: requests per second. By default as in TRACE."),
+        typer.Option(metavar="R", help="Requests per second, unless it is what is found. By default as in TRACE."),
     ] = None,
     interval: Intervals = None,
     seed: Seed = 0,
@@ -79,13 +124,13 @@ def capacity(
         ),
     ] = None,
 ) -> None:
-    """Find the highest arrival rate, or the smallest KV cache, at which the targets hold.
+    """Find the highest arrival rate, the smallest KV cache, or the fewest replicas, at which the targets hold.
 
     They hold if a share of the requests (--attainment) keeps all of them. Requests are drawn from TRACE with
     replacement and arrive in a Poisson process; the answer is found by bisection, with its 95 % confidence interval.
     """
     check_outputs([], plot_file)
-    search = _search(find, machine, rate)
+    find = _what(find, machine, rate, fleet)
     setup = machine.of(sized=find == "memory")
     asked: dict[str, Any] = {**wanted.arguments(), "seed": seed, **setup.arguments()}
     policies = wanted.policies()
@@ -93,16 +138,17 @@ def capacity(
     workload, spelling, notes = with_predictions(
         source.fitting(source.read(seed), setup.memory, setup.block), rule, policies.values()
     )
-    if find == "memory" and rate is None and not workload.arrival.any():
+    if find != "rate" and rate is None and not workload.arrival.any():
         notes.append("all requests arrive at 0: give --rate for a Poisson process")
     notes += describe.reading_notes(workload)
     if find == "memory":
         del asked["memory"]
+    if find != "rate":
         asked["rate"] = rate
     found: dict[str, Capacity] = {}
     with console.ProgressBar("simulations") as bar:
-        for name, chosen in policies.items():
-            found[name] = search(workload, chosen, **asked, progress=partial(bar.update, name))
+        for name, search in _searches(find, policies, fleet).items():
+            found[name] = search(workload, **asked, progress=partial(bar.update, name))
         notes += _capacity_notes(found)
         if plot_file is not None:
             ran_on = {"clock": setup.clock, **setup.limits()}
@@ -117,7 +163,9 @@ def capacity(
             figure_style.save(figure, plot_file)
     if as_json:
         settings = {"intervals": str(spelling), "known": spelling.words, "seed": seed, **describe.setup_json(setup)}
-        records = [{**answer.record(), "policy": name} for name, answer in found.items()]
+        records = [
+            answer.record() | {"policy" if name in policies else "router": name} for name, answer in found.items()
+        ]
         answers = {"notes": notes, "answers": records}
         console.print_json({"llmsched": version, **settings, **answers})
     else:
@@ -143,17 +191,42 @@ def _around(
     )  # fmt: skip
 
 
-def _search(find: str, machine: MachineOptions, rate: float | None) -> Callable[..., Capacity]:
-    """The search that --find names: what is found cannot be given."""
-    if find not in ("rate", "memory"):
-        raise InputError(f"--find {find!r} is unknown; {nearest(find, ('rate', 'memory'))}")
-    if find == "rate":
-        if rate is not None:
-            raise InputError("--rate is what --find rate finds: leave it out, or give --find memory")
-        return highest_rate
-    if machine.memory is not None:
+def _what(find: str | None, machine: MachineOptions, rate: float | None, fleet: FleetSearch) -> str:
+    """What is looked for. InputError if it is given, or if what is given is of another search."""
+    find = find or ("replicas" if fleet.is_asked else "rate")
+    if find not in ("rate", "memory", "replicas"):
+        raise InputError(f"--find {find!r} is unknown; {nearest(find, ('rate', 'memory', 'replicas'))}")
+    if fleet.is_asked and find != "replicas":
+        raise InputError(f"--replicas and --router are for --find replicas, not {find}: leave them out")
+    if find == "rate" and rate is not None:
+        raise InputError("--rate is what --find rate finds: leave it out, or give --find memory")
+    if find == "memory" and machine.memory is not None:
         raise InputError("--memory is what --find memory finds: leave it out, or give --find rate")
-    return smallest_memory
+    return find
+
+
+def _searches(find: str, policies: Mapping[str, Policy], fleet: FleetSearch) -> dict[str, Callable[..., Capacity]]:
+    """What answers each row: one for each policy, or for each router."""
+    if find != "replicas":
+        search = highest_rate if find == "rate" else smallest_memory
+        return {name: partial(search, policy=policy) for name, policy in policies.items()}
+    among: dict[str, Any] = {**fleet.range()}
+    rows = fleet.routers()
+    if len(rows) == 1:
+        among |= {"router": next(iter(rows.values()))}
+        return {name: partial(fewest_replicas, policy=policy, **among) for name, policy in policies.items()}
+    if len(policies) > 1:
+        raise InputError("several --router are compared under one policy: give one --policy")
+    among |= {"policy": next(iter(policies.values()))}
+    return {name: partial(fewest_replicas, router=router, **among) for name, router in rows.items()}
+
+
+#: What is found -> what a header says of it, the heading of its column, and its decimals.
+_FOUND = {
+    "rate": ("Highest rate", "requests/{unit}", 2),
+    "memory": ("Smallest cache", "tokens", 0),
+    "replicas": ("Fewest replicas", "replicas", 0),
+}
 
 
 def _print_capacity(
@@ -171,19 +244,16 @@ def _print_capacity(
     )
     say(f"{describe.requests_text(workload)}; {drawn}{arriving}")
     unit = "rounds" if setup.clock is None else "seconds"
-    say(f"{describe.machine_text(setup)}; times in {unit}")
+    one_router = len({answer.router for answer in answers}) == 1
+    behind = "" if first.router is None else f"replicas behind {first.router}; each " if one_router else "replicas of "
+    say(f"{behind}{describe.machine_text(setup)}; times in {unit}")
     say(spelling.text())
-    say(
-        f"{'Highest rate' if first.quantity == 'rate' else 'Smallest cache'} with {first.attainment:.4g} of requests "
-        f"within {describe.targets_text(first.slo)}:\n"
-    )
-    decimals = 2 if first.quantity == "rate" else 0
+    what, heading, decimals = _FOUND[first.quantity]
+    say(f"{what} with {first.attainment:.4g} of requests within {describe.targets_text(first.slo)}:\n")
     print_columns(
         {
-            "policy": list(found),
-            f"requests/{first.unit}" if first.quantity == "rate" else "tokens": aligned(
-                [answer.value for answer in answers], decimals=decimals
-            ),
+            "policy" if one_router else "router": list(found),
+            heading.format(unit=first.unit): aligned([answer.value for answer in answers], decimals=decimals),
             "95 % from": aligned([answer.low for answer in answers], decimals=decimals),
             "to": aligned([answer.high for answer in answers], decimals=decimals),
             "within": aligned([answer.attained * 100 for answer in answers], suffix="%", decimals=1),
@@ -208,4 +278,9 @@ def _capacity_notes(found: Mapping[str, Capacity]) -> list[str]:
             notes.append(f"{name}: the targets hold even if all requests come at once")
         if math.isinf(answer.value) and answer.quantity == "memory":
             notes.append(f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit")
+        if math.isinf(answer.value) and answer.quantity == "replicas":
+            most = int(max(tried for tried, _, _ in answer.probes))
+            notes.append(
+                f"{name}: the targets do not hold with {most:,} replicas either: allow more (--replicas 1:1000)"
+            )
     return notes

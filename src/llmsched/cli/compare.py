@@ -12,7 +12,7 @@ import typer
 from .._version import version
 from ..errors import InputError, MissingPredictionError, NotFinishedError
 from ..metrics import energy, figure_style, figures, knowledge, service
-from ..metrics.compare import COLUMNS, DEFAULT_POLICIES, Comparison, Row
+from ..metrics.compare import COLUMNS, DEFAULT_POLICIES, FLEET_COLUMNS, Comparison, Row
 from ..metrics.compare import compare as compare_policies
 from ..metrics.energy import Energy, Power
 from ..metrics.gates import Gate
@@ -28,6 +28,7 @@ from .options import (
     SLO_HELP,
     DataOutput,
     EngineOption,
+    FleetOptions,
     Intervals,
     MachineOptions,
     RequestOptions,
@@ -86,6 +87,7 @@ class _Measured:
     """A comparison with what else was measured by policy, and what was asked."""
 
     setup: Setup
+    fleet: FleetOptions
     asked: ServiceOptions
     comparison: Comparison
     services: Mapping[str, Service] | None  # None: not asked for
@@ -107,13 +109,14 @@ class _Measured:
 
 @expand_groups(
     "trace policy machine_name memory interval seed limit generator clock_name in_rounds round_seconds rate slo warmup "
-    "drain power system max_batch block prefill_budget results fail_if format_ on_error max_rounds engine as_json "
-    "csv_file plot_file"
+    "drain power replicas router system max_batch block prefill_budget results fail_if format_ on_error max_rounds "
+    "engine as_json csv_file plot_file"
 )
 def compare(
     requests: RequestOptions,
     machine: MachineOptions,
     system: SystemOptions,
+    fleet: FleetOptions,
     asked: ServiceOptions,
     own: ResultOptions,
     output: ComparisonOutput,
@@ -145,19 +148,27 @@ def compare(
     Unless the requests bring predictions, a second table tells what these are worth: the best policies if they are told
     nothing, what a real predictor says, or the truth.
 
+    With --replicas N, N such machines serve behind a --router: a row is a fleet. Several --router with one --policy are
+    compared with each other.
+
     A policy that does not finish says so in its row. The exit code is 0 if any policy finished and no condition of
     --fail-if holds, else 1; 2 for bad input. A condition on a policy that does not finish counts as if it held.
     """
     output.check(output.plot_file)
     policies = system.policies() | parse_policies(policy or DEFAULT_POLICIES)
-    conditions = own.conditions(policies)
+    several = len(fleet.routers) > 1
+    if several and len(policies) > 1:
+        raise InputError("several --router are compared under one policy: add --policy, as in --policy fcfs")
+    if fleet.replicas is not None and own.results:
+        raise InputError("--results are of one machine: leave --replicas out")
+    conditions = own.conditions(fleet.routers if several else policies)
     rule = interval_rule(interval)
     targets = {} if asked.slo is None else service.parse_slo(asked.slo)
     workload = requests.read(seed, requests.limit, round_seconds)
     setup = system.on(machine, machine.setup(workload, round_seconds))
     timed = setup.clock is not None or asked.slo is not None
     power = _power(asked, setup)
-    _check_columns(conditions, timed, power)
+    _check_columns(conditions, timed, power, fleet)
     workload = requests.fitting(workload, setup.memory, setup.block)
     workload, spelling, notes = with_predictions(requests.at_rate(workload, seed), rule, policies.values())
     logged = timed or bool(workload.arrival.any())  # tokens tell whether the load is above capacity
@@ -168,19 +179,23 @@ def compare(
             workload,
             policies,
             **setup.arguments(),
+            **fleet.arguments(),
             seed=system.seed(seed),
             engine=cast(EngineName, engine),
             record=("tokens", "timeline") if timed else ("tokens",) if logged else (),
             max_rounds=max_rounds,
             progress=bar.update,
         )
-        levels = () if spelling.rule is None else _levels(comparison, policies, setup, max_rounds, bar)
+        levels: Sequence[Level] = ()
+        if spelling.rule is not None and not several and not fleet.reads_predictions:
+            levels = _levels(comparison, policies, setup, fleet, max_rounds, bar)
     results = {row.policy: row.result for row in comparison if row.result is not None}
     comparison = added(comparison, own_results)
     window = {"warmup": asked.warmup, "drain": asked.drain}
     services = {name: service.metrics(result, targets, **window) for name, result in results.items()} if logged else {}
     measured = _Measured(
         setup,
+        fleet,
         asked,
         comparison,
         services if timed else None,
@@ -201,11 +216,12 @@ def compare(
     if output.as_json:
         settings: dict[str, Any] = {"intervals": str(spelling), "known": spelling.words, "max_rounds": max_rounds}
         settings |= {"round_seconds": round_seconds or 1.0, **describe.setup_json(setup), "rate": requests.rate}
+        settings |= fleet.json()
         settings |= {"slo": targets or None, **window, "power": asked.power}
         settings |= {"gates": gates} if gates else {}
         console.print_json(_comparison_json(measured, settings, notes))
     elif not output.prints_csv:
-        describe.print_run_header(workload, setup, seed, spelling, round_seconds)
+        describe.print_run_header(workload, setup, seed, spelling, round_seconds, fleet.text())
         _print_comparison(measured, max_rounds, notes)
     tell = console.complain if output.as_json or output.prints_csv else say  # not into the data
     for line in verdicts(gates):
@@ -218,6 +234,7 @@ def _levels(
     comparison: Comparison,
     policies: Mapping[str, Policy],
     setup: Setup,
+    fleet: FleetOptions,
     max_rounds: int | None,
     bar: console.ProgressBar,
 ) -> Sequence[Level]:
@@ -230,6 +247,7 @@ def _levels(
         max_rounds=max_rounds,
         progress=bar.update,
         **setup.arguments(),
+        **fleet.arguments(),
     )
 
 
@@ -245,11 +263,13 @@ def _power(asked: ServiceOptions, setup: Setup) -> Power | None:
     return energy.named(setup.power)
 
 
-def _check_columns(conditions: Sequence[Gate], timed: bool, power: Power | None) -> None:
+def _check_columns(conditions: Sequence[Gate], timed: bool, power: Power | None, fleet: FleetOptions) -> None:
     """InputError if a condition reads a column that the records will not have."""
     of_service = Service.summary_names()
     known = [*COLUMNS, *(of_service if timed else ()), *(_ENERGY_COLUMNS if power is not None else ())]
+    known += FLEET_COLUMNS if fleet.replicas is not None else ()
     others = dict.fromkeys(of_service, "--machine, --clock or --slo") | dict.fromkeys(_ENERGY_COLUMNS, "--power")
+    others |= dict.fromkeys(FLEET_COLUMNS, "--replicas")
     for condition in conditions:
         condition.check_columns(known, others)
 
@@ -288,11 +308,12 @@ def _comparison_json(measured: _Measured, settings: Mapping[str, Any], notes: Se
 
 def _print_comparison(measured: _Measured, max_rounds: int | None, notes: Sequence[str]) -> None:
     ranked = measured.comparison.ranked()
-    cells = _cells(measured, [row.record() for row in ranked if row.result is not None])
+    cells = _cells(measured, [one for one in measured.comparison.records() if one["finished"]])
+    heading = "policy" if len(measured.fleet.routers) == 1 else "router"
     rows: list[Sequence[str]] = list(zip(*cells.values(), strict=True))
     rows += [(row.policy, _why_no_result(row, max_rounds)) for row in ranked if row.result is None]
     say()
-    print_table(list(cells), rows, drop=_DROPPED)
+    print_table([heading, *list(cells)[1:]], rows, drop=_DROPPED)
     say()
     _explain_columns(measured)
     _print_levels(measured)
@@ -360,6 +381,10 @@ def _cells(measured: _Measured, records: Sequence[Mapping[str, Any]]) -> dict[st
     }
     if measured.services is not None:
         cells = _service_cells(cells, records, [measured.services.get(name) for name in names], bool(measured.targets))
+    if measured.fleet.replicas is not None:
+        del cells["gap"]  # there is no bound for fleets
+        busy = [(record["least_busy"] * 100, record["most_busy"] * 100) for record in records]
+        cells["busy"] = [f"{least:.0f}-{most:.0f}%" for least, most in busy]
     if measured.energies:
         energies = [measured.energies.get(name) for name in names]
         cells["J/token"] = aligned([None if one is None else one.joules_per_token for one in energies], decimals=2)
@@ -411,8 +436,9 @@ def _decimals_of_times(values: Sequence[float]) -> int | None:
 def _explain_columns(measured: _Measured) -> None:
     timed = measured.setup.clock is not None
     unit = "seconds" if timed else "rounds"
+    baseline = measured.comparison.baseline
     if measured.services is None:
-        say("mean, p50, p99: latency; vs hsf: ratio of mean latencies; wasted: share of generated tokens")
+        say(f"mean, p50, p99: latency; vs {baseline}: ratio of mean latencies; wasted: share of generated tokens")
     else:
         say("mean, p99: latency; ttft: time to first token; tpot: time per output token (mean of a request)")
         if measured.targets:
@@ -421,6 +447,9 @@ def _explain_columns(measured: _Measured) -> None:
     if measured.energies:
         power = measured.asked.power
         say(f"J/token: all joules over all output tokens, power model {power}; wasted J: share by evictions")
+    if measured.fleet.replicas is not None:
+        say("busy: share of the time in which rounds ran, on the least and on the most busy replica")
+        return
     better = "proven, and far off where few requests wait" if timed else "llmsched bound proves better bounds"
     say(f"gap: mean latency is at most so far above the best possible ({better})")
 

@@ -15,12 +15,17 @@ from .options import Setup
 
 
 def print_run_header(
-    workload: Workload, setup: Setup, seed: int | None, intervals: Spelling, round_seconds: float | None = None
+    workload: Workload,
+    setup: Setup,
+    seed: int | None,
+    intervals: Spelling,
+    round_seconds: float | None = None,
+    fleet: str = "",
 ) -> None:
     """The requests in a line, what they ran on in another, and what is known of their lengths in a third."""
     timed = setup.clock is not None
     say(f"{requests_text(workload)}{arrivals_text(workload, round_seconds, timed)}")
-    say(f"{machine_text(setup)}; seed {seed}; times in {'seconds' if timed else 'rounds'}")
+    say(f"{fleet}{machine_text(setup)}; seed {seed}; times in {'seconds' if timed else 'rounds'}")
     say(intervals.text())
 
 

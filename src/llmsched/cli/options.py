@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, Self, cast
 
 import typer
 
-from ..errors import InputError, TraceError
+from ..errors import InputError, TraceError, number_of
+from ..fleet.router import Router
+from ..fleet.router import named as named_router
 from ..metrics import service
 from ..metrics.compare import MEMORY
 from ..policy import Policy
@@ -418,6 +420,60 @@ class SystemOptions:
     def seed(self, seed: int) -> int | None:
         """The seed of a simulation: None with --system, whose ties are broken by index."""
         return seed if self.system is None else None
+
+
+#: What a --router is, on a help page.
+ROUTER_HELP = (
+    "Who chooses the replica: a name (`llmsched routers` lists them), or one with fields: least-work,work=upper."
+)
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """Replicas of the machine, and who chooses among them."""
+
+    replicas: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=whole_number, help="Machines of that kind, behind a router [one, without]."),
+    ] = None
+    router: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--router", metavar="NAME", help=f"{ROUTER_HELP} Repeat for a row each, with one --policy [least-requests]."
+        ),
+    ] = None
+
+    @cached_property
+    def routers(self) -> dict[str, Router]:
+        """The routers that are asked for, by the name that tables show. InputError without replicas to choose among."""
+        if self.router and self.replicas is None:
+            raise InputError("--router chooses among replicas: say how many, as in --replicas 8")
+        return {named_router(text).name: named_router(text) for text in self.router or ["least-requests"]}
+
+    @property
+    def reads_predictions(self) -> bool:
+        """Whether a router looks at what is predicted."""
+        return self.replicas is not None and any(_PREDICTED & {*router.needs} for router in self.routers.values())
+
+    def arguments(self) -> dict[str, Any]:
+        """As arguments of `llmsched.compare`."""
+        return {} if self.replicas is None else {"replicas": self.replicas, "router": self.routers}
+
+    def text(self) -> str:
+        """What a header says of it, to stand before the machine; empty without replicas."""
+        if self.replicas is None:
+            return ""
+        router = f", router {next(iter(self.routers))}" if len(self.routers) == 1 else ""
+        return f"{number_of(self.replicas, 'replica')}{router}; each "
+
+    def json(self) -> dict[str, Any]:
+        """The same for JSON."""
+        if self.replicas is None:
+            return {}
+        return {"replicas": self.replicas, "routers": {name: one.fields() for name, one in self.routers.items()}}
+
+
+_PREDICTED = frozenset({"lower", "upper", "point"})
 
 
 def _arrives_in_seconds(workload: Workload | None) -> bool:

@@ -78,6 +78,7 @@ def check(study_file: StudyFileOptions) -> None:
     axes = ((plan.workloads, "workload"), (plan.intervals, "interval setting"), (plan.policies, "policy"))
     counts = [console.number_of(len(axis), name) for axis, name in axes]
     others = {"max_batch": "batch limit", "block": "block size", "prefill_budget": "prefill budget"}
+    others |= {"replicas": "number of replicas"}
     for factor in plan.factors[plan.factors.index("policy") + 1 :]:
         levels, name = getattr(plan, summary.AXES[factor]), others.get(factor, factor)
         counts.append(console.number_of(len(levels), name))
@@ -306,7 +307,8 @@ def _plain(level: Any) -> str:
 
 
 @expand_groups(
-    "file replication workload interval policy memory clock machine rate max_batch block prefill_budget traces settings"
+    "file replication workload interval policy memory clock machine rate max_batch block prefill_budget replicas "
+    "router traces settings"
 )
 def repeat(
     study_file: StudyFileOptions,
@@ -321,6 +323,8 @@ def repeat(
     max_batch: Annotated[str | None, typer.Option(metavar="N", help="The max_batch: a number, or none.")] = None,
     block: Annotated[int | None, typer.Option(metavar="N", help="The block.")] = None,
     prefill_budget: Annotated[str | None, typer.Option(metavar="N", help="The prefill_budget: as above.")] = None,
+    replicas: Annotated[int | None, typer.Option(metavar="N", help="The number of replicas.")] = None,
+    router: Annotated[str | None, typer.Option(metavar="NAME", help="The router.")] = None,
 ) -> None:
     """Simulate one row of the results again, alone: for what failed, or looks strange. Prints JSON."""
     study = study_file.load()
@@ -331,7 +335,7 @@ def repeat(
         "memory": memory,
         "clock": clock,
     }
-    named |= {"machine": machine, "rate": rate, "block": block}
+    named |= {"machine": machine, "rate": rate, "block": block, "replicas": replicas, "router": router}
     cell = {factor: value for factor, value in named.items() if value is not None}
     for factor, text in (("max_batch", max_batch), ("prefill_budget", prefill_budget)):
         if text is not None:

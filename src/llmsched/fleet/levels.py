@@ -27,6 +27,8 @@ class Levels:
         self.arrivals, self.latest = int(arrivals[-1]), float(workload.arrival[-1])
         if np.abs(workload.priority).max() > _LARGEST:
             i = int(np.argmax(np.abs(workload.priority)))
-            raise WorkloadError(f"a priority of a stream is from {-_LARGEST} to {_LARGEST}, not {workload.priority[i]}", i)
+            raise WorkloadError(
+                f"a priority of a stream is from {-_LARGEST} to {_LARGEST}, not {workload.priority[i]}", i
+            )
         levels: IntArray = workload.priority * (1 << _ARRIVALS_BITS) + arrivals
         return levels

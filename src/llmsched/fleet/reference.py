@@ -84,7 +84,9 @@ class _Router:
         self.columns = request_columns(workload, router)
         self.class_of: Any = [0] * len(workload)
         if router.classes > 1:
-            self.class_of = classes_of(workload, router, class_bounds(workload, router, [len(group) for group in groups]))
+            self.class_of = classes_of(
+                workload, router, class_bounds(workload, router, [len(group) for group in groups])
+            )
         self.taken: list[list[int]] = [[] for _ in machines]
         self.turns = [0] * len(groups)
         self.session: dict[int, int] = {}

@@ -52,12 +52,12 @@ class Replica:
         Raises InputError where neither says how much memory there is.
         """
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "price"}
-        values = {name: fleet.get(name) if value is None else value for name, value in own.items()}
+        values: dict[str, Any] = {name: fleet.get(name) if value is None else value for name, value in own.items()}
         if values["memory"] is None:
             raise InputError("a replica has no memory: simulate_fleet(..., memory=...), or Replica(memory=...)")
         values["policy"] = named_policy(values["policy"])
         values["clock"] = named_clock(values["clock"])
-        values["block"] = values["block"] or 1
+        values["block"] = 1 if values["block"] is None else whole("block", values["block"], 1)
         return values
 
 

@@ -20,7 +20,7 @@ class FleetResult(Result):
     """What a fleet did: a `Result` over all of its requests, whose memory is the sum of its replicas'.
 
     `peak_memory` is the largest of any replica, `rounds` and `wasted_tokens` are sums, `policy` and `clock` are those
-    of the first replica.
+    of the first replica; `idle` is the sum over the replicas, each up to its own last completion.
 
     Attributes
     ----------
@@ -67,14 +67,14 @@ class FleetResult(Result):
 
     def _part(self, k: int) -> Result:
         at, outcome = self._taken[k], self.outcomes[k]
-        arrays = [array[at] for array in (self.completion, self.start, self.evictions)]
-        for array in arrays:
+        completion, start, evictions = self.completion[at], self.start[at], self.evictions[at]
+        for array in (completion, start, evictions):
             array.flags.writeable = False
         return Result(
             workload=self.workload.take(at),
-            completion=arrays[0],
-            start=arrays[1],
-            evictions=arrays[2],
+            completion=completion,
+            start=start,
+            evictions=evictions,
             engine=self.engine,
             seed=self.seed if len(self.outcomes) == 1 else None,
             **{name: getattr(outcome, name) for name in _OF_A_REPLICA},
@@ -157,6 +157,7 @@ class Outcome:
     timeline: Any
     tokens: Any
     work: Any
+    idle: float
 
 
 _OF_A_REPLICA = tuple(f.name for f in dataclasses.fields(Outcome) if f.name != "busy")

@@ -46,7 +46,7 @@ class Router:
     rule
         ``"random"``, ``"round-robin"``, ``"least"`` (the smallest score) or ``"idle"`` (one without requests).
     score
-        For ``"least"``: ``"requests"`` that were sent to a replica and have not completed; those that are ``"waiting"``;
+        For ``"least"``: ``"requests"`` that a replica was sent and has not completed; those that are ``"waiting"``;
         tokens of cache that are ``"used"``; ``"believed_work"``, output tokens that they are believed to need yet; or a
         formula over these, ``running``, ``free``, ``memory``, ``speed`` and the columns of the request
         (docs/reference/routers.md).
@@ -88,6 +88,8 @@ class Router:
             raise InputError(f"router field rule={self.rule!r} is unknown; {nearest(str(self.rule), RULES)}")
         if not isinstance(self.score, str):
             raise InputError(f"router field score is {self.score!r}, expected one of {', '.join(SCORES)}, or a formula")
+        if not isinstance(self.work, str):
+            raise InputError(f"router field work is {self.work!r}, expected {', '.join(PREDICTIONS)}, or a formula")
         if self.choices is not None:
             object.__setattr__(self, "choices", whole("router field choices", self.choices, 1))
         object.__setattr__(self, "classes", whole("router field classes", self.classes, 1))
@@ -106,12 +108,12 @@ class Router:
     @cached_property
     def formula(self) -> Formula | None:
         """The formula that `score` is, or None."""
-        return None if self.score in SCORES else _formula("score", self.score, [*SCORES, *REPLICA_NAMES])
+        return None if self.score in SCORES else _formula("score", self.score, [*SCORES])
 
     @cached_property
     def work_formula(self) -> Formula | None:
         """The formula that `work` is, or None."""
-        return None if self.work in PREDICTIONS else _formula("reserve", self.work, [*PREDICTIONS, *REQUEST_NAMES])
+        return None if self.work in PREDICTIONS else _formula("reserve", self.work, [*PREDICTIONS])
 
     @property
     def sees_work(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -133,7 +134,11 @@ def check_columns(workload: Workload, router: Router) -> None:
             raise WorkloadError(
                 f"router {router.name} reads the column {column!r}, which the workload does not have: add it with "
                 f"workload.replace({column}=...)"
-                + ("" if column in ("session", "priority", "deadline") else ", or workload.with_intervals(...)")
+                + (
+                    ""
+                    if column in ("session", "priority", "deadline")
+                    else ", or workload.with_intervals(intervals.buckets(100))"
+                )
             )
 
 
@@ -263,7 +268,7 @@ class Run:
             if values["tokens"] is not None:
                 place = _places(replica) if place is None else place
                 values["tokens"] = _renamed(values["tokens"], place, order)
-            values["busy"] = values.pop("end") - values.pop("idle")
+            values["busy"] = values.pop("end") - values["idle"]
             problem = self.problems[self.kind_of[k]]
             outcomes.append(
                 Outcome(
@@ -305,7 +310,9 @@ class Run:
         return numbers[place]
 
     def _blocks_fit(self, workload: Workload) -> bool:
-        return all(whole_blocks(workload.extent.request, kind["block"]) <= whole_blocks_down(kind) for kind in self.kinds)
+        return all(
+            whole_blocks(workload.extent.request, kind["block"]) <= whole_blocks_down(kind) for kind in self.kinds
+        )
 
     def _check_fits(self, workload: Workload) -> None:
         """Raises MemoryTooSmallError if a request fits no replica."""
@@ -362,7 +369,7 @@ def _groups(replicas: int, classes: int) -> list[list[int]]:
     if classes > replicas:
         raise InputError(f"the router has {classes} classes of requests for {replicas} replicas: one each at least")
     bounds = [replicas * k // classes for k in range(classes + 1)]
-    return [list(range(a, b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [list(range(a, b)) for a, b in itertools.pairwise(bounds)]
 
 
 def _places(replica: IntArray) -> IntArray:
@@ -439,6 +446,7 @@ def _result(
         block=first.block,
         prefill_budget=first.prefill_budget,
         work=_sums([outcome.work for outcome in outcomes]),
+        idle=sum(outcome.idle for outcome in outcomes),
         replica=replica,
         router=router,
         outcomes=tuple(outcomes),

@@ -6,12 +6,13 @@ log = ls.service.attempts(ls.simulate(workload, "fcfs", memory=60_000, record="t
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..fleet.result import FleetResult
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 
@@ -84,10 +85,32 @@ class Attempts:
         return summed
 
 
+class Part(NamedTuple):
+    """A replica: the requests that it took (their indices in the workload), what it did, and its attempts."""
+
+    requests: IntArray
+    result: Result
+    log: Attempts
+
+
+def parts(result: Result) -> list[Part]:
+    """The replicas of a fleet, or the one that a run is. Raises InputError as `attempts` does."""
+    if not isinstance(result, FleetResult):
+        log = attempts(result)
+        return [Part(np.arange(len(result)), result, log)]
+    replicas = enumerate(result.replicas)
+    return [Part(result.requests_of(k), replica, attempts(replica)) for k, replica in replicas]
+
+
 def attempts(result: Result) -> Attempts:
-    """The attempts of `result`, in order. Raises InputError unless it was recorded with ``record="tokens"``."""
+    """The attempts of `result`, in order. Raises InputError unless it was recorded with ``record="tokens"``.
+
+    A fleet's are those of its replicas: ``attempts(fleet.replicas[k])``.
+    """
     if not isinstance(result, Result):
         raise InputError(f"expected a llmsched.Result, not {type(result).__name__}")
+    if isinstance(result, FleetResult):
+        raise InputError("a fleet has attempts on each replica: attempts(fleet.replicas[k])")
     log = result.tokens
     if log is None:
         raise InputError('the run has no log of tokens: simulate(..., record="tokens") keeps one')

@@ -1,4 +1,4 @@
-"""Capacity: the highest arrival rate, or the smallest cache, at which a service keeps its targets.
+"""Capacity: the highest arrival rate, the smallest cache, or the fewest replicas, at which a service keeps its targets.
 
     found = ls.capacity.highest_rate(workload, "fcfs", slo={"ttft": 1.0, "tpot": 0.1}, memory=16_492,
                                      clock="llama2-70b-2xa100")
@@ -23,12 +23,17 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError, NotFinishedError
+from ..fleet.router import Router
+from ..fleet.router import named as named_router
+from ..fleet.replica import MOST_REPLICAS
+from ..fleet.simulate_fleet import check_columns, simulate_fleet
 from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
 from ..simulation.problem import problem_of
+from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, whole
@@ -38,10 +43,12 @@ from ..workloads.workload import Workload
 from . import service
 from .confidence import mean_and_half_width
 
-__all__ = ["Capacity", "highest_rate", "smallest_memory"]
+__all__ = ["Capacity", "fewest_replicas", "highest_rate", "smallest_memory"]
 
 #: Called now and then with (simulations done, simulations in all: a guess).
 Progress = Callable[[int, int], None]
+
+Quantity = Literal["rate", "memory", "replicas"]
 
 _DOUBLINGS = 24  # a bracket that has grown or shrunk so often is taken for unbounded: one by one, or all at once
 _USUALLY_TRIED = 25  # rates or memories that are tried
@@ -49,15 +56,16 @@ _USUALLY_TRIED = 25  # rates or memories that are tried
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Capacity:
-    """What `highest_rate` or `smallest_memory` found.
+    """What `highest_rate`, `smallest_memory` or `fewest_replicas` found.
 
     Attributes
     ----------
     quantity
-        ``"rate"`` (requests per second; per round without a clock) or ``"memory"`` (tokens of cache).
+        ``"rate"`` (requests per second; per round without a clock), ``"memory"`` (tokens of cache) or ``"replicas"``.
     value
         The answer. A rate is infinite if the targets hold even if all requests come at once, and 0 if they do not even
-        if they come one by one; a memory is infinite if no memory is enough.
+        if they come one by one; a memory is infinite if no memory is enough, a number of replicas if the most that
+        were allowed are not.
     low, high
         95 % confidence interval: where the lower and the upper end of the interval of the mean share of requests that
         meet the targets (Student's t over replications) cross `attainment`. NaN for a single replication.
@@ -65,22 +73,22 @@ class Capacity:
         Share of the requests that meet every target at `value`, the mean over replications (NaN if `value` is 0 or
         infinite), and half the width of its 95 % confidence interval.
     probes
-        All that was tried: (rate or memory, mean share, half the width of its interval), in order.
+        All that was tried: (rate, memory or replicas, mean share, half the width of its interval), in order.
     above_capacity
         In how many replications requests pile up at `value` although the targets hold: these runs are too short, or
         the targets too loose, to show it, and a longer one would hold less.
     stable_rate
         Mean of the rates that those replications could serve for ever (see `llmsched.service.Overload`); else NaN.
-    slo, attainment, policy, memory, rate, requests, replications
+    slo, attainment, policy, memory, rate, router, requests, replications
         What was asked: targets and the share that has to meet them, the policy's name, the cache and the rate (the one
-        that was searched for is None), requests in a replication, and replications.
+        that was searched for is None), the router (None without replicas), requests in a replication, and replications.
     simulations
         How many it took.
     unit
         Of time: "s", or "round" without a clock.
     """
 
-    quantity: Literal["rate", "memory"]
+    quantity: Quantity
     value: float
     low: float
     high: float
@@ -98,16 +106,18 @@ class Capacity:
     replications: int
     simulations: int
     unit: str
+    router: str | None = None
 
     def __repr__(self) -> str:
         return f"Capacity({self})"
 
     def __str__(self) -> str:
-        what = f"requests/{self.unit}" if self.quantity == "rate" else "tokens of cache"
+        what = {"rate": f"requests/{self.unit}", "memory": "tokens of cache", "replicas": "replicas"}[self.quantity]
         targets = ", ".join(f"{name} <= {limit:g}" for name, limit in self.slo.items())
         form = ".4g" if self.quantity == "rate" else ",.0f"
         spread = "" if math.isnan(self.low) else f" (95 % CI {self.low:{form}} to {self.high:{form}})"
-        return f"{self.value:{form}} {what}{spread}: {self.policy}, {self.attainment:.0%} of requests with {targets}"
+        who = self.policy if self.router is None else f"{self.policy} behind {self.router}"
+        return f"{self.value:{form}} {what}{spread}: {who}, {self.attainment:.0%} of requests with {targets}"
 
     def record(self) -> dict[str, Any]:
         """The answer as plain values; None for what there is not or is infinite."""
@@ -201,11 +211,56 @@ def smallest_memory(
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, tolerance, threads)
     search.set_machine(None, clock, max_batch, block, prefill_budget)
-    if rate is not None:
-        generate.poisson(workload.head(0), rate)  # refuses a rate that is none
-    elif requests is not None:
-        raise InputError("requests are drawn at random at a given rate only: give a rate, or leave requests out")
+    search.set_rate(rate, requests)
     return search.find("memory", None, rate, progress)
+
+
+def fewest_replicas(
+    workload: Workload,
+    policy: str | Policy = "fcfs",
+    *,
+    slo: Mapping[str, float],
+    memory: int,
+    router: str | Router = "least-requests",
+    rate: float | None = None,
+    least: int = 1,
+    most: int = 64,
+    attainment: float = 0.9,
+    clock: str | Clock | None = None,
+    max_batch: int | None = None,
+    block: int = 1,
+    prefill_budget: int | None = None,
+    requests: int | None = None,
+    replications: int = 10,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Capacity:
+    """The fewest replicas behind a router with which `attainment` of the requests meet every target of `slo`.
+
+    More replicas are taken to be no worse: what is found is the fewest that are enough on the way of a bisection.
+
+    Parameters are those of `highest_rate`, `memory` and the other limits those of each replica, and:
+
+    Parameters
+    ----------
+    router
+        As for `llmsched.simulate_fleet`.
+    rate
+        That of the Poisson arrivals. Without one, requests arrive as the workload says and are not drawn at random:
+        replications differ in what the router draws alone.
+    least, most
+        Between which numbers the answer is looked for.
+    requests
+        Requests in a replication, all replicas together; as many as in the workload unless told otherwise.
+
+    Raises what `highest_rate` and `llmsched.simulate_fleet` raise.
+    """
+    search = _Search(workload, policy, slo, attainment, requests, replications, seed, 1e-9, threads)
+    search.set_machine(memory, clock, max_batch, block, prefill_budget)
+    search.set_fleet(router, least, most)
+    search.set_rate(rate, requests)
+    return search.find("replicas", memory, rate, progress)
 
 
 class _Search:
@@ -244,6 +299,7 @@ class _Search:
         seed = whole("seed", seed, 0, LARGEST_SEED)
         self.seeds = [int(s) for s in raw_stream(seed, "capacity", self.replications)]
         self.threads = os.cpu_count() or 1 if threads is None else whole("threads", threads, 1)
+        self.router: Router | None = None
         self.tried: dict[float, tuple[FloatArray, FloatArray]] = {}  # shares and stable rates of the replications
 
     def set_machine(
@@ -261,16 +317,31 @@ class _Search:
         self.least = whole_blocks(enough, block)  # every request fits
         problem_of(self.workload, self.policy, self.least if memory is None else memory, 0, **self.options)
 
-    def find(
-        self, quantity: Literal["rate", "memory"], memory: int | None, rate: float | None, progress: Progress | None
-    ) -> Capacity:
+    def set_fleet(self, router: str | Router, least: int, most: int) -> None:
+        self.router = named_router(router)
+        check_columns(self.workload, self.router)
+        self.fewest = whole("least", least, 1, MOST_REPLICAS)
+        self.most = whole("most", most, self.fewest, MOST_REPLICAS)
+        classes = self.router.classes
+        if classes > max(2, self.fewest):
+            raise InputError(
+                f"router {self.router.name} has {classes} classes of requests: give least={classes} or more"
+            )
+
+    def set_rate(self, rate: float | None, requests: int | None) -> None:
+        if rate is not None:
+            generate.poisson(self.workload.head(0), rate)  # refuses a rate that is none
+        elif requests is not None:
+            raise InputError("requests are drawn at random at a given rate only: give a rate, or leave requests out")
+
+    def find(self, quantity: Quantity, memory: int | None, rate: float | None, progress: Progress | None) -> Capacity:
         with ThreadPoolExecutor(self.threads, thread_name_prefix="llmsched") as pool:
 
             def shares(tried: float) -> FloatArray:
                 """Of each replication, the share of its requests that meet the targets."""
                 if tried not in self.tried:
-                    at = (tried, memory) if memory is not None else (rate, int(tried))
-                    seen = list(pool.map(lambda k: self.share_and_stable_rate(k, *at), range(self.replications)))
+                    at: dict[str, Any] = {"rate": rate, "memory": memory, "replicas": None} | {quantity: tried}
+                    seen = list(pool.map(lambda k: self.share_and_stable_rate(k, **at), range(self.replications)))
                     self.tried[tried] = (np.array([s for s, _ in seen]), np.array([r for _, r in seen]))
                     if progress is not None:
                         done = len(self.tried)
@@ -287,7 +358,10 @@ class _Search:
                 return enough
 
             find: Callable[[Callable[[float], bool]], float]
-            if memory is not None:
+            if quantity == "replicas":
+                least, most = self.fewest, self.most
+                find = partial(_smallest, least=least, most=most, step=1, tolerance=self.tolerance)
+            elif memory is not None:
                 guess = self.first_guess(memory)
                 find = partial(_largest, guess=guess, tolerance=self.tolerance)
             else:
@@ -324,6 +398,7 @@ class _Search:
             replications=self.replications,
             simulations=len(self.tried) * self.replications,
             unit="round" if self.options["clock"] is None else "s",
+            router=None if self.router is None else self.router.name,
         )
 
     def requests_of(self, k: int, rate: float | None) -> Workload:
@@ -333,18 +408,20 @@ class _Search:
         requests = generate.resample(self.workload, self.requests, self.seeds[k])
         return requests if math.isinf(rate) else generate.poisson(requests, rate, self.seeds[k])
 
-    def share_and_stable_rate(self, k: int, rate: float | None, memory: int) -> tuple[float, float]:
+    def share_and_stable_rate(
+        self, k: int, rate: float | None, memory: float, replicas: float | None
+    ) -> tuple[float, float]:
         """What replication k sees: the share that meets the targets (0 if it does not finish), and the stable rate if
         requests pile up, else NaN."""
+        asked = self.options | {"memory": int(memory), "seed": self.seeds[k], "record": "tokens"}
+        requests = self.requests_of(k, rate)
+        result: Result
         try:
-            result = simulate(
-                self.requests_of(k, rate),
-                self.policy,
-                memory=memory,
-                seed=self.seeds[k],
-                record="tokens",
-                **self.options,
-            )
+            if replicas is None:
+                result = simulate(requests, self.policy, **asked)
+            else:
+                assert self.router is not None
+                result = simulate_fleet(requests, self.policy, replicas=int(replicas), router=self.router, **asked)
         except NotFinishedError:
             return 0.0, math.nan
         seen = service.metrics(result, self.slo)
@@ -394,7 +471,7 @@ def _largest(enough: Callable[[float], bool], guess: float, tolerance: float) ->
 
 
 def _smallest(enough: Callable[[float], bool], least: int, most: int, step: int, tolerance: float) -> float:
-    """The smallest memory from `least` to `most`, multiples of `step`, that is enough, to `tolerance`; else infinity.
+    """The smallest number from `least` to `most`, multiples of `step`, that is enough, to `tolerance`; else infinity.
 
     Tokens beyond whole blocks are of no use, so that nothing between multiples is tried.
     """

@@ -281,7 +281,9 @@ _ROWS = (
         "peak_share",
         "the same as a share of the cache",
         "share",
-        lambda totals: totals["peak_memory"] / totals["memory"],
+        lambda totals: (
+            totals["peak_share"] if "peak_share" in totals else totals["peak_memory"] / totals["memory"]
+        ),  # a result knows that of its replicas
     ),
     Metric(
         "gap",

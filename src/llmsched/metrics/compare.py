@@ -1,16 +1,21 @@
 """compare(): several policies on one workload, a row each. A policy that does not finish says so; the others stand.
 
 compare(workload, ["hsf", "amax", "amin"], memory=16492)["amin"].ratio
+compare(workload, "fcfs", memory=16492, replicas=8, router=["random", "least-requests"])["least-requests"].ratio
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import MissingPredictionError, NotFinishedError
+from ..errors import InputError, MissingPredictionError, NotFinishedError
+from ..fleet.replica import Replica
+from ..fleet.router import Router
+from ..fleet.router import named as named_router
+from ..fleet.simulate_fleet import simulate_fleet
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..policy import Policy, named
 from ..simulation.clock import Clock
@@ -18,7 +23,7 @@ from ..simulation.result import Result
 from ..simulation.run import EngineName, simulate
 from ..workloads.workload import Workload
 
-__all__ = ["COLUMNS", "DEFAULT_POLICIES", "Comparison", "Row", "compare"]
+__all__ = ["COLUMNS", "DEFAULT_POLICIES", "FLEET_COLUMNS", "Comparison", "Row", "compare"]
 
 #: Llama-2-70B on two A100: the value of the companion paper (arXiv 2502.07115); this one prints none.
 MEMORY = 16492
@@ -54,6 +59,9 @@ COLUMNS = (
     "error",
 )
 
+#: What `Comparison.records` has of a fleet beside them; see `llmsched.FleetResult.summary`.
+FLEET_COLUMNS = ("router", "replicas", "least_busy", "most_busy", "most_requests_share")
+
 #: Called a few times a second with the running policy's label, and (requests completed, requests in all) over all runs.
 Progress = Callable[[str, int, int], None]
 
@@ -65,7 +73,7 @@ class Row:
     Attributes
     ----------
     policy
-        Its label: the name, or the key it was given under.
+        Its label: the name, or the key it was given under; where routers are compared, that of the router.
     requests
         Requests in the workload.
     result
@@ -77,6 +85,7 @@ class Row:
     gap
         Total latency is at most this share above that of any schedule (`llmsched.lower_bound`); NaN without a result.
         A cap on the batch, blocks of cache and chunked prefill only rule schedules out: the bound holds with them too.
+        NaN for a fleet.
     """
 
     policy: str
@@ -110,7 +119,9 @@ class Row:
 class Comparison:
     """Rows of `compare`, in the order the policies were given, and what they were run with.
 
-    `baseline` is the label of the policy that ratios refer to, `baseline_latency` its mean latency, NaN if it has none.
+    `baseline` is the label of the row that ratios refer to, `baseline_latency` its mean latency, NaN if it has none.
+    `memory` is that of one replica; `replicas` is how many there are, None if there is no fleet, and `router` the one
+    that all rows have, None if each has its own.
     """
 
     rows: tuple[Row, ...]
@@ -120,12 +131,16 @@ class Comparison:
     engine: str
     baseline: str | None
     baseline_latency: float
+    replicas: int | None = None
+    router: Router | None = None
 
     def __repr__(self) -> str:
         latencies = ", ".join(f"{row.policy} {_mean_latency(row):.6g}" for row in self.ranked())
         timed = any(row.result is not None and row.result.clock is not None for row in self)
         unit = "seconds" if timed else "rounds"
-        return f"Comparison({len(self.workload)} requests, memory {self.memory}: mean latency in {unit} {latencies})"
+        fleet = "" if self.replicas is None else f"{self.replicas} replicas, "
+        ran_on = f"{len(self.workload)} requests, {fleet}memory {self.memory}"
+        return f"Comparison({ran_on}: mean latency in {unit} {latencies})"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -149,8 +164,16 @@ class Comparison:
         return sorted(self.rows, key=key)
 
     def records(self) -> list[dict[str, Any]]:
-        """`ranked` as plain dicts, ready for JSON, CSV or a dataframe."""
-        return [row.record() for row in self.ranked()]
+        """`ranked` as plain dicts, ready for JSON, CSV or a dataframe; of a fleet with `FLEET_COLUMNS`."""
+        if self.replicas is None:
+            return [row.record() for row in self.ranked()]
+        return [row.record() | self._of_fleet(row) for row in self.ranked()]
+
+    def _of_fleet(self, row: Row) -> dict[str, Any]:
+        if row.result is None:
+            return dict.fromkeys(FLEET_COLUMNS) | {"replicas": self.replicas}
+        summary = row.result.summary()
+        return {name: summary[name] for name in FLEET_COLUMNS}
 
 
 def compare(
@@ -158,6 +181,8 @@ def compare(
     policies: Iterable[str | Policy] | Mapping[str, str | Policy] = DEFAULT_POLICIES,
     *,
     memory: int,
+    replicas: int | Sequence[Replica] | None = None,
+    router: str | Router | Sequence[str | Router] | Mapping[str, str | Router] = "least-requests",
     seed: int | None = 0,
     engine: EngineName = "compiled",
     clock: str | Clock | None = None,
@@ -169,53 +194,90 @@ def compare(
     max_rounds: int | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Simulate each policy on `workload` with the same memory and seed.
+    """Simulate each policy on `workload` with the same memory and seed; on a fleet, if `replicas` says so.
 
     Parameters
     ----------
     workload, memory, seed, engine, clock, max_batch, block, prefill_budget, record, max_rounds
-        As for `llmsched.simulate`.
+        As for `llmsched.simulate`; of a fleet, those of each replica.
     policies
         Names or policies, or a mapping from a label to either. A policy given twice is run once.
+    replicas
+        How many replicas serve, or a `llmsched.Replica` for each; None: one machine and no router.
+    router
+        Who chooses among them. Several (names, routers, or a mapping from a label to either) with one policy: a row
+        for each router, and ratios refer to the first of them.
     baseline
         Ratios of mean latency refer to this policy; it is run too if it is not among `policies`. None: no ratios.
     progress
-        Called a few times a second with (label, requests completed, requests in all), counted over all policies.
+        Called a few times a second with (label, requests completed, requests in all), counted over all rows.
 
     Raises
     ------
     PolicyError, WorkloadError, InputError
         The input cannot be simulated by any policy. What concerns one policy alone (`NotFinishedError`,
-        `MissingPredictionError`) stands in its row instead.
+        `MissingPredictionError`) stands in its row instead. Several routers with several policies are refused.
     """
     wanted = _labelled(policies)
-    chosen = dict(wanted)
-    label = None if baseline is None else next(iter(_labelled([baseline])))
-    if baseline is not None and label is not None and label not in chosen:
-        chosen[label] = named(baseline)
-    options: dict[str, Any] = {"engine": engine, "clock": clock, "max_batch": max_batch, "block": block}
-    options |= {"prefill_budget": prefill_budget, "record": record, "max_rounds": max_rounds}
-    total = len(workload) * len(chosen)
-    rows: dict[str, Row] = {}
-    for done, (name, policy) in enumerate(chosen.items()):
-        report = None if progress is None else _shifted(progress, name, done * len(workload), total)
-        if report is not None:
-            report(0, len(workload))
-        try:
-            result = simulate(workload, policy, memory=memory, seed=seed, progress=report, **options)
-        except (NotFinishedError, MissingPredictionError) as error:
-            rows[name] = Row(name, len(workload), None, error)
-        else:
-            rows[name] = Row(name, len(workload), result)
-        if report is not None:
-            report(len(workload), len(workload))
+    routers = _labelled_routers(router)
+    options: dict[str, Any] = {"memory": memory, "seed": seed, "engine": engine, "clock": clock, "record": record}
+    options |= {"max_batch": max_batch, "block": block, "prefill_budget": prefill_budget, "max_rounds": max_rounds}
+    if len(routers) > 1:
+        if replicas is None:
+            raise InputError("several routers choose among replicas: say how many, such as replicas=8")
+        if len(wanted) > 1:
+            raise InputError("give several policies or several routers: a row is one of them with one of the other")
+        (policy,) = wanted.values()
+        chosen = {label: (policy, one) for label, one in routers.items()}
+        shown, label = list(routers), None if baseline is None else next(iter(routers))
+    else:
+        (one,) = routers.values()
+        label = None if baseline is None else next(iter(_labelled([baseline])))
+        run_too = {} if baseline is None or label in wanted or label is None else {label: named(baseline)}
+        chosen = {name: (policy, one) for name, policy in (wanted | run_too).items()}
+        shown = list(wanted)
+    rows = _rows(workload, chosen, replicas, options, progress)
     latency = _mean_latency(rows[label]) if label is not None else math.nan
-    bound = lower_bound(workload, memory=memory, iterations=0, clock=clock)
+    bound = None if replicas is not None else lower_bound(workload, memory=memory, iterations=0, clock=clock)
     compared = tuple(
         dataclasses.replace(row, ratio=_mean_latency(row) / latency, gap=_gap(row, bound))
-        for row in (rows[name] for name in wanted)
+        for row in (rows[name] for name in shown)
     )
-    return Comparison(compared, workload, memory, seed, engine, label, latency)
+    fleet: dict[str, Any] = {}
+    if replicas is not None:
+        fleet["replicas"] = len(replicas) if isinstance(replicas, Sequence) else replicas
+        fleet["router"] = one if len(routers) == 1 else None
+    return Comparison(compared, workload, memory, seed, engine, label, latency, **fleet)
+
+
+def _rows(
+    workload: Workload,
+    chosen: Mapping[str, tuple[Policy, Router]],
+    replicas: int | Sequence[Replica] | None,
+    options: Mapping[str, Any],
+    progress: Progress | None,
+) -> dict[str, Row]:
+    """What each of `chosen` does, by label."""
+    n = len(workload)
+    rows: dict[str, Row] = {}
+    for done, (name, (policy, router)) in enumerate(chosen.items()):
+        report = None if progress is None else _shifted(progress, name, done * n, n * len(chosen))
+        if report is not None:
+            report(0, n)
+        try:
+            if replicas is None:
+                result = simulate(workload, policy, progress=report, **options)
+            else:
+                result = simulate_fleet(
+                    workload, policy, replicas=replicas, router=router, progress=report, **options
+                )  # fmt: skip
+        except (NotFinishedError, MissingPredictionError) as error:
+            rows[name] = Row(name, n, None, error)
+        else:
+            rows[name] = Row(name, n, result)
+        if report is not None:
+            report(n, n)
+    return rows
 
 
 def _labelled(policies: Iterable[str | Policy] | Mapping[str, str | Policy]) -> dict[str, Policy]:
@@ -226,12 +288,25 @@ def _labelled(policies: Iterable[str | Policy] | Mapping[str, str | Policy]) -> 
     return {policy if isinstance(policy, str) else policy.name: named(policy) for policy in policies}
 
 
+def _labelled_routers(
+    router: str | Router | Sequence[str | Router] | Mapping[str, str | Router],
+) -> dict[str, Router]:
+    if isinstance(router, Mapping):
+        found = {label: named_router(one) for label, one in router.items()}
+    else:
+        several = [router] if isinstance(router, (str, Router)) else router
+        found = {chosen.name: chosen for chosen in map(named_router, several)}
+    if not found:
+        raise InputError("there is no router: give at least one")
+    return found
+
+
 def _shifted(progress: Progress, label: str, before: int, total: int) -> Callable[[int, int], None]:
     return lambda completed, _: progress(label, before + completed, total)
 
 
-def _gap(row: Row, bound: LowerBound) -> float:
-    if row.result is None or not row.requests:
+def _gap(row: Row, bound: LowerBound | None) -> float:
+    if row.result is None or bound is None or not row.requests:
         return math.nan
     return bound.gap(row.result.total_latency, row.result.policy)
 

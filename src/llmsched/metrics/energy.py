@@ -20,7 +20,7 @@ from ..simulation.clock import Clock
 from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
-from .attempts import Attempts, attempts
+from .attempts import Attempts, Part, parts
 from .catalogue import of_source, values_from
 
 __all__ = ["Energy", "Power", "metrics", "named", "powers"]
@@ -134,7 +134,7 @@ class Energy(Columns):
     idle
         Joules drawn between rounds, from the first arrival to the last completion; nobody's.
     watts
-        What each round drew (one value per round).
+        What each round drew (one value per round, of a fleet those of one replica after the other).
     seconds
         From the first arrival to the last completion.
     output_tokens
@@ -213,28 +213,39 @@ class Energy(Columns):
 def metrics(result: Result, power: str | Power) -> Energy:
     """What a run recorded with ``record="tokens"`` spent, in joules.
 
+    Of a fleet: the sum over its replicas, which all are on from the first arrival to the last completion anywhere.
+
     Raises InputError if the run has no log of tokens or no clock (joules need seconds), or there is no such model.
     """
     model = named(power)
-    log = attempts(result)
-    clock = result.clock
-    if clock is None:
-        raise InputError("joules need seconds, and the run had no clock: simulate(..., clock=...)")
-    work = _RoundWork(result, log, clock)
-    watts = model.watts(work.batch, work.generating + work.prefilled)
-    joules, wasted = work.joules_of_attempts(watts)
     n = len(result)
     seconds = result.makespan - float(result.workload.arrival.min()) if n else 0.0
-    idle = model.idle * max(0.0, seconds - float(work.seconds.sum()))
+    joules, wasted, idle, watts = np.zeros(n), np.zeros(n), 0.0, []
+    for part in parts(result):
+        work, drawn = _rounds(part, model)
+        spent, lost = work.joules_of_attempts(drawn)
+        joules[part.requests] = _summed_by_request(part.log, spent, len(part.result))
+        wasted[part.requests] = _summed_by_request(part.log, lost, len(part.result))
+        idle += model.idle * max(0.0, seconds - float(work.seconds.sum()))
+        watts.append(drawn)
     return Energy(
-        per_request=_summed_by_request(log, joules, n),
-        wasted_per_request=_summed_by_request(log, wasted, n),
+        per_request=joules,
+        wasted_per_request=wasted,
         idle=idle,
-        watts=watts,
+        watts=np.concatenate(watts),
         seconds=seconds,
         output_tokens=int(result.workload.output.sum()),
         power=model,
     )
+
+
+def _rounds(part: Part, model: Power) -> tuple[_RoundWork, FloatArray]:
+    """What the rounds of a replica had to do, and the watts that each drew."""
+    clock = part.result.clock
+    if clock is None:
+        raise InputError("joules need seconds, and the run had no clock: simulate(..., clock=...)")
+    work = _RoundWork(part.result, part.log, clock)
+    return work, model.watts(work.batch, work.generating + work.prefilled)
 
 
 def _summed_by_request(log: Attempts, values: FloatArray, n: int) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, NotFinishedError
+from ..errors import InputError, NotFinishedError, number_of
 from ..simulation.result import Result
 from . import energy, figure_ticks, service
 from .compare import Comparison
@@ -105,8 +105,19 @@ def comparison(
     limits = {} if result is None else {name: getattr(result, name) for name in _LIMITS}
     ran_on = machine_of(compared.memory, None if result is None else result.clock, **limits)
     said = [f"intervals {intervals}"] if intervals else []
-    title(figure, requests_of(compared.workload), "; ".join([ran_on, *said, f"one run, seed {compared.seed}"]))
+    said = [*_fleet_of(compared, result), ran_on, *said, f"one run, seed {compared.seed}"]
+    title(figure, requests_of(compared.workload), "; ".join(said))
     return figure
+
+
+def _fleet_of(compared: Comparison, result: Result | None) -> list[str]:
+    """The fleet in words, and what all rows have in common: the router, or the policy."""
+    if compared.replicas is None:
+        return []
+    same = "" if result is None else result.policy.name
+    if compared.router is not None:
+        same = f"router {compared.router.name}"
+    return [f"{number_of(compared.replicas, 'replica')}, {same}"]
 
 
 def _told(axes: Axes, levels: Sequence[Level], column: str, styles: Mapping[str, tuple[str, str]]) -> None:

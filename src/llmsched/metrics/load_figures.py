@@ -89,7 +89,7 @@ def capacity(
     prefill_budget: int | None = None,
     intervals: str = "",
 ) -> Figure:
-    """What was tried on the way to each capacity: the share of requests within the targets against rate or memory.
+    """What was tried on the way to each capacity: the share of requests within the targets against what was searched.
 
     Bands are 95 % confidence intervals of the mean; a dashed vertical line marks each answer, a dotted horizontal one
     the share that is asked for.
@@ -98,7 +98,7 @@ def capacity(
     """
     answers = list(found.values())
     if not any(math.isfinite(at) for one in answers for at, _, _ in one.probes):
-        raise InputError("there is nothing to draw: no finite rate or memory was tried")
+        raise InputError("there is nothing to draw: no finite number was tried")
     first = answers[0]
     figure = new_figure(8.5, 4.2)
     axes = figure.subplots()
@@ -118,7 +118,8 @@ def capacity(
     axes.set_xscale("log")
     axes.set_ylim(-2, 104)
     axes.set_ylabel("requests that meet the targets (%)")
-    axes.set_xlabel("tokens of KV cache" if first.quantity == "memory" else f"requests/{first.unit}")
+    along = {"memory": "tokens of KV cache", "rate": f"requests/{first.unit}", "replicas": "replicas"}
+    axes.set_xlabel(along[first.quantity])
     light_grid(axes)
     handles, labels = axes.get_legend_handles_labels()
     if first.replications > 1:
@@ -127,6 +128,8 @@ def capacity(
     targets = ", ".join(f"{name} <= {limit:g}" for name, limit in first.slo.items())
     ran_on = machine_of(first.memory, clock, max_batch, block, prefill_budget)
     said = [f"intervals {intervals}"] if intervals else []
+    if len({one.router for one in answers}) == 1 and first.router is not None:
+        said = [f"router {first.router}", *said]
     at_rate = "" if first.rate is None else f", {first.rate:g} requests/{first.unit}"
     title(
         figure,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..fleet.result import FleetResult
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..simulation.result import Result
 from . import energy, service, steady_state
@@ -44,6 +46,8 @@ def measure(
         Arguments of `llmsched.steady_state.estimate` for the metrics of the steady state, and ``last``, the share of
         requests at the end that it leaves out. If given, service metrics leave out the warm-up that it finds as well.
 
+    Metrics of a bound are NaN for a fleet.
+
     Raises InputError if the run was not recorded as the metrics need it, or there is no power model or clock.
     """
     wanted = list(metrics)
@@ -57,7 +61,9 @@ def measure(
             raise InputError("joules need a power model: power=...")
         return energy.metrics(result, power)
 
-    def bounded() -> Bounded:
+    def bounded() -> Bounded | None:
+        if isinstance(result, FleetResult):
+            return None
         known = bound or lower_bound(result.workload, memory=result.memory, iterations=0, clock=result.clock)
         return Bounded(known, result.total_latency, result.policy)
 
@@ -83,4 +89,5 @@ def measure(
         "energy": spent,
     }
     found = {source: computed[source]() for source in {metric.source for metric in wanted}}
-    return {metric.name: float(metric.value(found[metric.source])) for metric in wanted}
+    values = ((metric, found[metric.source]) for metric in wanted)
+    return {metric.name: math.nan if known is None else float(metric.value(known)) for metric, known in values}

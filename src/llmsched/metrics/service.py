@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..errors import InputError, nearest, shown
 from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
-from .attempts import Attempts, attempts
+from .attempts import Attempts, Part, attempts, parts
 from .catalogue import PER_REQUEST, STATISTICS, RequestTimes, of_source, values_from
 
 __all__ = ["METRICS", "Attempts", "Overload", "Service", "attempts", "limits", "metrics", "parse_slo"]
@@ -42,7 +42,7 @@ class Overload:
     stable_rate
         Requests per second that could be served for ever, estimated: new output tokens per second while requests
         wait, over the mean output. That is from an eighth of the time of arrivals on, when batches have grown old, to
-        the last admission, after which they shrink.
+        the last admission, after which they shrink. Of a fleet, the sum of what its replicas served so.
     before, after
         Output tokens that had been asked for and not been generated, in the middle and at the end of the arrivals.
     unit
@@ -88,9 +88,10 @@ class Service(Columns):
     requests_rate, tokens_rate
         Completions and new tokens per second within the window.
     busy
-        Share of the window in which rounds ran.
+        Share of the window in which rounds ran; of a fleet the mean over its replicas.
     cache_use
-        Mean share of the cache in use over the window; NaN unless the run was recorded with a timeline as well.
+        Mean share of the cache in use over the window, of a fleet of all caches together; NaN unless the run was
+        recorded with a timeline as well.
     jain
         Jain's fairness index of the counted requests' speeds (1/slowdown): 1 if all are slowed down alike, 1/n if one
         has it all.
@@ -202,7 +203,7 @@ def metrics(
     Parameters
     ----------
     result
-        The run.
+        The run; or a fleet (`llmsched.FleetResult`), of whose replicas all metrics are put together.
     slo
         Targets: metric -> the most it may be, e.g. ``{"ttft": 1.0, "tpot": 0.1}``; see `METRICS`. A request that
         generates one token has no tpot and no max_itl, and keeps any target on them.
@@ -216,28 +217,18 @@ def metrics(
         The run has no log of tokens; an SLO has an unknown name (the nearest is suggested) or no positive limit; the
         window is empty.
     """
-    log = attempts(result)
+    replicas = parts(result)
     targets = limits(slo)
     window = _window(result, warmup, drain)
-    arrival, output = result.workload.arrival, result.workload.output
-    first_token, longest_itl = _token_times(log, len(result))
-    times = RequestTimes(
-        arrival=arrival,
-        start=result.start,
-        completion=result.completion,
-        first_token=first_token,
-        longest_itl=longest_itl,
-        longest_wait=_longest_waits(log, result.start - arrival),
-        alone=_alone(result),
-        output=output,
-    )
+    arrival = result.workload.arrival
+    times = _times(result, replicas)
     per_request = {name: metric.value(times) for name, metric in METRICS.items()}
     met = np.ones(len(result), bool)
     for name, limit in targets.items():
         met &= ~(per_request[name] > limit)
     counted = (arrival >= window[0]) & (arrival <= window[1])
     share, good = _goodput(met, counted), int((met & counted).sum())
-    rates: dict[str, Any] = _rates(result, log, window)
+    rates: dict[str, Any] = _rates(result, replicas, window)
     return Service(
         times=times,
         per_request=per_request,
@@ -248,7 +239,7 @@ def metrics(
         goodput=share,
         goodput_rate=_per(good, window),
         jain=_jain(per_request["slowdown"][counted]),
-        overload=_overload(result, log),
+        overload=_overload(result, replicas),
         unit="rounds" if result.clock is None else "s",
         **rates,
     )
@@ -299,6 +290,17 @@ def _window(result: Result, warmup: float, drain: float) -> tuple[float, float]:
             f"warmup={warmup:g} and drain={drain:g} leave nothing of a run from {begin:g} to {end:g}: cut off less"
         )
     return window
+
+
+def _times(result: Result, replicas: Sequence[Part]) -> RequestTimes:
+    """What is known of every request, from the replica that took it."""
+    found = {name: np.empty(len(result)) for name in ("first_token", "longest_itl", "longest_wait", "alone")}
+    for at, part, log in replicas:
+        found["first_token"][at], found["longest_itl"][at] = _token_times(log, len(part))
+        found["longest_wait"][at] = _longest_waits(log, part.start - part.workload.arrival)
+        found["alone"][at] = _alone(part)
+    arrival, output = result.workload.arrival, result.workload.output
+    return RequestTimes(arrival=arrival, start=result.start, completion=result.completion, output=output, **found)
 
 
 def _token_times(log: Attempts, n: int) -> tuple[FloatArray, FloatArray]:
@@ -378,18 +380,21 @@ def _per(count: float, window: tuple[float, float]) -> float:
     return count / (window[1] - window[0]) if window[1] > window[0] else math.nan
 
 
-def _rates(result: Result, log: Attempts, window: tuple[float, float]) -> dict[str, float]:
+def _rates(result: Result, replicas: Sequence[Part], window: tuple[float, float]) -> dict[str, float]:
     completed = int(((result.completion > window[0]) & (result.completion <= window[1])).sum())
-    inside = np.minimum(log.round_end, window[1]) - np.maximum(log.round_begin, window[0])
-    weights = np.maximum(inside, 0.0)
-    use = math.nan
-    if result.timeline is not None:
-        use = _per(float(_occupied(result) @ weights) / result.memory, window)
+    busy, tokens, held, memory = 0.0, 0, 0.0, 0
+    for _, part, log in replicas:
+        inside = np.minimum(log.round_end, window[1]) - np.maximum(log.round_begin, window[0])
+        weights = np.maximum(inside, 0.0)
+        busy += float(weights.sum())
+        tokens += _new_tokens(log, *window)
+        held += math.nan if part.timeline is None else float(_occupied(part) @ weights)
+        memory += part.memory
     return {
         "requests_rate": _per(completed, window),
-        "tokens_rate": _per(_new_tokens(log, *window), window),
-        "busy": _per(float(weights.sum()), window),
-        "cache_use": use,
+        "tokens_rate": _per(tokens, window),
+        "busy": _per(busy / len(replicas), window),
+        "cache_use": _per(held / memory, window),
     }
 
 
@@ -413,7 +418,7 @@ def _new_tokens(log: Attempts, begin: float, end: float) -> int:
 # Too much load --------------------------------------------------------------------------------------------------------
 
 
-def _overload(result: Result, log: Attempts) -> Overload | None:
+def _overload(result: Result, replicas: Sequence[Part]) -> Overload | None:
     """Whether the work in the system grows as long as requests arrive, beyond chance.
 
     Work is output tokens still to be generated: under any policy that keeps the cache busy it grows linearly, while the
@@ -427,7 +432,7 @@ def _overload(result: Result, log: Attempts) -> Overload | None:
     times = np.sort(arrival)
     begin, length = float(times[0]), float(times[-1] - times[0])
     early, middle, late = (
-        int(output[arrival <= t].sum()) - _new_tokens(log, -math.inf, t)
+        int(output[arrival <= t].sum()) - sum(_new_tokens(log, -math.inf, t) for _, _, log in replicas)
         for t in (begin + length / 8, begin + length / 2, float(times[-1]))
     )
     gaps = np.diff(times)
@@ -436,6 +441,11 @@ def _overload(result: Result, log: Attempts) -> Overload | None:
     if not (early < middle < late and late - early > 3 * chance):
         return None
     unit = "round" if result.clock is None else "s"
-    last = float(log.begin.max())  # as late as the last arrival or later
-    tokens = _new_tokens(log, begin + length / 8, last) / (last - begin - length / 8)
+    tokens = sum(_served(log, begin + length / 8) for _, _, log in replicas)
     return Overload((n - 1) / length, tokens / float(output.mean()), middle, late, unit)
+
+
+def _served(log: Attempts, begin: float) -> float:
+    """New tokens per unit of time from `begin` to the last admission; 0 where there is none as late."""
+    last = float(log.begin.max(initial=-math.inf))
+    return _new_tokens(log, begin, last) / (last - begin) if last > begin else 0.0

@@ -24,7 +24,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -43,6 +43,9 @@ from .schedule import optimality_gap
 
 if TYPE_CHECKING:
     from .schedule import Schedule
+
+#: Requests, machines and iterations, as they were asked for.
+_Asked: TypeAlias = tuple[Workload, Sequence[Mapping[str, Any]], int | None]
 
 _ROUNDING = 1e-9  # more than a sum of 10⁶ doubles can be wrong by, relatively
 
@@ -68,7 +71,7 @@ class LowerBound:
     preemptive: float
     each: Mapping[str, float]
     method: str
-    _asked: tuple[Workload, Sequence[Mapping[str, Any]], int | None] | None = dataclasses.field(default=None, repr=False, compare=False)
+    _asked: _Asked | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def of(self, policy: str | Policy) -> float:
         """The bound that holds for `policy`: `value` if it restarts what it evicts, else `preemptive`.
@@ -102,15 +105,13 @@ class LowerBound:
 
 
 def _charging_processed(clock: clocks.Clock | None) -> clocks.Clock | None:
-    """A clock that charges the tokens that `lower_bound` counts no more than `clock` does those of slots="processed"."""
+    """A clock that charges what `lower_bound` counts no more than `clock` does the tokens of slots="processed"."""
     if clock is None:
         return None
     if clock.context == "all":
         # A prompt is no context in the round that processes it: c for each of its tokens less, at most.
         charged = min(clock.per_context_token, clock.per_prompt_token)
-        return dataclasses.replace(
-            clock, per_context_token=charged, per_prompt_token=clock.per_prompt_token - charged
-        )
+        return dataclasses.replace(clock, per_context_token=charged, per_prompt_token=clock.per_prompt_token - charged)
     # A round charges c·Σ(g − 1)⁺ where `lower_bound` takes c·Σg: c for each request more, at most.
     spared = clock.per_request if clock.base > 0 else clock.per_request / 2  # a clock may not stand still
     charged = min(clock.per_context_token, spared)
@@ -172,7 +173,7 @@ def _bound_of(workload: Workload, machines: Sequence[Mapping[str, Any]], iterati
     if not len(workload):
         return LowerBound(0.0, 0.0, {"trivial": 0.0}, "trivial")
     if None not in timed:
-        each = {name: value for name, value in zip(("trivial", "busy"), _seconds(workload, memories, timed), strict=True)}
+        each = dict(zip(("trivial", "busy"), _seconds(workload, memories, timed), strict=True))
         method = max(each, key=lambda name: each[name])
         least = each[method] * (1 - _ROUNDING)
         return LowerBound(least, least, each, method, asked)

@@ -19,6 +19,7 @@ try:
 except ImportError:
     raise MissingExtraError("pydantic", "study", "a study") from None
 
+from ..fleet import router as routers
 from ..metrics import catalogue, energy, service, steady_state
 from ..policy import CHOICES, Policy, composed, policies
 from ..policy_files import from_code
@@ -171,6 +172,15 @@ def _machine(text: Any) -> str:
 
 
 MACHINE = BeforeValidator(_machine)
+
+
+def _router(name: Any) -> Any:
+    routers.named(name)  # refuses what is none
+    return name
+
+
+#: The name of a router, or one with other fields.
+ROUTER = BeforeValidator(_router)
 
 
 # Entries --------------------------------------------------------------------------------------------------------------
@@ -355,6 +365,10 @@ class CellsEntry:
     """Tokens in a block of cache."""
     prefill_budget: tuple[Annotated[int | None, limits_of("prefill_budget")], ...] | None = None
     """Most tokens that a round processes; `"none"` for no limit."""
+    replicas: tuple[Annotated[int, count_of("replicas")], ...] | None = None
+    """Numbers of replicas."""
+    routers: Annotated[tuple[str, ...] | None, LIST] = None
+    """Names of routers."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

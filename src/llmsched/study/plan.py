@@ -16,6 +16,9 @@ import numpy as np
 
 from .. import input_limits
 from ..errors import InputError, InputLimitError, PolicyError, StudyError, TraceError, nearest, number_of
+from ..fleet import router as routers
+from ..fleet.router import Router
+from ..fleet.simulate_fleet import simulate_fleet
 from ..metrics import catalogue, energy
 from ..metrics.energy import Power
 from ..policy import Policy
@@ -26,6 +29,8 @@ from ..simulation import clock as clocks
 from ..simulation import machine as machines
 from ..simulation.clock import Clock
 from ..simulation.machine import Machine
+from ..simulation.result import Result
+from ..simulation.run import simulate
 from ..workloads import generate, traces
 from ..workloads.workload import Workload
 from .file_entries import CellsEntry, WorkloadEntry
@@ -49,11 +54,14 @@ class Cell(NamedTuple):
     max_batch: int
     block: int
     prefill_budget: int
+    replicas: int
+    router: int
 
     @property
     def engine(self) -> tuple[int, ...]:
         """Where the axes are that say what simulates it, its memory aside."""
-        return (self.clock, self.machine, self.max_batch, self.block, self.prefill_budget)
+        limits = (self.max_batch, self.block, self.prefill_budget)
+        return (self.clock, self.machine, *limits, self.replicas, self.router)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +72,8 @@ class Plan:
     ----------
     seed
         The study's.
-    workloads, intervals, policies, memories, clocks, machines, rates, max_batch, block, prefill_budget
+    workloads, intervals, policies, memories, clocks, machines, rates, max_batch, block,
+    prefill_budget, replicas, routers
         The axes: name -> what it stands for, or the levels. A rule of None leaves the predictions that a workload has,
         a clock of None a round of 1. An axis that the study does not give has the one level None: see `engine_of`.
     given
@@ -98,6 +107,8 @@ class Plan:
     max_batch: tuple[int | None, ...]
     block: tuple[int | None, ...]
     prefill_budget: tuple[int | None, ...]
+    replicas: tuple[int | None, ...]
+    routers: Mapping[str, Router | None]
     given: frozenset[str]
     cells: tuple[Cell, ...]
     metrics: tuple[str, ...]
@@ -136,13 +147,19 @@ class Plan:
     # What a cell is simulated with: what the study gives, else the machine's, else the defaults of `simulate`.
 
     def engine_of(self, cell: Cell) -> dict[str, Any]:
-        """clock, max_batch, block and prefill_budget, as for `llmsched.simulate`: the same for equal `cell.engine`."""
+        """Clock and limits, as for `llmsched.simulate`; of a fleet replicas and router too: see `run_by`.
+
+        The same for equal `cell.engine`.
+        """
         machine = list(self.machines.values())[cell.machine]
         options: dict[str, Any] = {"clock": list(self.clocks.values())[cell.clock]}
         options |= {"max_batch": None, "block": 1, "prefill_budget": None}
         if machine is not None:
             options = machine.options(memory=False)
         given = {key: getattr(self, key)[getattr(cell, key)] for key in _LIMITS if key in self.given}
+        replicas = self.replicas[cell.replicas]
+        if replicas is not None:
+            given |= {"replicas": replicas, "router": list(self.routers.values())[cell.router]}
         return {**options, **given, **self.options}
 
     def memory_of(self, cell: Cell) -> int:
@@ -186,6 +203,8 @@ class Plan:
             "policies": {name: policy.fields() | code_of(policy) for name, policy in self.policies.items()},
             "machines": {n: None if machine is None else _decisive(machine) for n, machine in self.machines.items()},
             **{key: self._levels(key) for key in ("memories", "rates", *_LIMITS)},
+            "replicas": list(self.replicas),
+            "routers": {name: None if router is None else router.fields() for name, router in self.routers.items()},
             "clocks": {name: None if clock is None else clock.fields() for name, clock in self.clocks.items()},
         }
 
@@ -229,6 +248,13 @@ class Plan:
 _LIMITS = ("max_batch", "block", "prefill_budget")
 
 
+def run_by(engine: Mapping[str, Any], workload: Workload, policy: Policy, **options: Any) -> Result:
+    """The simulation of one machine, or of a fleet if `engine` (of `Plan.engine_of`) says how many replicas."""
+    if "replicas" in engine:
+        return simulate_fleet(workload, policy, **engine, **options)
+    return simulate(workload, policy, **engine, **options)
+
+
 def _decisive(machine: Machine) -> dict[str, Any]:
     """What of a machine decides about the numbers."""
     return {key: value for key, value in machine.fields().items() if key not in ("name", "source")}
@@ -264,6 +290,8 @@ def make(study: StudyFile, folder: Path) -> Plan:
         max_batch=study.max_batch or (None,),
         block=study.block or (None,),
         prefill_budget=study.prefill_budget or (None,),
+        replicas=study.replicas or (None,),
+        routers={name: routers.named(name) for name in study.routers} or {"": None},
         given=frozenset(key for key, axis in levels.items() if axis),
         cells=cells,
         metrics=study.metrics,

@@ -50,8 +50,8 @@ def results(directory: str | os.PathLike[str]) -> pa.Table:
 
     Columns: workload, intervals, policy (string), memory (int64, unless it is the machine's), then if the study has
     several of them clock, machine (string), rate (float64), max_batch, block, prefill_budget (int64; null: no
-    limit), replication (int64), seed (uint64), and the metrics (float64). ``.to_pandas()`` and ``polars.from_arrow``
-    take it.
+    limit), replicas (int64), router (string), replication (int64), seed (uint64), and the metrics (float64).
+    ``.to_pandas()`` and ``polars.from_arrow`` take it.
 
     Raises StudyError if the directory holds no study, or a damaged part.
     """
@@ -250,7 +250,10 @@ def put_aside(study: Path, path: Path) -> None:
 
 
 #: Types of the columns of factors that are numbers.
-_TYPES = {**dict.fromkeys(("memory", "max_batch", "block", "prefill_budget"), pa.int64()), "rate": pa.float64()}
+_TYPES = {
+    **dict.fromkeys(("memory", "max_batch", "block", "prefill_budget", "replicas"), pa.int64()),
+    "rate": pa.float64(),
+}
 #: How parts are written. Checksums find what the disk has spoilt.
 _PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 

@@ -23,6 +23,7 @@ from .file_entries import (
     MACHINE,
     METRIC,
     ONE_OR_MORE,
+    ROUTER,
     SWITCH,
     CellsEntry,
     IntervalsEntry,
@@ -96,6 +97,12 @@ class StudyFile:
     prefill_budget: Annotated[tuple[Annotated[int | None, limits_of("prefill_budget")], ...], ONE_OR_MORE] = ()
     """Most tokens that a round processes: long prompts then take several rounds (chunked prefill). A number, or a list
     of them, in which `"none"` is no limit. By default there is none, or the machine's."""
+    replicas: Annotated[tuple[Annotated[int, count_of("replicas")], ...], ONE_OR_MORE] = ()
+    """Replicas of the machine behind a router: a number, or a list of them. By default there is one machine, and no
+    router. Bounds (`gap`) are empty for replicas."""
+    routers: Annotated[tuple[Annotated[str, ROUTER], ...], LIST] = ()
+    """Who chooses among the replicas: names of routers (`llmsched routers` lists them), or names with other fields,
+    such as `"least-work,work=upper"`. By default `"least-requests"`."""
     max_rounds: Annotated[int | None, count_of("max_rounds")] = None
     """Rounds after which a simulation is given up."""
     metrics: Annotated[tuple[Annotated[str, METRIC], ...], LIST] = catalogue.DEFAULT
@@ -119,6 +126,10 @@ class StudyFile:
             raise InputError("memories is empty: give at least one")
         if self.machines and self.clocks:
             raise InputError("give either clocks or machines: a machine has a clock of its own")
+        if self.routers and not self.replicas:
+            raise InputError("routers choose among replicas: add replicas, such as replicas = [8]")
+        if self.replicas and not self.routers:
+            object.__setattr__(self, "routers", ("least-requests",))
         if self.rates is not None:
             object.__setattr__(self, "workloads", tuple(entry.at(self.rates) for entry in self.workloads))
             object.__setattr__(self, "rates", None)
@@ -127,7 +138,17 @@ class StudyFile:
                 raise InputError(f"{key} is empty: give at least one")
         for key in ("workloads", "policies", "intervals"):
             no_twins(key, [entry.name for entry in getattr(self, key)])
-        for key in ("memories", "clocks", "machines", "metrics", "max_batch", "block", "prefill_budget"):
+        for key in (
+            "memories",
+            "clocks",
+            "machines",
+            "metrics",
+            "max_batch",
+            "block",
+            "prefill_budget",
+            "replicas",
+            "routers",
+        ):
             no_twins(key, getattr(self, key) or ())
         if self.steady_state is not None:
             added = [metric.name for metric in catalogue.of_source("steady") if metric.name not in self.metrics]
@@ -177,6 +198,8 @@ class StudyFile:
             "max_batch": self.max_batch,
             "block": self.block,
             "prefill_budget": self.prefill_budget,
+            "replicas": self.replicas,
+            "routers": self.routers,
         }
 
     def rate_levels(self) -> tuple[float | None, ...]:

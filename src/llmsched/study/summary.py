@@ -50,6 +50,8 @@ AXES = {
     "max_batch": "max_batch",
     "block": "block",
     "prefill_budget": "prefill_budget",
+    "replicas": "replicas",
+    "router": "routers",
 }
 #: These columns; a table of results has those that the study has.
 FACTORS = tuple(AXES)

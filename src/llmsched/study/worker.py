@@ -23,14 +23,13 @@ from ..simulation.batch import Job, simulate_here
 from ..simulation.blocks import down_to_blocks
 from ..simulation.clock import Clock
 from ..simulation.result import Result
-from ..simulation.run import simulate
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.length_table import LengthTable
 from ..workloads.midpoints import with_midpoints
 from ..workloads.workload import Workload
 from .file_entries import WorkloadEntry
-from .plan import Cell, Plan, Trace, draw, predict, replication_seed
+from .plan import Cell, Plan, Trace, draw, predict, replication_seed, run_by
 
 # Requests of which the workloads are in memory at a time: few, so that the caches of the processor hold them.
 _MOST_REQUESTS = 30_000
@@ -131,14 +130,8 @@ def simulate_one(plan: Plan, replication: int, **labels: Any) -> Result:
     (seen,) = cell_jobs.draw_workloads(plan, plan.read.get(name), seed)
     if isinstance(seen, LlmschedError):
         raise seen
-    return simulate(
-        seen,
-        policy,
-        memory=plan.memory_of(cell),
-        seed=seed,
-        record=catalogue.recorded_for(_metrics(plan)),
-        **plan.engine_of(cell),
-    )
+    record = catalogue.recorded_for(_metrics(plan))
+    return run_by(plan.engine_of(cell), seen, policy, memory=plan.memory_of(cell), seed=seed, record=record)
 
 
 def _metrics(plan: Plan) -> list[Metric]:
@@ -178,14 +171,15 @@ class _CellJobs:
     @classmethod
     def of(cls, plan: Plan, cells: IntArray) -> _CellJobs:
         """That of these cells."""
-        needs = [policy.needs for policy in plan.policies.values()]
+        needs = [{*policy.needs} for policy in plan.policies.values()]
+        routers = [set() if router is None else {*router.needs} for router in plan.routers.values()]
         variants: dict[tuple[int, int | None, bool, bool], int] = {}
         entries: dict[int, WorkloadEntry] = {}
         jobs: dict[tuple[tuple[int, ...], int, int, int], int] = {}
         cell_of_job: list[Cell] = []
         job_of_cell = []
         for cell in (plan.cells[k] for k in cells.tolist()):
-            need = needs[cell.policy]
+            need = needs[cell.policy] | routers[cell.router]
             setting = None if _PREDICTED.isdisjoint(need) else cell.intervals
             if cell.rate not in entries:
                 entries[cell.rate] = plan.workload_of(cell)
@@ -298,7 +292,7 @@ def _simulated(
         alike.setdefault(cell.engine, []).append(k)
     for rows in alike.values():
         some, engine = [jobs[k] for k in rows], plan.engine_of(cells[rows[0]])
-        if one_by_one:
+        if one_by_one or "replicas" in engine:
             power = plan.power_of(cells[rows[0]])
             for k, job in zip(rows, some, strict=True):
                 try:
@@ -323,14 +317,9 @@ def _measured(
     power: Power | None,
 ) -> list[float]:
     """The metrics of one job that is simulated alone, with all that they need recorded."""
-    result = simulate(
-        workload,
-        list(plan.policies.values())[job.policy],
-        memory=job.memory,
-        seed=job.seed,
-        record=catalogue.recorded_for(metrics),
-        **engine,
-    )
+    policy = list(plan.policies.values())[job.policy]
+    record = catalogue.recorded_for(metrics)
+    result = run_by(engine, workload, policy, memory=job.memory, seed=job.seed, record=record)
     return list(measure(result, metrics, **plan.service, power=power, steady=plan.steady).values())
 
 

@@ -1,0 +1,130 @@
+"""Fleets on the command line: `llmsched routers`, `compare --replicas --router`, `capacity --replicas`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer", reason="the command line needs typer (extra cli)")
+pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
+
+from helpers.command_line import Refused, compared, run
+
+import llmsched as ls
+
+LIMITED = ["--limit", "150", "--rate", "0.5", "--memory", "3000"]
+W = ls.generate.poisson(ls.generate.lmsys(150), 0.5).with_intervals(ls.intervals.buckets(100))
+
+
+def test_routers_lists_all_of_them_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("routers").splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in ls.routers:
+        assert sum(line.split()[:1] == [name] for line in lines) == 2
+
+
+def test_routers_as_json_make_the_same_routers_again() -> None:
+    for entry in json.loads(run("routers", "--json")):
+        fields = {key: entry[key] for key in ls.Router().fields()}
+        assert ls.Router(**fields) == ls.routers[entry["router"]]
+        assert entry["description"]
+        assert tuple(entry["needs"]) == ls.routers[entry["router"]].needs
+
+
+def test_compare_on_a_fleet_says_what_the_library_says() -> None:
+    args = [*LIMITED, "--policy", "fcfs", "--policy", "amin", "--replicas", "3", "--router", "least-work,work=upper"]
+    out = compared(*args)
+    expected = ls.compare(W, ["fcfs", "amin"], memory=3000, replicas=3, router="least-work,work=upper")
+    records = [{name: row[name] for name in expected.records()[0]} for row in out["policies"]]
+    assert records == expected.records()
+    assert records[0]["replicas"] == out["replicas"] == 3
+    assert records[0]["router"] == "least-work,work=upper"
+    assert ls.Router(**out["routers"]["least-work,work=upper"]) == ls.routers["least-work"].replace(work="upper")
+    text = run("compare", *args)
+    assert "\n3 replicas, router least-work,work=upper; each KV cache 3,000 tokens; seed 0; times in rounds\n" in text
+    assert "policies are told" not in text  # the router is told as well
+
+
+def test_compare_has_a_row_for_each_router() -> None:
+    args = [*LIMITED, "--policy", "fcfs", "--replicas", "3", "--router", "random", "--router", "least-requests"]
+    out = run("compare", *args)
+    assert "\n3 replicas; each KV cache 3,000 tokens" in out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()}
+    assert rows["router"][:5] == ["router", "mean", "p50", "p99", "vs"]
+    assert "vs random: ratio of mean latencies" in out
+    for name in ("random", "least-requests"):
+        fleet = ls.simulate_fleet(W, "fcfs", replicas=3, memory=3000, router=name)
+        assert rows[name][1] == f"{fleet.mean_latency:,.2f}"
+        assert rows[name][-1] == f"{fleet.busy.min() * 100:.0f}-{fleet.busy.max() * 100:.0f}%"
+
+
+def test_a_condition_can_read_what_a_fleet_has() -> None:
+    args = [*LIMITED, "--policy", "fcfs", "--replicas", "3", "--router", "random", "--router", "least-requests"]
+    out = run("compare", *args, "--fail-if", "least-requests.most_busy > 1.5")
+    assert "least-requests.most_busy > 1.5" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--router", "random"], "--router chooses among replicas: say how many, as in --replicas 8"),
+        (["--replicas", "0"], "replicas must be a whole number from 1"),
+        (["--replicas", "3", "--router", "randm"], "did you mean 'random'?"),
+        (["--replicas", "3", "--router", "random", "--router", "session"], "compared under one policy: add --policy"),
+        (["--replicas", "3", "--router", "session"], "router session reads the column 'session'"),
+        (["--fail-if", "fcfs.most_busy > 1"], "--replicas"),
+    ],
+)
+def test_compare_refuses_what_is_no_fleet(args: list[str], said: str, refused: Refused) -> None:
+    assert said in refused("compare", "--limit", "20", *args)
+
+
+ASK = ["capacity", "--slo", "ttft=1,tpot=0.1", "--rate", "30", "--requests", "300", "--replications", "3"]
+
+
+def test_capacity_finds_the_fewest_replicas_that_the_library_finds(tmp_path: Path) -> None:
+    workload = ls.generate.lmsys(2000).with_intervals(ls.intervals.buckets(100))
+    asked: dict[str, Any] = {"slo": {"ttft": 1.0, "tpot": 0.1}, "rate": 30.0, "requests": 300, "replications": 3}
+    asked |= ls.machines["llama2-70b-2xa100"].options()
+    expected = ls.capacity.fewest_replicas(workload, "fcfs", router="random", most=40, **asked)
+    args = [*ASK, "--replicas", "1:40", "--router", "random"]
+    (found,) = json.loads(run(*args, "--json"))["answers"]
+    assert found == expected.record()
+    pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
+    out = run(*args, "--plot", str(tmp_path / "figure.png"))
+    assert "\nreplicas behind random; each machine llama2-70b-2xa100; KV cache 16,492 tokens; " in out
+    assert "Fewest replicas with 0.9 of requests within ttft <= 1, tpot <= 0.1:" in out
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("fcfs")]
+    assert row[1:4] == [f"{value:,.0f}" for value in (expected.value, expected.low, expected.high)]
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_capacity_has_a_row_for_each_router_or_policy() -> None:
+    out = run(*ASK, "--router", "random", "--router", "power-of-two")
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("router ", "random", "power"))] == [
+        "router", "random", "power-of-two"
+    ]  # fmt: skip
+    out = run(*ASK, "--find", "replicas", "--policy", "fcfs", "--policy", "amin")
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("policy ", "fcfs", "amin"))] == [
+        "policy", "fcfs", "amin"
+    ]  # fmt: skip
+    assert "note: fcfs: the targets do not hold with 2 replicas either: allow more" in run(*ASK, "--replicas", "1:2")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--replicas", "8"], "--replicas 8 does not have the form 1:64"),
+        (["--replicas", "8:2"], "--replicas 8:2 does not have the form 1:64"),
+        (["--replicas", "0:2"], "--replicas 0:2 does not have the form 1:64"),
+        (["--replicas", "1:4", "--find", "rate"], "--replicas and --router are for --find replicas, not rate"),
+        (["--router", "random", "--router", "session", "--policy", "fcfs", "--policy", "hsf"], "give one --policy"),
+        (["--find", "replica"], "did you mean 'replicas'"),
+    ],
+)
+def test_capacity_refuses_what_is_no_search_for_replicas(args: list[str], said: str, refused: Refused) -> None:
+    assert said in refused(*ASK, *args)
