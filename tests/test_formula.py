@@ -400,7 +400,7 @@ def test_a_place_takes_its_names_and_no_others(place):
 
 
 def test_a_place_that_is_no_policy_field():
-    with pytest.raises(PolicyError, match="a formula is for order, evict, reserve, not for 'fill'"):
+    with pytest.raises(PolicyError, match="a formula is for order, evict, reserve, score, not for 'fill'"):
         Formula("prompt", "fill")
 
 

@@ -184,10 +184,17 @@ def test_every_compiled_module_is_there():
     assert set(COMPILED) <= set(MODULES)
 
 
+#: Module -> what it cannot be imported without, and no extra installs.
+NEEDS_AN_ENGINE = {
+    "llmsched.serving.vllm_scheduler": "vllm",
+    "llmsched.serving.transformers_scheduler": "torch",
+}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is(name):
-    if name == "llmsched.serving.vllm_scheduler":
-        pytest.importorskip("vllm")
+    if name in NEEDS_AN_ENGINE:
+        pytest.importorskip(NEEDS_AN_ENGINE[name])
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} has no docstring"
 

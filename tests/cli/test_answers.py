@@ -218,7 +218,7 @@ def test_policies_are_composed_and_read_from_files(tmp_path: Path, refused: Refu
 
 
 def test_size_finds_what_the_library_finds() -> None:
-    args = ["size", "--machine", BIG, "--slo", "ttft=1,tpot=0.15", "--rate", "4", "--requests", "80",
+    args = ["size", "--machine", BIG, "--slo", "ttft=1,tpot=0.15", "--rate", "4", "--requests", "0.08k",
             "--replications", "2", "--model", "llama-2-70b", "--gpu", "h100", "--policy", "vllm"]  # fmt: skip
     workload = ls.generate.lmsys(2000).with_intervals(ls.intervals.buckets(100))
     expected = ls.size(workload, "vllm", machine=BIG, slo={"ttft": 1, "tpot": 0.15}, rate=4, requests=80,

@@ -215,3 +215,12 @@ def fleets(draw: st.DrawFn, most: int = 24) -> tuple[ls.Workload, dict[str, Any]
 
 
 seeds = st.one_of(st.none(), st.integers(0, 5), st.just(2**64 - 1))
+
+
+@st.composite
+def simulations(draw: st.DrawFn) -> tuple[ls.Workload, ls.Policy, int, int | None, dict[str, Any]]:
+    """All that a simulation is of: workload, policy (any there is), memory, seed, and options of the machine."""
+    workload, memory = draw(problems())
+    policy = draw(compositions(len(workload), formulas=True, slots=CHOICES["slots"]))
+    seed, machine = draw(seeds), draw(machines())
+    return workload, policy, memory + machine.get("block", 1) - 1, seed, machine

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers.strategies import compositions, machines, problems, seeds
+from helpers.strategies import compositions, problems, simulations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -49,13 +49,9 @@ def check_invariants(result: ls.Result) -> None:
 
 
 @settings(max_examples=2500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(data=st.data())
-def test_engines_agree_on_any_workload_and_composition(data):
-    workload, memory = data.draw(problems())
-    policy = data.draw(compositions(len(workload), formulas=True, slots=SLOTS))
-    seed = data.draw(seeds)
-    machine = data.draw(machines())
-    memory += machine.get("block", 1) - 1
+@given(drawn=simulations())
+def test_engines_agree_on_any_workload_and_composition(drawn):
+    workload, policy, memory, seed, machine = drawn
     expected = outcome(workload, policy, memory, seed, "reference", **machine)
     assert outcome(workload, policy, memory, seed, "compiled", **machine) == expected
     if isinstance(expected, dict):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from helpers.drive import Driver
-from helpers.strategies import compositions, machines, problems, seeds
+from helpers.strategies import compositions, machines, problems, simulations
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -41,17 +41,13 @@ def driven(workload, policy, memory, seed, at_once=True, clock=None, **machine):
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(data=st.data())
-def test_driven_with_the_true_lengths_it_is_a_simulation(data):
-    workload, memory = data.draw(problems())
-    policy = data.draw(compositions(len(workload), formulas=True, slots=SLOTS))
+@given(drawn=simulations(), at_once=st.booleans())
+def test_driven_with_the_true_lengths_it_is_a_simulation(drawn, at_once):
+    workload, policy, memory, seed, machine = drawn
     assume(not policy.clairvoyant and isinstance(policy.order, str))
-    seed = data.draw(seeds)
-    machine = data.draw(machines())
     if "clock" in machine:
         machine["clock"] = ls.Clock(base=machine["clock"].base, per_request=machine["clock"].per_request)
-    memory += machine.get("block", 1) - 1
-    at_once = data.draw(st.booleans()) or "history" in policy.reserve or policy.shed == "lottery"
+    at_once = at_once or "history" in policy.reserve or policy.shed == "lottery"
     try:
         expected = simulated(workload, policy, memory, seed, max_rounds=3000, **machine)
     except NotFinishedError:

@@ -20,7 +20,7 @@ cdef inline bint other_slice(const Engine* engine, const Request* r) noexcept no
 cdef inline int64_t places_left(const Engine* engine, int64_t* wake) noexcept nogil:
     # How many more may start in this round. If none, `wake` is lowered to when one may again, or a round before.
     cdef const Problem* problem = engine.problem
-    cdef int64_t length = engine.pace.slice, slots = engine.pace.slots
+    cdef int64_t length = engine.pace.slice, width = engine.pace.slice_width
     cdef int64_t t, admitted = 0, left = INT64_MAX, later, place, taken
     cdef double after
     if engine.running == 0:
@@ -30,10 +30,10 @@ cdef inline int64_t places_left(const Engine* engine, int64_t* wake) noexcept no
     if engine.pace.round == engine.round:
         admitted = engine.pace.admitted
     if problem.slices:  # the places of one length of time repeat
-        taken = (t % length * slots + length - 1) // length
-        place = ((t % length + 1) * slots + length - 1) // length
+        taken = (t % length * width + length - 1) // length
+        place = ((t % length + 1) * width + length - 1) // length
         left = place - taken - admitted
-        later = max(later, t - t % length + place * length // slots)
+        later = max(later, t - t % length + place * length // width)
     if problem.rate_limit > 0:
         after = ceil(<double>(t + 1) * problem.rate_limit)
         left = min(left, <int64_t>(after - ceil(<double>t * problem.rate_limit)) - admitted)
@@ -53,7 +53,7 @@ cdef inline void note_admission(Engine* engine, const Request* r) noexcept nogil
         length = slice_of(engine, r)
         if engine.problem.slices and length != engine.pace.slice:
             engine.pace.slice = length
-            engine.pace.slots = staggered_width(memory, min(length, memory - length), length)
+            engine.pace.slice_width = staggered_width(memory, min(length, memory - length), length)
     if engine.running == 0 or engine.pace.round != engine.round:
         engine.pace.admitted = 0
     engine.pace.round = engine.round

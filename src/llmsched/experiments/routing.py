@@ -83,8 +83,8 @@ def route(workload: Workload, memory: int, *, seed: int | None = 0, engine: Engi
     now = stage = 0
     while np.isnan(completion).any():
         for branch, policy in enumerate(("rect", "response", "rect")):
-            left = np.isnan(completion)
-            members = np.flatnonzero(left & (large if branch == 2 else ~large & (certified == (branch == 1))))
+            unfinished = np.isnan(completion)
+            members = np.flatnonzero(unfinished & (large if branch == 2 else ~large & (certified == (branch == 1))))
             if not len(members):
                 continue
             outputs = workload.output[members]

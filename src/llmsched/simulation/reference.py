@@ -100,7 +100,7 @@ class ReferenceEngine:
         self.time = 0.0  # now, with a clock
         self.prefilled = self.swapped = self.admitted = 0  # tokens, and requests, in this round
         self.pace_start = 0  # the last round in which somebody was admitted while nobody ran
-        self.slice = self.slots = 0  # with slices: õ of those that run, no more than M, and how many of them may run
+        self.slice = self.slice_width = 0  # with slices: õ of those that run, at most M, and how many of them may run
         self.last_change = self.admissions_then = 0  # round of the last completion, arrival or rise of a bound
         self.peak_memory = self.wasted_tokens = 0
         self.evictions_this_round = 0
@@ -250,7 +250,7 @@ class ReferenceEngine:
             self.pace_start = self.round
             if self.policy.slices == "staggered":
                 self.slice = self.slice_of(r)
-                self.slots = slice_width(self.problem.memory, self.slice)
+                self.slice_width = slice_width(self.problem.memory, self.slice)
         self.admitted += 1
         if self.policy.resume == "swap" and r.admission >= 0:
             self.swapped += r.prompt + r.generated - r.to_prefill
@@ -354,7 +354,7 @@ class ReferenceEngine:
             return True
         t = self.round - self.pace_start
         if self.policy.slices == "staggered":
-            before, after = (-(-rounds * self.slots // self.slice) for rounds in (t, t + 1))
+            before, after = (-(-rounds * self.slice_width // self.slice) for rounds in (t, t + 1))
             if self.slice_of(candidate) != self.slice or self.admitted >= after - before:
                 return False
         limit = self.policy.rate_limit
