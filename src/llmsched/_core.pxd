@@ -194,7 +194,7 @@ cdef struct Pace:
     int64_t round       # the last round in which somebody was admitted, and how many were
     int64_t admitted
     int64_t slice       # with slices: õ of those that run, at most M,
-    int64_t slice_width # and how many of them may run
+    int64_t slice_width  # and how many of them may run
 
 
 cdef struct Engine:

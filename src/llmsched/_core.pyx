@@ -319,12 +319,12 @@ cdef inline int departures(Engine* engine) noexcept nogil:
     return OK
 
 
-# Fed: arrivals come one after the other, as a router sends them; see fed_arrivals.pxd ----------------------------------
+# Fed: arrivals come one after the other, as a router sends them; see fed_arrivals.pxd ---------------------------------
 
 
 cdef int engine_open_fed(Engine* engine, const Problem* problem, int64_t longest) noexcept nogil:
-    # Sets an engine up that has no requests yet, of which none will run for more than `longest` rounds. OK or NO_MEMORY.
-    # Call engine_free in either case.
+    # Sets an engine up that has no requests yet, whose timing wheel looks `longest` rounds ahead. OK or NO_MEMORY. Call
+    # engine_free in either case.
     #
     # Whoever feeds it owns `problem`, which several engines may share, with arrays that may grow: values are there when
     # a request is fed, whose index may be used again once it is in engine.completed. Index 0 is nobody's: its arrival

@@ -1,5 +1,5 @@
-# Arrivals of an engine that is fed: a router sends requests one after the other, in order of arrival, and may want to see
-# what the engine does meanwhile. So it runs only as far as nothing that is yet to be sent could change.
+# Arrivals of an engine that is fed: a router sends requests one after the other, in order of arrival, and may want to
+# see what the engine does meanwhile. So it runs only as far as nothing that is yet to be sent could change.
 #
 # The queue, of indices, holds from engine.arrived on the requests that were sent and have not joined, then index 0,
 # nobody's, whose arrival is the time up to which all arrivals are known: the engine sees it as one more arrival, at

@@ -9,7 +9,7 @@ import dataclasses
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset
 
@@ -26,7 +26,8 @@ from llmsched._engine.request cimport NONE
 from llmsched._engine.rounds cimport now
 from llmsched._engine.splitmix64 cimport splitmix64_below
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, WAITING
-from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_formula_error, timeline, tokens, work
+from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_formula_error, timeline, tokens
+from llmsched.simulation._compiled cimport work as work_of
 
 from ..formula_names import NAMES as FORMULA_NAMES
 
@@ -166,16 +167,16 @@ cdef void add_column(Pool* pool, void** pointer, int64_t size, bint copied) noex
 
 
 cdef class Fleet:
-    """Replicas and a router. `problems` has one problem without requests for each kind, `kinds` the kind of each replica.
+    """Replicas and a router.
 
-    `router` is a router.Router, `groups` has the replicas of each class of requests, `longest` is the longest output.
+    `problems` has a problem without requests for each kind of replica, `kinds` the kind of each. `router` is a router.Router, `groups` has the replicas of each class of requests, `longest` is the longest output.
     Nothing that is given here is checked.
     """
 
     cdef Pool* pools
     cdef int pools_size
     cdef Replica* replicas
-    cdef readonly int replicas_size
+    cdef int replicas_size
     cdef Rule rule
     cdef Score score
     cdef int choices
@@ -195,7 +196,7 @@ cdef class Fleet:
     cdef int32_t* compared      # and those that were drawn to be compared
     cdef double* scores
     cdef bint drawn             # they are drawn already for the request at hand
-    cdef int32_t* session_table # session -> the replica that took it last, or NONE
+    cdef int32_t* session_table  # session -> the replica that took it last, or NONE
     cdef int64_t sessions
     cdef Sent* in_flight        # with a delay, in order of arrival: sent, and not seen by the router yet
     cdef int64_t in_flight_first, in_flight_size, in_flight_allocated
@@ -217,7 +218,7 @@ cdef class Fleet:
     cdef Completed* done
     cdef int64_t done_size, done_allocated
     cdef readonly int64_t completed
-    cdef readonly int64_t sent
+    cdef int64_t sent
     cdef int32_t failed         # the replica that cannot go on, or NONE
     cdef list problems
     cdef object router, source, outputs
@@ -729,7 +730,7 @@ cdef class Fleet:
             "end": now(engine),
             "timeline": timeline(engine, problem.clock) if pool.rules.record_timeline else None,
             "tokens": log,
-            "work": work(engine),
+            "work": work_of(engine),
         }
 
     def view(self, int k):
