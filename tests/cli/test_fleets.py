@@ -128,3 +128,19 @@ def test_capacity_has_a_row_for_each_router_or_policy() -> None:
 )
 def test_capacity_refuses_what_is_no_search_for_replicas(args: list[str], said: str, refused: Refused) -> None:
     assert said in refused(*ASK, *args)
+
+
+def test_sweep_has_a_line_for_each_router(tmp_path: Path) -> None:
+    args = ["sweep", "--rate", "5,20", "--requests", "150", "--replications", "2", "--replicas", "3"]
+    out = run(*args, "--policy", "fcfs", "--router", "random", "--router", "least-requests")
+    assert "\n3 replicas; each machine llama2-70b-2xa100; KV cache" in out
+    assert sum(line.startswith("router ") for line in out.splitlines()) == 2
+    assert sum(line.startswith(("random ", "least-requests ")) for line in out.splitlines()) == 6
+    both = json.loads(run(*args, "--policy", "fcfs", "--router", "power-of-two", "--json"))
+    assert (both["replicas"], list(both["routers"])) == (3, ["power-of-two"])
+    assert {point["policy"] for point in both["points"]} == {"fcfs"}
+
+
+def test_sweep_refuses_several_routers_with_several_policies(refused: Refused) -> None:
+    said = refused("sweep", "--rate", "5", "--replicas", "3", "--router", "random", "--router", "session")
+    assert "several --router are compared under one policy: add --policy" in said
