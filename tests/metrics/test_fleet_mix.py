@@ -16,7 +16,7 @@ from llmsched.workloads.random_streams import raw_stream
 W = ls.generate.lmsys(300, seed=4)
 SMALL, LARGE = (ls.machines[name] for name in ("llama2-70b-2xa100", "llama2-70b-4xa100"))
 ASK: dict[str, Any] = {
-    "slo": {"ttft": 1.0, "tpot": 0.08}, "rate": 16.0, "requests": 300, "replications": 3, "most": 6,
+    "slo": {"ttft": 1.0, "tpot": 0.08}, "rate": 45.0, "requests": 300, "replications": 3, "most": 6,
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def share(counts: tuple[int, int]) -> float:
     replicas = [ls.Replica.of(SMALL)] * counts[0] + [ls.Replica.of(LARGE)] * counts[1]
     shares = []
     for seed in map(int, raw_stream(0, "capacity", 3)):
-        w = generate.poisson(generate.resample(W, 300, seed), 16.0, seed)
+        w = generate.poisson(generate.resample(W, 300, seed), 45.0, seed)
         fleet = ls.simulate_fleet(
             w, "fcfs", replicas=replicas, router="least-requests,score=(requests+1)/speed", seed=seed, record="tokens"
         )
@@ -55,8 +55,29 @@ def test_no_cheaper_mix_is_enough(prices):
     assert str(found).startswith(" + ".join(f"{n} x {name}" for name, n in found.counts.items() if n))
 
 
+def test_long_requests_take_a_large_one_and_the_others_small_ones():
+    w = ls.Workload(1, [400] * 2 + [20] * 60, arrival=[0, 1, *(10 + 2.0 * np.arange(60))])
+    sizes = {"small": ls.Replica(memory=60, price=1.0), "large": ls.Replica(memory=900, max_batch=4, price=9.0)}
+    asked: dict[str, Any] = {"slo": {"slowdown": 1.2}, "attainment": 1.0, "router": "least-tokens"}
+    found = ls.cheapest_mix(w, "fcfs", kinds=sizes, most=6, replications=1, **asked)
+
+    def holds(small: int, large: int) -> bool:
+        replicas = [sizes["small"]] * small + [sizes["large"]] * large
+        seed = int(raw_stream(0, "capacity", 1)[0])
+        try:
+            fleet = ls.simulate_fleet(w, "fcfs", replicas=replicas, router="least-tokens", seed=seed, record="tokens")
+        except ls.errors.MemoryTooSmallError:
+            return False
+        return ls.service.metrics(fleet, asked["slo"]).goodput == 1.0
+
+    every = [c for c in itertools.product(range(7), repeat=2) if 1 <= sum(c) <= 6]
+    assert found.price == min(small + 9 * large for small, large in every if holds(small, large))
+    assert found.alone["small"] == (float("inf"), float("inf"))
+    assert found.counts == {"small": 3, "large": 1}
+
+
 def test_no_mix_is_enough():
-    found = ls.cheapest_mix(W, "fcfs", kinds=kinds(1.0, 2.0), **{**ASK, "most": 1})
+    found = ls.cheapest_mix(W, "fcfs", kinds=kinds(1.0, 2.0), **{**ASK, "most": 1, "rate": 300.0})
     assert found.counts == {}
     assert found.record()["price"] is None
     assert str(found) == "no mix of up to 1 replicas is enough for ttft <= 1, tpot <= 0.08"
