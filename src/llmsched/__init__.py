@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .fleet.stream import StreamResult, stream
     from .metrics import capacity, energy, foreign_result, gates, perfetto, service, steady_state
     from .metrics.compare import Comparison, compare
+    from .metrics.fleet_mix import cheapest_mix
     from .metrics.sizing import Sizing, size
     from .metrics.sweep import Sweep, sweep
     from .optimum import theory
@@ -62,6 +63,7 @@ __all__ = [
     "adversarial_search",
     "best_known",
     "capacity",
+    "cheapest_mix",
     "clocks",
     "compare",
     "energy",
@@ -122,6 +124,7 @@ __getattr__, _ = lazy(
         "best_known": "optimum.planner",
         "capacity": "metrics.capacity",
         "clocks": "simulation.clock",
+        "cheapest_mix": "metrics.fleet_mix",
         "compare": "metrics.compare",
         "energy": "metrics.energy",
         "errors": "errors",

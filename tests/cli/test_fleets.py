@@ -128,3 +128,52 @@ def test_capacity_has_a_row_for_each_router_or_policy() -> None:
 )
 def test_capacity_refuses_what_is_no_search_for_replicas(args: list[str], said: str, refused: Refused) -> None:
     assert said in refused(*ASK, *args)
+
+
+def test_sweep_has_a_line_for_each_router(tmp_path: Path) -> None:
+    args = ["sweep", "--rate", "5,20", "--requests", "150", "--replications", "2", "--replicas", "3"]
+    out = run(*args, "--policy", "fcfs", "--router", "random", "--router", "least-requests")
+    assert "\n3 replicas; each machine llama2-70b-2xa100; KV cache" in out
+    assert sum(line.startswith("router ") for line in out.splitlines()) == 2
+    assert sum(line.startswith(("random ", "least-requests ")) for line in out.splitlines()) == 6
+    both = json.loads(run(*args, "--policy", "fcfs", "--router", "power-of-two", "--json"))
+    assert (both["replicas"], list(both["routers"])) == (3, ["power-of-two"])
+    assert {point["policy"] for point in both["points"]} == {"fcfs"}
+
+
+def test_sweep_refuses_several_routers_with_several_policies(refused: Refused) -> None:
+    said = refused("sweep", "--rate", "5", "--replicas", "3", "--router", "random", "--router", "session")
+    assert "several --router are compared under one policy: add --policy" in said
+
+
+def test_capacity_finds_the_cheapest_mix_that_the_library_finds() -> None:
+    small, large = "llama2-70b-2xa100", "llama2-70b-4xa100"
+    workload = ls.generate.lmsys(2000).with_intervals(ls.intervals.buckets(100))
+    kinds = {small: ls.Replica.of(ls.machines[small], price=1.0), large: ls.Replica.of(ls.machines[large], price=2.6)}
+    asked: dict[str, Any] = {"slo": {"ttft": 1.0, "tpot": 0.1}, "rate": 30.0, "requests": 300, "replications": 3}
+    expected = ls.cheapest_mix(workload, "fcfs", kinds=kinds, most=8, **asked)
+    args = [*ASK, "--mix", f"{small}=1", "--mix", f"{large}=2.6", "--replicas", "1:8"]
+    (found,) = json.loads(run(*args, "--json"))["answers"]
+    assert found == expected.record()
+    out = run(*args)
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("fcfs")]
+    assert row[1:4] == [str(expected.counts[small]), str(expected.counts[large]), f"{expected.price:.2f}"]
+    assert "Cheapest mix with 0.9 of requests within ttft <= 1, tpot <= 0.1:" in out
+    none = run(*ASK, "--rate", "30", "--mix", f"{small}=1", "--replicas", "1:1")
+    assert "note: fcfs: the targets do not hold with 1 replica of any mix" in none
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--mix", "llama2-70b-2xa100"], "does not have the form MACHINE=PRICE"),
+        (["--mix", "llama2-70b-2xa100=0"], "does not have the form MACHINE=PRICE"),
+        (["--mix", "llama2-70b-2xa10=1"], "did you mean 'llama2-70b-2xa100'"),
+        (["--mix", "llama2-70b-2xa100=1", "--mix", "llama2-70b-2xa100=2"], "llama2-70b-2xa100 twice"),
+        (["--mix", "llama2-70b-2xa100=1", "--memory", "9000"], "--mix says which machines there are"),
+        (["--mix", "llama2-70b-2xa100=1", "--find", "replicas"], "leave --find and --plot out"),
+        (["--mix", "llama2-70b-2xa100=1", "--router", "random", "--router", "session"], "--mix is for one --router"),
+    ],
+)
+def test_capacity_refuses_what_is_no_mix(args: list[str], said: str, refused: Refused) -> None:
+    assert said in refused(*ASK, *args)

@@ -373,7 +373,7 @@ def test_mistakes_in_machines_and_rates_are_named_with_their_line(tmp_path):
 
 def test_finding_a_cell_says_what_there_is():
     plan = Study(**{**LEAST, "policies": ["amin", "amax"], "memories": [1000, 2000]}).plan()
-    assert plan.cells[plan.find(policy="amax", memory=2000)] == (0, 0, 1, 1, 0, 0, 0, 0, 0, 0)
+    assert plan.cells[plan.find(policy="amax", memory=2000)] == (0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)
     with pytest.raises(InputError, match=r"2 cells of the study fit: say which policy \(amax, amin\)"):
         plan.find(memory=1000)
     with pytest.raises(InputError, match="policy 'amni' is not in the study; did you mean 'amin'"):

@@ -17,10 +17,12 @@ from ..fleet.router import Router
 from ..fleet.router import named as named_router
 from ..metrics import figure_style, load_figures
 from ..metrics.capacity import Capacity, fewest_replicas, highest_rate, smallest_memory
+from ..metrics.fleet_mix import Mix, cheapest_mix
 from ..metrics.sweep import LEAST, Sweep, sweep
 from ..policy import Policy
 from ..workloads.workload import Workload
 from . import console, describe
+from .capacity_mix import kinds_of, notes_of, print_answer
 from .console import aligned, number_of, print_columns, say
 from .describe import Spelling
 from .option_groups import expand_groups
@@ -72,6 +74,16 @@ class FleetSearch:
         ),
     ] = None
 
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mix",
+            metavar="MACHINE=PRICE",
+            help="A machine (a name, or a file) and its price per hour: find the cheapest numbers of each, together at "
+            "most as many as --replicas says [1:16]. Repeat for each kind.",
+        ),
+    ] = None
+
     @property
     def is_asked(self) -> bool:
         """Whether an option of it is given."""
@@ -86,14 +98,20 @@ class FleetSearch:
             raise InputError(f"--replicas {self.replicas} does not have the form 1:64, from how many to how many")
         return {"least": int(first), "most": int(last)}
 
+    def of_mix(self) -> dict[str, Any]:
+        """`most` and `router`, as arguments of `cheapest_mix`."""
+        most = {"most": self.range()["most"]} if self.replicas is not None else {}
+        return {**most, **({"router": self.router[0]} if self.router else {})}
+
     def routers(self) -> dict[str, Router]:
         """Those that are asked for, by the name that tables show."""
         return {named_router(text).name: named_router(text) for text in self.router or ["least-requests"]}
 
 
 @expand_groups(
-    "slo trace policy attainment find replicas router machine_name memory rate clock_name in_rounds max_batch "
-    "block prefill_budget requests replications interval seed generator format_ on_error as_json plot_file"
+    "slo trace policy attainment find replicas router mix machine_name memory rate clock_name in_rounds "
+    "max_batch block prefill_budget requests replications interval seed generator format_ on_error as_json "
+    "plot_file"
 )
 def capacity(
     wanted: TargetOptions,
@@ -130,7 +148,11 @@ def capacity(
     replacement and arrive in a Poisson process; the answer is found by bisection, with its 95 % confidence interval.
     """
     check_outputs([], plot_file)
-    find = _what(find, machine, rate, fleet)
+    if fleet.mix:
+        _refuse_beside_mix(find, machine, fleet, plot_file)
+        find = "mix"
+    else:
+        find = _what(find, machine, rate, fleet)
     setup = machine.of(sized=find == "memory")
     asked: dict[str, Any] = {**wanted.arguments(), "seed": seed, **setup.arguments()}
     policies = wanted.policies()
@@ -141,6 +163,16 @@ def capacity(
     if find != "rate" and rate is None and not workload.arrival.any():
         notes.append("all requests arrive at 0: give --rate for a Poisson process")
     notes += describe.reading_notes(workload)
+    if fleet.mix:
+        of_mix: dict[str, Any] = {**wanted.arguments(), "seed": seed, "rate": rate, "kinds": kinds_of(fleet.mix)}
+        of_mix |= fleet.of_mix()
+        mixes: dict[str, Mix] = {}
+        with console.ProgressBar("simulations") as bar:
+            for name, chosen in policies.items():
+                mixes[name] = cheapest_mix(workload, chosen, **of_mix, progress=partial(bar.update, name))
+        notes += notes_of(mixes)
+        print_answer(mixes, of_mix["kinds"], workload, spelling, seed, notes, as_json)
+        return
     if find == "memory":
         del asked["memory"]
     if find != "rate":
@@ -189,6 +221,16 @@ def _around(
         workload, policies, rates=rates, memory=first.memory, slo=first.slo, **ran_on,
         requests=max(first.requests, LEAST), replications=min(first.replications, 5), seed=seed, progress=progress,
     )  # fmt: skip
+
+
+def _refuse_beside_mix(find: str | None, machine: MachineOptions, fleet: FleetSearch, plot_file: str | None) -> None:
+    """InputError if there is an option that says something else than --mix."""
+    if find is not None or plot_file is not None:
+        raise InputError("--mix finds the cheapest machines, and draws nothing: leave --find and --plot out")
+    if machine != type(machine)():
+        raise InputError("--mix says which machines there are: leave other options of machines out, or use files")
+    if len(fleet.router or ()) > 1:
+        raise InputError("--mix is for one --router")
 
 
 def _what(find: str | None, machine: MachineOptions, rate: float | None, fleet: FleetSearch) -> str:

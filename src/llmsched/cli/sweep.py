@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .._version import version
+from ..errors import InputError
 from ..metrics import figure_style, load_figures, service
 from ..metrics.sweep import Sweep, parse_rates
 from ..metrics.sweep import sweep as sweep_rates
@@ -23,6 +24,7 @@ from .options import (
     POLICY_HELP,
     SLO_HELP,
     DrawnOptions,
+    FleetOptions,
     Intervals,
     MachineOptions,
     Seed,
@@ -45,12 +47,13 @@ class SweepDraws(DrawnOptions):
 
 
 @expand_groups(
-    "trace machine_name rate policy slo memory clock_name in_rounds max_batch block prefill_budget requests "
-    "replications interval seed generator format_ on_error as_json csv_file plot_file"
+    "trace machine_name rate policy replicas router slo memory clock_name in_rounds max_batch block prefill_budget "
+    "requests replications interval seed generator format_ on_error as_json csv_file plot_file"
 )
 def sweep(
     source: SourceOptions,
     machine: MachineOptions,
+    fleet: FleetOptions,
     output: ComparisonOutput,
     drawn: SweepDraws,
     rate: Annotated[
@@ -73,7 +76,7 @@ def sweep(
     interval: Intervals = None,
     seed: Seed = 0,
 ) -> None:
-    """Latency and time to first token against load, for several policies, and where each stops keeping up.
+    """Latency and time to first token against load, for several policies or routers, and where each stops keeping up.
 
     At each rate, requests are drawn from TRACE with replacement and arrive in a Poisson process; the warm-up is cut off
     and means have 95 % confidence intervals over the replications. The knee of a policy is the rate that it can serve
@@ -82,15 +85,17 @@ def sweep(
     output.check(output.plot_file)
     rates = parse_rates(rate)
     targets = {} if slo is None else service.parse_slo(slo)
+    several = len(fleet.routers) > 1
     policies, rule = parse_policies(policy or _DEFAULT_POLICIES), interval_rule(interval)
+    if several and len(policies) > 1:
+        raise InputError("several --router are compared under one policy: add --policy, as in --policy fcfs")
     setup = machine.or_default().setup()
     workload = source.fitting(source.read(seed), setup.memory, setup.block)
     workload, spelling, notes = with_predictions(workload, rule, policies.values())
     asked: dict[str, Any] = {"slo": targets, **drawn.arguments(), "seed": seed}
     with console.ProgressBar("simulations") as bar:
-        swept = sweep_rates(
-            workload, policies, rates=rates, **setup.arguments(), **asked, progress=partial(bar.update, "sweep")
-        )
+        asked |= {**setup.arguments(), **fleet.arguments()}
+        swept = sweep_rates(workload, policies, rates=rates, **asked, progress=partial(bar.update, "sweep"))
     notes += describe.reading_notes(workload) + _notes(swept)
     records = swept.records()
     if output.csv_file is not None:
@@ -98,17 +103,18 @@ def sweep(
     if output.plot_file is not None:
         figure_style.save(load_figures.sweep(swept, intervals=str(spelling)), output.plot_file)
     if output.as_json:
-        console.print_json(_json(swept, setup, spelling, notes))
+        console.print_json(_json(swept, setup, fleet, spelling, notes))
     elif not output.prints_csv:
-        _print(swept, setup, spelling, notes)
+        _print(swept, setup, fleet, spelling, notes)
 
 
-def _json(swept: Sweep, setup: Setup, spelling: Spelling, notes: Sequence[str]) -> dict[str, Any]:
+def _json(swept: Sweep, setup: Setup, fleet: FleetOptions, spelling: Spelling, notes: Sequence[str]) -> dict[str, Any]:
     finite = {name: _finite(swept.knee(name)) for name in swept.policies}
     return {
         "llmsched": version,
         "workload": describe.workload_json(swept.workload),
         **describe.setup_json(setup),
+        **fleet.json(),
         "intervals": str(spelling),
         "known": spelling.words,
         "slo": dict(swept.slo) or None,
@@ -125,13 +131,14 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _print(swept: Sweep, setup: Setup, spelling: Spelling, notes: Sequence[str]) -> None:
+def _print(swept: Sweep, setup: Setup, fleet: FleetOptions, spelling: Spelling, notes: Sequence[str]) -> None:
     drawn = f"{number_of(swept.replications, 'replication')} of {number_of(swept.requests, 'request')}"
     say(f"{describe.requests_text(swept.workload)}; {drawn}, Poisson arrivals")
     unit = "rounds" if setup.clock is None else "seconds"
-    say(f"{describe.machine_text(setup)}; seed {swept.seed}; times in {unit}")
+    say(f"{fleet.text()}{describe.machine_text(setup)}; seed {swept.seed}; times in {unit}")
     say(f"{spelling.text()}\n")
-    print_columns(_cells(swept), drop=_DROPPED)
+    heading = "policy" if len(fleet.routers) == 1 else "router"
+    print_columns(_cells(swept, heading), drop=_DROPPED)
     say()
     say("p99: of latency; ttft: time to first token; ±: half the 95 % confidence interval; *: beyond the knee")
     if swept.slo:
@@ -141,11 +148,11 @@ def _print(swept: Sweep, setup: Setup, spelling: Spelling, notes: Sequence[str])
     knees = [swept.knee(name) for name in swept.policies]
     beyond = f"above {swept.points[-1].rate:g}"
     texts = ["not known" if math.isnan(k) else beyond if math.isinf(k) else f"{k:.3g}" for k in knees]
-    print_columns({"policy": list(swept.policies), "knee": texts})
+    print_columns({heading: list(swept.policies), "knee": texts})
     describe.print_notes(notes)
 
 
-def _cells(swept: Sweep) -> Mapping[str, list[str]]:
+def _cells(swept: Sweep, heading: str) -> Mapping[str, list[str]]:
     points = swept.points
 
     def column(values: Mapping[str, list[float]], name: str) -> list[str]:
@@ -154,7 +161,7 @@ def _cells(swept: Sweep) -> Mapping[str, list[str]]:
     means = {name: [point.means[name] for point in points] for name in swept.measures}
     halves = {name: [point.half_widths[name] for point in points] for name in swept.measures}
     cells = {
-        "policy": [point.policy for point in points],
+        heading: [point.policy for point in points],
         "rate": [f"{point.rate:.4g}{' ' if swept.is_steady(point) else '*'}" for point in points],
         "mean": column(means, "latency_mean"),
         "±": column(halves, "latency_mean"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -234,6 +234,18 @@ def named(router: str | Router) -> Router:
             raise InputError(f"router {router!r}: {key!r} is given twice")
         values[key] = _value(key, value)
     return chosen.replace(**values, **({} if "name" in values else {"name": router}))
+
+
+def labelled(router: str | Router | Iterable[str | Router] | Mapping[str, str | Router]) -> dict[str, Router]:
+    """One router or several, by label: the keys of a mapping, else names. Raises InputError as `named` does."""
+    if isinstance(router, Mapping):
+        found = {label: named(one) for label, one in router.items()}
+    else:
+        several = router if isinstance(router, Iterable) and not isinstance(router, str) else [router]
+        found = {chosen.name: chosen for chosen in map(named, several)}
+    if not found:
+        raise InputError("there is no router: give at least one")
+    return found
 
 
 def _value(key: str, text: str) -> Any:

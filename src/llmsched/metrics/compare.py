@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InputError, MissingPredictionError, NotFinishedError
 from ..fleet.replica import Replica
 from ..fleet.router import Router
-from ..fleet.router import named as named_router
+from ..fleet.router import labelled as labelled_routers
 from ..fleet.simulate_fleet import simulate_fleet
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..policy import Policy, named
@@ -219,22 +219,16 @@ def compare(
         `MissingPredictionError`) stands in its row instead. Several routers with several policies are refused.
     """
     wanted = _labelled(policies)
-    routers = _labelled_routers(router)
+    routers = labelled_routers(router)
     options: dict[str, Any] = {"memory": memory, "seed": seed, "engine": engine, "clock": clock, "record": record}
     options |= {"max_batch": max_batch, "block": block, "prefill_budget": prefill_budget, "max_rounds": max_rounds}
     if len(routers) > 1:
-        if replicas is None:
-            raise InputError("several routers choose among replicas: say how many, such as replicas=8")
-        if len(wanted) > 1:
-            raise InputError("give several policies or several routers: a row is one of them with one of the other")
-        (policy,) = wanted.values()
-        chosen = {label: (policy, one) for label, one in routers.items()}
+        chosen = crossed(wanted, routers, replicas)
         shown, label = list(routers), None if baseline is None else next(iter(routers))
     else:
-        (one,) = routers.values()
         label = None if baseline is None else next(iter(_labelled([baseline])))
         run_too = {} if baseline is None or label in wanted or label is None else {label: named(baseline)}
-        chosen = {name: (policy, one) for name, policy in (wanted | run_too).items()}
+        chosen = crossed(wanted | run_too, routers, replicas)
         shown = list(wanted)
     rows = _rows(workload, chosen, replicas, options, progress)
     latency = _mean_latency(rows[label]) if label is not None else math.nan
@@ -246,8 +240,26 @@ def compare(
     fleet: dict[str, Any] = {}
     if replicas is not None:
         fleet["replicas"] = len(replicas) if isinstance(replicas, Sequence) else replicas
-        fleet["router"] = one if len(routers) == 1 else None
+        fleet["router"] = next(iter(routers.values())) if len(routers) == 1 else None
     return Comparison(compared, workload, memory, seed, engine, label, latency, **fleet)
+
+
+def crossed(
+    policies: Mapping[str, Policy], routers: Mapping[str, Router], replicas: int | Sequence[Replica] | None
+) -> dict[str, tuple[Policy, Router]]:
+    """A row for each policy with the one router, or for each router with the one policy: label -> both.
+
+    Raises InputError if there are several of both, or routers and nothing to choose among.
+    """
+    if len(routers) == 1:
+        (router,) = routers.values()
+        return {label: (policy, router) for label, policy in policies.items()}
+    if replicas is None:
+        raise InputError("several routers choose among replicas: say how many, such as replicas=8")
+    if len(policies) > 1:
+        raise InputError("give several policies or several routers: a row is one of them with one of the other")
+    (policy,) = policies.values()
+    return {label: (policy, router) for label, router in routers.items()}
 
 
 def _rows(
@@ -286,19 +298,6 @@ def _labelled(policies: Iterable[str | Policy] | Mapping[str, str | Policy]) -> 
     if isinstance(policies, (str, Policy)):
         policies = [policies]
     return {policy if isinstance(policy, str) else policy.name: named(policy) for policy in policies}
-
-
-def _labelled_routers(
-    router: str | Router | Sequence[str | Router] | Mapping[str, str | Router],
-) -> dict[str, Router]:
-    if isinstance(router, Mapping):
-        found = {label: named_router(one) for label, one in router.items()}
-    else:
-        several = [router] if isinstance(router, (str, Router)) else router
-        found = {chosen.name: chosen for chosen in map(named_router, several)}
-    if not found:
-        raise InputError("there is no router: give at least one")
-    return found
 
 
 def _shifted(progress: Progress, label: str, before: int, total: int) -> Callable[[int, int], None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, number_of
 from ..simulation.clock import Clock
 from ..workloads.workload import Workload
 from .capacity import Capacity
@@ -70,6 +70,9 @@ def sweep(
     )
     limits = machine_of(swept.memory, swept.clock, swept.max_batch, swept.block, swept.prefill_budget)
     said = [f"intervals {intervals}"] if intervals else []
+    if swept.replicas is not None:
+        router = "" if swept.router is None else f", router {swept.router}"
+        limits = f"{number_of(swept.replicas, 'replica')}{router}; each {limits}"
     title(
         figure,
         f"{swept.replications} replication{'' if swept.replications == 1 else 's'} of "

@@ -27,6 +27,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, NotFinishedError
+from ..fleet.replica import Replica
+from ..fleet.router import Router
+from ..fleet.router import labelled as labelled_routers
+from ..fleet.simulate_fleet import check_columns, simulate_fleet
 from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.clock import Clock
@@ -38,6 +42,7 @@ from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.random_streams import raw_stream
 from ..workloads.workload import Workload
 from . import service, steady_state
+from .compare import crossed
 from .confidence import mean_and_half_width
 
 __all__ = ["MEASURES", "Point", "Sweep", "parse_rates", "sweep"]
@@ -62,12 +67,12 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One policy at one rate.
+    """One policy, or one router, at one rate.
 
     Attributes
     ----------
     policy, rate
-        Its label, and requests per second (per round without a clock).
+        Its label (where routers are compared, that of the router), and requests per second (per round without a clock).
     means, half_widths
         By name (see `MEASURES`): the mean over replications, and half the width of its 95 % confidence interval
         (Student's t; NaN for fewer than two replications). Without targets there is no goodput.
@@ -114,7 +119,9 @@ class Sweep:
     points
         Policy by policy, rates ascending.
     workload, memory, clock, max_batch, block, prefill_budget, slo, requests, replications, seed
-        What was asked.
+        What was asked; `memory` is that of one replica.
+    replicas, router
+        How many replicas there are, None if there is no fleet; the name of the router that all points have, if they do.
     """
 
     points: tuple[Point, ...]
@@ -128,6 +135,8 @@ class Sweep:
     requests: int
     replications: int
     seed: int
+    replicas: int | None = None
+    router: str | None = None
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -207,6 +216,8 @@ def sweep(
     *,
     rates: Iterable[float],
     memory: int,
+    replicas: int | Sequence[Replica] | None = None,
+    router: str | Router | Sequence[str | Router] | Mapping[str, str | Router] = "least-requests",
     slo: Mapping[str, float] | None = None,
     clock: str | Clock | None = None,
     max_batch: int | None = None,
@@ -229,7 +240,9 @@ def sweep(
     rates
         Requests per second (per round without a clock), in any order.
     memory, clock, max_batch, block, prefill_budget
-        As for `llmsched.simulate`.
+        As for `llmsched.simulate`; of a fleet, those of each replica.
+    replicas, router
+        As for `llmsched.compare`: a fleet at each point; several routers with one policy are a line each.
     slo
         Targets (see `llmsched.service.METRICS`) for the goodput.
     requests
@@ -255,7 +268,11 @@ def sweep(
         raise InputError(f"expected a llmsched.Workload, not {type(workload).__name__}")
     if not len(workload):
         raise InputError("there is nothing to serve: the workload has no requests")
-    chosen = _labelled(policies)
+    routers = labelled_routers(router)
+    chosen = crossed(_labelled(policies), routers, replicas)
+    if replicas is not None:
+        for one in routers.values():
+            check_columns(workload, one)
     tried = _checked_rates(rates)
     targets = service.limits(slo)
     n = whole("requests", max(len(workload), LEAST) if requests is None else requests, LEAST)
@@ -263,6 +280,7 @@ def sweep(
     seeds = [int(s) for s in raw_stream(whole("seed", seed, 0, LARGEST_SEED), "sweep", replications)]
     limits: dict[str, Any] = {"clock": named_clock(clock), "max_batch": max_batch, "block": block}
     limits |= {"prefill_budget": prefill_budget}
+    asked = {"memory": memory, "record": "tokens", **limits}
     drawn = [generate.resample(workload, n, one) for one in seeds]
     jobs = [(policy, rate, k) for policy in chosen for rate in tried for k in range(replications)]
 
@@ -270,7 +288,7 @@ def sweep(
         label, rate, k = job
         arriving = generate.poisson(drawn[k], rate, seeds[k])
         try:
-            result = simulate(arriving, chosen[label], memory=memory, seed=seeds[k], record="tokens", **limits)
+            result = simulated(arriving, *chosen[label], replicas, seed=seeds[k], **asked)
         except NotFinishedError:
             return None
         return _measured(result, service.metrics(result, targets))
@@ -287,9 +305,23 @@ def sweep(
         _point(policy, rate, [one for one in runs[at : at + replications] if one is not None], bool(targets))
         for at, (policy, rate, _) in list(enumerate(jobs))[::replications]
     ]
+    fleet: dict[str, Any] = {}
+    if replicas is not None:
+        fleet["replicas"] = len(replicas) if isinstance(replicas, Sequence) else replicas
+        fleet["router"] = next(iter(routers.values())).name if len(routers) == 1 else None
     return Sweep(
-        tuple(points), workload, memory, **limits, slo=targets, requests=n, replications=replications, seed=seed
-    )
+        tuple(points), workload, memory, **limits, slo=targets, requests=n, replications=replications, seed=seed,
+        **fleet,
+    )  # fmt: skip
+
+
+def simulated(
+    workload: Workload, policy: Policy, router: Router, replicas: int | Sequence[Replica] | None, **options: Any
+) -> Result:
+    """The simulation of one machine, or of a fleet if there are replicas."""
+    if replicas is None:
+        return simulate(workload, policy, **options)
+    return simulate_fleet(workload, policy, replicas=replicas, router=router, **options)
 
 
 @dataclasses.dataclass(frozen=True)
