@@ -23,9 +23,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError, NotFinishedError
+from ..fleet.replica import MOST_REPLICAS
 from ..fleet.router import Router
 from ..fleet.router import named as named_router
-from ..fleet.replica import MOST_REPLICAS
 from ..fleet.simulate_fleet import check_columns, simulate_fleet
 from ..policy import Policy
 from ..policy import named as named_policy

@@ -5,8 +5,9 @@
     print(ls.cheapest_mix(workload, "fcfs", kinds=kinds, slo={"ttft": 1.0, "tpot": 0.1}, rate=60.0))
 
 One more replica is taken to do no harm. Then, for each number of the other kinds, the fewest of the first are found by
-bisection, and only where they would be cheaper than what is known; a mix within one that failed is not tried. With machines
-that differ, a router that loads the small ones too much can make more replicas worse: then a cheaper mix may be missed.
+bisection, and only where they would be cheaper than what is known; a mix within one that failed is not tried. With
+machines that differ, a router that loads the small ones too much can make more replicas worse: then a cheaper mix may
+be missed.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MemoryTooSmallError, NotFinishedError
-from ..fleet.replica import Replica
+from ..fleet.replica import MOST_REPLICAS, Replica
 from ..fleet.router import Router
 from ..fleet.router import named as named_router
-from ..fleet.simulate_fleet import MOST_REPLICAS, check_columns, simulate_fleet
+from ..fleet.simulate_fleet import check_columns, simulate_fleet
 from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.clock import named as named_clock
