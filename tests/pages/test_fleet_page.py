@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from llmsched.cli.main import app
 
 PAGE = (ROOT / "docs" / "how-to" / "fleet.md").read_text(encoding="utf-8")
-SHOWN = re.findall(r"```sh\n(llmsched .*?)\n```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+SHOWN = re.findall(r"<!-- not run[^\n]*-->\n```sh\n(llmsched .*?)\n```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
 TRACE = "AzureLLMInferenceTrace_conv.csv"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 pytest.importorskip("pydantic", reason="studies are the extra `study`")
@@ -52,7 +50,8 @@ def test_each_row_is_the_fleet_that_it_names(rows):
         assert row["mean_latency"] == again.mean_latency
         assert row["evictions"] == again.total_evictions
         assert row["peak_share"] == again.peak_share
-        assert math.isnan(row["gap"])
+        bound = ls.lower_bound(fleet.workload, memory=1500, iterations=0, replicas=row["replicas"])
+        assert row["gap"] == pytest.approx(bound.gap(again.total_latency, row["policy"]))
 
 
 def test_replications_are_paired_across_routers(rows):

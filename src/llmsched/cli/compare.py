@@ -382,7 +382,6 @@ def _cells(measured: _Measured, records: Sequence[Mapping[str, Any]]) -> dict[st
     if measured.services is not None:
         cells = _service_cells(cells, records, [measured.services.get(name) for name in names], bool(measured.targets))
     if measured.fleet.replicas is not None:
-        del cells["gap"]  # there is no bound for fleets
         busy = [(record["least_busy"] * 100, record["most_busy"] * 100) for record in records]
         cells["busy"] = [f"{least:.0f}-{most:.0f}%" for least, most in busy]
     if measured.energies:
@@ -449,7 +448,6 @@ def _explain_columns(measured: _Measured) -> None:
         say(f"J/token: all joules over all output tokens, power model {power}; wasted J: share by evictions")
     if measured.fleet.replicas is not None:
         say("busy: share of the time in which rounds ran, on the least and on the most busy replica")
-        return
     better = "proven, and far off where few requests wait" if timed else "llmsched bound proves better bounds"
     say(f"gap: mean latency is at most so far above the best possible ({better})")
 

@@ -232,7 +232,9 @@ def compare(
         shown = list(wanted)
     rows = _rows(workload, chosen, replicas, options, progress)
     latency = _mean_latency(rows[label]) if label is not None else math.nan
-    bound = None if replicas is not None else lower_bound(workload, memory=memory, iterations=0, clock=clock)
+    bound = lower_bound(
+        workload, memory=memory, iterations=0, clock=clock, replicas=1 if replicas is None else replicas
+    )
     compared = tuple(
         dataclasses.replace(row, ratio=_mean_latency(row) / latency, gap=_gap(row, bound))
         for row in (rows[name] for name in shown)
@@ -304,8 +306,8 @@ def _shifted(progress: Progress, label: str, before: int, total: int) -> Callabl
     return lambda completed, _: progress(label, before + completed, total)
 
 
-def _gap(row: Row, bound: LowerBound | None) -> float:
-    if row.result is None or bound is None or not row.requests:
+def _gap(row: Row, bound: LowerBound) -> float:
+    if row.result is None or not row.requests:
         return math.nan
     return bound.gap(row.result.total_latency, row.result.policy)
 

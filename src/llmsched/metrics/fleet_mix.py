@@ -4,8 +4,8 @@
     kinds = {"2xA100": ls.Replica.of(a100, price=7.0), "4xH100": ls.Replica.of(h100, price=16.0)}
     print(ls.cheapest_mix(workload, "fcfs", kinds=kinds, slo={"ttft": 1.0, "tpot": 0.1}, rate=60.0))
 
-One more replica is taken to do no harm. Then, for each number of the other kinds, the fewest of the first are found by
-bisection, and only where they would be cheaper than what is known; a mix within one that failed is not tried. With
+One more replica is taken to do no harm. Then, for each number of the other kinds, the fewest of the first are found
+by bisection, and only where they would be cheaper than what is known; a mix within one that failed is not tried. With
 machines that differ, a router that loads the small ones too much can make more replicas worse: then a cheaper mix may
 be missed.
 """

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..fleet.replica import Replica
 from ..fleet.result import FleetResult
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..simulation.result import Result
@@ -46,8 +47,6 @@ def measure(
         Arguments of `llmsched.steady_state.estimate` for the metrics of the steady state, and ``last``, the share of
         requests at the end that it leaves out. If given, service metrics leave out the warm-up that it finds as well.
 
-    Metrics of a bound are NaN for a fleet.
-
     Raises InputError if the run was not recorded as the metrics need it, or there is no power model or clock.
     """
     wanted = list(metrics)
@@ -61,10 +60,8 @@ def measure(
             raise InputError("joules need a power model: power=...")
         return energy.metrics(result, power)
 
-    def bounded() -> Bounded | None:
-        if isinstance(result, FleetResult):
-            return None
-        known = bound or lower_bound(result.workload, memory=result.memory, iterations=0, clock=result.clock)
+    def bounded() -> Bounded:
+        known = bound or _bound(result)
         return Bounded(known, result.total_latency, result.policy)
 
     @functools.cache
@@ -91,3 +88,10 @@ def measure(
     found = {source: computed[source]() for source in {metric.source for metric in wanted}}
     values = ((metric, found[metric.source]) for metric in wanted)
     return {metric.name: math.nan if known is None else float(metric.value(known)) for metric, known in values}
+
+
+def _bound(result: Result) -> LowerBound:
+    if isinstance(result, FleetResult):
+        machines = [Replica(memory=one.memory, clock=one.clock) for one in result.outcomes]
+        return lower_bound(result.workload, iterations=0, replicas=machines)
+    return lower_bound(result.workload, memory=result.memory, iterations=0, clock=result.clock)

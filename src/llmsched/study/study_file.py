@@ -99,7 +99,7 @@ class StudyFile:
     of them, in which `"none"` is no limit. By default there is none, or the machine's."""
     replicas: Annotated[tuple[Annotated[int, count_of("replicas")], ...], ONE_OR_MORE] = ()
     """Replicas of the machine behind a router: a number, or a list of them. By default there is one machine, and no
-    router. Bounds (`gap`) are empty for replicas."""
+    router."""
     routers: Annotated[tuple[Annotated[str, ROUTER], ...], LIST] = ()
     """Who chooses among the replicas: names of routers (`llmsched routers` lists them), or names with other fields,
     such as `"least-work,work=upper"`. By default `"least-requests"`."""
