@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from cases import CLOCK, DATA, MEMORY
 
 import llmsched as ls
@@ -86,14 +85,16 @@ def main() -> None:
     parser.add_argument("--policy", default="fcfs")
     parser.add_argument("--router", default="power-of-two")
     asked = parser.parse_args()
-    before, began = np.array(time.process_time()), time.perf_counter()
+    before, began = time.process_time(), time.perf_counter()
     result = stream(asked.requests, asked.replicas, asked.policy, asked.router)
     spent, passed = time.process_time() - before, time.perf_counter() - began
     print(result)
     for name, value in result.summary().items():
         print(f"{name}: {value:,}")
-    print(f"{asked.requests / spent:,.0f} requests per processor second, {passed:.1f} s, largest resident memory")
-    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{asked.requests / spent:,.0f} requests per processor second, {passed:.1f} s, {resident:.0f} MiB resident at most"
+    )
 
 
 if __name__ == "__main__":
