@@ -92,9 +92,7 @@ def main() -> None:
     for name, value in result.summary().items():
         print(f"{name}: {value:,}")
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{asked.requests / spent:,.0f} requests per processor second, {passed:.1f} s, {resident:.0f} MiB resident at most"
-    )
+    print(f"{asked.requests / spent:,.0f} requests per processor second, {passed:.1f} s, {resident:.0f} MiB at most")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_every_reader_has_a_limit(tmp_path, limits, read, name, limit):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fiel=3", "names 'fiel', which is no limit; did you mean 'file'"),
+        ("files=3", "names 'files', which is no limit; did you mean 'file'"),
         ("file", "expected a limit and a number, such as file=16G"),
         ("file=-1", "expected a limit"),
         ("file=3x", "expected a limit"),

@@ -170,7 +170,8 @@ cdef class Fleet:
     """Replicas and a router.
 
     `problems` has a problem without requests for each kind of replica, `kinds` the kind of each. `router` is a
-    router.Router, `groups` has the replicas of each class of requests, `longest` is the longest output. Nothing that is given here is checked.
+    router.Router, `groups` has the replicas of each class of requests, `longest` is the longest output. Nothing that
+    is given here is checked.
     """
 
     cdef Pool* pools
