@@ -34,7 +34,7 @@ def fleet(router="least-requests", replicas=2, policy="fcfs", workload=W, **opti
         ({"workload": [1]}, "simulate_fleet needs a llmsched.Workload, not list"),
         ({"router": 3}, "a router is a name or a llmsched.Router, not int"),
         ({"router": "least-request"}, "there is no router 'least-request'; did you mean 'least-requests'?"),
-        ({"router": "least-work,wrk=upper"}, "a router has no field 'wrk'; did you mean 'work'?"),
+        ({"router": "least-work,works=upper"}, "a router has no field 'works'; did you mean 'work'?"),
         ({"router": "least-work,work=upper,work=lower"}, "'work' is given twice"),
         ({"router": "least-work,delay=-1"}, "router field delay is -1.0, expected a time of at least 0"),
         ({"router": "least-requests,score=request"}, "router field score='request' is unknown; did you mean 'reques"),
