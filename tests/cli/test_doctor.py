@@ -50,7 +50,7 @@ def test_engines_that_differ_are_found(monkeypatch):
 
 
 def test_limits_that_cannot_be_read_are_found(monkeypatch):
-    monkeypatch.setenv("LLMSCHED_LIMITS", "fiel=3")
+    monkeypatch.setenv("LLMSCHED_LIMITS", "files=3")
     assert run().exit_code == 1
     monkeypatch.setenv("LLMSCHED_LIMITS", "file=1k")
     assert "LLMSCHED_LIMITS sets file=1024" in run().output

@@ -37,8 +37,8 @@ def fleet(router="least-requests", replicas=2, policy="fcfs", workload=W, **opti
         ({"router": "least-work,works=upper"}, "a router has no field 'works'; did you mean 'work'?"),
         ({"router": "least-work,work=upper,work=lower"}, "'work' is given twice"),
         ({"router": "least-work,delay=-1"}, "router field delay is -1.0, expected a time of at least 0"),
-        ({"router": "least-requests,score=request"}, "router field score='request' is unknown; did you mean 'reques"),
-        ({"router": "least-work,work=uper"}, "router field work='uper' is unknown; did you mean 'upper'?"),
+        ({"router": "least-requests,score=request"}, "router field score='request' is unknown; did you mean 'requests"),
+        ({"router": "least-work,work=uppers"}, "router field work='uppers' is unknown; did you mean 'upper'?"),
     ],
 )
 def test_what_is_no_fleet_is_refused(options, said):
