@@ -182,8 +182,8 @@ def stream(
     Parameters
     ----------
     requests
-        Chunks of requests, workloads that are read or made as they are asked for: `llmsched.traces.chunks`,
-        `llmsched.generate.chunks`. Arrivals never go back, neither within a chunk nor from one to the next.
+        Chunks of requests, workloads that are made as they are asked for: `llmsched.generate.chunks`, or a generator of
+        your own. Arrivals never go back, neither within a chunk nor from one to the next.
     policy, replicas, router, memory, seed, clock, max_batch, block, prefill_budget, max_rounds
         As for `simulate_fleet`. A router with classes of requests fits their bounds to the first chunk.
     completed
