@@ -108,6 +108,11 @@ def test_more_classes_than_replicas_are_refused():
         fleet(ls.Router(classes=3, by="prompt"), workload=W.replace(point=[1, 2, 3]))
 
 
+def test_an_order_of_numbers_for_one_workload_is_refused():
+    with pytest.raises(PolicyError, match="one number for each request of a workload; a fleet orders by words"):
+        fleet("random", policy=ls.Policy(order=[1.0] * len(W)))
+
+
 def test_a_policy_in_python_is_refused():
     class Mine(ls.Policy):
         def admission_key(self, *_):

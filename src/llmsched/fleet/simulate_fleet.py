@@ -188,10 +188,7 @@ class Run:
         self.machines = list(machines)
         self.kinds = [machines[self.kind_of.index(k)] for k in range(len(kinds))]
         for kind in self.kinds:
-            if kind["policy"].methods:
-                raise PolicyError(
-                    f"policy {kind['policy'].name} decides in Python; a fleet runs policies of fields and formulas"
-                )
+            _refuse(kind["policy"])
         self.largest = max(whole_blocks_down(kind) for kind in self.kinds)
         self.first = workload
         self.problems = self._problems(workload)
@@ -348,6 +345,17 @@ class Run:
             name,
             rounds,
             unfinished,
+        )
+
+
+def _refuse(policy: Policy) -> None:
+    """Raises PolicyError for a policy that a fleet cannot run."""
+    if policy.methods:
+        raise PolicyError(f"policy {policy.name} decides in Python; a fleet runs policies of fields and formulas")
+    if not isinstance(policy.order, str):
+        raise PolicyError(
+            f"policy {policy.name} orders by one number for each request of a workload; a fleet orders by words and "
+            "formulas, which may read a column: priority, say"
         )
 
 
