@@ -110,9 +110,8 @@ def test_workers_of_another_version_are_refused_by_name(scheduler, folder, tmp_p
     preload = tmp_path / "older.py"
     preload.write_text("import llmsched._version\nllmsched.__version__ = llmsched._version.version = '0.0.1'\n")
     with worker(scheduler, tmp_path, "--preload", str(preload)):
-        with pytest.raises(
-            StudyError, match=rf"worker tcp://127\S+ has llmsched 0\.0\.1, and this is {ls.__version__}: install"
-        ):
+        here = re.escape(ls.__version__)
+        with pytest.raises(StudyError, match=rf"worker tcp://127\S+ has llmsched 0\.0\.1, and this is {here}: install"):
             STUDY.run(tmp_path / "out", cluster=scheduler, traces=folder)
         # One that comes later is asked by each unit.
         from distributed import Client

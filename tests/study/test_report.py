@@ -568,6 +568,10 @@ def test_without_a_study_or_results_there_is_no_report(directory: Path, tmp_path
     shutil.copytree(directory, empty)
     shutil.rmtree(empty / "results")
     (empty / "results").mkdir()
+    with pytest.raises(StudyError, match=r"part-\S+ is damaged \(manifest\.json lists it, and it is not there\)"):
+        report.read(empty)
+    for manifest in empty.rglob("manifest.json"):
+        manifest.unlink()
     with pytest.raises(InputError, match="no results yet"):
         report.read(empty)
 
