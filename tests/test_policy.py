@@ -433,3 +433,9 @@ def test_what_is_composed_is_what_replace_makes() -> None:
     for bad, said in (("amin,margin=1,margin=2", "twice"), ("amin,order=bond", "did you mean 'bound'")):
         with pytest.raises(PolicyError, match=said):
             parse(bad)
+
+
+@pytest.mark.parametrize("text", ["=", "margin=0.05", "margin=0.05,beta=0.1", " = ,a=1"])
+def test_a_spelling_without_a_policy_is_told_what_comes_first(text):
+    with pytest.raises(PolicyError, match=r"does not begin with the name of a policy, as in amin,margin=0\.05"):
+        named(text)

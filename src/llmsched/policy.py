@@ -706,6 +706,8 @@ def checked_keys(fields: Mapping[str, Any], *others: str) -> Mapping[str, Any]:
 def parse_composed(text: str) -> Policy:
     """The policy written ``amin,margin=0.05``. Raises PolicyError as `composed` does."""
     base, *pairs = re.split(r",(?=\s*\w+\s*=(?!=))", text)
+    if "=" in base:
+        raise PolicyError(f"policy {text!r} does not begin with the name of a policy, as in amin,margin=0.05")
     values: dict[str, Any] = {}
     for pair in pairs:
         key, _, value = (part.strip() for part in pair.partition("="))
