@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llmsched import policy, policy_files, traces
 from llmsched.errors import LlmschedError
+from llmsched.fleet import router
 from llmsched.metrics import foreign_result
 from llmsched.predict import intervals, model_files
 from llmsched.predict.feature_tables import read_csv
@@ -63,6 +64,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "machine": _file("machine.toml", Machine.read),
     "policy": _file("policy.toml", policy_files.read),
     "policy_spelling": _text(policy.named),
+    "router_spelling": _text(router.named),
     "formula": _text(lambda text: policy.Policy(order=text)),
     "intervals": _text(intervals.parse),
     "generator": _text(lambda text: generate.parse(text, 3, 0)),
