@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import llmsched as ls
-from llmsched.fleet.reference import Stream
+from llmsched.fleet.reference import below
 from llmsched.fleet.router import DESCRIPTIONS, named
+from llmsched.simulation.reference import splitmix64
 
 ENGINES = ("compiled", "reference")
 
@@ -46,8 +47,8 @@ def test_round_robin_passes_over_a_replica_that_cannot_hold_the_request():
 
 
 def test_random_draws_of_splitmix64():
-    stream = Stream(7)
-    drawn = [stream.below(3) for _ in range(50)]
+    stream = splitmix64(7)
+    drawn = [below(stream, 3) for _ in range(50)]
     assert taken_by(requests([1] * 50, range(50)), "random", 3, seed=7) == drawn
     assert set(drawn) == {0, 1, 2}
 
@@ -65,8 +66,8 @@ def test_a_request_that_completes_as_another_arrives_is_gone():
 def test_of_equals_one_is_drawn_unless_the_seed_is_none():
     w = requests([1] * 40, range(0, 80, 2))  # every replica is empty as each arrives
     assert taken_by(w, "least-requests", 4) == [0] * 40
-    stream = Stream(3)
-    assert taken_by(w, "least-requests", 4, seed=3) == [stream.below(4) for _ in range(40)]
+    stream = splitmix64(3)
+    assert taken_by(w, "least-requests", 4, seed=3) == [below(stream, 4) for _ in range(40)]
 
 
 def test_least_tokens_looks_at_the_cache_of_running_requests():

@@ -6,12 +6,13 @@ is simulated anew, by the readable engine. `_fleet.pyx` keeps its engines, and a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..simulation.blocks import down_to_blocks, whole_blocks
+from ..simulation.reference import splitmix64
 from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads.columns import IntArray
@@ -39,36 +40,14 @@ class View(NamedTuple):
         }
 
 
-class Stream:
-    """splitmix64 (Vigna): what a router draws."""
-
-    def __init__(self, seed: int) -> None:
-        self.state = seed
-
-    def below(self, k: int) -> int:
-        """A number from 0 to k - 1: floor(x k / 2^32), x the upper 32 bits of the next output."""
-        most = 2**64 - 1
-        self.state = (self.state + 0x9E3779B97F4A7C15) & most
-        z = self.state
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & most
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & most
-        z ^= z >> 31
-        return ((z >> 32) * k) >> 32
+def below(stream: Iterator[int], k: int) -> int:
+    """A number from 0 to k - 1: floor(x k / 2^32), x the upper 32 bits of the next output of splitmix64."""
+    return (next(stream) >> 32) * k >> 32
 
 
-def route(
-    workload: Workload,
-    machines: Sequence[Mapping[str, Any]],
-    router: Router,
-    seed: int | None,
-    groups: Sequence[Sequence[int]],
-    speeds: Sequence[float],
-) -> IntArray:
-    """Who takes each request. They come in order of arrival, of equals the first in the workload."""
-    return _Router(workload, machines, router, seed, groups, speeds).run()
+class ReadableRouter:
+    """A router at work on a workload. `run` says who takes each request."""
 
-
-class _Router:
     def __init__(
         self,
         workload: Workload,
@@ -79,7 +58,7 @@ class _Router:
         speeds: Sequence[float],
     ) -> None:
         self.workload, self.machines, self.router, self.groups, self.speeds = workload, machines, router, groups, speeds
-        self.seeded, self.stream = seed is not None, Stream(seed or 0)
+        self.seeded, self.stream = seed is not None, splitmix64(seed or 0)
         self.work = work_of(workload, router)
         self.columns = request_columns(workload, router)
         self.class_of: Any = [0] * len(workload)
@@ -92,6 +71,7 @@ class _Router:
         self.session: dict[int, int] = {}
 
     def run(self) -> IntArray:
+        """The replica of each request. They come in order of arrival, of equals the first in the workload."""
         replica = np.zeros(len(self.workload), np.int64)
         for i in np.argsort(self.workload.arrival, kind="stable").tolist():
             replica[i] = self.choose(i)
@@ -120,7 +100,7 @@ class _Router:
         if len(among) == 1:
             return among[0]
         if self.router.rule == "random":
-            return among[self.stream.below(len(among))]
+            return among[below(self.stream, len(among))]
         if self.router.rule == "round-robin":
             self.turns[which] += 1
             return among[(self.turns[which] - 1) % len(among)]
@@ -128,13 +108,13 @@ class _Router:
             among = self.drawn(among, self.router.choices)
         scores = [self.score(i, k) for k in among]
         least = [k for k, score in zip(among, scores, strict=True) if score == min(scores)]
-        return least[self.stream.below(len(least)) if self.seeded and len(least) > 1 else 0]
+        return least[below(self.stream, len(least)) if self.seeded and len(least) > 1 else 0]
 
     def drawn(self, among: Sequence[int], choices: int) -> list[int]:
         """Different ones, each draw repeated until it names a new one."""
         found: list[int] = []
         while len(found) < choices:
-            k = among[self.stream.below(len(among))]
+            k = among[below(self.stream, len(among))]
             if k not in found:
                 found.append(k)
         return found

@@ -71,3 +71,8 @@ def replicas_of(given: int | Sequence[Replica]) -> list[Replica]:
             raise InputError("replicas is empty: a fleet has at least one")
         return list(given)
     return [Replica()] * whole("replicas", given, 1, MOST_REPLICAS)
+
+
+def machines_of(given: int | Sequence[Replica], **fleet: Any) -> list[dict[str, Any]]:
+    """The values of each replica, with those of the fleet where it has none. Raises InputError as `Replica` does."""
+    return [replica.completed_by(fleet) for replica in replicas_of(given)]

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError, WorkloadError, nearest
 from ..policy import Policy
-from ..policy import named as named_policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.clock import Clock
 from ..simulation.limits import LARGEST_BOUND, STALL_FACTOR, STALL_START
@@ -23,7 +22,7 @@ from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from ._fleet import Fleet, Stopped
 from .levels import Levels
-from .replica import Replica, replicas_of
+from .replica import Replica, machines_of
 from .result import FleetResult, Outcome
 from .router import Router
 from .router import named as named_router
@@ -88,11 +87,10 @@ def simulate_fleet(
         raise InputError(f"there is no engine {engine!r}; {nearest(str(engine), ENGINES)}")
     chosen = named_router(router)
     keep = _words(record)
-    fleet = {
-        "memory": memory, "clock": clock, "max_batch": max_batch, "block": block, "prefill_budget": prefill_budget,
-        "policy": named_policy(policy),
-    }  # fmt: skip
-    machines = [replica.completed_by(fleet) for replica in replicas_of(replicas)]
+    machines = machines_of(
+        replicas, policy=policy, memory=memory, clock=clock, max_batch=max_batch, block=block,
+        prefill_budget=prefill_budget,
+    )  # fmt: skip
     if seed is not None:
         seed = whole("seed", seed, 0, LARGEST_SEED)
     check_columns(workload, chosen)
@@ -414,7 +412,7 @@ def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[s
     from . import reference  # when it is asked for: few ask
 
     speeds = [_speed(machine) for machine in run.machines]
-    replica = reference.route(workload, run.machines, run.router, seed, run.groups, speeds)
+    replica = reference.ReadableRouter(workload, run.machines, run.router, seed, run.groups, speeds).run()
     results = reference.outcomes(workload, run.machines, replica, keep, run.max_rounds)
     completion, start = np.empty(len(workload)), np.empty(len(workload))
     evictions = np.zeros(len(workload), np.int64)

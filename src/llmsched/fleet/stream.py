@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from ..errors import InputError, WorkloadError, nearest
 from ..policy import Policy
-from ..policy import named as named_policy
 from ..simulation.clock import Clock
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
-from .replica import Replica, replicas_of
+from .replica import Replica, machines_of
 from .result import Outcome
 from .router import Router
 from .router import named as named_router
@@ -198,11 +197,10 @@ def stream(
         As `simulate_fleet`; requests are named by their place in the whole stream.
     """
     chosen = named_router(router)
-    fleet = {
-        "memory": memory, "clock": clock, "max_batch": max_batch, "block": block, "prefill_budget": prefill_budget,
-        "policy": named_policy(policy),
-    }  # fmt: skip
-    machines = [replica.completed_by(fleet) for replica in replicas_of(replicas)]
+    machines = machines_of(
+        replicas, policy=policy, memory=memory, clock=clock, max_batch=max_batch, block=block,
+        prefill_budget=prefill_budget,
+    )  # fmt: skip
     if seed is not None:
         seed = whole("seed", seed, 0, LARGEST_SEED)
     result = StreamResult(unit="rounds" if machines[0]["clock"] is None else "s")

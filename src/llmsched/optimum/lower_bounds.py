@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..errors import InputError
-from ..fleet.replica import Replica, replicas_of
+from ..fleet.replica import Replica, machines_of
 from ..policy import Policy, named, policies
 from ..simulation import clock as clocks
 from ..simulation.problem import problem_of
@@ -159,8 +159,7 @@ def lower_bound(
     """
     if not isinstance(workload, Workload):
         raise InputError(f"lower_bound needs a llmsched.Workload, not {type(workload).__name__}")
-    given = {"memory": memory, "clock": clock, "policy": "hsf"}
-    return _bound_of(workload, [replica.completed_by(given) for replica in replicas_of(replicas)], iterations)
+    return _bound_of(workload, machines_of(replicas, policy="hsf", memory=memory, clock=clock), iterations)
 
 
 def _bound_of(workload: Workload, machines: Sequence[Mapping[str, Any]], iterations: int | None) -> LowerBound:

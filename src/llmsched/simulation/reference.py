@@ -104,7 +104,7 @@ class ReferenceEngine:
         self.last_change = self.admissions_then = 0  # round of the last completion, arrival or rise of a bound
         self.peak_memory = self.wasted_tokens = 0
         self.evictions_this_round = 0
-        self.stream = _splitmix64(problem.seed or 0)
+        self.stream = splitmix64(problem.seed or 0)
         self.ratio_start, self.ratio_round = problem.ratio.start if problem.ratio else 0.0, 0
         self.completed: deque[int] = deque(maxlen=self.policy.window)  # lengths of the last completed requests
         self.pieces: list[Piece] | None = [] if "timeline" in record else None
@@ -641,7 +641,7 @@ def _ranks(n: int, seed: int | None) -> list[int]:
     return list(range(n)) if seed is None else np.random.default_rng(seed).permutation(n).tolist()
 
 
-def _splitmix64(state: int) -> Iterator[int]:
+def splitmix64(state: int) -> Iterator[int]:
     """Vigna's splitmix64: 64-bit outputs, for ever."""
     while True:
         state += _STEP
