@@ -45,9 +45,10 @@ def _text(read: Callable[[str], object]) -> Callable[[bytes], None]:
 
 def trace(content: bytes) -> None:
     """A trace of any format, strictly and leaving bad rows out."""
-    for on_error in ("raise", "skip"):
-        with contextlib.suppress(LlmschedError):
-            traces.load(io.BytesIO(content), on_error=on_error)  # type: ignore[arg-type]
+    with contextlib.suppress(LlmschedError):
+        traces.load(io.BytesIO(content), on_error="raise")
+    with contextlib.suppress(LlmschedError):
+        traces.load(io.BytesIO(content), on_error="skip")
 
 
 def _manifest(path: Path) -> None:

@@ -13,6 +13,7 @@ be missed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -208,7 +209,7 @@ class _Search:
         alone: dict[str, tuple[float, float]] = {}
         best: Counts | None = None
         for k, name in enumerate(self.kinds):
-            found = self.fewest(lambda n, k=k: self.only(k, n), 1, self.most)  # type: ignore[misc]
+            found = self.fewest(functools.partial(self.only, k), 1, self.most)
             alone[name] = (math.inf, math.inf) if found is None else (found, found * self.prices[k])
             if found is not None and (best is None or alone[name][1] < self.price(best)):
                 best = self.only(k, found)
