@@ -1,6 +1,6 @@
 """What is fuzzed: every reader of files from strangers. Each takes bytes, and may raise llmsched's own errors alone.
 
-Anything else that is raised, a hang (20 s) or a process that dies is a finding. `fuzz/run` fuzzes with atheris, and
+Anything else that is raised, a hang (60 s) or a process that dies is a finding. `fuzz/run` fuzzes with atheris, and
 tests/test_fuzz_corpus.py replays the corpus.
 """
 

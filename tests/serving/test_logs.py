@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +180,42 @@ def test_real_runs_are_read_with_their_settings(data_file: Callable[[str], Path]
     assert log.settings["num_gpu_blocks"] == 2587
     assert log.requests.latency.mean() == pytest.approx(86.6, abs=0.1)
     assert log.notes == ()
+
+
+_STRANGE = (None, True, "x", [], [None], {"x": []}, -1, 0, 10**400, math.nan)
+
+
+def _nodes(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The places in a JSON value, the first members of its lists alone."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, member in inside:
+        yield from _nodes(member, (*path, key))
+
+
+def _with(value: Any, path: tuple[str | int, ...], new: Any) -> Any:
+    if not path:
+        return new
+    changed = copy.copy(value)
+    changed[path[0]] = _with(value[path[0]], path[1:], new)
+    return changed
+
+
+@pytest.mark.parametrize("format", sorted({**STEPS, **REQUESTS}))
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_anything_anywhere_in_a_log_is_read_or_refused(tmp_path: Path, format: str, on_error: Any) -> None:
+    """The fuzzer found a pass of Dynamo without scheduled_requests; this tries every place of every format."""
+    if format == "vllm-log":
+        pytest.skip("it is no JSON")
+    path = {**STEPS, **REQUESTS}[format](tmp_path / "log", engine_run(3))
+    place = path / "requests.jsonl" if path.is_dir() else path
+    whole = place.read_text()
+    lines = [whole] if format in ("guidellm", "vllm-bench") else whole.splitlines()
+    for number in {0, len(lines) // 2, len(lines) - 1}:
+        value = json.loads(lines[number])
+        for node in _nodes(value):
+            for new in _STRANGE:
+                text = json.dumps(_with(value, node, new))
+                place.write_text("\n".join([*lines[:number], text, *lines[number + 1 :]]) + "\n")
+                with contextlib.suppress(TraceError), warnings.catch_warnings(action="error"):
+                    logs.read(path, on_error=on_error)

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from ..workloads.columns import FloatArray
 from .records import Requests
 
 OnError = Literal["raise", "skip"]
+#: No number of a log is larger, so that the sum of two is a whole number that NumPy holds.
+MOST = float(2**61)
 _SKIP = "or leave such rows out with --on-error skip"
 
 
@@ -87,16 +89,39 @@ class Reading:
             raise TraceError("expected an object in braces", self.path)
         return value
 
-    def number(self, row: Mapping[str, Any], key: str, line: int, least: float = -math.inf) -> float:
+    def number(self, row: Mapping[str, Any], key: str, line: int | None, least: float = -MOST) -> float:
         """A number of a row; NaN, and the row is bad, where there is none."""
         value = row.get(key)
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if value is None or not good or value < least:
-            bound = "" if least == -math.inf else f" of at least {least:g}"
-            shown = "is not there" if key not in row else f"is {value!r}"
-            self.wrong(f"{key} {shown}, expected a number{bound}", line)
-            return math.nan
-        return float(value)
+        if number(value) and least <= value <= MOST:
+            return float(value)
+        bound = "" if least == -MOST else f" of at least {least:g}"
+        shown = "is not there" if key not in row else f"is {value!r:.40}"
+        self.wrong(f"{key} {shown}, expected a number{bound}", line)
+        return math.nan
+
+    def part(self, row: Mapping[str, Any], key: str, line: int | None) -> dict[str, Any]:
+        """The object under a key of a row, empty where there is none. Where it is anything else, the row is bad."""
+        value = row.get(key)
+        if value is None or isinstance(value, dict):
+            return value or {}
+        self.wrong(f"{key} is {value!r:.40}, expected an object in braces", line)
+        return {}
+
+    def objects_in(self, row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+        """The objects of the list under a key, none where it is not there. Anything else in it is bad."""
+        value = row.get(key)
+        if value is not None and not isinstance(value, list):
+            self.wrong(f"{key} is {value!r:.40}, expected a list", None)
+        values = value if isinstance(value, list) else []
+        for k, member in enumerate(values):
+            if not isinstance(member, dict):
+                self.wrong(f"{key}[{k}] is {member!r:.40}, expected an object in braces", None)
+        return [member for member in values if isinstance(member, dict)]
+
+
+def number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a number, and finite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -MOST <= value <= MOST
 
 
 def requests_of(
@@ -169,12 +194,13 @@ def unlike(values: FloatArray) -> Any:
 
     Only where values are that large (a clock that started long ago), as small ones spread by themselves.
     """
-    middle = float(np.nanmedian(np.abs(values))) if len(values) else 0.0
+    there = ~np.isnan(values)
+    middle = float(np.median(np.abs(values[there]))) if there.any() else 0.0
     if not middle > 1000:
         return np.zeros(len(values), bool)
     with np.errstate(invalid="ignore", divide="ignore"):
         power = np.log(np.abs(values) / middle) / np.log(1000)
-    near = np.abs(power - np.round(power)) < math.log(4 / 3) / math.log(1000)
+        near = np.abs(power - np.round(power)) < math.log(4 / 3) / math.log(1000)
     return near & (np.abs(np.round(power)) >= 1)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputLimitError, TraceError
 from ..settings_files import json_value, read_text
-from .log_rows import Reading, requests_of
+from .log_rows import Reading, number, requests_of
 from .records import Log
 
 Row = tuple[int, Mapping[str, float]]
@@ -81,11 +81,13 @@ def _meta(path: Path) -> dict[str, Any]:
         raise
     except ValueError as error:
         raise TraceError(f"not JSON: {error}. Copy it again, or delete it", str(path)) from None
+    if not isinstance(meta, dict):
+        raise TraceError("expected an object in braces. Copy it again, or delete it", str(path))
     settings: dict[str, Any] = {}
     for part in (meta, meta.get("engine_kwargs"), meta.get("kv_cache"), meta.get("resolved_config")):
         if isinstance(part, dict):
             settings |= {key: value for key, value in part.items() if value is not None and not isinstance(value, dict)}
-    if isinstance(settings.get("num_gpu_blocks"), int):
+    if number(settings.get("num_gpu_blocks")):
         settings["num_gpu_blocks"] -= 1  # one is vLLM's own, the null block
     return settings
 
@@ -106,14 +108,22 @@ def read_vllm_bench(reading: Reading) -> Log:
     if len(set(lengths.values())) > 1:
         raise TraceError(f"its lists have different lengths: {lengths}", reading.path)
     errors = result.get("errors") or [""] * lengths["ttfts"]
+    if not isinstance(errors, list) or len(errors) != lengths["ttfts"]:
+        raise TraceError(f"errors is no list of {lengths['ttfts']} texts, one for each request", reading.path)
     rows: list[Row] = []
     failed = 0
-    for prompt, output, ttft, itl, start, error in zip(*lists.values(), errors, strict=True):
+    for k, (prompt, output, ttft, gaps, start, error) in enumerate(zip(*lists.values(), errors, strict=True)):
         if error or not output:
             failed += 1
             continue
-        first = start + ttft if ttft else math.nan
-        rows.append((1, _row(prompt, output, start, first, start + ttft + math.fsum(itl))))
+        named = {f"input_lens[{k}]": prompt, f"output_lens[{k}]": output, f"ttfts[{k}]": ttft or 0.0}
+        tokens, made, wait = (reading.number(named, key, 1, 0.0) for key in named)
+        begin = reading.number({f"start_times[{k}]": start}, f"start_times[{k}]", 1)
+        if not isinstance(gaps, list) or not all(map(number, gaps)):
+            reading.wrong(f"itls[{k}] is no list of numbers", 1)
+            continue
+        first = begin + wait if wait else math.nan
+        rows.append((1, _row(tokens, made, begin, first, begin + wait + math.fsum(gaps))))
     _note_failed(reading, failed)
     return Log(reading.path, "vllm-bench", None, requests_of(reading, rows), {}, reading.all_notes())
 
@@ -121,31 +131,35 @@ def read_vllm_bench(reading: Reading) -> Log:
 def read_guidellm(reading: Reading) -> Log:
     """`benchmarks.json` of guidellm: the successful requests of the one benchmark in it."""
     benchmarks = reading.document().get("benchmarks")
-    if not isinstance(benchmarks, list) or not benchmarks:
+    if not isinstance(benchmarks, list) or not benchmarks or not isinstance(benchmarks[0], dict):
         raise TraceError("there are no benchmarks in it", reading.path)
     if len(benchmarks) > 1:
         raise TraceError(
             f"there are {len(benchmarks)} benchmarks in it, each a run of its own: run guidellm with one rate",
             reading.path,
         )
-    requests = benchmarks[0].get("requests") or {}
+    requests = reading.part(benchmarks[0], "requests", None)
     rows: list[Row] = []
-    for request in requests.get("successful") or []:
-        timings = (request.get("info") or {}).get("timings") or {}
+    for request in reading.objects_in(requests, "successful"):
+        timings = reading.part(reading.part(request, "info", None), "timings", None)
         start = _first_of(timings.get("request_start"), request.get("request_start_time"), timings.get("resolve_start"))
         first = _first_of(timings.get("first_token_iteration"), timings.get("first_iteration"))
         end = _first_of(
             timings.get("last_token_iteration"), timings.get("request_end"), request.get("request_end_time")
         )
-        prompt = _first_of(request.get("prompt_tokens"), (request.get("input_metrics") or {}).get("text_tokens"))
-        output = _first_of(request.get("output_tokens"), (request.get("output_metrics") or {}).get("text_tokens"))
+        prompt = _first_of(
+            request.get("prompt_tokens"), reading.part(request, "input_metrics", None).get("text_tokens")
+        )
+        output = _first_of(
+            request.get("output_tokens"), reading.part(request, "output_metrics", None).get("text_tokens")
+        )
         if math.isnan(start + end + prompt + output):
             reading.wrong(
                 f"request {request.get('request_id')!r} lacks its start, end, prompt_tokens or output_tokens", None
             )
             continue
         rows.append((1, _row(prompt, output, start, first, end)))
-    _note_failed(reading, sum(len(requests.get(kind) or []) for kind in ("errored", "incomplete")))
+    _note_failed(reading, sum(len(reading.objects_in(requests, kind)) for kind in ("errored", "incomplete")))
     return Log(reading.path, "guidellm", None, requests_of(reading, rows), {}, reading.all_notes())
 
 
@@ -158,7 +172,7 @@ def read_aiperf(reading: Reading) -> Log:
     rows: list[Row] = []
     failed = 0
     for line, record in reading.objects():
-        about, metrics = record.get("metadata") or {}, record.get("metrics") or {}
+        about, metrics = reading.part(record, "metadata", line), reading.part(record, "metrics", line)
         if about.get("benchmark_phase", "profiling") != "profiling":
             continue
         if record.get("error") or about.get("was_cancelled"):
@@ -192,8 +206,8 @@ def _seconds(reading: Reading, metrics: Mapping[str, Any], line: int, name: str)
     if not isinstance(metrics.get(name), dict):
         return math.nan
     unit = metrics[name].get("unit")
-    if unit not in _UNITS:
-        reading.wrong(f"{name} is in {unit!r}, expected one of {', '.join(_UNITS)}", line)
+    if not isinstance(unit, str) or unit not in _UNITS:
+        reading.wrong(f"{name} is in {unit!r:.40}, expected one of {', '.join(_UNITS)}", line)
         return math.nan
     return reading.number(metrics[name], "value", line, 0.0) * _UNITS[unit]
 
@@ -204,8 +218,7 @@ def _row(prompt: float, output: float, arrival: float, first: float, completion:
 
 def _first_of(*values: Any) -> float:
     """The first that is a number; NaN if none is."""
-    numbers = (float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool))
-    return next(numbers, math.nan)
+    return next((float(value) for value in values if number(value)), math.nan)
 
 
 def _note_failed(reading: Reading, failed: int) -> None:

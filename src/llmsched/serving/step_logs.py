@@ -12,14 +12,16 @@ import numpy as np
 
 from ..errors import TraceError
 from ..input_limits import open_text
-from .log_rows import Reading, check_gaps, check_order, requests_of
+from .log_rows import MOST, Reading, check_gaps, check_order, requests_of
 from .records import Log, Steps
 
 #: A line of vLLM's log; older releases end after the time.
 ITERATION = re.compile(
-    r"Iteration\((?P<step>\d+)\): (?P<context_requests>\d+) context requests, (?P<context_tokens>\d+) context tokens, "
-    r"(?P<generation_requests>\d+) generation requests, (?P<generation_tokens>\d+) generation tokens, "
-    r"iteration elapsed time: (?P<time>[\d.]+) ?(?P<unit>[a-zµ]+)"
+    r"Iteration\((?P<step>\d{1,15})\): (?P<context_requests>\d{1,15}) context requests, "
+    r"(?P<context_tokens>\d{1,15}) context tokens, (?P<generation_requests>\d{1,15}) generation requests, "
+    r"(?P<generation_tokens>\d{1,15}) generation tokens, "
+    r"iteration elapsed time: (?P<time>\d{1,15}(?:\.\d*)?) ?(?P<unit>[a-zµ]+)",
+    re.ASCII,
 )
 _MILLISECONDS = {"ms": 1e-3, "s": 1.0, "us": 1e-6, "µs": 1e-6}
 
@@ -74,25 +76,27 @@ def read_dynamo(reading: Reading) -> Log:
     rows: list[tuple[int, dict[str, float]]] = []
     lines: list[int] = []
     numbers: list[int] = []
-    workers: dict[tuple[str, int], int] = {}
+    workers: dict[tuple[str, float], int] = {}
     for line, value in reading.objects():
-        metrics = value.get("metrics", value)
-        if not isinstance(metrics, dict) or not isinstance(metrics.get("scheduled_requests", {}), dict):
-            reading.wrong("expected wall_time and scheduled_requests", line)
-            continue
-        workers.setdefault((str(metrics.get("worker_id", "")), int(metrics.get("dp_rank", 0))), line)
+        metrics = reading.part(value, "metrics", line) if "metrics" in value else value
+        rank = reading.number(metrics, "dp_rank", line) if "dp_rank" in metrics else 0.0
+        workers.setdefault((str(metrics.get("worker_id", ""))[:80], rank), line)
         if len(workers) > 1:
-            names = " and ".join(f"worker {worker!r} rank {rank}" for worker, rank in workers)
+            names = " and ".join(f"worker {worker!r} rank {rank:g}" for worker, rank in workers)
             reading.wrong(f"there are several engines in it: {names}. Give each a file", line, skippable=False)
         number = value.get("sequence", metrics.get("counter_id"))
-        if isinstance(number, int):
+        if isinstance(number, int) and abs(number) <= MOST:
             lines.append(line)
             numbers.append(number)
         seconds = reading.number(metrics, "wall_time", line, 0.0)
         if not seconds > 0:  # a heartbeat while it is idle
             continue
-        counts = {key: float(value) for key, value in metrics["scheduled_requests"].items()}
-        rows.append((line, {"seconds": seconds, **counts}))
+        scheduled = reading.part(metrics, "scheduled_requests", line)
+        if not scheduled:
+            reading.wrong("there are no scheduled_requests in a pass that took time", line)
+        counts = {key: reading.number(scheduled, key, line, 0.0) for key in _SCHEDULED if key in scheduled}
+        if counts and not any(map(math.isnan, counts.values())):
+            rows.append((line, {"seconds": seconds, **counts}))
     check_order(reading, lines, numbers, "the counter of messages")
     check_gaps(reading, lines, numbers, "message")
     steps = _steps(
@@ -105,6 +109,13 @@ def read_dynamo(reading: Reading) -> Log:
     return Log(reading.path, "dynamo", steps, notes=reading.all_notes())
 
 
+_SCHEDULED = (
+    "num_prefill_requests",
+    "num_decode_requests",
+    "sum_prefill_tokens",
+    "sum_prefill_kv_tokens",
+    "sum_decode_kv_tokens",
+)
 _STEP = ("step", "start", "seconds", "batch", "context", "prefilled")
 _REQUEST = ("prompt", "output", "arrival", "first_token", "completion")
 
