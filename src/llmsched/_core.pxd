@@ -192,7 +192,7 @@ cdef struct Pace:
     # Of admissions; see pace.pxd.
     int64_t start       # the last round in which somebody was admitted while nobody ran
     int64_t round       # the last round in which somebody was admitted, and how many were
-    int64_t admitted
+    int64_t admitted_this_round
     int64_t slice       # with slices: õ of those that run, at most M,
     int64_t slice_width  # and how many of them may run
 
@@ -246,7 +246,7 @@ cdef struct Engine:
     int32_t evicted         # chain of requests evicted for overflow in this round
     int64_t budget_left     # slots="processed": tokens that the round may still process,
     bint alone              # whether only one request ran or waited as it began,
-    int64_t served          # how many requests it serves,
+    int64_t served_requests  # how many requests it serves,
     int64_t served_context  # the tokens of these that were in the cache as it began, as far as the clock charges,
     int64_t generating      # how many of them get a token,
     int32_t first_chunk     # and the first of them with a part of its prompt left, or NONE
@@ -281,7 +281,7 @@ cdef struct Engine:
     bint driven
     int32_t* admitted       # in this round: numbers of requests
     int64_t admitted_size
-    int32_t* left           # left[0:evictions_this_round] too
+    int32_t* evicted        # evicted[0:evictions_this_round] too
     # fed: arrivals are not known before they come
     bint fed
     bint in_progress        # the last round that was decided has not ended yet,

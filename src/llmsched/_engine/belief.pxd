@@ -85,7 +85,7 @@ cdef struct Belief:
     int64_t ratio_round  # in this round
     int64_t* recent     # the last completed lengths: a ring
     int64_t* sorted     # the same, ascending
-    int64_t completed
+    int64_t lengths_seen
     uint64_t seed
     int64_t drawn_round
     uint64_t stream     # of `drawn_round`
@@ -149,7 +149,7 @@ cdef inline int64_t length_of_class(const Belief* belief, int64_t i, int64_t kno
 
 cdef inline int64_t drawn_length(Belief* belief, int64_t i, int64_t known, int64_t round) noexcept nogil:
     # One of the last completed lengths above `known`: always the same for a request in a round.
-    cdef int64_t size = min(belief.completed, belief.rules.window)
+    cdef int64_t size = min(belief.lengths_seen, belief.rules.window)
     cdef const int64_t* first = belief.sorted
     cdef int64_t n = size, half, longer
     while n > 0:  # `first` becomes the first above `known`; without branches, which nobody could foresee
@@ -263,9 +263,9 @@ cdef inline int64_t first_at_least(const int64_t* sorted, int64_t n, int64_t len
 cdef inline void remember(Belief* belief, int64_t length) noexcept nogil:
     # A request completed with this length; the oldest of a full window is forgotten.
     cdef int64_t window = belief.rules.window
-    cdef int64_t slot = belief.completed % window, size = min(belief.completed, window), at
+    cdef int64_t slot = belief.lengths_seen % window, size = min(belief.lengths_seen, window), at
     cdef int64_t* sorted = belief.sorted
-    if belief.completed >= window:
+    if belief.lengths_seen >= window:
         size -= 1
         at = first_at_least(sorted, size + 1, belief.recent[slot])
         memmove(sorted + at, sorted + at + 1, (size - at) * sizeof(int64_t))
@@ -273,7 +273,7 @@ cdef inline void remember(Belief* belief, int64_t length) noexcept nogil:
     memmove(sorted + at + 1, sorted + at, (size - at) * sizeof(int64_t))
     sorted[at] = length
     belief.recent[slot] = length
-    belief.completed += 1
+    belief.lengths_seen += 1
 
 
 # SGLang's ratio ------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ cdef inline int64_t places_left(const Engine* engine, int64_t* wake) noexcept no
     t = engine.round - engine.pace.start
     later = t + 1
     if engine.pace.round == engine.round:
-        admitted = engine.pace.admitted
+        admitted = engine.pace.admitted_this_round
     if problem.slices:  # the places of one length of time repeat
         taken = (t % length * width + length - 1) // length
         place = ((t % length + 1) * width + length - 1) // length
@@ -55,9 +55,9 @@ cdef inline void note_admission(Engine* engine, const Request* r) noexcept nogil
             engine.pace.slice = length
             engine.pace.slice_width = staggered_width(memory, min(length, memory - length), length)
     if engine.running == 0 or engine.pace.round != engine.round:
-        engine.pace.admitted = 0
+        engine.pace.admitted_this_round = 0
     engine.pace.round = engine.round
-    engine.pace.admitted += 1
+    engine.pace.admitted_this_round += 1
 
 
 cdef inline int64_t staggered_width(int64_t memory, int64_t prompt, int64_t length) noexcept nogil:

@@ -17,7 +17,7 @@ cdef inline int new_segment(Engine* engine) noexcept nogil:
     cdef Segment* last
     cdef Segment* block
     cdef int64_t context = charged_context(engine) if engine.problem.clocked else OK
-    cdef int64_t batch = engine.served if engine.problem.as_processed else engine.running
+    cdef int64_t batch = engine.served_requests if engine.problem.as_processed else engine.running
     cdef int64_t grown
     if engine.segments_size > 0 and engine.evictions_this_round == 0:
         last = &engine.segments[engine.segments_size - 1]

@@ -85,7 +85,7 @@ cdef inline int64_t run_rounds(Engine* engine, int64_t rounds) noexcept nogil:
                 engine.round_end[engine.round + k] = engine.epoch + <double>(engine.round + k + 1 - engine.epoch_round)
         return rounds
     arrival = next_arrival(engine) if engine.arrived < engine.problem.n else INFINITY
-    fixed = clock.base + clock.per_request * <double>(engine.served if engine.problem.as_processed else engine.running)
+    fixed = clock.base + clock.per_request * <double>(engine.served_requests if engine.problem.as_processed else engine.running)
     context = charged_context(engine)
     time = engine.time
     for k in range(rounds):

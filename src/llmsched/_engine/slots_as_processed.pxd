@@ -21,7 +21,7 @@ cdef enum:
 cdef inline void begin_round(Engine* engine) noexcept nogil:
     engine.budget_left = engine.budget
     engine.alone = engine.running + engine.waiting == 1
-    engine.served = engine.served_context = engine.generating = 0
+    engine.served_requests = engine.served_context = engine.generating = 0
     engine.first_chunk = NONE
 
 
@@ -66,7 +66,7 @@ cdef inline void serve(Engine* engine, int32_t p, int64_t tokens) noexcept nogil
     take_slots(engine, p, tokens)
     engine.budget_left -= tokens
     f.granted = tokens
-    engine.served += 1
+    engine.served_requests += 1
     engine.served_context += context_of(engine, p)
     if f.to_prefill == 0:
         engine.generating += 1
@@ -80,7 +80,7 @@ cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
     engine.need -= f.cached + f.granted + f.room
     if f.granted > 0:
         engine.budget_left += f.granted
-        engine.served -= 1
+        engine.served_requests -= 1
         engine.served_context -= context_of(engine, p)
         if f.to_prefill == 0:
             engine.generating -= 1

@@ -218,7 +218,7 @@ cdef class Fleet:
     cdef int64_t* evictions
     cdef Completed* done
     cdef int64_t done_size, done_allocated
-    cdef readonly int64_t completed
+    cdef readonly int64_t completed_requests
     cdef int64_t sent
     cdef int32_t failed         # the replica that cannot go on, or NONE
     cdef list problems
@@ -583,7 +583,7 @@ cdef class Fleet:
             if not self.record_tokens:  # else the log names requests by their slots
                 pool.following[s] = pool.free_slot
                 pool.free_slot = s
-        self.completed += replica.engine.completed_size
+        self.completed_requests += replica.engine.completed_size
         replica.engine.completed_size = 0
         return OK
 

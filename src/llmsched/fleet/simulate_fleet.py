@@ -241,7 +241,7 @@ class Run:
         try:
             while not self.fleet.send(upto):
                 if progress is not None:
-                    progress(self.fleet.completed, upto)
+                    progress(self.fleet.completed_requests, upto)
         except Stopped as stopped:
             raise self._not_finished(stopped.args[0]) from None
 
@@ -250,7 +250,7 @@ class Run:
         try:
             while not self.fleet.finish():
                 if progress is not None:
-                    progress(self.fleet.completed, n)
+                    progress(self.fleet.completed_requests, n)
         except Stopped as stopped:
             raise self._not_finished(stopped.args[0]) from None
 

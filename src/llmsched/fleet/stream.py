@@ -217,7 +217,7 @@ def stream(
         result.load += np.bincount(replica, minlength=len(machines))
         _hand_on(run, result, completed)
         if progress is not None:
-            progress(result.requests, run.fleet.completed)
+            progress(result.requests, run.fleet.completed_requests)
     if run is not None:
         run.finish(None, result.requests)
         _hand_on(run, result, completed)

@@ -98,7 +98,7 @@ class ReferenceEngine:
         self.epoch, self.epoch_round = 0.0, 0  # the last idle jump
         self.idle = 0.0
         self.time = 0.0  # now, with a clock
-        self.prefilled = self.swapped = self.admitted = 0  # tokens, and requests, in this round
+        self.prefilled = self.swapped = self.admitted_this_round = 0  # tokens, and requests, in this round
         self.pace_start = 0  # the last round in which somebody was admitted while nobody ran
         self.slice = self.slice_width = 0  # with slices: õ of those that run, at most M, and how many of them may run
         self.last_change = self.admissions_then = 0  # round of the last completion, arrival or rise of a bound
@@ -106,7 +106,7 @@ class ReferenceEngine:
         self.evictions_this_round = 0
         self.stream = splitmix64(problem.seed or 0)
         self.ratio_start, self.ratio_round = problem.ratio.start if problem.ratio else 0.0, 0
-        self.completed: deque[int] = deque(maxlen=self.policy.window)  # lengths of the last completed requests
+        self.recent: deque[int] = deque(maxlen=self.policy.window)  # lengths of the last completed requests
         self.pieces: list[Piece] | None = [] if "timeline" in record else None
         self.attempts: list[tuple[int, int, int, int, int]] | None = [] if "tokens" in record else None
         self.chunks: list[tuple[int, int, int]] = []
@@ -131,7 +131,7 @@ class ReferenceEngine:
     # Section 3: one round, in this order ---------------------------------------------------------------------------
 
     def run_round(self) -> None:
-        self.evictions_this_round = self.prefilled = self.swapped = self.admitted = 0
+        self.evictions_this_round = self.prefilled = self.swapped = self.admitted_this_round = 0
         self.arrivals()
         self.caps()
         evicted = self.overflow()
@@ -217,7 +217,7 @@ class ReferenceEngine:
             r.known = max(r.known, r.generated)
             if r.generated == r.output:
                 r.completion = self.now
-                self.completed.append(r.output)
+                self.recent.append(r.output)
                 self.stop_running(r)
                 self.unfinished -= 1
                 self.changed()
@@ -251,7 +251,7 @@ class ReferenceEngine:
             if self.policy.slices == "staggered":
                 self.slice = self.slice_of(r)
                 self.slice_width = slice_width(self.problem.memory, self.slice)
-        self.admitted += 1
+        self.admitted_this_round += 1
         if self.policy.resume == "swap" and r.admission >= 0:
             self.swapped += r.prompt + r.generated - r.to_prefill
         else:
@@ -355,10 +355,10 @@ class ReferenceEngine:
         t = self.round - self.pace_start
         if self.policy.slices == "staggered":
             before, after = (-(-rounds * self.slice_width // self.slice) for rounds in (t, t + 1))
-            if self.slice_of(candidate) != self.slice or self.admitted >= after - before:
+            if self.slice_of(candidate) != self.slice or self.admitted_this_round >= after - before:
                 return False
         limit = self.policy.rate_limit
-        return limit == 0 or self.admitted < math.ceil(float(t + 1) * limit) - math.ceil(float(t) * limit)
+        return limit == 0 or self.admitted_this_round < math.ceil(float(t + 1) * limit) - math.ceil(float(t) * limit)
 
     def slice_of(self, r: Request) -> int:
         return min(r.bound, self.problem.memory)
@@ -374,7 +374,7 @@ class ReferenceEngine:
 
     def drawn_length(self, r: Request) -> int:
         """One of the last completed lengths that exceed what is known of r: one draw per request and round."""
-        lengths = sorted(self.completed)
+        lengths = sorted(self.recent)
         longer = lengths[bisect.bisect_right(lengths, r.known) :]
         if not longer:
             return max(r.believed, r.known + 1)
