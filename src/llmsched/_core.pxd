@@ -281,7 +281,7 @@ cdef struct Engine:
     bint driven
     int32_t* admitted       # in this round: numbers of requests
     int64_t admitted_size
-    int32_t* evicted        # evicted[0:evictions_this_round] too
+    int32_t* leavers        # leavers[0:evictions_this_round] too
     # fed: arrivals are not known before they come
     bint fed
     bint in_progress        # the last round that was decided has not ended yet,

@@ -111,7 +111,7 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     free(engine.attempts)
     free(engine.round_end)
     free(engine.admitted)
-    free(engine.evicted)
+    free(engine.leavers)
     free(engine.completed)
     formulas_free(engine)
     heap_free(&engine.heap)
@@ -402,7 +402,7 @@ cdef int engine_arrive(Engine* engine, int32_t index) noexcept nogil:
 
 
 cdef int engine_decide(Engine* engine, double time) noexcept nogil:
-    # Decides the coming round, which starts at that time. engine.evicted[0:evictions_this_round] are the numbers of
+    # Decides the coming round, which starts at that time. engine.leavers[0:evictions_this_round] are the numbers of
     # requests that leave, engine.admitted[0:admitted_size] of those that start then. OK, NO_MEMORY or FORMULA_FAILED.
     cdef int64_t wake
     cdef int status

@@ -156,7 +156,7 @@ cdef inline int leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
         return NO_MEMORY
     problem.evictions[r.index] += 1
     if unlikely(engine.driven):
-        engine.evicted[engine.evictions_this_round] = p
+        engine.leavers[engine.evictions_this_round] = p
     engine.evictions_this_round += 1
     if problem.bound != NULL:
         refine(engine, r, rule, generated)

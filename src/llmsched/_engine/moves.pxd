@@ -19,8 +19,8 @@ cdef inline int reserve_moves(Engine* engine) noexcept nogil:
     if block == NULL:
         return NO_MEMORY
     engine.admitted = block
-    block = <int32_t*>realloc(engine.evicted, engine.requests_allocated * sizeof(int32_t))
+    block = <int32_t*>realloc(engine.leavers, engine.requests_allocated * sizeof(int32_t))
     if block == NULL:
         return NO_MEMORY
-    engine.evicted = block
+    engine.leavers = block
     return OK

@@ -310,7 +310,7 @@ cdef class Driven:
             raise_formula_error(&self.engine, self.source.policy.formulas, self.ids[self.engine.failed])
         left = []
         for k in range(self.engine.evictions_this_round):
-            s = self.engine.requests[self.engine.evicted[k]].index
+            s = self.engine.requests[self.engine.leavers[k]].index
             self.slots[s].state = WAITING
             self.slots[s].number = NONE
             left.append(self.ids[s])
