@@ -26,7 +26,7 @@ from llmsched._engine.request cimport NONE
 from llmsched._engine.rounds cimport now
 from llmsched._engine.splitmix64 cimport splitmix64_below
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, WAITING
-from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_formula_error, timeline, tokens
+from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_failure, timeline, tokens
 from llmsched.simulation._compiled cimport work as work_of
 
 from ..formula_names import NAMES as FORMULA_NAMES
@@ -402,10 +402,11 @@ cdef class Fleet:
             values = {name: self.cells[<int>k] for k, name in enumerate(FORMULA_NAMES)}
             self.router.formula.value(values, self.sent)
             raise AssertionError(f"the engines do not agree on {self.router.formula!r} for {values}")
-        if status == FORMULA_FAILED:
+        if self.failed != NONE and self.replicas[self.failed].engine.failed != NONE:
             replica = &self.replicas[self.failed]
-            formulas = self.problems[replica.pool].policy.formulas
-            raise_formula_error(&replica.engine, formulas, self.pools[replica.pool].ids[replica.engine.failed])
+            policy = self.problems[replica.pool].policy
+            id = self.pools[replica.pool].ids[replica.engine.failed]
+            raise_failure(&replica.engine, policy, id if self.rank == NULL else self.rank[<int64_t>id])
         if status != OK and status != AGAIN:
             raise Stopped(self.failed)
         return 0

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import NotFinishedError
+from ..policy import Policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
+from ..simulation.endless import bound_passed
 from ..simulation.reference import splitmix64
 from ..simulation.result import Result
 from ..simulation.run import simulate
@@ -136,14 +139,8 @@ class ReadableRouter:
         if not taken:
             return View()
         machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
-        result = simulate(
-            self.workload.take(taken),
-            self.machines[k]["policy"],
-            seed=None,
-            engine="reference",
-            record=("timeline", "tokens"),
-            **machine,
-        )
+        policy = self.machines[k]["policy"]
+        result = _simulated(self.workload, taken, policy, record=("timeline", "tokens"), **machine)
         there = result.completion > time
         requests = int(np.count_nonzero(there))
         work = int(self.work[taken][there].sum()) if self.router.sees_work else 0
@@ -186,10 +183,16 @@ def outcomes(
     results = []
     for k, machine in enumerate(machines):
         options = {name: value for name, value in machine.items() if name != "policy"}
-        part = workload.take(np.flatnonzero(replica == k))
-        results.append(
-            simulate(
-                part, machine["policy"], seed=None, engine="reference", record=record, max_rounds=max_rounds, **options
-            )
-        )
+        taken = np.flatnonzero(replica == k).tolist()
+        results.append(_simulated(workload, taken, machine["policy"], record=record, max_rounds=max_rounds, **options))
     return results
+
+
+def _simulated(workload: Workload, taken: list[int], policy: Policy, **options: Any) -> Result:
+    """What a replica does with the requests that it took; errors name them as the workload does."""
+    try:
+        return simulate(workload.take(taken), policy, seed=None, engine="reference", **options)
+    except NotFinishedError as error:
+        if not isinstance(error.request, int):
+            raise
+        raise bound_passed(policy, taken[error.request], error.round, error.remaining) from None
