@@ -1,7 +1,8 @@
-"""A judge that is no engine: it derives every round from docs/background/model.md, in exact numbers where it can, and holds
-what an engine did against that, round by round. Written from the page alone; slow and simple. `slots="ahead"` only.
+"""A judge that is no engine: it derives every round from docs/background/model.md, in exact numbers where it can, and
+holds what an engine did against that, round by round. Written from the page alone; slow and simple. `slots="ahead"` only.
 
-`judge` takes a Result with its timeline and token log. `Judge` can also be driven, a round at a time, beside a live scheduler.
+`judge` takes a Result with its timeline and token log, `judge_fleet` a FleetResult. `Judge` can also be driven, a round
+at a time, beside a live scheduler.
 """
 
 from __future__ import annotations
@@ -318,7 +319,9 @@ class Judge:
 
     def width(self, tau: int) -> int:
         short = min(tau, self.memory - tau)
-        fits = (k for k in itertools.count(1) if short * k + Fraction(tau * k + tau + k - math.gcd(tau, k), 2) > self.memory)
+        fits = (
+            k for k in itertools.count(1) if short * k + Fraction(tau * k + tau + k - math.gcd(tau, k), 2) > self.memory
+        )
         return next(fits) - 1
 
     def admit(self, r: Request) -> None:
@@ -388,6 +391,10 @@ class Judge:
     def complete(self, r: Request) -> None:
         self.stop(r)
         self.completed.append(r.g)
+
+    def abort(self, r: Request) -> None:
+        """Of a live scheduler: it goes away."""
+        self.waiting.remove(r) if r in self.waiting else self.stop(r)
 
     def context(self, everything: bool) -> int:
         return sum(r.g + (r.s if everything else 0) for r in self.running)
@@ -469,3 +476,127 @@ def judge(result: ls.Result) -> None:
     assert result.rounds == court.round
     assert result.peak_memory == peak
     assert result.wasted_tokens == wasted
+
+
+# Fleets (docs/background/fleets.md, docs/reference/routers.md) -----------------------------------------------------------
+
+
+class FleetJudge:
+    """What a router saw when it sent each request, from what the replicas did, and whom it had to choose."""
+
+    def __init__(self, result: ls.FleetResult) -> None:
+        self.result, self.router, self.workload = result, result.router, result.workload
+        self.parts = result.replicas
+        self.taken = [result.requests_of(k).tolist() for k in range(len(self.parts))]
+        self.rows = [part.timeline.expand() for part in self.parts]
+        self.stream = Stream(result.seed or 0)
+        self.turns: dict[int, int] = {}
+        self.sessions: dict[int, int] = {}
+        self.sent: set[int] = set()
+        word, w = self.router.work, self.workload
+        if word == "point" and w.point is None and w.lower is not None and w.upper is not None:
+            self.work = (w.lower + -(-(w.upper - w.lower) // 2)).tolist()
+        else:
+            self.work = (
+                getattr(w, word).tolist()
+                if word in ("lower", "upper", "point") and getattr(w, word) is not None
+                else []
+            )
+
+    def fits(self, i: int, k: int) -> bool:
+        part = self.parts[k]
+        size = int(self.workload.prompt[i] + self.workload.output[i])
+        return -(-size // part.block) * part.block <= part.memory
+
+    def view(self, k: int, time: float) -> dict[str, float]:
+        """What is seen of a replica at that time."""
+        part, taken, rows, log = self.parts[k], self.taken[k], self.rows[k], self.parts[k].tokens
+        there = [
+            j for j, i in enumerate(taken)
+            if i in self.sent and self.workload.arrival[i] <= time and part.completion[j] > time
+        ]  # fmt: skip
+        last = int(np.count_nonzero(rows["time"] < time)) - 1
+        seen = {"requests": len(there), "running": 0, "used": 0, "believed_work": 0}
+        generated = 0
+        if last >= 0:
+            over = log.round_end[last] <= time
+            attempts = zip(log.request, log.first_round, log.rounds, log.kept, log.generated, strict=True)
+            for j, first, rounds, kept, grown in attempts:
+                if first <= last < first + rounds and j in there:
+                    silent = rounds - (grown - kept)
+                    g = int(kept + max(0, last + int(over) - first - silent))
+                    seen["running"] += 1
+                    generated += g
+                    if over:
+                        seen["used"] += -(-(int(part.workload.prompt[j]) + g + 1) // part.block) * part.block
+            if not over:
+                seen["used"] = int(rows["memory"][last])
+        if self.work:
+            seen["believed_work"] = max(sum(self.work[taken[j]] for j in there) - generated, 0)
+        return seen | {"waiting": seen["requests"] - seen["running"]}
+
+    def choose(self, i: int) -> int:
+        """Who has to take request i."""
+        router, w = self.router, self.workload
+        if router.sessions:
+            last = self.sessions.get(int(w.session[i]))
+            if last is not None and self.fits(i, last):
+                return last
+        replicas = range(len(self.parts))
+        group, among = 0, [k for k in replicas if self.fits(i, k)]
+        if router.classes > 1:  # which class it is of is not on the page to the last request: see `check_classes`
+            n, c = len(self.parts), router.classes
+            groups = [range(n * g // c, n * (g + 1) // c) for g in range(c)]
+            group = next(g for g in range(c) if self.result.replica[i] in groups[g])
+            own = [k for k in groups[group] if self.fits(i, k)]
+            among = own if own else among
+        if len(among) == 1:
+            return among[0]
+        if router.rule == "random":
+            return among[self.stream.member(len(among))]
+        if router.rule == "round-robin":
+            self.turns[group] = self.turns.get(group, -1) + 1
+            return among[self.turns[group] % len(among)]
+        if router.choices is not None and router.choices < len(among):
+            drawn: list[int] = []
+            while len(drawn) < router.choices:
+                k = among[self.stream.member(len(among))]
+                drawn += [] if k in drawn else [k]
+            among = drawn
+        views = [self.view(k, float(w.arrival[i]) - router.delay) for k in among]
+        if router.rule == "idle":
+            scores = [view["requests"] > 0 for view in views]
+        else:
+            scores = [view[router.score] for view in views]
+        least = [k for k, score in zip(among, scores, strict=True) if score == min(scores)]
+        return least[0 if self.result.seed is None or len(least) == 1 else self.stream.member(len(least))]
+
+    def check_classes(self) -> None:
+        """Shorter requests never go to a class of longer ones than longer requests do."""
+        w, c, n = self.workload, self.router.classes, len(self.parts)
+        by = getattr(w, self.router.by)
+        group_of = [
+            next(g for g in range(c) if n * g // c <= k < n * (g + 1) // c) for k in self.result.replica.tolist()
+        ]
+        if all(self.fits(i, k) for i in range(len(w)) for k in range(n)):
+            for g in range(c - 1):
+                ours = [by[i] for i in range(len(w)) if group_of[i] <= g]
+                theirs = [by[i] for i in range(len(w)) if group_of[i] > g]
+                assert not ours or not theirs or max(ours) < min(theirs)
+
+
+def judge_fleet(result: ls.FleetResult) -> None:
+    """Every choice of the router, and on every replica every round."""
+    w = result.workload
+    assert sorted(i for k in range(len(result.outcomes)) for i in result.requests_of(k).tolist()) == [*range(len(w))]
+    court = FleetJudge(result)
+    for i in sorted(range(len(w)), key=lambda i: (w.arrival[i], i)):
+        assert court.choose(i) == result.replica[i], f"request {i} at {w.arrival[i]}"
+        court.sent.add(i)
+        if result.router.sessions:
+            court.sessions[int(w.session[i])] = int(result.replica[i])
+    if result.router.classes > 1:
+        court.check_classes()
+    for part in result.replicas:
+        if len(part) and part.policy.slots == "ahead":
+            judge(part)

@@ -20,6 +20,7 @@ from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads.columns import IntArray
 from ..workloads.workload import Workload
+from .failures import Life
 from .router import Router
 from .views import class_bounds, classes_of, request_columns, work_of
 
@@ -59,16 +60,19 @@ class ReadableRouter:
         seed: int | None,
         groups: Sequence[Sequence[int]],
         speeds: Sequence[float],
+        lives: Sequence[Life] = (),
+        bounds: IntArray | None = None,
     ) -> None:
+        self.lives = lives
         self.workload, self.machines, self.router, self.groups, self.speeds = workload, machines, router, groups, speeds
         self.seeded, self.stream = seed is not None, splitmix64(seed or 0)
         self.work = work_of(workload, router)
         self.columns = request_columns(workload, router)
         self.class_of: Any = [0] * len(workload)
         if router.classes > 1:
-            self.class_of = classes_of(
-                workload, router, class_bounds(workload, router, [len(group) for group in groups])
-            )
+            if bounds is None:
+                bounds = class_bounds(workload, router, [len(group) for group in groups])
+            self.class_of = classes_of(workload, router, bounds)
         self.taken: list[list[int]] = [[] for _ in machines]
         self.turns = [0] * len(groups)
         self.session: dict[int, int] = {}
@@ -85,6 +89,9 @@ class ReadableRouter:
         return replica
 
     def fits(self, i: int, k: int) -> bool:
+        """Whether replica k is there when request i comes, and can hold it."""
+        if self.lives and not self.lives[k].since <= self.workload.arrival[i] < self.lives[k].until:
+            return False
         machine = self.machines[k]
         block = machine["block"]
         size = int(self.workload.prompt[i] + self.workload.output[i])

@@ -259,7 +259,7 @@ def run(problem, record=(), progress=None):
             peak_memory=engine.peak_memory,
             wasted_tokens=engine.wasted_tokens,
             unfinished=engine.unfinished,
-            timeline=timeline(&engine, problem.clock) if c_problem.record_timeline and engine.unfinished == 0 else None,
+            timeline=timeline(&engine, problem.clock) if c_problem.record_timeline else None,
             tokens=tokens(&engine) if c_problem.record_tokens and engine.unfinished == 0 else None,
             work=work(&engine),
             idle=engine.idle,
