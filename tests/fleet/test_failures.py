@@ -142,7 +142,7 @@ def test_what_failing_replicas_cannot_do_is_refused():
         ls.simulate_fleet(w, "amin", replicas=gone, memory=10)
     with pytest.raises(MemoryTooSmallError, match="request 0 needs 5 tokens"):
         ls.simulate_fleet(w, "amin", replicas=gone, memory=4)
-    with pytest.raises(InputError, match="record=.tokens. is not kept"):
+    with pytest.raises(InputError, match=r"record=.tokens. is not kept"):
         ls.simulate_fleet(w, "amin", replicas=gone, memory=10, record="tokens")
     with pytest.raises(PolicyError, match="draws by the place of a request"):
         ls.simulate_fleet(w, "past-future", replicas=gone, memory=10)

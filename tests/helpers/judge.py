@@ -1,5 +1,6 @@
 """A judge that is no engine: it derives every round from docs/background/model.md, in exact numbers where it can, and
-holds what an engine did against that, round by round. Written from the page alone; slow and simple. `slots="ahead"` only.
+holds what an engine did against that, round by round. Written from the page alone; slow and simple. Not of
+`slots="processed"`.
 
 `judge` takes a Result with its timeline and token log, `judge_fleet` a FleetResult. `Judge` can also be driven, a round
 at a time, beside a live scheduler.
@@ -85,7 +86,7 @@ class Judge:
         self.now = 0.0
         self.prefilled = self.moved = 0
 
-    # Sections 1 and 8: what is known and believed -----------------------------------------------------------------------
+    # Sections 1 and 8: what is known and believed ---------------------------------------------------------------------
 
     def first_bound(self, r: Request) -> int:
         word = self.policy.bound
@@ -122,7 +123,7 @@ class Judge:
             least = r.g + 1
         return min(max(b, least), self.memory - r.s)
 
-    # Arrivals and leaving -------------------------------------------------------------------------------------------------
+    # Arrivals and leaving ---------------------------------------------------------------------------------------------
 
     def formula(self, name: str, r: Request) -> float:
         formula = self.policy.formulas[name]
@@ -169,7 +170,7 @@ class Judge:
                 equals[equals.index(r)] = equals[-1]
                 equals.pop()
 
-    # Section 3, steps 2 and 3 ---------------------------------------------------------------------------------------------
+    # Section 3, steps 2 and 3 -----------------------------------------------------------------------------------------
 
     def caps(self) -> list[Request]:
         policy = self.policy
@@ -238,7 +239,7 @@ class Judge:
         alone = len(equals) == 1 or self.seed is None
         return equals[0 if alone else self.stream.member(len(equals))]
 
-    # Sections 3, step 4, and 4 --------------------------------------------------------------------------------------------
+    # Sections 3, step 4, and 4 ----------------------------------------------------------------------------------------
 
     def admission(self, gone: list[Request]) -> list[Request]:
         started: list[Request] = []
@@ -355,7 +356,7 @@ class Judge:
     def ranks(self) -> bool:
         return self.policy.evict in ("bound", "priority")
 
-    # A round ----------------------------------------------------------------------------------------------------------------
+    # A round ----------------------------------------------------------------------------------------------------------
 
     def decide(self, now: float) -> tuple[list[Request], list[Request]]:
         """Who leaves and who starts in the round that begins now."""
@@ -478,7 +479,7 @@ def judge(result: ls.Result) -> None:
     assert result.wasted_tokens == wasted
 
 
-# Fleets (docs/background/fleets.md, docs/reference/routers.md) -----------------------------------------------------------
+# Fleets (docs/background/fleets.md, docs/reference/routers.md) --------------------------------------------------------
 
 
 class FleetJudge:

@@ -16,7 +16,6 @@ from llmsched._engine.formula cimport (
     FOR_EVICT, FOR_ORDER, FOR_RESERVE, FORMULA_CELLS, NAMES, PLACES, Formula, Instruction, formula_begin,
     formula_tokens, formula_value,
 )
-from llmsched._engine.request cimport NONE
 from llmsched._engine.status cimport BOUND_PASSED, FORMULA_FAILED, NOBODY_DRAWN
 from llmsched._core cimport (
     FINISHED, NO_MEMORY, ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_FORMULA, ORDER_KEYS, ORDER_OVER_TIME,
@@ -249,7 +248,7 @@ def run(problem, record=(), progress=None):
                 status = engine_advance(&engine, STEPS_PER_LOOK)
         if status == NO_MEMORY:
             raise MemoryError(f"no memory to simulate {n} requests")
-        if engine.failed != NONE:
+        if status in FAILURES:
             raise_failure(&engine, problem.policy, engine.failed)
         return Outcome(
             completion=completion,
