@@ -138,7 +138,7 @@ def test_every_named_router_sends_again_what_a_death_sent_back(router):
 def test_what_failing_replicas_cannot_do_is_refused():
     w = ls.Workload(0, [5] * 3, 1, 5, arrival=[0.0, 1.0, 9.0])
     gone = [ls.Replica(fails_at=3.0), ls.Replica(fails_at=2.0)]
-    with pytest.raises(InputError, match=r"request 0 has no replica: .*\(Replica.returns_at\)"):
+    with pytest.raises(InputError, match=r"request 2 has no replica: .*\(Replica.returns_at\)"):
         ls.simulate_fleet(w, "amin", replicas=gone, memory=10)
     with pytest.raises(MemoryTooSmallError, match="request 0 needs 5 tokens"):
         ls.simulate_fleet(w, "amin", replicas=gone, memory=4)

@@ -494,15 +494,14 @@ class FleetJudge:
         self.turns: dict[int, int] = {}
         self.sessions: dict[int, int] = {}
         self.sent: set[int] = set()
-        word, w = self.router.work, self.workload
-        if word == "point" and w.point is None and w.lower is not None and w.upper is not None:
-            self.work = (w.lower + -(-(w.upper - w.lower) // 2)).tolist()
-        else:
-            self.work = (
-                getattr(w, word).tolist()
-                if word in ("lower", "upper", "point") and getattr(w, word) is not None
-                else []
-            )
+        self.work = self.column(self.router.work) if self.router.work in ("lower", "upper", "point") else []
+
+    def column(self, name: str) -> list[int]:
+        """A column of the requests; the point is the middle of the interval, rounded up, where there is none."""
+        w = self.workload
+        if name == "point" and w.point is None and w.lower is not None and w.upper is not None:
+            return (w.lower + -(-(w.upper - w.lower) // 2)).tolist()
+        return [] if getattr(w, name) is None else getattr(w, name).tolist()
 
     def fits(self, i: int, k: int) -> bool:
         part = self.parts[k]
@@ -575,7 +574,7 @@ class FleetJudge:
     def check_classes(self) -> None:
         """Shorter requests never go to a class of longer ones than longer requests do."""
         w, c, n = self.workload, self.router.classes, len(self.parts)
-        by = getattr(w, self.router.by)
+        by = self.column(self.router.by)
         group_of = [
             next(g for g in range(c) if n * g // c <= k < n * (g + 1) // c) for k in self.result.replica.tolist()
         ]

@@ -111,7 +111,7 @@ def test_a_named_router_chooses_whom_the_pages_say(router):
         for delay, c in ((0.0, None), (2.5, clock)):
             chosen = ls.routers[router].replace(delay=delay)
             judge_fleet(
-                ls.simulate_fleet(w, "vllm", replicas=replicas, router=chosen, seed=seed, clock=c, record=RECORD)
+                ls.simulate_fleet(w, "fcfs", replicas=replicas, router=chosen, seed=seed, clock=c, record=RECORD)
             )
 
 
