@@ -12,7 +12,7 @@ from llmsched._engine.request cimport Prefill, Request
 from llmsched._engine.eviction_rules cimport Evict
 from llmsched._engine.eviction_ties cimport Ties
 from llmsched._engine.formula cimport NAMES, PLACES, Formula, FormulaPlace
-from llmsched._engine.status cimport FINISHED, NO_MEMORY, RUNNING, STOPPED
+from llmsched._engine.status cimport FINISHED, NO_MEMORY, RUNNING, STOPPED, Status
 from llmsched._engine.timing_wheel cimport Wheel
 
 cdef enum:
@@ -133,7 +133,8 @@ cdef struct Problem:
     bint may_cycle              # see problem.admission_limit, which is of these two numbers
     int64_t admissions_start
     int64_t admissions_factor
-    int64_t largest_bound       # õ stops rising here
+    int64_t largest_bound       # a run ends in which õ would pass it
+    int64_t most_vain_draws     # for EVICT_RANDOM: one in which so many draws in a row, of whole passes, name nobody
     bint record_timeline        # keep segments
     bint record_tokens          # keep attempts and the ends of rounds
     double* completion          # outputs, one value per request, unset for those that did not get so far
@@ -259,7 +260,8 @@ cdef struct Engine:
     int64_t* believed       # by index: what it is believed to reach, where a formula changes that; else NULL
     double* joined          # by index: when it last began to wait, where a formula reads it; else NULL
     double* cells           # of the formulas, FORMULA_CELLS each; NULL where none is computed
-    int32_t failed          # the request for which a formula has no value, or NONE; which formula, and what it read
+    int32_t failed          # the request because of which the run cannot go on, or NONE,
+    Status failure          # why, and of a formula that has no value which it is, and what it read
     FormulaPlace failed_place
     double failed_values[<int>NAMES]
     bint demand_decides     # with fill="skip": what it asks for says whether a request is feasible, not what it holds
@@ -271,6 +273,7 @@ cdef struct Engine:
     int64_t accepted_held   # and one that would fit: -1 until there is one since the last admission
     int64_t accepted_demand
     # overflow
+    int64_t vain_draws      # with EVICT_RANDOM: draws since a pass in which somebody left
     bint may_overflow       # some request may outgrow its belief
     Ties ties
     bint in_lists           # running requests are in lists of equals, as the rule ranks; if not, in one of all:

@@ -28,7 +28,7 @@ from llmsched._engine.request cimport NEVER_RAN, NONE, Request
 from llmsched._engine.rising_peak cimport rising_free, rising_init
 from llmsched._engine.rounds cimport due, earliest_due, grow, next_arrival, next_place, now, round_of, rounds_that_fit
 from llmsched._engine.rounds_as_processed cimport departures_as_processed, make_room_as_processed, run_served
-from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, STOPPED, WAITING
+from llmsched._engine.status cimport FINISHED, NO_MEMORY, OK, RUNNING, STOPPED, WAITING
 from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 from llmsched._engine.waiting cimport join, take_waiting
 from llmsched._engine.waiting_heap cimport heap_free
@@ -180,7 +180,7 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
 
 cdef inline int decide(Engine* engine, int64_t* wake) noexcept nogil:
     # Who leaves and who starts in this round, among those that arrived; `wake` becomes the round in which the next one
-    # may start, if nothing else happens. OK, NO_MEMORY or FORMULA_FAILED.
+    # may start, if nothing else happens. OK, NO_MEMORY or Engine.failure.
     cdef int status
     engine.work.rounds_stepped += 1
     status = make_room_as_processed(engine) if unlikely(engine.problem.as_processed) else make_room(engine)
@@ -191,7 +191,7 @@ cdef inline int decide(Engine* engine, int64_t* wake) noexcept nogil:
         if not (engine.problem.pause and engine.evicted != NONE) and admission(engine, wake) == NO_MEMORY:
             return NO_MEMORY
         if unlikely(engine.failed != NONE):
-            return FORMULA_FAILED
+            return engine.failure
         if engine.evicted == NONE:
             return OK
         if rejoin(engine) == NO_MEMORY:
@@ -202,14 +202,14 @@ cdef inline int decide(Engine* engine, int64_t* wake) noexcept nogil:
 
 
 cdef inline int make_room(Engine* engine) noexcept nogil:
-    # Who leaves at a cap, and for overflow. OK, NO_MEMORY or FORMULA_FAILED.
+    # Who leaves at a cap, and for overflow. OK, NO_MEMORY or Engine.failure.
     if engine.capped != NONE and caps(engine) == NO_MEMORY:
         return NO_MEMORY
     if engine.may_overflow and engine.need > engine.problem.memory:
         if overflow(engine) == NO_MEMORY:
             return NO_MEMORY
     if unlikely(engine.failed != NONE):
-        return FORMULA_FAILED
+        return engine.failure
     return prefill_begin(engine) if unlikely(engine.prefills != NULL) else OK
 
 
@@ -403,7 +403,7 @@ cdef int engine_arrive(Engine* engine, int32_t index) noexcept nogil:
 
 cdef int engine_decide(Engine* engine, double time) noexcept nogil:
     # Decides the coming round, which starts at that time. engine.leavers[0:evictions_this_round] are the numbers of
-    # requests that leave, engine.admitted[0:admitted_size] of those that start then. OK, NO_MEMORY or FORMULA_FAILED.
+    # requests that leave, engine.admitted[0:admitted_size] of those that start then. OK, NO_MEMORY or Engine.failure.
     cdef int64_t wake
     cdef int status
     engine.time = time

@@ -120,14 +120,16 @@ class DamagedResultsError(StudyError):
 class NotFinishedError(LlmschedError, RuntimeError):
     """A simulation was stopped because it does not finish, or reached ``max_rounds``.
 
-    ``policy`` is the policy's name, ``round`` the number of rounds that ran, ``remaining`` the requests left.
+    ``policy`` is the policy's name, ``round`` the number of rounds that ran, ``remaining`` the requests left, and
+    ``request`` the one whose bound would have risen without end, or None if that was not why.
     """
 
-    def __init__(self, message: str, policy: str, round: int, remaining: int) -> None:
+    def __init__(self, message: str, policy: str, round: int, remaining: int, request: object = None) -> None:
         super().__init__(message)
         self.policy = policy
         self.round = round
         self.remaining = remaining
+        self.request = request
 
 
 class MissingExtraError(LlmschedError, ImportError):

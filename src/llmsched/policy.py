@@ -98,8 +98,9 @@ class EvictionRule(NamedTuple):
     who: str  # leaves, for docs/reference/policies.md
     reads: Literal["bound", "priority"] | None  # õ, or a column of the workload
     ranks: bool  # by a key, the smallest leaves first; equals form lists (model.md, section 5) and `tie` chooses there
-    may_cycle: Literal["never", "always", "unless bounds rise"]  # whether requests may evict each other for ever:
-    # never, where the one furthest on, the oldest or the most urgent is evicted last and so completes
+    may_cycle: Literal["never", "always", "unless bounds rise", "by chance"]  # whether requests may evict each other
+    # for ever: never, where the one furthest on, the oldest or the most urgent is evicted last and so completes; by
+    # chance, where draws decide, which end every run at last
 
 
 #: Word of `Policy.evict` -> what is to be known of it.
@@ -110,7 +111,7 @@ EVICTION_RULES: Mapping[str, EvictionRule] = MappingProxyType(
         "newest": EvictionRule("the one admitted last", None, ranks=False, may_cycle="never"),
         "all": EvictionRule("every running request", None, ranks=False, may_cycle="always"),
         "random": EvictionRule(
-            "each running request with probability `beta`, in repeated passes", None, ranks=False, may_cycle="always"
+            "each running request with probability `beta`, in repeated passes", None, ranks=False, may_cycle="by chance"
         ),
         "priority": EvictionRule(
             "the least urgent, of these the one that arrived last", "priority", ranks=True, may_cycle="never"

@@ -10,7 +10,7 @@ from llmsched.errors import InputError
 
 pytest.importorskip("vllm")
 
-from helpers.tiny_vllm import BLOCK, close, engine, prompt_of, schedule_by, serve
+from helpers.tiny_vllm import BLOCK, check, close, engine, prompt_of, schedule_by, serve
 
 # What vLLM and torch warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -192,6 +192,63 @@ def serve_what_ends_early(vllm, policy, settings):
         if id not in aborted and output.finish_reason == "length":
             assert len(output.token_ids) == w.output[int(id)]
     assert len(scheduler.core) == 0 or not scheduler.requests
+    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == BLOCKS
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("policy", ["amin", "amin-recompute", "vllm", "sglang", "rect"])
+def test_aborts_at_random_lose_nobody(policy, seed, asynchronous):
+    """Whoever waits, runs or has just come, in bursts, some twice; once all of them, as if the server were killed."""
+    from vllm import SamplingParams
+
+    scheduler = schedule_by(asynchronous, {"policy": policy}, prefix_caching=True, max_num_scheduled_tokens=64)
+    rng = np.random.default_rng(seed)
+    w = workload(60, seed, prompt=90)
+    sent, there, aborted, finished = 0, set(), set(), {}
+    again = 0  # how often the server was killed
+
+    def send(i):
+        parameters = SamplingParams(max_tokens=int(w.output[i]), temperature=1.0, ignore_eos=True, detokenize=False)
+        prompt = {"prompt_token_ids": [*range(3, 60)] * (i % 2) + prompt_of(w, i)}
+        asynchronous.add_request(f"{i}.{again}", prompt, parameters, priority=i % 3)
+        there.add(f"{i}.{again}")
+
+    def abort(names):
+        asynchronous.abort_request(names)
+        there.difference_update(names)
+
+    for step in range(5000):
+        while sent < len(w) and sent <= 2 * step:
+            send(sent)
+            sent += 1
+        if rng.random() < 0.2 and there:
+            names = sorted(there)
+            gone = {names[k] for k in rng.integers(0, len(names), int(rng.integers(1, 6)))}
+            abort([*gone, *gone][: len(gone) + 1])
+            aborted |= {name.split(".")[0] for name in gone}
+        if step in (20, 45):  # all go, and who had not completed is sent anew
+            left = sorted(there)
+            abort(left)
+            again += 1
+            for name in left:
+                send(int(name.split(".")[0]))
+        for output in asynchronous.step():
+            if output.finished and output.request_id in there:
+                there.remove(output.request_id)
+                id = output.request_id.split(".")[0]
+                assert id not in finished
+                finished[id] = output.outputs[0]
+        check(scheduler)
+        assert scheduler.kv_cache_manager.usage <= 1.0
+        assert scheduler.core.need <= scheduler.core.memory + BLOCK * scheduler.core.running
+        if sent == len(w) and not asynchronous.has_unfinished_requests():
+            break
+    else:
+        pytest.fail("the engine does not come to an end")
+    assert not there
+    assert not {*finished} & aborted
+    assert {*finished} | aborted == {str(i) for i in range(len(w))}
+    assert all(len(output.token_ids) == w.output[int(id)] for id, output in finished.items())
     assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == BLOCKS
 
 

@@ -118,15 +118,6 @@ def test_a_request_that_outlives_the_wheel_completes_on_time():
             assert both[0] == both[1]
 
 
-def test_a_bound_that_doubles_for_ever_stops_at_the_largest():
-    """Equal requests that evict each other: õ doubles more than 62 times and must not wrap around."""
-    w = ls.Workload(0, [4] * 9, lower=1, upper=1)
-    policy = ls.Policy(order="arrival", reserve="upper", refine="double")
-    both = [outcome(w, policy, 4, None, engine) for engine in ("reference", "compiled")]
-    assert both[0] == both[1]
-    assert both[0][0] is ls.errors.NotFinishedError
-
-
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**64 - 1])
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 1000, 70_000])
 def test_ranks_are_the_permutation_that_numpy_draws(seed, n):

@@ -17,13 +17,13 @@ from llmsched._engine.memory_profile cimport profile_add, profile_expire, profil
 from llmsched._engine.moves cimport note_move
 from llmsched._engine.pace cimport note_admission
 from llmsched._engine.policy_formulas cimport begin_to_wait
-from llmsched._engine.progress cimport changed
+from llmsched._engine.progress cimport changed, note_failure
 from llmsched._engine.recording cimport record_attempt
 from llmsched._engine.request cimport NEVER_RAN, NONE, Request
 from llmsched._engine.rising_peak cimport rising_add, rising_remove
 from llmsched._engine.rounds cimport due, now, residue
 from llmsched._engine.slots_as_processed cimport admit_as_processed, stop_as_processed
-from llmsched._engine.status cimport NO_MEMORY, OK
+from llmsched._engine.status cimport BOUND_PASSED, NO_MEMORY, OK
 from llmsched._engine.timing_wheel cimport wheel_add
 from llmsched._engine.waiting cimport believed_length
 
@@ -176,15 +176,16 @@ cdef inline int leave(Engine* engine, int32_t p, Refine rule) noexcept nogil:
 
 
 cdef inline void refine(Engine* engine, Request* r, Refine rule, int64_t generated) noexcept nogil:
-    cdef int64_t old = r.bound, largest = engine.problem.largest_bound
-    cdef int64_t doubled = 2 * old if old < largest // 2 else largest
+    # Where õ would pass the largest the run has failed, and õ stays.
+    cdef int64_t old = r.bound
     if rule == REFINE_PROGRESS:
         r.bound = max(old, generated + 1)
-    elif rule == REFINE_DOUBLE:
-        r.bound = max(doubled, generated + 1)
-    elif rule == REFINE_UPPER:
+    elif rule == REFINE_UPPER and old < engine.problem.upper[r.index]:
         r.bound = engine.problem.upper[r.index]
-        if old >= r.bound:
-            r.bound = doubled
+    elif rule == REFINE_DOUBLE or rule == REFINE_UPPER:
+        if unlikely(old > engine.problem.largest_bound // 2):
+            note_failure(engine, r.index, BOUND_PASSED)
+        else:
+            r.bound = max(2 * old, generated + 1) if rule == REFINE_DOUBLE else 2 * old
     if min(r.bound, engine.problem.memory) > old:  # a rise beyond M changes no believed length
         changed(engine)

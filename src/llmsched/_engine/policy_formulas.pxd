@@ -14,11 +14,12 @@ from llmsched._engine.formula cimport (
     FOR_EVICT, FOR_ORDER, FOR_RESERVE, FORMULA_CELLS, NAME_BOUND, NAME_EVICTIONS, NAME_GENERATED, NAME_JOINED, NAMES,
     PLACES, Formula, FormulaPlace, formula_begin, formula_tokens, formula_value,
 )
+from llmsched._engine.progress cimport note_failure
 from llmsched._engine.radix_sort cimport double_key
 from llmsched._engine.request cimport NONE, Request
 from llmsched._engine.rounds cimport now
 from llmsched._engine.splitmix64 cimport splitmix64_below
-from llmsched._engine.status cimport NO_MEMORY, OK
+from llmsched._engine.status cimport FORMULA_FAILED, NO_MEMORY, OK
 from llmsched._engine.waiting_heap cimport Entry, heap_order
 
 
@@ -80,8 +81,7 @@ cdef inline double value_for(
     cdef double value
     if place == FOR_ORDER and problem.methods.admission_key != NULL:
         value = problem.methods.admission_key(engine, index, p, problem.methods.context)
-        if value != value and (engine.failed == NONE or index < engine.failed):
-            engine.failed = index
+        if value != value and note_failure(engine, index, FORMULA_FAILED):
             engine.failed_place = place
         return value if value == value else 0.0
     for k in range(formula.reads_size):
@@ -101,8 +101,7 @@ cdef inline double value_for(
     value = formula_value(formula, cells)
     if value == value:
         return value
-    if engine.failed == NONE or index < engine.failed:
-        engine.failed = index
+    if note_failure(engine, index, FORMULA_FAILED):
         engine.failed_place = place
         memcpy(engine.failed_values, cells, <int>NAMES * sizeof(double))
     return 0.0

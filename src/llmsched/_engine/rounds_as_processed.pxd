@@ -13,19 +13,19 @@ from llmsched._engine.request cimport NONE, Prefill, Request
 from llmsched._engine.slots_as_processed cimport (
     begin_round, next_tokens, pass_over, process, rounds_alike, serve, slots_for, take_slots,
 )
-from llmsched._engine.status cimport FORMULA_FAILED, NO_MEMORY, OK
+from llmsched._engine.status cimport NO_MEMORY, OK
 from llmsched._engine.waiting cimport join
 
 
 cdef inline int make_room_as_processed(Engine* engine) noexcept nogil:
-    # Who leaves at a cap, and until there are slots for those that run. OK, NO_MEMORY or FORMULA_FAILED.
+    # Who leaves at a cap, and until there are slots for those that run. OK, NO_MEMORY or Engine.failure.
     engine.ticks += engine.running >> 4
     begin_round(engine)
     if engine.problem.cap != REFINE_NONE and caps_as_processed(engine) == NO_MEMORY:
         return NO_MEMORY
     if serve_running(engine) == NO_MEMORY:
         return NO_MEMORY
-    return FORMULA_FAILED if engine.failed != NONE else OK
+    return engine.failure if engine.failed != NONE else OK
 
 
 cdef inline int caps_as_processed(Engine* engine) noexcept nogil:

@@ -23,6 +23,7 @@ class Fleet:
         record: list[str],
         speeds: list[float],
         groups: list[list[int]],
+        lives: list[tuple[float, float]],
     ) -> None: ...
     def take(
         self,

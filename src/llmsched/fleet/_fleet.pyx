@@ -26,7 +26,7 @@ from llmsched._engine.request cimport NONE
 from llmsched._engine.rounds cimport now
 from llmsched._engine.splitmix64 cimport splitmix64_below
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, WAITING
-from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_formula_error, timeline, tokens
+from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_failure, timeline, tokens
 from llmsched.simulation._compiled cimport work as work_of
 
 from ..formula_names import NAMES as FORMULA_NAMES
@@ -93,6 +93,8 @@ cdef struct Replica:
     int64_t sent            # requests so far
     int64_t believed        # work of those that are not complete, as it was believed when they came
     double speed
+    double since            # it takes requests from here
+    double until            # to here
 
 
 cdef struct Sent:
@@ -170,8 +172,8 @@ cdef class Fleet:
     """Replicas and a router.
 
     `problems` has a problem without requests for each kind of replica, `kinds` the kind of each. `router` is a
-    router.Router, `groups` has the replicas of each class of requests, `longest` is the longest output. Nothing that
-    is given here is checked.
+    router.Router, `groups` has the replicas of each class of requests, `longest` is the longest output, `lives` from
+    when to when each replica takes requests. Nothing that is given here is checked.
     """
 
     cdef Pool* pools
@@ -224,7 +226,8 @@ cdef class Fleet:
     cdef list problems
     cdef object router, source, outputs
 
-    def __cinit__(self, list problems, list kinds, router, seed, int64_t longest, record, list speeds, list groups):
+    def __cinit__(self, list problems, list kinds, router, seed, int64_t longest, record, list speeds, list groups,
+                  list lives):
         cdef int k
         cdef int64_t wheel
         cdef double[::1] reals = np.empty(0)
@@ -268,6 +271,7 @@ cdef class Fleet:
         for k in range(self.replicas_size):
             self.replicas[k].pool = kinds[k]
             self.replicas[k].speed = speeds[k]
+            self.replicas[k].since, self.replicas[k].until = lives[k]
             if engine_open_fed(&self.replicas[k].engine, &self.pools[<int>kinds[k]].rules, wheel) == NO_MEMORY:
                 raise MemoryError(f"no memory for {len(kinds)} replicas")
         for k in range(self.pools_size):
@@ -402,10 +406,11 @@ cdef class Fleet:
             values = {name: self.cells[<int>k] for k, name in enumerate(FORMULA_NAMES)}
             self.router.formula.value(values, self.sent)
             raise AssertionError(f"the engines do not agree on {self.router.formula!r} for {values}")
-        if status == FORMULA_FAILED:
+        if self.failed != NONE and self.replicas[self.failed].engine.failed != NONE:
             replica = &self.replicas[self.failed]
-            formulas = self.problems[replica.pool].policy.formulas
-            raise_formula_error(&replica.engine, formulas, self.pools[replica.pool].ids[replica.engine.failed])
+            policy = self.problems[replica.pool].policy
+            id = self.pools[replica.pool].ids[replica.engine.failed]
+            raise_failure(&replica.engine, policy, id if self.rank == NULL else self.rank[<int64_t>id])
         if status != OK and status != AGAIN:
             raise Stopped(self.failed)
         return 0
@@ -632,7 +637,10 @@ cdef class Fleet:
         return self.choose_least(i, among, size, chosen)
 
     cdef bint fits(self, int64_t i, int32_t k) noexcept nogil:
+        # Whether it is there, and can hold the request.
         cdef const Pool* pool = &self.pools[self.replicas[k].pool]
+        if not self.replicas[k].since <= self.arrival[i] < self.replicas[k].until:
+            return False
         return whole_blocks(pool.source.prompt[i] + pool.source.output[i], pool.rules.block) <= pool.rules.memory
 
     cdef int64_t those_that_fit(self, int64_t i, const int32_t* among, int64_t size) noexcept nogil:

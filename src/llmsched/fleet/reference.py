@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import NotFinishedError
+from ..policy import Policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
+from ..simulation.endless import bound_passed
 from ..simulation.reference import splitmix64
 from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads.columns import IntArray
 from ..workloads.workload import Workload
+from .failures import Life
 from .router import Router
 from .views import class_bounds, classes_of, request_columns, work_of
 
@@ -56,16 +60,19 @@ class ReadableRouter:
         seed: int | None,
         groups: Sequence[Sequence[int]],
         speeds: Sequence[float],
+        lives: Sequence[Life] = (),
+        bounds: IntArray | None = None,
     ) -> None:
+        self.lives = lives
         self.workload, self.machines, self.router, self.groups, self.speeds = workload, machines, router, groups, speeds
         self.seeded, self.stream = seed is not None, splitmix64(seed or 0)
         self.work = work_of(workload, router)
         self.columns = request_columns(workload, router)
         self.class_of: Any = [0] * len(workload)
         if router.classes > 1:
-            self.class_of = classes_of(
-                workload, router, class_bounds(workload, router, [len(group) for group in groups])
-            )
+            if bounds is None:
+                bounds = class_bounds(workload, router, [len(group) for group in groups])
+            self.class_of = classes_of(workload, router, bounds)
         self.taken: list[list[int]] = [[] for _ in machines]
         self.turns = [0] * len(groups)
         self.session: dict[int, int] = {}
@@ -82,6 +89,9 @@ class ReadableRouter:
         return replica
 
     def fits(self, i: int, k: int) -> bool:
+        """Whether replica k is there when request i comes, and can hold it."""
+        if self.lives and not self.lives[k].since <= self.workload.arrival[i] < self.lives[k].until:
+            return False
         machine = self.machines[k]
         block = machine["block"]
         size = int(self.workload.prompt[i] + self.workload.output[i])
@@ -136,14 +146,8 @@ class ReadableRouter:
         if not taken:
             return View()
         machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
-        result = simulate(
-            self.workload.take(taken),
-            self.machines[k]["policy"],
-            seed=None,
-            engine="reference",
-            record=("timeline", "tokens"),
-            **machine,
-        )
+        policy = self.machines[k]["policy"]
+        result = _simulated(self.workload, taken, policy, record=("timeline", "tokens"), **machine)
         there = result.completion > time
         requests = int(np.count_nonzero(there))
         work = int(self.work[taken][there].sum()) if self.router.sees_work else 0
@@ -186,10 +190,16 @@ def outcomes(
     results = []
     for k, machine in enumerate(machines):
         options = {name: value for name, value in machine.items() if name != "policy"}
-        part = workload.take(np.flatnonzero(replica == k))
-        results.append(
-            simulate(
-                part, machine["policy"], seed=None, engine="reference", record=record, max_rounds=max_rounds, **options
-            )
-        )
+        taken = np.flatnonzero(replica == k).tolist()
+        results.append(_simulated(workload, taken, machine["policy"], record=record, max_rounds=max_rounds, **options))
     return results
+
+
+def _simulated(workload: Workload, taken: list[int], policy: Policy, **options: Any) -> Result:
+    """What a replica does with the requests that it took; errors name them as the workload does."""
+    try:
+        return simulate(workload.take(taken), policy, seed=None, engine="reference", **options)
+    except NotFinishedError as error:
+        if not isinstance(error.request, int):
+            raise
+        raise bound_passed(policy, taken[error.request], error.round, error.remaining) from None

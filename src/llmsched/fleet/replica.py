@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError
 from ..policy import Policy
 from ..policy import named as named_policy
@@ -13,6 +15,7 @@ from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
 from ..simulation.machine import Machine
 from ..workloads.argument_checks import whole
+from ..workloads.columns import LATEST
 
 MOST_REPLICAS = 1_000_000
 
@@ -31,6 +34,15 @@ class Replica:
         The scheduling policy, a name or a `Policy`.
     price
         What it costs per hour, in any unit; for the cheapest mix.
+    fails_at
+        When it dies, with all that it has: its requests go back to the router. None: never.
+    returns_at
+        When it is there again, with an empty cache. None: never.
+
+    Raises
+    ------
+    InputError
+        A time is no number or negative, or it returns before it fails.
     """
 
     memory: int | None = None
@@ -40,6 +52,21 @@ class Replica:
     block: int | None = None
     prefill_budget: int | None = None
     price: float = 0.0
+    fails_at: float | None = None
+    returns_at: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("fails_at", "returns_at"):
+            time = getattr(self, name)
+            if time is None:
+                continue
+            if isinstance(time, bool) or not isinstance(time, (int, float, np.number)) or not 0 <= time <= LATEST:
+                raise InputError(f"a replica's {name}={time!r} is no time from 0 to {LATEST}")
+            object.__setattr__(self, name, float(time))
+        if self.returns_at is not None and (self.fails_at is None or self.returns_at < self.fails_at):
+            raise InputError(
+                f"a replica that returns at {self.returns_at:g} has to fail before: fails_at={self.fails_at}"
+            )
 
     @classmethod
     def of(cls, machine: Machine, *, policy: str | Policy | None = None, price: float = 0.0) -> Replica:
@@ -51,7 +78,7 @@ class Replica:
 
         Raises InputError where neither says how much memory there is.
         """
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "price"}
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _ITS_OWN}
         values: dict[str, Any] = {name: fleet.get(name) if value is None else value for name, value in own.items()}
         if values["memory"] is None:
             raise InputError("a replica has no memory: simulate_fleet(..., memory=...), or Replica(memory=...)")
@@ -59,6 +86,9 @@ class Replica:
         values["clock"] = named_clock(values["clock"])
         values["block"] = 1 if values["block"] is None else whole("block", values["block"], 1)
         return values
+
+
+_ITS_OWN = ("price", "fails_at", "returns_at")  # which a fleet has none of
 
 
 def replicas_of(given: int | Sequence[Replica]) -> list[Replica]:

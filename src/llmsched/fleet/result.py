@@ -30,11 +30,15 @@ class FleetResult(Result):
         Who chose it.
     outcomes
         What each replica reports of itself.
+    losses
+        How often each request lost its replica, which failed (int64); None where none fails. `replica`, `start` and
+        `completion` are then those of the last sending, `evictions` of all.
     """
 
     replica: IntArray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
     router: Router = dataclasses.field(default_factory=Router)
     outcomes: Sequence[Outcome] = ()
+    losses: IntArray | None = None
 
     def __repr__(self) -> str:
         unit = "rounds" if self.clock is None else "s"

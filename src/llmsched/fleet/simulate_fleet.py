@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -21,8 +22,9 @@ from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from ._fleet import Fleet, Stopped
+from .failures import Life, Sendings, joined, lives_of, refuse, until_death
 from .levels import Levels
-from .replica import Replica, machines_of
+from .replica import Replica, machines_of, replicas_of
 from .result import FleetResult, Outcome
 from .router import Router
 from .router import named as named_router
@@ -79,7 +81,7 @@ def simulate_fleet(
         The input cannot be simulated; the message says why: no replicas, a request that fits none of them, a router
         that needs a column which is not there.
     NotFinishedError
-        A replica does not finish, or `max_rounds` is reached.
+        A replica does not finish, or `max_rounds` is reached. One that fails has to finish, too, what it had.
     """
     if not isinstance(workload, Workload):
         raise InputError(f"simulate_fleet needs a llmsched.Workload, not {type(workload).__name__}")
@@ -94,6 +96,9 @@ def simulate_fleet(
     if seed is not None:
         seed = whole("seed", seed, 0, LARGEST_SEED)
     check_columns(workload, chosen)
+    lives = lives_of(replicas_of(replicas))
+    if any(life.until < math.inf for life in lives):
+        return _with_failures(workload, machines, lives, chosen, seed, keep, max_rounds, engine)
     if len(machines) == 1:
         return _alone(workload, machines[0], chosen, seed, keep, max_rounds, progress, engine)
     run = Run(machines, chosen, seed, keep, max_rounds, workload)
@@ -177,7 +182,10 @@ class Run:
         max_rounds: int | None,
         workload: Workload,
         endless: bool = False,
+        lives: Sequence[Life] = (),
+        groups: list[list[int]] | None = None,
     ) -> None:
+        self.lives = lives  # with failures, of the machines, whose workload is of sendings
         self.endless = endless  # more requests will come than those of `workload`
         self.levels = [Levels() for _ in range(len(machines) if endless else 0)]
         self.router, self.max_rounds = router, max_rounds
@@ -196,7 +204,7 @@ class Run:
             problem.stall_limit = whole_one.stall_limit
             if endless and problem.stall_limit < LARGEST_BOUND:  # an output is as long as fits
                 problem.stall_limit = STALL_START + STALL_FACTOR * 5 * problem.memory
-        self.groups = _groups(len(machines), router.classes)
+        self.groups = _groups(len(machines), router.classes) if groups is None else groups
         self.bounds: IntArray | None = None  # between the classes of requests, from the first that came
         self.session_of: dict[int, int] = {}
         self.fleet = Fleet(
@@ -208,6 +216,7 @@ class Run:
             list(record),
             [_speed(machine) for machine in machines],
             self.groups,
+            [(life.since, life.until) for life in lives or [Life(k) for k in range(len(machines))]],
         )
 
     def take(self, workload: Workload, replica: Any, order: IntArray | None = None) -> None:
@@ -233,7 +242,9 @@ class Run:
             session,
             len(self.session_of),
             request_columns(workload, router),
-            all(workload.extent.request <= problem.memory for problem in problems) and self._blocks_fit(workload),
+            all(workload.extent.request <= problem.memory for problem in problems)
+            and self._blocks_fit(workload)
+            and not self.lives,
         )
 
     def send(self, upto: int, progress: Progress | None = None) -> None:
@@ -412,7 +423,9 @@ def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[s
     from . import reference  # when it is asked for: few ask
 
     speeds = [_speed(machine) for machine in run.machines]
-    replica = reference.ReadableRouter(workload, run.machines, run.router, seed, run.groups, speeds).run()
+    replica = reference.ReadableRouter(
+        workload, run.machines, run.router, seed, run.groups, speeds, run.lives, run.bounds
+    ).run()
     results = reference.outcomes(workload, run.machines, replica, keep, run.max_rounds)
     completion, start = np.empty(len(workload)), np.empty(len(workload))
     evictions = np.zeros(len(workload), np.int64)
@@ -421,6 +434,108 @@ def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[s
         completion[at], start[at], evictions[at] = result.completion, result.start, result.evictions
     outcomes = [_outcome_of(result) for result in results]
     return _result(workload, completion, start, evictions, replica, run.router, seed, outcomes, "reference")
+
+
+def _with_failures(
+    workload: Workload, machines: Sequence[dict[str, Any]], lives: Sequence[Life], router: Router, seed: int | None,
+    keep: Collection[str], max_rounds: int | None, engine: EngineName,
+) -> FleetResult:  # fmt: skip
+    """A fleet of lives: what is sent up to a death first, then with what that one sends back, up to the next."""
+    mine = [machines[life.replica] for life in lives]
+    refuse(mine, keep)
+    sendings = Sendings(workload, lives, mine)
+    deaths = sorted({life.until for life in lives if life.until < math.inf})
+    replica_groups = _groups(len(machines), router.classes)
+    groups = [[k for k, life in enumerate(lives) if life.replica in group] for group in replica_groups]
+    bounds = class_bounds(workload, router, [len(g) for g in replica_groups]) if router.classes > 1 else None
+    fleet = _Lives(mine, lives, router, seed, keep, max_rounds, engine, groups, bounds)
+    for death in deaths:
+        request, rows = sendings.as_workload(death)
+        life, completion, *_ = fleet.run(rows)
+        dying = np.array([one.until == death for one in lives])
+        sendings.again(request[dying[life] & (completion > death)], death)
+    request, rows = sendings.as_workload()
+    life, completion, start, evictions, outcomes = fleet.run(rows)
+    lost = np.bincount(request, minlength=len(workload)) - 1
+    total = np.zeros(len(workload), np.int64)
+    for k, one in enumerate(lives):
+        at = np.flatnonzero(life == k)
+        if one.until < math.inf:
+            part = rows.take(at)
+            outcome, end, wasted = until_death(part, mine[k], one.until, engine, keep)
+            outcomes[k] = dataclasses.replace(
+                outcomes[k], rounds=outcome.rounds, peak_memory=outcome.peak_memory, idle=outcome.idle,
+                wasted_tokens=outcome.wasted_tokens + wasted, busy=end - outcome.idle, timeline=outcome.timeline,
+                work=outcome.work or outcomes[k].work,
+            )  # fmt: skip
+            evictions[at] = outcome.evictions
+    np.add.at(total, request, evictions)
+    last = np.flatnonzero(
+        np.append(request[1:] != request[:-1], [True])[: len(request)]
+    )  # rows are in order of requests
+    of_replicas = [
+        _one_of_lives([outcomes[k] for k, one in enumerate(lives) if one.replica == replica], completion[last])
+        for replica in range(len(machines))
+    ]
+    replica = np.array([lives[k].replica for k in life[last].tolist()], dtype=np.int64)
+    result = _result(
+        workload, completion[last], start[last], total, replica, router, seed, of_replicas, engine
+    )  # fmt: skip
+    lost.flags.writeable = False
+    return dataclasses.replace(result, losses=lost)
+
+
+@dataclasses.dataclass
+class _Lives:
+    """A fleet whose replicas are lives, as either engine simulates it."""
+
+    machines: list[dict[str, Any]]
+    lives: Sequence[Life]
+    router: Router
+    seed: int | None
+    keep: Collection[str]
+    max_rounds: int | None
+    engine: EngineName
+    groups: list[list[int]]
+    bounds: IntArray | None
+
+    def run(self, rows: Workload) -> tuple[Any, Any, Any, Any, list[Outcome]]:
+        """The life that took each row; completion, start and evictions of each; what each life did."""
+        n = len(rows)
+        run = Run(
+            self.machines, self.router, self.seed, self.keep, self.max_rounds, rows, False, self.lives, self.groups
+        )
+        run.bounds = self.bounds
+        if self.engine == "reference":
+            result = _readable(rows, run, self.seed, self.keep)
+            outcomes = list(result.outcomes)
+            return result.replica, result.completion, result.start, result.evictions.copy(), outcomes
+        completion, start, evictions = np.empty(n), np.empty(n), np.zeros(n, np.int64)
+        life = np.zeros(n, np.int32)
+        order = in_order_of_arrival(rows)
+        if n:
+            run.fleet.keep_into(completion, start, evictions)
+            run.take(rows if order is None else rows.take(order), life, order)
+            run.send(n)
+            run.finish(None, n)
+        if order is not None:
+            completion, start, evictions, life = (_back(a, order) for a in (completion, start, evictions, life))
+        return life, completion, start, evictions, run.outcomes(life.astype(np.int64), order)
+
+
+def _one_of_lives(outcomes: list[Outcome], completion: FloatArray) -> Outcome:
+    """What a replica did in all of its lives. It idles, or is not there, when none of them runs."""
+    busy = sum(outcome.busy for outcome in outcomes)
+    return dataclasses.replace(
+        outcomes[0],
+        rounds=sum(outcome.rounds for outcome in outcomes),
+        peak_memory=max(outcome.peak_memory for outcome in outcomes),
+        wasted_tokens=sum(outcome.wasted_tokens for outcome in outcomes),
+        busy=busy,
+        idle=max(float(completion.max(initial=0.0)) - busy, 0.0),
+        timeline=joined([outcome.timeline for outcome in outcomes]),
+        work=_sums([outcome.work for outcome in outcomes]),
+    )
 
 
 def _outcome_of(result: Result) -> Outcome:

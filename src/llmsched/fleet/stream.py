@@ -16,7 +16,8 @@ from ..simulation.clock import Clock
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
-from .replica import Replica, machines_of
+from .failures import lives_of
+from .replica import Replica, machines_of, replicas_of
 from .result import Outcome
 from .router import Router
 from .router import named as named_router
@@ -203,6 +204,8 @@ def stream(
     )  # fmt: skip
     if seed is not None:
         seed = whole("seed", seed, 0, LARGEST_SEED)
+    if any(life.until < math.inf for life in lives_of(replicas_of(replicas))):
+        raise InputError("a stream cannot send requests again: replicas that fail are for simulate_fleet")
     result = StreamResult(unit="rounds" if machines[0]["clock"] is None else "s")
     result.load = np.zeros(len(machines), np.int64)
     run: Run | None = None

@@ -10,7 +10,7 @@ from .problem import Problem
 
 TOTALS: np.dtype[Any]
 OUT_OF_MEMORY: int
-NO_VALUE: int
+FAILURES: tuple[int, ...]
 
 class Stop:
     def set(self) -> None: ...

@@ -16,7 +16,7 @@ from llmsched._engine.formula cimport (
     FOR_EVICT, FOR_ORDER, FOR_RESERVE, FORMULA_CELLS, NAMES, PLACES, Formula, Instruction, formula_begin,
     formula_tokens, formula_value,
 )
-from llmsched._engine.status cimport FORMULA_FAILED
+from llmsched._engine.status cimport BOUND_PASSED, FORMULA_FAILED, NOBODY_DRAWN
 from llmsched._core cimport (
     FINISHED, NO_MEMORY, ORDER_ARRIVAL, ORDER_AREA, ORDER_BOUND, ORDER_FORMULA, ORDER_KEYS, ORDER_OVER_TIME,
     ORDER_QUEUE, ORDER_TABLE, REFINE_DOUBLE, REFINE_NONE, REFINE_PROGRESS, REFINE_UPPER, RESUME_RECOMPUTE,
@@ -26,7 +26,8 @@ from llmsched._core cimport (
 
 from ..formula_names import NAMES as FORMULA_NAMES
 from ..policy import CHOICES, EVICTION_RULES, RESERVES, check_words
-from .limits import LARGEST_BOUND, STALL_FACTOR, STALL_START
+from .endless import bound_passed, nobody_drawn
+from .limits import LARGEST_BOUND, MOST_VAIN_DRAWS, STALL_FACTOR, STALL_START
 from .outcome import Outcome
 from .timeline import Piece, merged
 from .token_log import Tokens
@@ -204,7 +205,7 @@ cdef int fill_requests(Problem* c_problem, problem) except -1:
     c_problem.stall_limit = problem.stall_limit
     c_problem.may_cycle = problem.may_cycle
     c_problem.admissions_start, c_problem.admissions_factor = STALL_START, STALL_FACTOR
-    c_problem.largest_bound = LARGEST_BOUND
+    c_problem.largest_bound, c_problem.most_vain_draws = LARGEST_BOUND, MOST_VAIN_DRAWS
     return 0
 
 
@@ -247,8 +248,8 @@ def run(problem, record=(), progress=None):
                 status = engine_advance(&engine, STEPS_PER_LOOK)
         if status == NO_MEMORY:
             raise MemoryError(f"no memory to simulate {n} requests")
-        if status == FORMULA_FAILED:
-            raise_formula_error(&engine, problem.policy.formulas, engine.failed)
+        if status in FAILURES:
+            raise_failure(&engine, problem.policy, engine.failed)
         return Outcome(
             completion=completion,
             start=start,
@@ -257,13 +258,23 @@ def run(problem, record=(), progress=None):
             peak_memory=engine.peak_memory,
             wasted_tokens=engine.wasted_tokens,
             unfinished=engine.unfinished,
-            timeline=timeline(&engine, problem.clock) if c_problem.record_timeline and engine.unfinished == 0 else None,
+            timeline=timeline(&engine, problem.clock) if c_problem.record_timeline else None,
             tokens=tokens(&engine) if c_problem.record_tokens and engine.unfinished == 0 else None,
             work=work(&engine),
             idle=engine.idle,
         )
     finally:
         engine_free(&engine)
+
+
+cdef raise_failure(const Engine* engine, policy, request):
+    # Why an engine cannot go on, because of the `request`, as it is called. Raises FormulaValueError or
+    # NotFinishedError.
+    if engine.failure == BOUND_PASSED:
+        raise bound_passed(policy, request, engine.round, engine.unfinished)
+    if engine.failure == NOBODY_DRAWN:
+        raise nobody_drawn(policy, engine.round, engine.unfinished)
+    raise_formula_error(engine, policy.formulas, request)
 
 
 cdef raise_formula_error(const Engine* engine, formulas, request):
@@ -335,7 +346,7 @@ TOTALS = np.dtype(
     ]
 )
 OUT_OF_MEMORY = NO_MEMORY
-NO_VALUE = FORMULA_FAILED  # of a formula, for some request: `run` says more
+FAILURES = (FORMULA_FAILED, BOUND_PASSED, NOBODY_DRAWN)  # within a round: `run` says more
 
 
 cdef class Stop:

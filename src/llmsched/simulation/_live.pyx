@@ -19,9 +19,9 @@ from llmsched._engine.formula cimport FOR_ORDER, FOR_RESERVE, NAMES, formula_tok
 from llmsched._engine.policy_formulas cimport value_for
 from llmsched._engine.radix_sort cimport double_key
 from llmsched._engine.request cimport NONE
-from llmsched._engine.status cimport FORMULA_FAILED, NO_MEMORY
+from llmsched._engine.status cimport NO_MEMORY
 from llmsched._engine.waiting_heap cimport Entry, Heap, heap_drop, heap_free, heap_pop, heap_push
-from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_formula_error
+from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_failure, raise_formula_error
 
 from ..formula_names import NAMES as FORMULA_NAMES
 
@@ -306,8 +306,8 @@ cdef class Driven:
         status = engine_decide(&self.engine, now)
         if status == NO_MEMORY:
             raise MemoryError("no memory to decide a round")
-        if status == FORMULA_FAILED:
-            raise_formula_error(&self.engine, self.source.policy.formulas, self.ids[self.engine.failed])
+        if self.engine.failed != NONE:
+            raise_failure(&self.engine, self.source.policy, self.ids[self.engine.failed])
         left = []
         for k in range(self.engine.evictions_this_round):
             s = self.engine.requests[self.engine.leavers[k]].index

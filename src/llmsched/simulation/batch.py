@@ -16,7 +16,7 @@ from ..errors import InputError, LlmschedError, nearest, number_of
 from ..policy import Policy, named
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.workload import Workload
-from ._compiled import NO_VALUE, OUT_OF_MEMORY, TOTALS, Stop, run_many
+from ._compiled import FAILURES, OUT_OF_MEMORY, TOTALS, Stop, run_many
 from ._compiled import run as run_compiled
 from .clock import Clock
 from .clock import named as named_clock
@@ -300,7 +300,7 @@ class _Run:
             row, record = chunk.rows[k], totals[k]
             if record["status"] == OUT_OF_MEMORY:
                 self.fail(row, MemoryError("no memory to simulate it"))
-            elif record["status"] == NO_VALUE:
+            elif record["status"] in FAILURES:
                 try:
                     run_compiled(dataclasses.replace(chunk.problems[k], seed=chunk.seeds[k]))
                 except LlmschedError as error:

@@ -190,6 +190,9 @@ class Scheduler:
             decided; `cancel` it, or say that it finished, and ask again.
         FormulaValueError
             A formula has no value for a request (named). The scheduler is of no further use then.
+        NotFinishedError
+            The bound of a request (named) would pass 2**62, or random eviction drew nobody (model.md, sections 3 and
+            5). The scheduler is of no further use then.
         """
         if not now >= self._now:
             raise InputError(f"now is {now!r}, but a decision was taken at {self._now!r}: time does not run back")

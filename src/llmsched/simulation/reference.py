@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FormulaValueError, PolicyError
+from ..errors import FormulaValueError, LlmschedError, PolicyError
 from ..formula import Formula, whole_tokens
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, check_words
 from .blocks import whole_blocks
-from .limits import LARGEST_BOUND
+from .endless import bound_passed, nobody_drawn
+from .limits import LARGEST_BOUND, MOST_VAIN_DRAWS
 from .outcome import Outcome
 from .problem import Problem, admission_limit
 from .staggered import slice_width
@@ -86,7 +87,7 @@ class ReferenceEngine:
         self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
         self.waiting: list[Request] = []
         self.formulas = self.policy.formulas
-        self.failures: dict[int, FormulaValueError] = {}  # request -> why one of them has no value, in this round
+        self.failures: dict[int, LlmschedError] = {}  # request -> why the run cannot go on because of it, in this round
         self.columns = {name: column.tolist() for name, column in problem.columns.items()}
         self.key_of = _CHANGING_KEYS.get(self.policy.order) if isinstance(self.policy.order, str) else None
         self.believed_by = _BELIEVED.get(self.policy.reserve, _BELIEVED["upper"])  # a formula's value is a column
@@ -105,6 +106,7 @@ class ReferenceEngine:
         self.peak_memory = self.wasted_tokens = 0
         self.evictions_this_round = 0
         self.stream = splitmix64(problem.seed or 0)
+        self.vain_draws = 0  # of random eviction, since a pass in which somebody left
         self.ratio_start, self.ratio_round = problem.ratio.start if problem.ratio else 0.0, 0
         self.recent: deque[int] = deque(maxlen=self.policy.window)  # lengths of the last completed requests
         self.pieces: list[Piece] | None = [] if "timeline" in record else None
@@ -113,7 +115,7 @@ class ReferenceEngine:
         self.round_end: list[float] = []
         for r in self.requests:
             self.begin_to_wait(r)
-        self.check_formulas()
+        self.check_failures()
 
     @property
     def now(self) -> float:
@@ -135,7 +137,7 @@ class ReferenceEngine:
         self.arrivals()
         self.caps()
         evicted = self.overflow()
-        self.check_formulas()
+        self.check_failures()
         if not (evicted and self.policy.pause == "overflow"):
             self.admission(self.waiting)
         self.waiting += evicted
@@ -177,7 +179,7 @@ class ReferenceEngine:
         if "order" in self.formulas and self.formulas["order"].changes_over_time:
             for r in candidates:
                 r.key = self.value(self.formulas["order"], r)
-            self.check_formulas()
+            self.check_failures()
         for r in sorted(candidates, key=self.admission_key):
             if self.feasible(r) if "feasible" not in self.policy.methods else self.feasible_by_method(r):
                 candidates.remove(r)
@@ -313,8 +315,12 @@ class ReferenceEngine:
     def refine(self, r: Request, rule: str) -> None:
         if self.problem.bound is None:  # nothing reads õ
             return
-        old = r.bound
-        r.bound = min(_REFINED[rule](r), LARGEST_BOUND)
+        old, new = r.bound, _REFINED[rule](r)
+        if new > LARGEST_BOUND:
+            error = bound_passed(self.policy, r.index, self.round, self.unfinished)
+            self.failures.setdefault(r.index, error)
+            return
+        r.bound = new
         if min(r.bound, self.problem.memory) > old:  # a rise beyond M changes no believed length
             self.changed()
 
@@ -435,6 +441,7 @@ class ReferenceEngine:
             return
         while self.too_full():
             yield from self.next_victims()
+            self.check_failures()
 
     def next_victims(self) -> list[Request]:
         if "victims" in self.policy.methods:
@@ -449,7 +456,7 @@ class ReferenceEngine:
         """One of those for whom the formula of `evict` is smallest."""
         values = [self.value(self.formulas["evict"], r) for r in self.running]
         least = min(values)
-        self.check_formulas()
+        self.check_failures()
         return [self.one_of([r for r, value in zip(self.running, values, strict=True) if value == least])]
 
     def one_of(self, equals: list[Request]) -> Request:
@@ -462,8 +469,13 @@ class ReferenceEngine:
         return equals[self.drawn_member(len(equals))]
 
     def one_pass(self) -> list[Request]:
-        """Each running request with probability beta."""
-        return [r for r in self.running if (next(self.stream) >> 11) * 2.0**-53 < self.policy.beta]
+        """Each running request with probability beta; after too many draws that named nobody, an error."""
+        drawn = [r for r in self.running if (next(self.stream) >> 11) * 2.0**-53 < self.policy.beta]
+        self.vain_draws = 0 if drawn else self.vain_draws + len(self.running)
+        if self.vain_draws >= MOST_VAIN_DRAWS:
+            self.check_failures()
+            raise nobody_drawn(self.policy, self.round, self.unfinished)
+        return drawn
 
     def too_full(self) -> bool:
         """Whether there is less room than `headroom` for each; with one request left there is always enough."""
@@ -495,8 +507,8 @@ class ReferenceEngine:
             self.failures.setdefault(r.index, error)
             return 0.0
 
-    def check_formulas(self) -> None:
-        """Of those for whom a formula has no value, the first request is named."""
+    def check_failures(self) -> None:
+        """Of those for whom a formula has no value, or whose bound would pass the largest, the first is named."""
         if self.failures:
             raise self.failures[min(self.failures)]
 

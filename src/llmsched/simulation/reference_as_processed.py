@@ -37,6 +37,7 @@ class SlotsAsProcessed(ReferenceEngine):
                 for victim in self.next_victims():
                     self.leave(victim, self.policy.refine)
                     evicted.append(victim)
+                self.check_failures()
             if r in evicted:
                 break
             self.serve(r, tokens)

@@ -89,7 +89,8 @@ def simulate(
     PolicyError, WorkloadError, InputError
         The input cannot be simulated; the message says why (see `llmsched.errors`).
     NotFinishedError
-        The policy does not finish on this input, or `max_rounds` is reached.
+        The policy does not finish on this input (model.md, section 6), the bound of a request would pass 2**62, random
+        eviction draws nobody, or `max_rounds` is reached.
     """
     if not isinstance(workload, Workload):
         raise InputError(f"simulate needs a llmsched.Workload, not {type(workload).__name__}")
@@ -161,6 +162,8 @@ def not_finished(problem: Problem, rounds: int, unfinished: int) -> NotFinishedE
             "requests keep evicting each other, and for a hundred attempts none has completed. "
             "Keep a larger margin or more memory, or use another policy"
         )
+        if problem.policy.evict == "random":
+            why += " (as chance decides who leaves, it might have come to an end later)"
     return NotFinishedError(
         f"policy {name} stopped at round {rounds} with {unfinished} of {len(problem.output)} requests left: {why}",
         name,
