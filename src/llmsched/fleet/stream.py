@@ -154,6 +154,7 @@ class StreamResult:
         self.evictions += int(done["evictions"].sum())
         self.evicted_requests += int(np.count_nonzero(done["evictions"]))
         self.output_tokens += int(done["output"].sum())
+        self.load += np.bincount(done["replica"], minlength=len(self.load))
         self._latency.add(latency)
         self._wait.add(wait)
 
@@ -214,7 +215,6 @@ def stream(
         run.take(chunk, replica)
         run.send(result.requests + len(chunk))
         result.requests += len(chunk)
-        result.load += np.bincount(replica, minlength=len(machines))
         _hand_on(run, result, completed)
         if progress is not None:
             progress(result.requests, run.fleet.completed)
