@@ -202,6 +202,8 @@ def stream(
         replicas, policy=policy, memory=memory, clock=clock, max_batch=max_batch, block=block,
         prefill_budget=prefill_budget,
     )  # fmt: skip
+    if len(machines) == 1 and chosen.rule == "central":
+        chosen = Router()  # the queue of one replica is its own
     if seed is not None:
         seed = whole("seed", seed, 0, LARGEST_SEED)
     result = StreamResult(unit="rounds" if machines[0]["clock"] is None else "s")
