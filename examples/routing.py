@@ -216,7 +216,7 @@ Curves = dict[str, dict[float, tuple[float, float]]]
 
 
 def of_predictions(lengths: Mapping[str, ls.Workload], asked: Any) -> tuple[Curves, Curves]:
-    """`least-work` over `least-requests`: by the share of predictions that are wrong, and by how far half of them are."""
+    """`least-work` over `least-requests`, by the share of wrong predictions, and by how wrong half of them are."""
     spoilt: Curves = {}
     slanted: Curves = {}
     made = {f"{share}": wrong(lengths["truth"], share) for share in WRONG}
