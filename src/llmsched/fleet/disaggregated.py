@@ -103,7 +103,8 @@ class Disaggregated:
     def tpot(self) -> FloatArray:
         """Time per token after the first, with the transfer and the wait for a decode replica; NaN for one token."""
         more = self.workload.output - 1
-        return np.divide(self.completion - self.first_token, more, out=np.full(len(self), np.nan), where=more > 0)
+        tpot = np.full(len(self), np.nan)
+        return np.divide(self.completion - self.first_token, more, out=tpot, where=more > 0)
 
     @property
     def mean_latency(self) -> float:

@@ -380,6 +380,8 @@ def _refuse_central(kinds: Sequence[dict[str, Any]]) -> None:
         why = f"policy {policy.name} draws by the place of a request among those of its replica"
     elif policy.evict == "priority":
         why = f"policy {policy.name} has evict='priority', which ranks by arrivals that replicas do not know"
+    elif policy.slots == "processed" and policy.chunk < Policy.chunk:
+        why = f"policy {policy.name} has chunk={policy.chunk}, which is not for whom nobody waits beside it"
     for place, formula in policy.formulas.items():
         read = [name for name in formula.reads if name in _OF_A_REPLICA]
         if place == "order" and len({kind["memory"] for kind in kinds}) > 1 and "memory" in formula.reads:
