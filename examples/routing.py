@@ -172,28 +172,23 @@ def curve(title: str, ratios: Mapping[str, Mapping[float, tuple[float, float]]])
 
 def figure(curves: Mapping[str, Any], asked: Any) -> Any:
     drawing = figure_style.new_figure(11, 8.4)
-    for axes, (title, (label, log, ratios)) in zip(drawing.subplots(2, 2).flat, curves.items(), strict=True):
+    for axes, (title, (label, even, ratios)) in zip(drawing.subplots(2, 2).flat, curves.items(), strict=True):
         styles = figure_style.styles_of(list(ratios))
         for name, points in ratios.items():
-            x = np.array(list(points))
+            x = np.arange(len(points)) if even else np.array(list(points))
             mean, half = np.array(list(points.values())).T
             colour, dash = styles[name]
             axes.plot(x, mean, linestyle=dash, color=colour, marker="o", markersize=3, label=name)
             axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
         axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="y", which="minor", labelsize=7)
-        if log:
-            axes.set_xscale("symlog", linthresh=0.1) if 0 in x else axes.set_xscale("log")
-            axes.set_xticks(x, [f"{value:g}" for value in x], minor=False)
-            axes.set_xticks([], minor=True)
         figure_style.light_grid(axes)
+        if even:
+            axes.set_xticks(range(len(points)), [f"{value:g}" for value in points])
         axes.set_xlabel(label)
         axes.set_ylabel("mean latency / that of least-requests")
         axes.set_title(title, fontsize=10, loc="left")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(framealpha=0.7, edgecolor="none", fontsize=8)
     policy, memory = SETTINGS[-1]
     figure_style.title(
         drawing,

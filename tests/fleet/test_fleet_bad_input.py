@@ -132,6 +132,7 @@ def test_a_policy_in_python_is_refused():
         ("vllm-priority", "policy vllm-priority has evict='priority'"),
         (ls.Policy(order="bound / (1 + now)"), "the formula of order reads now, which depends on the replica"),
         (ls.Policy(evict="-joined"), "the formula of evict reads joined"),
+        (ls.Policy(order="arrival", reserve="none", slots="processed", chunk=3), "policy .* has chunk=3"),
     ],
 )
 def test_a_policy_that_no_queue_could_have_in_common_is_refused(policy, said):

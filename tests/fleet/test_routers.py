@@ -209,9 +209,6 @@ def test_a_replica_that_cannot_hold_the_first_takes_nobody():
 def test_what_a_replica_evicted_stays_with_it_and_goes_first():
     # Both run in 10 tokens, until the newest is evicted; it comes back before the one that is in the queue.
     w = requests([6, 6, 1], [0, 0, 2], prompt=[1, 1, 4])
-    result = ls.simulate_fleet(w.take([0, 1]), "fcfs", replicas=[ls.Replica(), ls.Replica(memory=7, max_batch=1)],
-                               router="central-queue", memory=10)  # fmt: skip
-    assert result.replica.tolist() == [0, 1]
     alone = [ls.Replica(memory=10), ls.Replica(memory=1)]
     fleet = ls.simulate_fleet(w, "fcfs", replicas=alone, router="central-queue")
     assert fleet.replica.tolist() == [0, 0, 0]

@@ -190,8 +190,8 @@ class ReadableQueue:
     and of that request, arriving as a round begins: whether it starts then.
     """
 
-    def __init__(self, workload: Workload, machines: Sequence[Mapping[str, Any]]) -> None:
-        self.workload, self.machines = workload, machines
+    def __init__(self, workload: Workload, machines: Sequence[Mapping[str, Any]], max_rounds: int | None) -> None:
+        self.workload, self.machines, self.max_rounds = workload, machines, max_rounds
         self.taken: list[list[int]] = [[] for _ in machines]
         self.taken_at = np.zeros(len(workload))
         self.began = [-1.0] * len(machines)  # the last round in which it was asked
@@ -229,8 +229,10 @@ class ReadableQueue:
         """What replica k does with these requests, which it took, or might."""
         machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
         seen = self.workload.replace(arrival=self.taken_at).take(requests)
-        record = ("timeline", "tokens")
-        return simulate(seen, self.machines[k]["policy"], seed=None, engine="reference", record=record, **machine)
+        return simulate(
+            seen, self.machines[k]["policy"], seed=None, engine="reference", record=("timeline", "tokens"),
+            max_rounds=self.max_rounds, **machine,
+        )  # fmt: skip
 
     def so_far(self, k: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Completions, begins and ends of rounds of replica k with what it took."""

@@ -449,7 +449,7 @@ def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[s
     speeds = [_speed(machine) for machine in run.machines]
     seen = workload  # as replicas see it
     if run.router.rule == "central":
-        replica, taken_at = reference.ReadableQueue(workload, run.machines).run()
+        replica, taken_at = reference.ReadableQueue(workload, run.machines, run.max_rounds).run()
         seen = workload.replace(arrival=taken_at)
     else:
         replica = reference.ReadableRouter(workload, run.machines, run.router, seed, run.groups, speeds).run()
