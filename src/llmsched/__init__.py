@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import errors, predict, serving, study
     from .experiments.adversarial import Adversary, adversarial_search
     from .experiments.predictor_value import predictor_value
+    from .fleet.disaggregated import Disaggregated, Transfer, simulate_disaggregated
     from .fleet.replica import Replica
     from .fleet.result import FleetResult
     from .fleet.router import Router, routers
@@ -45,6 +46,7 @@ __all__ = [
     "Batch",
     "Clock",
     "Comparison",
+    "Disaggregated",
     "FleetResult",
     "LengthTable",
     "LowerBound",
@@ -58,6 +60,7 @@ __all__ = [
     "StreamResult",
     "Sweep",
     "Timeline",
+    "Transfer",
     "Workload",
     "__version__",
     "adversarial_search",
@@ -87,6 +90,7 @@ __all__ = [
     "serving",
     "simulate",
     "simulate_batch",
+    "simulate_disaggregated",
     "simulate_fleet",
     "size",
     "steady_state",
@@ -106,6 +110,7 @@ __getattr__, _ = lazy(
         "Batch": "simulation.batch",
         "Clock": "simulation.clock",
         "Comparison": "metrics.compare",
+        "Disaggregated": "fleet.disaggregated",
         "FleetResult": "fleet.result",
         "LengthTable": "workloads.length_table",
         "LowerBound": "optimum.lower_bounds",
@@ -119,6 +124,7 @@ __getattr__, _ = lazy(
         "Sizing": "metrics.sizing",
         "Sweep": "metrics.sweep",
         "Timeline": "simulation.timeline",
+        "Transfer": "fleet.disaggregated",
         "Workload": "workloads.workload",
         "adversarial_search": "experiments.adversarial",
         "best_known": "optimum.planner",
@@ -146,6 +152,7 @@ __getattr__, _ = lazy(
         "serving": "serving",
         "simulate": "simulation.run",
         "simulate_batch": "simulation.batch",
+        "simulate_disaggregated": "fleet.disaggregated",
         "simulate_fleet": "fleet.simulate_fleet",
         "size": "metrics.sizing",
         "steady_state": "metrics.steady_state",

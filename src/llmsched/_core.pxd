@@ -198,6 +198,18 @@ cdef struct Pace:
     int64_t slice_width  # and how many of them may run
 
 
+cdef struct SharedQueue:
+    # Requests that wait for whichever of several engines can admit them first; see shared_queue.pxd.
+    Heap heap           # rows, in the order of admission
+    int32_t* indices    # row, kind -> the index of its request in the problem of that kind, or ~it where that cannot hold it
+    int kinds
+    int32_t* first      # kind -> that index of the first that waits; 0 where there is none, or it cannot hold it
+    int64_t version     # of `first`
+    int32_t* taken      # rows that engines took, for whoever fills it to take away
+    int64_t taken_size
+    int64_t taken_allocated
+
+
 cdef struct Engine:
     const Problem* problem
     int32_t* order          # the initial admission order: place -> index in the workload
@@ -291,6 +303,10 @@ cdef struct Engine:
     double ends             # and when it does
     int64_t queue_size      # of by_arrival, with index 0 last
     int64_t queue_allocated
+    SharedQueue* shared     # or NULL: whom it takes from it never waited here;
+    int kind                # which of the queue's kinds it is,
+    int32_t offered         # the request made of the first, or NONE, and of which version of it
+    int64_t offered_version
     int32_t* completed      # indices of requests that completed, for whoever feeds it to take away
     int64_t completed_size
     int64_t completed_allocated
@@ -317,8 +333,11 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil
 cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil
 cdef void engine_free(Engine* engine) noexcept nogil
 
-cdef int engine_open_fed(Engine* engine, const Problem* problem, int64_t longest) noexcept nogil
+cdef int engine_open_fed(
+    Engine* engine, const Problem* problem, int64_t longest, SharedQueue* shared, int kind
+) noexcept nogil
 cdef int engine_feed(Engine* engine, int32_t index) noexcept nogil
+cdef void engine_idle_until(Engine* engine, double time) noexcept nogil
 
 cdef int engine_open(Engine* engine, const Problem* problem) noexcept nogil
 cdef int engine_arrive(Engine* engine, int32_t index) noexcept nogil

@@ -28,6 +28,7 @@ from llmsched._engine.request cimport NEVER_RAN, NONE, Request
 from llmsched._engine.rising_peak cimport rising_free, rising_init
 from llmsched._engine.rounds cimport due, earliest_due, grow, next_arrival, next_place, now, round_of, rounds_that_fit
 from llmsched._engine.rounds_as_processed cimport departures_as_processed, make_room_as_processed, run_served
+from llmsched._engine.shared_queue cimport is_offered
 from llmsched._engine.status cimport FINISHED, NO_MEMORY, OK, RUNNING, STOPPED, WAITING
 from llmsched._engine.timing_wheel cimport wheel_add, wheel_free, wheel_init, wheel_next, wheel_remove, wheel_take
 from llmsched._engine.waiting cimport join, take_waiting
@@ -64,7 +65,7 @@ cdef int prepare(Engine* engine, const Problem* problem, int64_t longest) noexce
     engine.problem = problem
     engine.capped = engine.evicted = engine.tested = engine.oldest = engine.newest = NONE
     engine.head = engine.free_request = engine.prefilling = NONE
-    engine.blocked_until = engine.failed = NONE
+    engine.blocked_until = engine.failed = engine.offered = NONE
     engine.budget = problem.prefill_budget if problem.prefill_budget > 0 else INT64_MAX
     engine.delays = problem.prefill_budget > 0
     engine.stream = problem.seed if problem.seeded else OK
@@ -150,7 +151,7 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
     cdef int64_t wake
     cdef int status
     steps += steps_spent(engine)
-    while engine.unfinished > 0:
+    while engine.unfinished > 0 or is_offered(engine):
         if unlikely(engine.fed):
             status = end_round_in_progress(engine)
             if status != OK:
@@ -230,11 +231,9 @@ cdef inline int generate(Engine* engine, int64_t rounds) noexcept nogil:
 
 cdef int arrivals(Engine* engine) noexcept nogil:
     cdef double time = now(engine)
-    if engine.running == 0 and engine.waiting == 0 and next_arrival(engine) > time:
-        engine.idle += next_arrival(engine) - time
-        engine.epoch = engine.time = time = next_arrival(engine)
-        engine.epoch_round = engine.round
-        ratio_restart(&engine.belief, engine.round)
+    if engine.running == 0 and engine.waiting == 0 and next_arrival(engine) > time and not is_offered(engine):
+        time = next_arrival(engine)
+        engine_idle_until(engine, time)
     while engine.arrived < engine.problem.n and next_arrival(engine) <= time:
         if not engine.in_place and join(engine, next_place(engine), NONE) == NO_MEMORY:
             return NO_MEMORY
@@ -242,6 +241,14 @@ cdef int arrivals(Engine* engine) noexcept nogil:
         engine.waiting += 1
         changed(engine)
     return OK
+
+
+cdef void engine_idle_until(Engine* engine, double time) noexcept nogil:
+    # No round begins before that time. Nobody runs or waits.
+    engine.idle += time - now(engine)
+    engine.epoch = engine.time = time
+    engine.epoch_round = engine.round
+    ratio_restart(&engine.belief, engine.round)
 
 
 cdef int caps(Engine* engine) noexcept nogil:
@@ -322,9 +329,11 @@ cdef inline int departures(Engine* engine) noexcept nogil:
 # Fed: arrivals come one after the other, as a router sends them; see fed_arrivals.pxd ---------------------------------
 
 
-cdef int engine_open_fed(Engine* engine, const Problem* problem, int64_t longest) noexcept nogil:
+cdef int engine_open_fed(
+    Engine* engine, const Problem* problem, int64_t longest, SharedQueue* shared, int kind
+) noexcept nogil:
     # Sets an engine up that has no requests yet, whose timing wheel looks `longest` rounds ahead. OK or NO_MEMORY. Call
-    # engine_free in either case.
+    # engine_free in either case. It is fed, or takes requests from the queue `shared`, of whose engines it is a kind.
     #
     # Whoever feeds it owns `problem`, which several engines may share, with arrays that may grow: values are there when
     # a request is fed, whose index may be used again once it is in engine.completed. Index 0 is nobody's: its arrival
@@ -333,7 +342,11 @@ cdef int engine_open_fed(Engine* engine, const Problem* problem, int64_t longest
     # `n` is INT64_MAX.
     if prepare(engine, problem, longest) == NO_MEMORY:
         return NO_MEMORY
-    engine.in_place = not problem.skip and (problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE)
+    engine.shared = shared
+    engine.kind = kind
+    engine.in_place = shared == NULL and not problem.skip and (
+        problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE
+    )
     if queue_init(engine) == NO_MEMORY:
         return NO_MEMORY
     engine.fed = engine.may_overflow = True

@@ -146,6 +146,8 @@ def test_what_failing_replicas_cannot_do_is_refused():
         ls.simulate_fleet(w, "amin", replicas=gone, memory=10, record="tokens")
     with pytest.raises(PolicyError, match="draws by the place of a request"):
         ls.simulate_fleet(w, "past-future", replicas=gone, memory=10)
+    with pytest.raises(PolicyError, match="central-queue: replicas fail"):
+        ls.simulate_fleet(w, "amin", replicas=gone, router="central-queue", memory=10)
     with pytest.raises(InputError, match="a stream cannot send requests again"):
         ls.stream([w], "amin", replicas=gone, memory=10)
     with pytest.raises(InputError, match=r"has to fail before: fails_at=None"):

@@ -59,6 +59,8 @@ def test_what_is_no_fleet_is_refused(options, said):
         ({"delay": float("nan")}, "router field delay is nan, expected a time of at least 0"),
         ({"delay": float("inf")}, "router field delay is inf"),
         ({"delay": True}, "router field delay is True"),
+        ({"rule": "central", "delay": 1.0}, "router field delay=1.0 says nothing of a central queue"),
+        ({"rule": "central", "choices": 2}, "router field choices=2 says nothing of a central queue"),
         ({"score": "usd+1"}, "'usd' is no name; did you mean 'used'?"),
         ({"score": "output+used"}, "a router sees the request as it arrives, and not the truth"),
     ],
@@ -120,6 +122,30 @@ def test_a_policy_in_python_is_refused():
 
     with pytest.raises(PolicyError, match="decides in Python; a fleet runs policies of fields and formulas"):
         fleet(policy=Mine())
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (ls.Policy(order="arrival", fill="skip"), "only its first request is offered, and policy .* fill='skip'"),
+        ("past-future", "policy past-future draws by the place of a request"),
+        ("vllm-priority", "policy vllm-priority has evict='priority'"),
+        (ls.Policy(order="bound / (1 + now)"), "the formula of order reads now, which depends on the replica"),
+        (ls.Policy(evict="-joined"), "the formula of evict reads joined"),
+        (ls.Policy(order="arrival", reserve="none", slots="processed", chunk=3), "policy .* has chunk=3"),
+    ],
+)
+def test_a_policy_that_no_queue_could_have_in_common_is_refused(policy, said):
+    w = W.replace(lower=[1, 1, 1], upper=[9, 9, 40], priority=[1, 1, 1])
+    with pytest.raises(PolicyError, match=f"router central-queue: {said}.* Choose another router or policy"):
+        fleet("central-queue", policy=policy, workload=w)
+
+
+def test_a_central_queue_has_one_policy_and_requests_in_order():
+    with pytest.raises(PolicyError, match="the replicas differ in policy"):
+        fleet("central-queue", [ls.Replica(policy="vllm"), ls.Replica()])
+    with pytest.raises(WorkloadError, match="a central queue wants requests in order of arrival"):
+        fleet("central-queue", workload=W.replace(arrival=[2, 1, 0]))
 
 
 def test_a_policy_that_draws_by_place_wants_requests_in_order():

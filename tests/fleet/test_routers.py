@@ -177,6 +177,45 @@ def test_a_formula_knows_the_speed_of_replicas_that_differ():
     assert taken_by(w, ls.Router(score="(requests + 1) / speed"), replicas) == [1, 1, 1, 0, 1]
 
 
+def test_a_central_queue_gives_to_whoever_can_admit_first():
+    # Each needs the cache for itself. The first replica is busy until 4, the second, from 0.5, until 2.5.
+    w = requests([4, 2, 5, 1], [0, 0.5, 0.6, 0.7], prompt=94)
+    assert taken_by(w, "central-queue", memory=100) == [0, 1, 1, 0]
+    result = ls.simulate_fleet(w, "fcfs", replicas=2, router="central-queue", memory=100)
+    assert result.start.tolist() == [0, 0.5, 2.5, 4]
+
+
+def test_a_central_queue_is_in_the_order_of_the_policy():
+    w = requests([3, 3, 9, 1], [0, 0, 1, 1], prompt=90, point=[3, 3, 9, 1])
+    assert taken_by(w, "central-queue", policy="mcsf", memory=100) == [0, 1, 1, 0]
+    assert taken_by(w, "central-queue", policy="fcfs", memory=100) == [0, 1, 0, 1]
+
+
+def test_of_replicas_that_begin_together_the_emptier_asks_first():
+    # One at a time and replica: at 1 the second is done, while the first has one that runs, and room for one more.
+    w = requests([9, 1, 1], [0, 0, 1])
+    assert taken_by(w, "central-queue", max_batch=1) == [0, 1, 1]
+    assert taken_by(requests([9, 1], [0, 1]), "central-queue", max_batch=2) == [0, 1]
+
+
+def test_a_replica_that_cannot_hold_the_first_takes_nobody():
+    w = requests([2, 9, 1], [0, 0, 0], prompt=[1, 90, 1])
+    replicas = [ls.Replica(memory=50), ls.Replica(memory=101, max_batch=1)]
+    # The first goes to the first replica; the second only to the other, and the third comes after it.
+    assert taken_by(w, "central-queue", replicas, max_batch=1) == [0, 1, 0]
+    assert ls.simulate_fleet(w, "fcfs", replicas=replicas, router="central-queue").start.tolist() == [0, 0, 1]
+
+
+def test_what_a_replica_evicted_stays_with_it_and_goes_first():
+    # Both run in 10 tokens, until the newest is evicted; it comes back before the one that is in the queue.
+    w = requests([6, 6, 1], [0, 0, 2], prompt=[1, 1, 4])
+    alone = [ls.Replica(memory=10), ls.Replica(memory=1)]
+    fleet = ls.simulate_fleet(w, "fcfs", replicas=alone, router="central-queue")
+    assert fleet.replica.tolist() == [0, 0, 0]
+    assert fleet.evictions.tolist() == [0, 1, 0]
+    assert fleet.completion[1] <= fleet.start[2] + 1
+
+
 def test_a_name_with_fields_is_the_router_with_them():
     assert named("least-work,work=upper,delay=0.5") == ls.routers["least-work"].replace(work="upper", delay=0.5)
     assert named("power-of-two,choices=3").choices == 3

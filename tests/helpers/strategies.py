@@ -178,8 +178,11 @@ def routers(draw: st.DrawFn, replicas: int = 8) -> ls.Router:
     if draw(st.integers(0, 2)) == 0:
         named = [router for router in ls.routers.values() if router.classes <= replicas]
         return draw(st.sampled_from(named))
+    rule = draw(st.sampled_from([*RULES, "least", "least"]))
+    if rule == "central":
+        return ls.Router(rule=rule)
     return ls.Router(
-        rule=draw(st.sampled_from([*RULES, "least", "least"])),
+        rule=rule,
         score=draw(st.sampled_from([*SCORES, *_SCORES])),
         choices=draw(st.sampled_from([None, None, 1, 2, 3])),
         work=draw(st.sampled_from(_WORK)),

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from helpers.trace_files import AZURE, BURST, GOOD, HEADER, JSONL, PLAIN, error, is_good, json_lines, load, text_format
 
+import llmsched as ls
 from llmsched.errors import TraceError
 from llmsched.workloads import traces
 from llmsched.workloads.columns import LARGEST
@@ -351,3 +353,40 @@ def test_the_real_mooncake_trace(data_file: Callable[[str], Path]) -> None:
 def test_predicted_classes_are_no_trace(data_file: Callable[[str], Path]) -> None:
     with pytest.raises(TraceError, match=r"output_tokens,class_of_5,class_of_2.*no format known"):
         traces.load(data_file("lmsys_predicted_classes.csv"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.parquet"])
+def test_a_trace_in_pieces_is_the_trace(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "BYTES_AT_ONCE", 1000)
+    monkeypatch.setattr(formats, "ROWS_AT_ONCE", 70)
+    whole = ls.generate.poisson(ls.generate.lmsys(1000, seed=1), 3.0).with_intervals(ls.intervals.buckets(100))
+    ls.traces.write(whole, tmp_path / name)
+    loaded, pieces = ls.traces.load(tmp_path / name), list(ls.traces.chunks(tmp_path / name))
+    assert len(pieces) > 5
+    for column, values in loaded.columns().items():
+        assert np.concatenate([getattr(piece, column) for piece in pieces]).tolist() == values.tolist()
+    fleet = ls.simulate_fleet(loaded, "fcfs", replicas=2, memory=16492)
+    streamed = ls.stream(ls.traces.chunks(tmp_path / name), "fcfs", replicas=2, memory=16492)
+    assert (streamed.requests, streamed.rounds, streamed.makespan) == (1000, fleet.rounds, fleet.makespan)
+
+
+def test_clocks_in_pieces_count_from_the_first_request(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "BYTES_AT_ONCE", 60)
+    path = tmp_path / "mooncake.jsonl"
+    row = '{{"timestamp": {}, "input_length": 5, "output_length": 3}}\n'
+    path.write_text("".join(row.format(5000 + 500 * k) for k in range(9)))
+    pieces = list(ls.traces.chunks(path))
+    assert len(pieces) > 2
+    assert np.concatenate([piece.arrival for piece in pieces]).tolist() == ls.traces.load(path).arrival.tolist()
+    path.write_text("".join(row.format(5000 - 500 * k) for k in range(9)))
+    with pytest.raises(TraceError, match="is not in order of arrival, and cannot be read in pieces"):
+        list(ls.traces.chunks(path))
+
+
+def test_a_bad_row_of_a_later_piece_is_named_by_its_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "BYTES_AT_ONCE", 20)
+    path = tmp_path / "bad.csv"
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n" + "0,5,3\n" * 20 + "1,5,-3\n")
+    with pytest.raises(TraceError, match=r"bad.csv.*22.*output_tokens is -3"):
+        list(ls.traces.chunks(path))
+    assert sum(map(len, ls.traces.chunks(path, on_error="skip"))) == 20

@@ -11,10 +11,11 @@ from llmsched._engine.pace cimport places_left
 from llmsched._engine.policy_formulas cimport order_anew
 from llmsched._engine.request cimport NONE
 from llmsched._engine.rising_peak cimport rising_reserved
+from llmsched._engine.shared_queue cimport is_offered, offered, offered_entry, take_offered
 from llmsched._engine.status cimport NO_MEMORY, OK
 from llmsched._engine.tree_node cimport Node
 from llmsched._engine.waiting cimport believed_length, demand_of, first_waiting, waits_in_tree
-from llmsched._engine.waiting_heap cimport Entry, heap_pop
+from llmsched._engine.waiting_heap cimport Entry, entry_less, heap_pop
 from llmsched._engine.waiting_tree cimport (
     tree_choose, tree_first, tree_least, tree_remove, tree_settle, tree_shrink, tree_update,
 )
@@ -27,6 +28,8 @@ cdef inline int admission(Engine* engine, int64_t* wake) noexcept nogil:
         engine.reserved = rising_reserved(engine)
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
+    if unlikely(engine.shared != NULL):
+        return admission_from_shared(engine, wake)
     if waits_in_tree(engine.problem):
         return admission_skipping(engine, wake)
     if engine.problem.order == ORDER_OVER_TIME or engine.problem.skip:
@@ -46,6 +49,36 @@ cdef inline int admission(Engine* engine, int64_t* wake) noexcept nogil:
         if admit(engine, p) == NO_MEMORY:
             return NO_MEMORY
     return OK
+
+
+cdef inline int admission_from_shared(Engine* engine, int64_t* wake) noexcept nogil:
+    # The same of those that wait here and in the queue that is shared, whoever is first; of that queue nobody after the
+    # first that is not feasible. OK or NO_MEMORY.
+    cdef bint asks = True
+    cdef int32_t own, other
+    while True:
+        other = NONE
+        if asks and is_offered(engine):
+            other = offered(engine)
+            if other == NONE:
+                return NO_MEMORY
+        if engine.waiting == 0 and other == NONE:
+            return OK
+        own = NONE
+        if engine.waiting > 0 and (other == NONE or entry_less(engine.heap.entries[0], offered_entry(engine, other))):
+            own = first_waiting(engine)
+        if not feasible(engine, other if own == NONE else own, wake):
+            if own != NONE:
+                return OK
+            asks = False
+            continue
+        if own != NONE:
+            heap_pop(&engine.heap)
+            engine.waiting -= 1
+        elif take_offered(engine) == NO_MEMORY:
+            return NO_MEMORY
+        if admit(engine, other if own == NONE else own) == NO_MEMORY:
+            return NO_MEMORY
 
 
 cdef inline int admission_one_by_one(Engine* engine, int64_t* wake) noexcept nogil:

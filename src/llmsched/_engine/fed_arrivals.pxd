@@ -11,6 +11,7 @@ from libc.string cimport memmove, memset
 
 from llmsched._core cimport Engine
 from llmsched._engine.rounds cimport next_arrival, now
+from llmsched._engine.shared_queue cimport is_offered
 from llmsched._engine.status cimport NO_MEMORY, OK
 
 cdef enum:
@@ -25,7 +26,7 @@ cdef inline double known_until(const Engine* engine) noexcept nogil:
 
 cdef inline double next_round_begins(const Engine* engine) noexcept nogil:
     # Where nobody is there and nobody is known to come, that is known_until(), or later.
-    if engine.running == 0 and engine.waiting == 0:
+    if engine.running == 0 and engine.waiting == 0 and not is_offered(engine):
         return max(now(engine), next_arrival(engine))
     return now(engine)
 

@@ -8,14 +8,16 @@ completes. So memory, and the part of it that is in use, are those of the reques
 import dataclasses
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, nextafter
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset
 
 import numpy as np
 
-from llmsched._core cimport Engine, Problem, engine_advance, engine_feed, engine_free, engine_open_fed
+from llmsched._core cimport (
+    Engine, Problem, SharedQueue, engine_advance, engine_feed, engine_free, engine_idle_until, engine_open_fed,
+)
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.fed_arrivals cimport queued, stands_still
 from llmsched._engine.formula cimport (
@@ -24,8 +26,11 @@ from llmsched._engine.formula cimport (
 )
 from llmsched._engine.request cimport NONE
 from llmsched._engine.rounds cimport now
+from llmsched._engine.shared_queue cimport is_offered, shared_add, shared_free
 from llmsched._engine.splitmix64 cimport splitmix64_below
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, WAITING
+from llmsched._engine.waiting cimport entry_of
+from llmsched._engine.waiting_heap cimport Entry
 from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_failure, timeline, tokens
 from llmsched.simulation._compiled cimport work as work_of
 
@@ -36,6 +41,7 @@ cdef enum:
     WRITTEN = 4                 # the first of them, which are not copied
     STEPS_PER_LOOK = 100_000    # how often a run looks at signals
     REQUESTS_PER_LOOK = 20_000
+    ROUNDS_PER_LOOK = 20_000    # of those in which a replica asks the central queue
     FEW_REPLICAS = 64           # more of them have to share the processor's cache, and look ahead so many rounds only
     SMALL_WHEEL = 255
     LONGEST_QUEUE = 256         # requests that may pile up before their engine runs on, whether it is looked at or not
@@ -47,6 +53,7 @@ cdef enum Rule:
     ROUND_ROBIN
     LEAST
     IDLE
+    CENTRAL
 
 cdef enum Score:
     REQUESTS
@@ -55,7 +62,7 @@ cdef enum Score:
     BELIEVED_WORK
     FORMULA
 
-cdef dict RULES = {"random": RANDOM, "round-robin": ROUND_ROBIN, "least": LEAST, "idle": IDLE}
+cdef dict RULES = {"random": RANDOM, "round-robin": ROUND_ROBIN, "least": LEAST, "idle": IDLE, "central": CENTRAL}
 cdef dict SCORES = {
     "requests": REQUESTS, "waiting": WAITING_REQUESTS, "used": USED, "believed_work": BELIEVED_WORK,
 }
@@ -204,6 +211,9 @@ cdef class Fleet:
     cdef Sent* in_flight        # with a delay, in order of arrival: sent, and not seen by the router yet
     cdef int64_t in_flight_first, in_flight_size, in_flight_allocated
     cdef int32_t piled          # the replica whose queue is long, or NONE
+    cdef SharedQueue queue      # of CENTRAL: its kinds are pools, its indices slots;
+    cdef int32_t rows, rows_allocated, free_row  # that were ever used; chain of those to use again, or NONE
+    cdef double queue_time      # and the time up to which it is as it is
     # the chunk of requests at hand
     cdef int64_t base           # id of its first
     cdef bint every_fits        # no request is too large for a replica
@@ -235,7 +245,7 @@ cdef class Fleet:
         cdef Pool* pool
         self.problems = problems
         self.router = router
-        self.failed = self.piled = NONE
+        self.failed = self.piled = self.free_row = NONE
         self.pools_size = len(problems)
         self.replicas_size = len(kinds)
         self.classes = len(groups)
@@ -267,12 +277,20 @@ cdef class Fleet:
             pool.rules.record_tokens = self.record_tokens
             pool.rules.admissions_start = INT64_MAX // 4  # rounds say that it never ends: see problem.stall_limit
             pool.free_slot = NONE
+        if self.rule == CENTRAL:
+            self.queue.kinds = self.pools_size
+            self.queue.first = <int32_t*>calloc(self.pools_size, sizeof(int32_t))
+            if self.queue.first == NULL:
+                raise MemoryError(f"no memory for {len(kinds)} replicas")
         wheel = min(longest, <int64_t>SMALL_WHEEL) if self.replicas_size > FEW_REPLICAS else longest
         for k in range(self.replicas_size):
             self.replicas[k].pool = kinds[k]
             self.replicas[k].speed = speeds[k]
             self.replicas[k].since, self.replicas[k].until = lives[k]
-            if engine_open_fed(&self.replicas[k].engine, &self.pools[<int>kinds[k]].rules, wheel) == NO_MEMORY:
+            if engine_open_fed(
+                &self.replicas[k].engine, &self.pools[<int>kinds[k]].rules, wheel,
+                &self.queue if self.rule == CENTRAL else NULL, kinds[k],
+            ) == NO_MEMORY:
                 raise MemoryError(f"no memory for {len(kinds)} replicas")
         for k in range(self.pools_size):
             self.pools[k].rules.n = INT64_MAX
@@ -319,6 +337,7 @@ cdef class Fleet:
         free(self.session_table)
         free(self.done)
         free(self.in_flight)
+        shared_free(&self.queue)
 
     # Requests come ----------------------------------------------------------------------------------------------------
 
@@ -378,7 +397,10 @@ cdef class Fleet:
         cdef int status = OK
         with nogil:
             while self.sent < last and status == OK:
-                status = self.send_one(self.sent - self.base)
+                if self.rule == CENTRAL:
+                    status = self.queue_one(self.sent - self.base)
+                else:
+                    status = self.send_one(self.sent - self.base)
                 self.sent += status == OK
         PyErr_CheckSignals()
         self.check_status(status)
@@ -389,7 +411,9 @@ cdef class Fleet:
         cdef int status = OK
         cdef int k
         with nogil:
-            status = self.know(INFINITY)
+            status = self.serve_queue(INFINITY) if self.rule == CENTRAL else OK
+            if status == OK:
+                status = self.know(INFINITY)
             for k in range(self.replicas_size if status == OK else 0):
                 status = self.advance(k)
                 if status != OK:
@@ -457,18 +481,17 @@ cdef class Fleet:
             self.session_table[self.session_of[i]] = k
         return OK
 
-    cdef int hand_over(self, int64_t i, int32_t k) noexcept nogil:
-        # OK or NO_MEMORY.
-        cdef Replica* replica = &self.replicas[k]
-        cdef Pool* pool = &self.pools[replica.pool]
+    cdef int32_t fill_slot(self, int64_t i, int which, int64_t number) noexcept nogil:
+        # The slot of a pool in which a request is from now on, with its draws; NONE: no memory.
+        cdef Pool* pool = &self.pools[which]
         cdef int32_t s = pool.free_slot
         cdef const Column* column
         cdef int j
         if s != NONE:
             pool.free_slot = pool.following[s]
         else:
-            if pool.made >= pool.allocated and self.more_slots(replica.pool) == NO_MEMORY:
-                return NO_MEMORY
+            if pool.made >= pool.allocated and self.more_slots(which) == NO_MEMORY:
+                return NONE
             s = <int32_t>pool.made
             pool.made += 1
         for j in range(WRITTEN, pool.columns_size):
@@ -477,7 +500,7 @@ cdef class Fleet:
                 (<int64_t*>column.slots)[s] = (<const int64_t*>column.source)[i]
             else:
                 column.slots[s] = column.source[i]
-        (<int64_t*>pool.rules.numbers)[s] = replica.sent
+        (<int64_t*>pool.rules.numbers)[s] = number
         pool.rules.evictions[s] = 0
         pool.ids[s] = self.base + i
         pool.order[s] = s
@@ -488,6 +511,14 @@ cdef class Fleet:
             pool.believed[s] = pool.source.believed[i]
         if self.sees_work:
             pool.work[s] = self.work[i]
+        return s
+
+    cdef int hand_over(self, int64_t i, int32_t k) noexcept nogil:
+        # OK or NO_MEMORY.
+        cdef Replica* replica = &self.replicas[k]
+        cdef int32_t s = self.fill_slot(i, replica.pool, replica.sent)
+        if s == NONE:
+            return NO_MEMORY
         replica.sent += 1
         if self.delay == 0:
             return self.deliver(k, s)
@@ -586,11 +617,138 @@ cdef class Fleet:
             if self.sees_work:
                 replica.believed -= pool.work[s]
             if not self.record_tokens:  # else the log names requests by their slots
-                pool.following[s] = pool.free_slot
-                pool.free_slot = s
+                free_slot(pool, s)
         self.completed_requests += replica.engine.completed_size
         replica.engine.completed_size = 0
         return OK
+
+    # The central queue ------------------------------------------------------------------------------------------------
+
+    cdef int queue_one(self, int64_t i) noexcept nogil:
+        # A request comes into the queue, after all rounds that begin before. OK, AGAIN, or what is wrong.
+        cdef int32_t k, s, row
+        cdef int which
+        cdef Entry entry
+        cdef int status = self.serve_queue(self.arrival[i])
+        if status == OK and self.queue.heap.size == 0:  # so far replicas ran on by themselves
+            status = self.know(self.arrival[i])
+            for k in range(self.replicas_size):
+                if status == OK and not stands_still(&self.replicas[k].engine):
+                    status = self.advance(k)
+        if status != OK:
+            return status
+        row = self.new_row()
+        if row == NONE:
+            return NO_MEMORY
+        for which in range(self.pools_size):
+            s = self.fill_slot(i, which, 0)
+            if s == NONE:
+                return NO_MEMORY
+            self.queue.indices[<int64_t>row * self.pools_size + which] = s if self.pool_fits(i, which) else ~s
+        s = self.queue.indices[<int64_t>row * self.pools_size]
+        entry = entry_of(&self.replicas[0].engine, max(s, ~s), NONE)  # all order alike, and replica 0 is of pool 0
+        entry.who = row
+        self.queue_time = self.arrival[i]
+        return shared_add(&self.queue, entry)
+
+    cdef int32_t new_row(self) noexcept nogil:
+        # A row of the queue; NONE: no memory.
+        cdef int32_t row = self.free_row
+        cdef int64_t width = self.pools_size * sizeof(int32_t)
+        if row != NONE:
+            self.free_row = self.queue.indices[<int64_t>row * self.pools_size]
+            return row
+        if self.rows == self.rows_allocated:
+            if not grown(<void**>&self.queue.indices, (2 * self.rows_allocated + 1024) * width):
+                return NONE
+            self.rows_allocated = 2 * self.rows_allocated + 1024
+        self.rows += 1
+        return self.rows - 1
+
+    cdef int serve_queue(self, double before) noexcept nogil:
+        # Every round that begins before that time while somebody is in the queue. OK, AGAIN, or what is wrong.
+        cdef int64_t rounds = 0
+        cdef double begins = 0.0
+        cdef int32_t k = NONE
+        cdef int status
+        while self.queue.heap.size > 0:
+            status = self.next_to_ask(before, &k, &begins)
+            if status != OK or begins >= before:
+                return status
+            if rounds == ROUNDS_PER_LOOK:
+                return AGAIN
+            rounds += 1
+            self.queue_time = begins
+            if is_idle(&self.replicas[k].engine) and begins > now(&self.replicas[k].engine):
+                engine_idle_until(&self.replicas[k].engine, begins)
+            (<double*>self.pools[self.replicas[k].pool].rules.arrival)[0] = nextafter(begins, INFINITY)
+            status = self.advance(k)
+            self.give_away(k)
+            if status != OK:
+                return status
+        return OK
+
+    cdef int next_to_ask(self, double before, int32_t* chosen, double* begins) noexcept nogil:
+        # Who begins the next round, with the fewest requests of those who do so then, and when; not before `before`
+        # where that is too late. Rounds that end then are over. OK, AGAIN, or what is wrong.
+        cdef Engine* engine
+        cdef int64_t least
+        cdef int32_t k
+        cdef int status
+        while True:
+            begins[0] = INFINITY
+            for k in range(self.replicas_size):
+                begins[0] = min(begins[0], self.may_ask_at(k))
+            if begins[0] >= before:
+                return OK
+            chosen[0] = NONE
+            least = INT64_MAX
+            for k in range(self.replicas_size):
+                engine = &self.replicas[k].engine
+                if self.may_ask_at(k) > begins[0]:
+                    continue
+                if engine.in_progress:
+                    (<double*>self.pools[self.replicas[k].pool].rules.arrival)[0] = begins[0]
+                    status = self.advance(k)
+                    if status != OK:
+                        return status
+                    if is_idle(engine) and not is_offered(engine):
+                        continue
+                if engine.running + engine.waiting < least:
+                    least = engine.running + engine.waiting
+                    chosen[0] = k
+            if chosen[0] != NONE:
+                return OK
+
+    cdef inline double may_ask_at(self, int32_t k) noexcept nogil:
+        # When a replica begins its next round, or could.
+        cdef const Engine* engine = &self.replicas[k].engine
+        if engine.in_progress:
+            return engine.ends
+        if is_idle(engine):
+            return max(now(engine), self.queue_time) if is_offered(engine) else INFINITY
+        return now(engine)
+
+    cdef void give_away(self, int32_t k) noexcept nogil:
+        # Those that a replica took are its own; nothing of them is left elsewhere.
+        cdef Replica* replica = &self.replicas[k]
+        cdef int64_t j, id
+        cdef int32_t s, row
+        cdef int which
+        for j in range(self.queue.taken_size):
+            row = self.queue.taken[j]
+            for which in range(self.pools_size):
+                s = self.queue.indices[<int64_t>row * self.pools_size + which]
+                if which != replica.pool:
+                    free_slot(&self.pools[which], max(s, ~s))
+                    continue
+                id = self.pools[which].ids[s]
+                if id >= self.base:  # of an earlier chunk, whoever asked for completions learns it there
+                    self.replica_of[id - self.base] = k
+            replica.sent += 1
+            self.queue.indices[<int64_t>row * self.pools_size] = self.free_row
+            self.free_row = row
+        self.queue.taken_size = 0
 
     # The router -------------------------------------------------------------------------------------------------------
 
@@ -638,9 +796,12 @@ cdef class Fleet:
 
     cdef bint fits(self, int64_t i, int32_t k) noexcept nogil:
         # Whether it is there, and can hold the request.
-        cdef const Pool* pool = &self.pools[self.replicas[k].pool]
         if not self.replicas[k].since <= self.arrival[i] < self.replicas[k].until:
             return False
+        return self.pool_fits(i, self.replicas[k].pool)
+
+    cdef bint pool_fits(self, int64_t i, int which) noexcept nogil:
+        cdef const Pool* pool = &self.pools[which]
         return whole_blocks(pool.source.prompt[i] + pool.source.output[i], pool.rules.block) <= pool.rules.memory
 
     cdef int64_t those_that_fit(self, int64_t i, const int32_t* among, int64_t size) noexcept nogil:
@@ -760,6 +921,16 @@ cdef class Fleet:
 
 class Stopped(Exception):  # noqa: N818 (for run.py, which says it in words)
     """A replica makes no progress. Its number is the argument."""
+
+
+cdef inline bint is_idle(const Engine* engine) noexcept nogil:
+    return engine.running == 0 and engine.waiting == 0
+
+
+cdef inline void free_slot(Pool* pool, int32_t s) noexcept nogil:
+    # Nobody is in it.
+    pool.following[s] = pool.free_slot
+    pool.free_slot = s
 
 
 cdef inline int64_t work_left(const Replica* replica) noexcept nogil:

@@ -24,6 +24,7 @@ from ..simulation.token_log import Tokens
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from .replica import Replica
+from .router import Router
 
 
 class Life(NamedTuple):
@@ -47,8 +48,13 @@ def lives_of(replicas: Sequence[Replica]) -> list[Life]:
     return lives
 
 
-def refuse(machines: Sequence[dict[str, Any]], record: Collection[str]) -> None:
+def refuse(machines: Sequence[dict[str, Any]], router: Router, record: Collection[str]) -> None:
     """Raises InputError and PolicyError for what cannot be had where replicas fail."""
+    if router.rule == "central":
+        raise PolicyError(
+            "router central-queue: replicas fail, and what they lose is sent again by a router that decides. Choose "
+            "another router, or replicas without fails_at"
+        )
     if "tokens" in record:
         raise InputError('record="tokens" is not kept where replicas fail: tokens that are lost belong to no result')
     for machine in machines:

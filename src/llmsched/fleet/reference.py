@@ -6,6 +6,7 @@ is simulated anew, by the readable engine. `_fleet.pyx` keeps its engines, and a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,10 +16,11 @@ from ..errors import NotFinishedError
 from ..policy import Policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.endless import bound_passed
-from ..simulation.reference import splitmix64
+from ..simulation.problem import problem_of
+from ..simulation.reference import ReferenceEngine, splitmix64
 from ..simulation.result import Result
 from ..simulation.run import simulate
-from ..workloads.columns import IntArray
+from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from .failures import Life
 from .router import Router
@@ -47,6 +49,12 @@ class View(NamedTuple):
 def below(stream: Iterator[int], k: int) -> int:
     """A number from 0 to k - 1: floor(x k / 2^32), x the upper 32 bits of the next output of splitmix64."""
     return (next(stream) >> 32) * k >> 32
+
+
+def fits(workload: Workload, i: int, machine: Mapping[str, Any]) -> bool:
+    """Whether a replica can hold request i."""
+    size, block = int(workload.prompt[i] + workload.output[i]), machine["block"]
+    return bool(whole_blocks(size, block) <= down_to_blocks(machine["memory"], block))
 
 
 class ReadableRouter:
@@ -92,10 +100,7 @@ class ReadableRouter:
         """Whether replica k is there when request i comes, and can hold it."""
         if self.lives and not self.lives[k].since <= self.workload.arrival[i] < self.lives[k].until:
             return False
-        machine = self.machines[k]
-        block = machine["block"]
-        size = int(self.workload.prompt[i] + self.workload.output[i])
-        return bool(whole_blocks(size, block) <= down_to_blocks(machine["memory"], block))
+        return fits(self.workload, i, self.machines[k])
 
     def choose(self, i: int) -> int:
         """Who takes request i."""
@@ -180,6 +185,88 @@ def _in_round(
     elif over:
         used = int(whole_blocks(prompt[running] + generated + 1, result.block).sum())
     return View(requests, len(running), used, left)
+
+
+class ReadableQueue:
+    """A central queue at work on requests that are in order of arrival. `run` says who takes each, and when.
+
+    For a replica a request arrives as it takes it. Whether it can is asked of a simulation of all that it took so far
+    and of that request, arriving as a round begins: whether it starts then.
+    """
+
+    def __init__(self, workload: Workload, machines: Sequence[Mapping[str, Any]], max_rounds: int | None) -> None:
+        self.workload, self.machines, self.max_rounds = workload, machines, max_rounds
+        self.taken: list[list[int]] = [[] for _ in machines]
+        self.taken_at = np.zeros(len(workload))
+        self.began = [-1.0] * len(machines)  # the last round in which it was asked
+        self.ran: list[tuple[FloatArray, FloatArray, FloatArray] | None] = [None] * len(machines)
+        largest = max(machine["memory"] for machine in machines)
+        problem = problem_of(workload, machines[0]["policy"], largest, None, may_not_fit=True)
+        engine = ReferenceEngine(problem, ())
+        self.key = [engine.admission_key(r) for r in engine.requests]
+
+    def run(self) -> tuple[IntArray, FloatArray]:
+        """The replica of each request, and when that took it."""
+        coming, queue, time = list(range(len(self.workload))), list[int](), 0.0
+        arrival = self.workload.arrival.tolist()
+        while coming or queue:
+            begins = [self.may_begin(k, time, queue[0]) if queue else math.inf for k in range(len(self.machines))]
+            if coming and arrival[coming[0]] <= min(begins):
+                time = arrival[coming[0]]
+                while coming and arrival[coming[0]] == time:
+                    queue.append(coming.pop(0))
+                queue.sort(key=self.key.__getitem__)
+                continue
+            time = min(begins)
+            k = min((self.requests(k, time), k) for k, at in enumerate(begins) if at == time)[1]
+            while queue and self.takes(k, time, queue[0]):
+                self.taken[k].append(queue[0])
+                self.taken_at[queue.pop(0)] = time
+                self.ran[k] = None
+            self.began[k] = time
+        replica = np.zeros(len(self.workload), np.int64)
+        for k, requests in enumerate(self.taken):
+            replica[requests] = k
+        return replica, self.taken_at
+
+    def simulated(self, k: int, requests: Sequence[int]) -> Result:
+        """What replica k does with these requests, which it took, or might."""
+        machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
+        seen = self.workload.replace(arrival=self.taken_at).take(requests)
+        return simulate(
+            seen, self.machines[k]["policy"], seed=None, engine="reference", record=("timeline", "tokens"),
+            max_rounds=self.max_rounds, **machine,
+        )  # fmt: skip
+
+    def so_far(self, k: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Completions, begins and ends of rounds of replica k with what it took."""
+        ran = self.ran[k]
+        if ran is None:
+            result = self.simulated(k, sorted(self.taken[k]))
+            assert result.timeline is not None
+            assert result.tokens is not None
+            ran = self.ran[k] = result.completion, result.timeline.expand()["time"], result.tokens.round_end
+        return ran
+
+    def requests(self, k: int, time: float) -> int:
+        """Those at a replica, without whom it completes then."""
+        return int(np.count_nonzero(self.so_far(k)[0] > time))
+
+    def may_begin(self, k: int, time: float, first: int) -> float:
+        """When replica k begins its next round, or could, to take the first of the queue; infinite where it cannot."""
+        _, begins, ends = self.so_far(k)
+        begun = (begins < time) | ((begins == time) & (self.began[k] == time))
+        under_way = ends[begun & (time < ends)]
+        at = float(under_way[0]) if len(under_way) else time
+        return at if self.requests(k, at) or fits(self.workload, first, self.machines[k]) else math.inf
+
+    def takes(self, k: int, time: float, i: int) -> bool:
+        """Whether it can start request i in the round that begins then."""
+        if not fits(self.workload, i, self.machines[k]):
+            return False
+        self.taken_at[i] = time
+        requests = sorted([*self.taken[k], i])
+        return bool(self.simulated(k, requests).start[requests.index(i)] == time)
 
 
 def outcomes(

@@ -24,6 +24,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "round-robin": "one after the other",
         "least": "the one with the smallest score",
         "idle": "one that has no requests; if there is none, any",
+        "central": "the first that can admit it: until then it waits in one queue before them all",
     }
 )
 #: What `score` may be, beside a formula -> what it is of a replica.
@@ -36,7 +37,7 @@ PREDICTIONS = ("lower", "upper", "point")
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Router:
-    """Which replica takes a request. It decides as the request arrives, and never again.
+    """Which replica takes a request. It decides as the request arrives, and never again; but for ``rule="central"``.
 
     It sees each replica as it is when the request arrives: requests that arrived before are there, a round in progress
     is not over. Of equals it draws one; with ``seed=None`` the first takes it.
@@ -44,7 +45,9 @@ class Router:
     Parameters
     ----------
     rule
-        ``"random"``, ``"round-robin"``, ``"least"`` (the smallest score) or ``"idle"`` (one without requests).
+        ``"random"``, ``"round-robin"``, ``"least"`` (the smallest score), ``"idle"`` (one without requests), or
+        ``"central"``: requests wait in one queue, in the policy's order, and a replica takes the first as soon as it
+        can admit it (late binding).
     score
         For ``"least"``: ``"requests"`` that a replica was sent and has not completed; those that are ``"waiting"``;
         tokens of cache that are ``"used"``; ``"believed_work"``, output tokens that they are believed to need yet; or a
@@ -101,6 +104,13 @@ class Router:
             raise InputError(f"router field sessions is {self.sessions!r}, expected True or False")
         if isinstance(self.delay, bool) or not isinstance(self.delay, (int, float)) or not 0 <= self.delay < math.inf:
             raise InputError(f"router field delay is {self.delay!r}, expected a time of at least 0")
+        if self.rule == "central":
+            for name, value in {"choices": None, "classes": 1, "sessions": False, "delay": 0.0}.items():
+                if getattr(self, name) != value:
+                    raise InputError(
+                        f"router field {name}={getattr(self, name)!r} says nothing of a central queue, from which "
+                        f"replicas take requests as they can admit them: leave {name} out"
+                    )
         if not self.name:
             object.__setattr__(self, "name", named_like(self) or repr(self))
         _ = self.formula, self.work_formula  # raise what is wrong with them
@@ -182,6 +192,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "join-idle-queue": {"rule": "idle"},
     "length-classes": {"classes": 2},
     "session": {"sessions": True},
+    "central-queue": {"rule": "central"},
 }
 
 
@@ -210,6 +221,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "join-idle-queue": "a replica without requests if there is one, else any",
         "length-classes": "short and long requests to replicas of their own, there the one with the fewest requests",
         "session": "the replica that took the session's last request; for a new one, that with the fewest requests",
+        "central-queue": "whichever replica can admit it first: requests wait in one queue before them all",
     }
 )
 

@@ -104,6 +104,11 @@ def simulate_fleet(
     run = Run(machines, chosen, seed, keep, max_rounds, workload)
     order = in_order_of_arrival(workload)
     _refuse_numbered(machines, order)
+    if chosen.rule == "central" and order is not None:
+        raise WorkloadError(
+            "a central queue wants requests in order of arrival: "
+            "workload.take(numpy.argsort(workload.arrival, kind='stable'))"
+        )
     if engine == "reference":
         return _readable(workload, run, seed, keep)
     n = len(workload)
@@ -195,6 +200,8 @@ class Run:
         self.kinds = [machines[self.kind_of.index(k)] for k in range(len(kinds))]
         for kind in self.kinds:
             _refuse(kind["policy"])
+        if router.rule == "central":
+            _refuse_central(self.kinds)
         self.largest = max(whole_blocks_down(kind) for kind in self.kinds)
         self.first = workload
         self.problems = self._problems(workload)
@@ -368,6 +375,34 @@ def _refuse(policy: Policy) -> None:
         )
 
 
+#: What a formula may not read of a request that waits in a central queue: it depends on when a replica takes it.
+_OF_A_REPLICA = ("arrival", "joined", "now")
+
+
+def _refuse_central(kinds: Sequence[dict[str, Any]]) -> None:
+    """Raises PolicyError for policies whose requests cannot wait in one queue for whoever admits them first."""
+    policy = kinds[0]["policy"]
+    why = ""
+    if any(kind["policy"] != policy for kind in kinds):
+        why = "it has one order of requests, and the replicas differ in policy"
+    elif policy.fill != "break":
+        why = f"only its first request is offered, and policy {policy.name} has fill={policy.fill!r}"
+    elif policy.shed == "lottery" or policy.reserve == "history":
+        why = f"policy {policy.name} draws by the place of a request among those of its replica"
+    elif policy.evict == "priority":
+        why = f"policy {policy.name} has evict='priority', which ranks by arrivals that replicas do not know"
+    elif policy.slots == "processed" and policy.chunk < Policy.chunk:
+        why = f"policy {policy.name} has chunk={policy.chunk}, which is not for whom nobody waits beside it"
+    for place, formula in policy.formulas.items():
+        read = [name for name in formula.reads if name in _OF_A_REPLICA]
+        if place == "order" and len({kind["memory"] for kind in kinds}) > 1 and "memory" in formula.reads:
+            read.append("memory")
+        if read:
+            why = f"the formula of {place} reads {read[0]}, which depends on the replica that takes a request"
+    if why:
+        raise PolicyError(f"router central-queue: {why}. Choose another router or policy")
+
+
 def whole_blocks_down(kind: dict[str, Any]) -> int:
     """Tokens of its cache in whole blocks."""
     return down_to_blocks(whole("memory", kind["memory"], 1), whole("block", kind["block"], 1))
@@ -423,10 +458,15 @@ def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[s
     from . import reference  # when it is asked for: few ask
 
     speeds = [_speed(machine) for machine in run.machines]
-    replica = reference.ReadableRouter(
-        workload, run.machines, run.router, seed, run.groups, speeds, run.lives, run.bounds
-    ).run()
-    results = reference.outcomes(workload, run.machines, replica, keep, run.max_rounds)
+    seen = workload  # as replicas see it
+    if run.router.rule == "central":
+        replica, taken_at = reference.ReadableQueue(workload, run.machines, run.max_rounds).run()
+        seen = workload.replace(arrival=taken_at)
+    else:
+        replica = reference.ReadableRouter(
+            workload, run.machines, run.router, seed, run.groups, speeds, run.lives, run.bounds
+        ).run()
+    results = reference.outcomes(seen, run.machines, replica, keep, run.max_rounds)
     completion, start = np.empty(len(workload)), np.empty(len(workload))
     evictions = np.zeros(len(workload), np.int64)
     for k, result in enumerate(results):
@@ -442,7 +482,7 @@ def _with_failures(
 ) -> FleetResult:  # fmt: skip
     """A fleet of lives: what is sent up to a death first, then with what that one sends back, up to the next."""
     mine = [machines[life.replica] for life in lives]
-    refuse(mine, keep)
+    refuse(mine, router, keep)
     sendings = Sendings(workload, lives, mine)
     deaths = sorted({life.until for life in lives if life.until < math.inf})
     replica_groups = _groups(len(machines), router.classes)

@@ -155,6 +155,7 @@ class StreamResult:
         self.evictions += int(done["evictions"].sum())
         self.evicted_requests += int(np.count_nonzero(done["evictions"]))
         self.output_tokens += int(done["output"].sum())
+        self.load += np.bincount(done["replica"], minlength=len(self.load))
         self._latency.add(latency)
         self._wait.add(wait)
 
@@ -202,6 +203,8 @@ def stream(
         replicas, policy=policy, memory=memory, clock=clock, max_batch=max_batch, block=block,
         prefill_budget=prefill_budget,
     )  # fmt: skip
+    if len(machines) == 1 and chosen.rule == "central":
+        chosen = Router()  # the queue of one replica is its own
     if seed is not None:
         seed = whole("seed", seed, 0, LARGEST_SEED)
     if any(life.until < math.inf for life in lives_of(replicas_of(replicas))):
@@ -217,7 +220,6 @@ def stream(
         run.take(chunk, replica)
         run.send(result.requests + len(chunk))
         result.requests += len(chunk)
-        result.load += np.bincount(replica, minlength=len(machines))
         _hand_on(run, result, completed)
         if progress is not None:
             progress(result.requests, run.fleet.completed_requests)

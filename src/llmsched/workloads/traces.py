@@ -7,11 +7,12 @@ import gzip
 import io
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import IO, Literal
 
 from ..errors import InputError, TraceError, nearest
+from ..input_limits import open_raw
 from .trace_formats import csv_reader, jsonl_reader, parquet_reader
 from .trace_formats.formats import EMPTY_FILE, PLAIN_COLUMNS, TABLE, recognised
 from .trace_formats.row_checks import shortened
@@ -20,7 +21,7 @@ from .trace_formats.text_lines import first_line
 from .trace_formats.trace_builder import TraceBuilder
 from .workload import Workload
 
-__all__ = ["FORMATS", "load", "write"]
+__all__ = ["FORMATS", "chunks", "load", "write"]
 
 #: The formats that `load` reads: name -> what it is, in a line.
 FORMATS: Mapping[str, str] = MappingProxyType({name: format.description for name, format in TABLE.items()})
@@ -63,35 +64,65 @@ def load(
     InputError
         `on_error` is neither of the two.
     """
+    with contextlib.ExitStack() as stack:
+        builder, blocks = _opened(source, format, on_error, stack)
+        for _ in blocks:
+            pass
+    return builder.workload()
+
+
+def chunks(
+    source: str | os.PathLike[str] | IO[bytes] | IO[str],
+    format: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> Iterator[Workload]:
+    """Read a trace in pieces of some ten thousand requests, for `llmsched.stream`: the whole is never in memory.
+
+    ``ls.stream(ls.traces.chunks("trace.parquet"), "fcfs", memory=60_000)``. Put together the pieces are what `load`
+    returns, with the same arguments and errors; but a clock has to begin with its earliest request. A compressed
+    Parquet file that is not a path is read whole, and so is one group of rows of any.
+    """
+    with contextlib.ExitStack() as stack:
+        builder, blocks = _opened(source, format, on_error, stack)
+        for _ in blocks:
+            piece = builder.workload()
+            if len(piece):
+                yield piece
+
+
+def _opened(
+    source: object, format: str | None, on_error: str, stack: contextlib.ExitStack
+) -> tuple[TraceBuilder, Iterator[None]]:
+    """What collects the rows of a trace, and the reading of it, a block at a time."""
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
     if format is not None and format not in TABLE:
         raise TraceError(f"no trace format {format!r}: {nearest(format, TABLE)}")
-    with contextlib.ExitStack() as stack:
-        path, stream, first_bytes = open_stream(source, stack)
-        skip = on_error == "skip"
-        is_parquet = TABLE[format].layout == "parquet" if format else first_bytes == b"PAR1"
-        if is_parquet:
-            builder = TraceBuilder(path, TABLE["parquet"], skip)
-            parquet_reader.read(builder, stream)
-        else:
-            builder = _read_text(path, stream, format, skip)
-    return builder.workload()
+    path, stream, first_bytes = open_stream(source, stack)
+    skip = on_error == "skip"
+    is_parquet = TABLE[format].layout == "parquet" if format else first_bytes == b"PAR1"
+    if not is_parquet:
+        return _read_text(path, stream, format, skip)
+    builder = TraceBuilder(path, TABLE["parquet"], skip)
+    if isinstance(source, (str, os.PathLike)) and first_bytes == b"PAR1" and os.path.isfile(path):
+        stream = stack.enter_context(io.BufferedReader(open_raw(path)))  # which can be sought in
+    return builder, parquet_reader.read(builder, stream)
 
 
-def _read_text(path: str, stream: io.BufferedReader, format: str | None, skip: bool) -> TraceBuilder:
+def _read_text(
+    path: str, stream: io.BufferedReader, format: str | None, skip: bool
+) -> tuple[TraceBuilder, Iterator[None]]:
     """Read CSV or JSON lines: as `format`, or as the format that the first line is recognised as."""
     start, line = first_line(stream)
     named = None if format is None else TABLE[format]
     if not start:
-        return TraceBuilder(path, named or EMPTY_FILE, skip)
+        return TraceBuilder(path, named or EMPTY_FILE, skip), iter(())
     is_jsonl = named.layout == "jsonl" if named else start.lstrip()[:1] == b"{"
     if is_jsonl:
         known = named or recognised("jsonl", jsonl_reader.keys_of(start))
         assert known is not None
         builder = TraceBuilder(path, known, skip, dict(known.columns))
-        jsonl_reader.read(builder, stream, start, line)
-        return builder
+        return builder, jsonl_reader.read(builder, stream, start, line)
     header, lines = csv_reader.read_header(path, itertools.chain([start], stream), line)
     known = named or recognised("csv", header)
     if known is None:
@@ -100,8 +131,7 @@ def _read_text(path: str, stream: io.BufferedReader, format: str | None, skip: b
         raise TraceError(f"starts with {found}, which is no format known ({formats})", path, line)
     builder = TraceBuilder(path, known, skip)
     builder.find_columns(header, line)
-    csv_reader.read(builder, stream, header, line + lines)
-    return builder
+    return builder, csv_reader.read(builder, stream, header, line + lines)
 
 
 def write(workload: Workload, path: str | os.PathLike[str]) -> None:

@@ -33,8 +33,8 @@ def read_header(path: str, raw: Iterator[bytes], line: int) -> tuple[list[str], 
     return names, reader.line_num
 
 
-def read(builder: TraceBuilder, stream: io.BufferedReader, header: list[str], line: int) -> None:
-    """Read the rest of `stream`, which follows the header and begins with line number `line`."""
+def read(builder: TraceBuilder, stream: io.BufferedReader, header: list[str], line: int) -> Iterator[None]:
+    """Read the rest of `stream`, which follows the header and begins with line number `line`, a block at a time."""
     for block in line_blocks(stream):
         columns = parsed(builder, block, header)
         if columns is not None:
@@ -44,10 +44,11 @@ def read(builder: TraceBuilder, stream: io.BufferedReader, header: list[str], li
         elif b'"' in block:
             # A quoted field may go on in the next block, so the careful reader keeps the rest of the file.
             lines = itertools.chain(io.BytesIO(block), stream)
-            builder.add_rows(_rows(builder, lines, header, line))
+            yield from builder.add_rows(_rows(builder, lines, header, line))
         else:
-            builder.add_rows(_rows(builder, io.BytesIO(block), header, line))
+            yield from builder.add_rows(_rows(builder, io.BytesIO(block), header, line))
         line += block.count(b"\n")
+        yield
 
 
 def _rows(builder: TraceBuilder, raw: Iterable[bytes], header: list[str], line: int) -> Iterator[Row]:

@@ -14,15 +14,16 @@ from .text_lines import decoded, encoding_error, line_blocks
 from .trace_builder import TraceBuilder
 
 
-def read(builder: TraceBuilder, stream: io.BufferedReader, start: bytes, line: int) -> None:
-    """Read the line `start`, which is number `line`, and the rest of `stream`."""
+def read(builder: TraceBuilder, stream: io.BufferedReader, start: bytes, line: int) -> Iterator[None]:
+    """Read the line `start`, which is number `line`, and the rest of `stream`, a block at a time."""
     for block in line_blocks(stream, start):
         columns = parsed(builder, block)
         if columns is not None:
             builder.add_columns(columns)
         elif not block.isspace():
-            builder.add_rows(_rows(io.BytesIO(block), line))
+            yield from builder.add_rows(_rows(io.BytesIO(block), line))
         line += block.count(b"\n")
+        yield
 
 
 def keys_of(line: bytes) -> Collection[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,26 +26,31 @@ def _pyarrow(purpose: str) -> tuple[Any, Any]:
         raise MissingExtraError("pyarrow", "parquet", purpose) from error
 
 
-def read(builder: TraceBuilder, stream: io.BufferedReader) -> None:
-    """Read all of `stream`, in batches of rows."""
-    content = stream.read()
-    if not content:
-        return
+def read(builder: TraceBuilder, stream: io.BufferedReader) -> Iterator[None]:
+    """Read all of `stream` a batch of rows at a time; where it can be sought in, no more of it than that."""
     arrow, parquet = _pyarrow("reading Parquet")
     try:
-        file = parquet.ParquetFile(arrow.BufferReader(content), page_checksum_verification=True)
+        if stream.seekable():
+            content, packed = stream, os.fstat(stream.fileno()).st_size
+        else:
+            whole = stream.read()
+            content, packed = arrow.BufferReader(whole), len(whole)
+        if not packed:
+            return
+        file = parquet.ParquetFile(content, page_checksum_verification=True)
         builder.find_columns(file.schema_arrow.names, None)
         names = list(builder.column_names.values())
         _check_types(builder.path, file.schema_arrow, names)
-        _check_size(builder.path, file.metadata.num_rows * len(names), len(content))  # asking its columns may crash
+        _check_size(builder.path, file.metadata.num_rows * len(names), packed)  # asking its columns may crash
         row = 1
         for batch in file.iter_batches(formats.ROWS_AT_ONCE, columns=names):
             columns = parsed(builder, batch)
             if columns is not None:
                 builder.add_columns(columns)
             else:
-                builder.add_rows(iter(enumerate(batch.to_pylist(), row)))
+                yield from builder.add_rows(iter(enumerate(batch.to_pylist(), row)))
             row += batch.num_rows
+            yield
     except TraceError:
         raise
     except (arrow.ArrowException, OSError, ValueError) as error:  # names that are no UTF-8 are a ValueError

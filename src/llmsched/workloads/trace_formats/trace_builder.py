@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import TraceError, closest
 from ..workload import Workload
@@ -31,6 +33,7 @@ class TraceBuilder:
     dropped: int = 0
     skipped: int = 0
     first_skipped: str | None = None
+    origin: Any = None  # of the clock: the earliest request
 
     def find_columns(self, header: list[str], line: int | None) -> None:
         """Note which of the format's columns are in `header`. Raises TraceError if one is missing, or there twice."""
@@ -62,14 +65,15 @@ class TraceBuilder:
             columns = {meaning: column[answered] for meaning, column in columns.items()}
         self.parts.append(columns)
 
-    def add_rows(self, rows: Iterator[Row]) -> None:
-        """Check row by row, and add the good ones."""
+    def add_rows(self, rows: Iterator[Row]) -> Iterator[None]:
+        """Check row by row, and add the good ones, a batch at a time."""
         while batch := list(itertools.islice(rows, formats.ROWS_AT_ONCE)):
             good = [values for line, cells in batch if (values := self._checked(line, cells)) is not None]
             by_column = zip(*good, strict=True) if good else [()] * len(self.column_names)
             dtypes = (self._dtype(meaning) for meaning in self.column_names)
             pairs = zip(self.column_names, by_column, dtypes, strict=True)
             self.add_columns({meaning: np.array(values, dtype) for meaning, values, dtype in pairs})
+            yield
 
     def _dtype(self, meaning: str) -> type[np.int64] | type[np.float64]:
         # Nanoseconds since 1970 need all the digits of an int64; anything else is checked to be exact as a double.
@@ -93,14 +97,15 @@ class TraceBuilder:
         return None
 
     def workload(self) -> Workload:
-        """The requests that were read; lets go of the rows."""
+        """The requests that were read since the last call; lets go of the rows."""
         columns: Columns = {"prompt": np.empty(0), "output": np.empty(0)}  # what an empty file has
         for meaning in self.column_names:
             values = [part.pop(meaning) for part in self.parts]
             columns[meaning] = np.concatenate([np.empty(0, self._dtype(meaning)), *values])
+        self.parts = []
         clock = columns.pop("clock", None)
         if clock is not None:
-            columns["arrival"] = (clock - clock.min()) / self.format.per_second if clock.size else clock
+            columns["arrival"] = (clock - self._origin(clock)) / self.format.per_second if clock.size else clock
         source = {
             "path": self.path,
             "format": self.format.name or None,
@@ -110,3 +115,12 @@ class TraceBuilder:
             "first_skipped": self.first_skipped,
         }
         return Workload(**columns, source=source | ({"misspelt": self.misspelt} if self.misspelt else {}))
+
+    def _origin(self, clock: npt.NDArray[Any]) -> Any:
+        """The earliest time of all that were read. Raises TraceError if that is not among the first of them."""
+        earliest = clock.min()
+        if self.origin is None:
+            self.origin = earliest
+        if earliest < self.origin:
+            raise TraceError("is not in order of arrival, and cannot be read in pieces: sort it, or load it", self.path)
+        return self.origin
