@@ -254,6 +254,8 @@ def predictor_value(
     all settings is made of the same random numbers, so that their differences are known better than the latencies
     themselves.
 
+    A policy that does not finish in a replication is left out of it: see `Row.replications`.
+
     Parameters
     ----------
     workload
@@ -287,8 +289,6 @@ def predictor_value(
         A number is out of range, or there is nothing to draw from.
     MemoryTooSmallError
         A request can never fit (names it, and the memory that would do).
-
-    A policy that does not finish in a replication is left out of it: see `Row.replications`.
     """
     seed, requests = whole("seed", seed, 0, LARGEST_SEED), whole("requests", requests, 1)
     replications = whole("replications", replications, 2)

@@ -240,7 +240,8 @@ def fewest_replicas(
 
     More replicas are taken to be no worse: what is found is the fewest that are enough on the way of a bisection.
 
-    Parameters are those of `highest_rate`, `memory` and the other limits those of each replica, and:
+    Parameters are those of `highest_rate`, `memory` and the other limits those of each replica, and what follows. Raises
+    what `highest_rate` and `llmsched.simulate_fleet` raise.
 
     Parameters
     ----------
@@ -253,8 +254,6 @@ def fewest_replicas(
         Between which numbers the answer is looked for.
     requests
         Requests in a replication, all replicas together; as many as in the workload unless told otherwise.
-
-    Raises what `highest_rate` and `llmsched.simulate_fleet` raise.
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, 1e-9, threads)
     search.set_machine(memory, clock, max_batch, block, prefill_budget)

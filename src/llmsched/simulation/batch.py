@@ -113,6 +113,8 @@ def simulate_batch(
 ) -> Batch:
     """Simulate many (workload, policy, memory, seed) on a pool of threads, outside the GIL.
 
+    A simulation that cannot be done does not stop the others: see `Batch.errors`. Ctrl-C stops all threads at once.
+
     Parameters
     ----------
     workloads, policies, memory, seeds
@@ -135,8 +137,6 @@ def simulate_batch(
     ------
     InputError
         Sequences of different lengths, or a thread count or a percentile that makes no sense.
-
-    A simulation that cannot be done does not stop the others: see `Batch.errors`. Ctrl-C stops all threads at once.
     """
     axes = [_sequence(axis) for axis in (workloads, policies, memory, seeds)]
     jobs = _jobs(axes, pair)

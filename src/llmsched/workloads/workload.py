@@ -31,6 +31,11 @@ class Extent(NamedTuple):
 class Workload:
     """A list of `n` requests.
 
+    Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
+    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds
+    `lengths`, a table that policies may ask while a request runs, and `classes`, the row of it that each request has;
+    before, both are None.
+
     Parameters
     ----------
     prompt, output
@@ -50,11 +55,6 @@ class Workload:
         Which requests belong together, turns of a conversation say (whole, >= 0); routers read it.
     source
         Where the workload comes from (free-form, travels with results); not part of equality.
-
-    Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
-    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds
-    `lengths`, a table that policies may ask while a request runs, and `classes`, the row of it that each request has;
-    before, both are None.
 
     Raises
     ------
