@@ -240,8 +240,8 @@ def fewest_replicas(
 
     More replicas are taken to be no worse: what is found is the fewest that are enough on the way of a bisection.
 
-    Parameters are those of `highest_rate`, `memory` and the other limits those of each replica, and what follows. Raises
-    what `highest_rate` and `llmsched.simulate_fleet` raise.
+    Parameters are those of `highest_rate`, `memory` and the other limits those of each replica, and what follows.
+    Raises what `highest_rate` and `llmsched.simulate_fleet` raise.
 
     Parameters
     ----------
