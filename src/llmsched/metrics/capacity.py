@@ -27,6 +27,7 @@ from ..fleet.replica import MOST_REPLICAS
 from ..fleet.router import Router
 from ..fleet.router import named as named_router
 from ..fleet.simulate_fleet import check_columns, simulate_fleet
+from ..html_tables import share, table
 from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
@@ -110,6 +111,11 @@ class Capacity:
 
     def __repr__(self) -> str:
         return f"Capacity({self})"
+
+    def _repr_html_(self) -> str:
+        what = {"rate": f"requests/{self.unit}", "memory": "tokens of cache", "replicas": "replicas"}[self.quantity]
+        rows = [(at, share(met), "–" if math.isnan(half) else f"± {half:.1%}") for at, met, half in sorted(self.probes)]
+        return table(str(self), rows, header=[what, "meet the targets", "95 % CI"])
 
     def __str__(self) -> str:
         what = {"rate": f"requests/{self.unit}", "memory": "tokens of cache", "replicas": "replicas"}[self.quantity]

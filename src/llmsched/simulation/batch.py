@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, LlmschedError, nearest, number_of
+from ..html_tables import table
 from ..policy import Policy, named
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.workload import Workload
@@ -76,6 +77,13 @@ class Batch(Columns):
 
     def __repr__(self) -> str:
         return f"Batch({number_of(len(self), 'simulation')}, {len(self.errors)} failed)"
+
+    def _repr_html_(self) -> str:
+        columns = self.columns()
+        rows = zip(*columns.values(), strict=True)
+        shown = [[value.item() if hasattr(value, "item") else value for value in row] for row in rows]
+        note = "; ".join(f"row {row}: {error}" for row, error in list(self.errors.items())[:5])
+        return table(f"Batch: {number_of(len(self), 'simulation')}", shown, header=list(columns), note=note)
 
     def raise_errors(self) -> Batch:
         """The batch itself if every simulation has a result; else the first error is raised."""

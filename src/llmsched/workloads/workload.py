@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import WorkloadError
+from ..errors import WorkloadError, number_of
+from ..html_tables import table
 from .columns import COLUMNS, LARGEST, FloatArray, IntArray, as_numbers, checked_column, common_length
 
 if TYPE_CHECKING:
@@ -140,6 +141,17 @@ class Workload:
             f"output {self.output.min()}-{self.output.max()}, arrival {self.arrival.min():g}-{self.arrival.max():g}, "
             f"predictions: {', '.join(predicted) or 'none'})"
         )
+
+    def _repr_html_(self) -> str:
+        if not len(self):
+            return table("Workload: 0 requests", [])
+        rows = []
+        for name, column in self.columns().items():
+            p50, p99 = (float(value) for value in np.percentile(column, [50, 99]))
+            rows.append((name, float(column.min()), p50, float(column.mean()), p99, float(column.max())))
+        origin = ", ".join(f"{name}: {value}" for name, value in self.source.items() if not isinstance(value, Mapping))
+        header = ["", "min", "p50", "mean", "p99", "max"]
+        return table(f"Workload: {number_of(len(self), 'request')}", rows, header=header, note=origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.columns(), dict(self.source), self.lengths, self.classes)
