@@ -21,7 +21,7 @@ class Html(str):
 def table(caption: str, rows: Iterable[Sequence[object]], *, header: Sequence[str] = (), note: str = "") -> str:
     """An HTML table: numbers by `number`, other values by `str`, the first column at the left."""
     every = list(rows)
-    lines = [f"<table><caption{_LEFT}>{escape(caption)}</caption>"]
+    lines = [f'<table><caption style="text-align:left;white-space:nowrap">{escape(caption)}</caption>']
     if header:
         lines += ["<thead><tr>", *_cells("th", header), "</tr></thead>"]
     lines += ["<tbody>"]

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from ..errors import InputError, nearest
+from ..html_tables import number, table
 from ..metrics.compare import MEMORY
 from ..metrics.confidence import mean_and_half_width
 from ..optimum.lower_bounds import LowerBound, lower_bound
@@ -178,6 +179,22 @@ class PredictorValue:
     max_batch: int | None = None
     block: int = 1
     prefill_budget: int | None = None
+
+    def __repr__(self) -> str:
+        said = f"{self.requests} requests, {self.replications} replications, memory {self.memory}"
+        return f"PredictorValue({', '.join(self.policies)}: {said})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (row.policy, row.predictor, f"{number(row.mean_latency)} ± {number(row.mean_latency_ci95)}", row.vs_perfect,
+             row.vs_none, row.vs_fcfs)
+            for row in [*self.references, *self.real]
+        ]  # fmt: skip
+        unit = "rounds" if self.clock is None else "seconds"
+        header = ["policy", "predictor", f"mean latency ({unit})", "vs hsf", "vs no predictor", "vs fcfs"]
+        return table(
+            repr(self), rows, header=header, note="the grid of predictors: table(policy, column), break_even(policy)"
+        )
 
     def rows(self) -> list[Row]:
         """All rows: references, grid, biased, real."""
