@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT
+from helpers import DATA, ROOT
 
 FOLDER = ROOT / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -30,7 +30,7 @@ def test_a_notebook_runs_and_its_things_show_themselves(path: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="notebooks are run by nbclient, of the extra `test`")
     for extra in ("matplotlib", "pandas", "scipy", "ipykernel"):
         pytest.importorskip(extra)
-    if not (ROOT.parent / "shared" / "data").is_dir():
+    if not DATA.is_dir():
         pytest.skip("the traces are no part of the project: ../shared/data is not there")
     notebook = read(path)
     nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(FOLDER)}}).execute()

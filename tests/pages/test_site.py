@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import html.parser
+import http.server
 import importlib.util
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import ROOT
@@ -93,6 +98,50 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
             assert local.exists(), f"{page.name}: {address}"
     for sheet in site.rglob("*.css"):
         assert not re.findall(r"url\([\"']?https?:", sheet.read_text(encoding="utf-8")), sheet.name
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served."""
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.timeout(600)
+def test_search_finds_a_name_and_the_console_has_no_errors(browser: Any, address: str) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    browser.get_log("browser")
+    browser.get(f"{address}/search.html?q=simulate_fleet")
+    hits = "return [...document.querySelectorAll('#search-results a')].map(a => a.textContent)"
+    found = WebDriverWait(browser, 60, 0.1).until(lambda it: it.execute_script(hits))
+    assert any("simulate_fleet" in text for text in found)
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_is_wider_than_a_phone(browser: Any, address: str, site: Path, scheme: str) -> None:
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    for page in ("index", "gallery", "background/performance", "reference/policies", "reference/api/llmsched"):
+        browser.get(f"{address}/{page}.html")
+        assert browser.execute_script("return document.documentElement.dataset.theme") == scheme
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, page
 
 
 def test_the_moving_picture_is_what_its_tool_makes() -> None:
