@@ -189,6 +189,12 @@ def test_plots_take_axes_and_return_them() -> None:
     lines = swept.plot("ttft_mean").get_lines()
     np.testing.assert_allclose(lines[0].get_ydata(), [point.means["ttft_mean"] for point in swept.points])
     plt.close("all")
+    short = ls.simulate(ls.Workload(3, [4, 5]), "fcfs", memory=6000, record="timeline")
+    _, (upper, lower) = plt.subplots(2, 1, sharex=True)
+    for run, axes in ((result, upper), (short, lower)):
+        ls.plots.cache(run, ax=axes)
+    assert short.makespan < upper.get_xlim()[1] == result.makespan
+    plt.close("all")
     with pytest.raises(ls.errors.InputError, match="was not measured"):
         swept.plot("goodput")
     with pytest.raises(ls.errors.InputError, match="no timeline"):

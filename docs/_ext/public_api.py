@@ -136,7 +136,7 @@ class PublicApi(SphinxDirective):
         path = self.arguments[0]
         thing = found(path)
         names = self.options.get("names")
-        lines = [] if names else [*with_code_blocks(inspect.cleandoc(thing.__doc__ or "")).splitlines(), ""]
+        lines = [] if names else [*with_code_blocks((thing.__doc__ or "").strip()).splitlines(), ""]
         for name in names or names_of(thing):
             inner = f"{path}.{name}"
             lines += [] if inspect.ismodule(found(inner)) else entry(inner)
@@ -183,6 +183,11 @@ def spell_aliases(
     return plain[0], plain[1]
 
 
+def skip_aliases(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object) -> bool | None:
+    """Fields of named tuples have no documentation but "Alias for field number 0": the class tells of them."""
+    return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def name_exactly(app: Sphinx, doctree: nodes.document) -> None:
     """Names of attributes in lists are no links to whatever else ends in that name."""
     for node in doctree.findall(pending_xref):
@@ -197,6 +202,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("public-api", PublicApi)
     app.connect("autodoc-process-docstring", keep, priority=400)
     app.connect("autodoc-process-docstring", restore, priority=600)
+    app.connect("autodoc-skip-member", skip_aliases)
     app.connect("autodoc-process-signature", spell_aliases)
     app.connect("doctree-read", name_exactly)
     app.connect("missing-reference", link_to_public)

@@ -38,9 +38,13 @@ def cache(result: Result, *, ax: Axes | None = None) -> Axes:
     """
     check_recorded(result)
     axes = axes_or_new(ax, 8, 2.6)
-    draw_cache(axes, rounds_of(result), result.memory)
+    together = axes.get_shared_x_axes().get_siblings(axes)
+    already = axes.get_xlim()[1] if any(other.has_data() for other in together) else 0.0
+    rounds = rounds_of(result)
+    rounds.setdefault("memory at most", rounds["memory"])
+    draw_cache(axes, rounds, result.memory)
     axes.set_xlabel("seconds" if result.clock is not None else "rounds")
-    axes.set_xlim(0, max(result.makespan, 1e-9))
+    axes.set_xlim(0, max(result.makespan, already, 1e-9))
     light_grid(axes)
     return axes
 
