@@ -32,6 +32,7 @@ myst_heading_anchors = 3
 
 default_role = "py:obj"  # `Result.work` in a docstring: a link if there is such an entry, else code
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 autodoc_member_order = "bysource"

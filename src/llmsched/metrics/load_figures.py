@@ -1,6 +1,9 @@
 """Figures of load (extra `plot`): latency and time to first token against the rate, and what targets a cache holds.
 
-figure_style.save(load_figures.sweep(ls.sweep(workload, ["fcfs", "amin"], rates=[1, 2], memory=16492)), "sweep.png")
+    swept = ls.sweep(workload, ["fcfs", "amin"], rates=[1, 2, 3], memory=16492)
+    figure_style.save(load_figures.sweep(swept), "sweep.png")
+
+Titles say what was run. `llmsched.Sweep.plot` draws one measure on axes of yours.
 """
 
 from __future__ import annotations
