@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import DATA
@@ -18,6 +22,32 @@ settings.register_profile("here", deadline=None)  # no test asserts a time
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 os.environ.pop("COLUMNS", None)  # what is printed into a pipe is not broken; tests of widths set their own
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium under its own driver; nothing is downloaded."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium or no chromedriver: on Debian, apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # the sanitizers'
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        pytest.skip("chromium reserves more addresses than a hard `ulimit -v` leaves: ulimit -S -v would do")
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    try:
+        started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver, env=environment))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    yield started
+    started.quit()
 
 
 @pytest.fixture

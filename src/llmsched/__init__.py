@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .fleet.router import Router, routers
     from .fleet.simulate_fleet import simulate_fleet
     from .fleet.stream import StreamResult, stream
-    from .metrics import capacity, energy, foreign_result, gates, perfetto, service, steady_state
+    from .metrics import capacity, energy, foreign_result, gates, perfetto, plots, service, steady_state
     from .metrics.compare import Comparison, compare
     from .metrics.fleet_mix import cheapest_mix
     from .metrics.sizing import Sizing, size
@@ -82,6 +82,7 @@ __all__ = [
     "machines",
     "optimal",
     "perfetto",
+    "plots",
     "policies",
     "predict",
     "predictor_value",
@@ -144,6 +145,7 @@ __getattr__, _ = lazy(
         "machines": "simulation.machine",
         "optimal": "optimum.exact",
         "perfetto": "metrics.perfetto",
+        "plots": "metrics.plots",
         "policies": "policy",
         "predict": "predict",
         "predictor_value": "experiments.predictor_value",

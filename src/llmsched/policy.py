@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .errors import PolicyError, UnknownPolicyError, by_name, nearest
 from .formula_names import NAMES, PLACES, REQUEST_NAMES, Place
+from .html_tables import table
 
 if TYPE_CHECKING:
     from .formula import Formula
@@ -508,6 +509,17 @@ class Policy:
     def __repr__(self) -> str:
         spelled = self._spelled()
         return spelled if self.name == spelled else f"{spelled}  # {self.name}"
+
+    def _repr_html_(self) -> str:
+        default = {f.name: f.default for f in dataclasses.fields(self)}
+        rows = []
+        for name, value in self.fields().items():
+            text = f"{len(value)} numbers" if isinstance(value, list) else value
+            if name != "name" and value != default[name]:
+                rows.append((name, str(text), str(default[name])))
+        needs = f"reads {', '.join(sorted(self.needs))}; " if self.needs else ""
+        note = f"{needs}every other field has its default, that of amin"
+        return table(f"Policy {self.name}", rows, header=["field", "value", "default"], note=note)
 
     def _spelled(self) -> str:
         """The fields that differ from the defaults, as a call."""

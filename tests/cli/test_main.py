@@ -24,10 +24,23 @@ from llmsched.cli.main import app, main
 
 def test_version_and_help() -> None:
     assert run("--version") == f"llmsched {ls.__version__}\n"
-    assert run("--help") == run()
     for command in ("compare", "paper", "policies"):
         assert command in run("--help")
         assert "Usage" in run(command, "--help")
+
+
+def test_without_a_command_it_greets_and_names_commands_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run()
+    assert "Three things to try" in said
+    assert "--help" in said
+    commands = [line.split()[1:] for line in said.splitlines() if line.startswith("  llmsched ")]
+    assert len(commands) == 4
+    for command in commands:
+        few = {"generate": ["--requests", "80"], "capacity": ["--replications", "2"]}.get(command[0], [])
+        assert run(*command, *few)
 
 
 def test_too_small_a_memory_names_the_request_and_the_option(trace: Path, refused: Refused, tmp_path: Path) -> None:

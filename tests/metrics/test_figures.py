@@ -177,7 +177,7 @@ def test_the_largest_value_in_an_interval_counts_rounds_begun_before() -> None:
     outputs = [1, *[4000] * 3]
     long = ls.Workload([40_000, 1, 1, 1], outputs, arrival=[60, 0, 0, 0])
     run = ls.simulate(long, "fcfs", memory=90_000, clock="llama2-70b-2xa100", record="timeline")
-    drawn = figures._rounds(run)
+    drawn = ls.plots.rounds_of(run)
     assert len(drawn["begin"]) < run.rounds
     for name in ("memory", "batch", "waiting"):
         assert (drawn[f"{name} at most"] >= drawn[name] - 1e-6).all()

@@ -191,7 +191,7 @@ def test_the_figure_shows_cache_batch_queue_evictions_and_a_gantt_chart(plots: A
 def test_long_runs_are_drawn_as_means_over_pieces_of_time(plots: Any) -> None:
     workload = ls.generate.poisson(ls.generate.lmsys(400), 0.05)
     result = ls.simulate(workload, "fcfs", memory=1500, record=BOTH)
-    assert result.rounds > figures._MOST_ROUNDS
+    assert result.rounds > ls.plots._MOST_ROUNDS
     figure = figures.timeline(result)
     cache = figure.axes[0]
     line = cache.get_lines()[0]

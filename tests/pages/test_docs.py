@@ -26,7 +26,7 @@ import llmsched as ls
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 EXECUTED = [page for kind in ("tutorial", "how-to") for page in sorted((DOCS / kind).glob("*.md"))]
-EXECUTED += [DOCS / "background" / name for name in ("guarantees.md", "paper.md")]
+EXECUTED += [DOCS / "background" / name for name in ("guarantees.md", "paper.md")] + [DOCS / "gallery.md"]
 BLOCK = re.compile(
     r"^(?P<mark><!-- not run[^\n]*-->\n)?```(?P<language>\w+)[^\n]*\n(?P<body>.*?)^```", re.DOTALL | re.MULTILINE
 )

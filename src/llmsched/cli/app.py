@@ -59,6 +59,21 @@ for command in (report, study.new, study.check, study.run, study.results, study.
 app.add_typer(study_app, name="study")
 
 
+_GREETING = f"""llmsched {version.partition("+")[0]} simulates how LLM requests share a KV cache. Three things to try:
+
+  llmsched compare
+      the scheduling policies on a built-in workload, told what a predictor may know
+
+  llmsched generate --rate 4 --out trace.csv
+  llmsched compare trace.csv
+      the same on a trace; yours is a CSV file with arrival_s,prompt_tokens,output_tokens
+
+  llmsched capacity trace.csv --slo ttft=2,tpot=0.2
+      the most requests a second that keep these targets, in seconds
+
+llmsched --help lists all commands, llmsched COMMAND --help what each takes."""
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
@@ -68,7 +83,7 @@ def _root(
     if show_version:
         print(f"llmsched {version}")
     elif context.invoked_subcommand is None:
-        print(context.get_help())
+        print(_GREETING)
     else:
         return
     raise typer.Exit

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from ..errors import InputError, nearest
+from ..html_tables import number, table
 from ..metrics.compare import MEMORY
 from ..metrics.confidence import mean_and_half_width
 from ..optimum.lower_bounds import LowerBound, lower_bound
@@ -179,6 +180,22 @@ class PredictorValue:
     block: int = 1
     prefill_budget: int | None = None
 
+    def __repr__(self) -> str:
+        said = f"{self.requests} requests, {self.replications} replications, memory {self.memory}"
+        return f"PredictorValue({', '.join(self.policies)}: {said})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (row.policy, row.predictor, f"{number(row.mean_latency)} ± {number(row.mean_latency_ci95)}", row.vs_perfect,
+             row.vs_none, row.vs_fcfs)
+            for row in [*self.references, *self.real]
+        ]  # fmt: skip
+        unit = "rounds" if self.clock is None else "seconds"
+        header = ["policy", "predictor", f"mean latency ({unit})", "vs hsf", "vs no predictor", "vs fcfs"]
+        return table(
+            repr(self), rows, header=header, note="the grid of predictors: table(policy, column), break_even(policy)"
+        )
+
     def rows(self) -> list[Row]:
         """All rows: references, grid, biased, real."""
         return [*self.references, *self.grid, *self.biased, *self.real]
@@ -254,6 +271,8 @@ def predictor_value(
     all settings is made of the same random numbers, so that their differences are known better than the latencies
     themselves.
 
+    A policy that does not finish in a replication is left out of it: see `Row.replications`.
+
     Parameters
     ----------
     workload
@@ -287,8 +306,6 @@ def predictor_value(
         A number is out of range, or there is nothing to draw from.
     MemoryTooSmallError
         A request can never fit (names it, and the memory that would do).
-
-    A policy that does not finish in a replication is left out of it: see `Row.replications`.
     """
     seed, requests = whole("seed", seed, 0, LARGEST_SEED), whole("requests", requests, 1)
     replications = whole("replications", replications, 2)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, number_of
+from ..html_tables import share, table
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
 from .router import Router
@@ -47,6 +48,18 @@ class FleetResult(Result):
             f"{number_of(len(self), 'request')}: mean latency {self.mean_latency:.6g} {unit}, makespan "
             f"{self.makespan:.6g} {unit}, evictions {self.total_evictions})"
         )
+
+    @property
+    def _caption(self) -> str:
+        return f"{number_of(len(self.outcomes), 'replica')} behind {self.router.name}; {super()._caption}"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (k, o.policy.name, int(took), share(float(busy)), share(o.peak_memory / o.memory))
+            for k, (o, took, busy) in enumerate(zip(self.outcomes, self.load, self.busy, strict=True))
+        ]
+        header = ["replica", "policy", "requests", "busy", "peak of the cache"]
+        return super()._repr_html_() + table("each replica", rows, header=header)
 
     @cached_property
     def replicas(self) -> tuple[Result, ...]:

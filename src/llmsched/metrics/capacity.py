@@ -27,6 +27,7 @@ from ..fleet.replica import MOST_REPLICAS
 from ..fleet.router import Router
 from ..fleet.router import named as named_router
 from ..fleet.simulate_fleet import check_columns, simulate_fleet
+from ..html_tables import share, table
 from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
@@ -110,6 +111,11 @@ class Capacity:
 
     def __repr__(self) -> str:
         return f"Capacity({self})"
+
+    def _repr_html_(self) -> str:
+        what = {"rate": f"requests/{self.unit}", "memory": "tokens of cache", "replicas": "replicas"}[self.quantity]
+        rows = [(at, share(met), "–" if math.isnan(half) else f"± {half:.1%}") for at, met, half in sorted(self.probes)]
+        return table(str(self), rows, header=[what, "meet the targets", "95 % CI"])
 
     def __str__(self) -> str:
         what = {"rate": f"requests/{self.unit}", "memory": "tokens of cache", "replicas": "replicas"}[self.quantity]
@@ -240,7 +246,8 @@ def fewest_replicas(
 
     More replicas are taken to be no worse: what is found is the fewest that are enough on the way of a bisection.
 
-    Parameters are those of `highest_rate`, `memory` and the other limits those of each replica, and:
+    Parameters are those of `highest_rate`, `memory` and the other limits those of each replica, and what follows.
+    Raises what `highest_rate` and `llmsched.simulate_fleet` raise.
 
     Parameters
     ----------
@@ -253,8 +260,6 @@ def fewest_replicas(
         Between which numbers the answer is looked for.
     requests
         Requests in a replication, all replicas together; as many as in the workload unless told otherwise.
-
-    Raises what `highest_rate` and `llmsched.simulate_fleet` raise.
     """
     search = _Search(workload, policy, slo, attainment, requests, replications, seed, 1e-9, threads)
     search.set_machine(memory, clock, max_batch, block, prefill_budget)

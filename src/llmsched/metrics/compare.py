@@ -9,19 +9,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, MissingPredictionError, NotFinishedError
+from ..errors import InputError, MissingPredictionError, NotFinishedError, nearest, number_of
 from ..fleet.replica import Replica
 from ..fleet.router import Router
 from ..fleet.router import labelled as labelled_routers
 from ..fleet.simulate_fleet import simulate_fleet
+from ..html_tables import bar, share, table
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..policy import Policy, named
 from ..simulation.clock import Clock
+from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..simulation.run import EngineName, simulate
 from ..workloads.workload import Workload
+from .figure_style import machine_of, requests_of, styles_of
+from .plots import axes_or_new, draw_bars
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["COLUMNS", "DEFAULT_POLICIES", "FLEET_COLUMNS", "Comparison", "Row", "compare"]
 
@@ -116,8 +123,8 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """Rows of `compare`, in the order the policies were given, and what they were run with.
+class Comparison(Columns):
+    """Rows of `compare`, in the order the policies were given, and what they were run with. A notebook shows the table.
 
     `baseline` is the label of the row that ratios refer to, `baseline_latency` its mean latency, NaN if it has none.
     `memory` is that of one replica; `replicas` is how many there are, None if there is no fleet, and `router` the one
@@ -136,11 +143,9 @@ class Comparison:
 
     def __repr__(self) -> str:
         latencies = ", ".join(f"{row.policy} {_mean_latency(row):.6g}" for row in self.ranked())
-        timed = any(row.result is not None and row.result.clock is not None for row in self)
-        unit = "seconds" if timed else "rounds"
         fleet = "" if self.replicas is None else f"{self.replicas} replicas, "
         ran_on = f"{len(self.workload)} requests, {fleet}memory {self.memory}"
-        return f"Comparison({ran_on}: mean latency in {unit} {latencies})"
+        return f"Comparison({ran_on}: mean latency in {self.unit} {latencies})"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -162,6 +167,75 @@ class Comparison:
             return (row.result is None, 0.0 if math.isnan(latency) else latency)
 
         return sorted(self.rows, key=key)
+
+    @property
+    def unit(self) -> str:
+        """Of times: "seconds" with a clock, else "rounds"."""
+        timed = any(row.result is not None and row.result.clock is not None for row in self)
+        return "seconds" if timed else "rounds"
+
+    def best(self, column: str = "mean_latency") -> Row:
+        """The row with the least of a column of `COLUMNS`; of equals the first given.
+
+        Raises InputError for a column that is not there or no number, or if no policy finished.
+        """
+        values = {row: row.record().get(column) for row in self if row.result is not None}
+        known = {row: value for row, value in values.items() if isinstance(value, (int, float))}
+        if not values:
+            raise InputError("no policy finished, so none is best")
+        if not known:
+            numbers = [name for name, value in next(iter(values)).record().items() if isinstance(value, (int, float))]
+            raise InputError(f"{column!r} is no column of numbers; {nearest(column, numbers)}")
+        return min(known, key=lambda row: known[row])
+
+    def columns(self) -> dict[str, list[Any]]:
+        """`records` as columns, for `to_pandas`, `to_polars` and `to_arrow`."""
+        names = COLUMNS if self.replicas is None else COLUMNS + FLEET_COLUMNS
+        records = self.records()
+        return {name: [record[name] for record in records] for name in names}
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Mean latency of each policy as bars, the best on top, with its ratio to the baseline beside it.
+
+        Draws on `ax`, or on a new figure of pyplot's, and returns the axes. `llmsched.metrics.figures.comparison` draws
+        a whole page. Raises MissingExtraError without matplotlib.
+        """
+        rows = self.ranked()
+        axes = axes_or_new(ax, 6.5, 0.9 + 0.3 * len(rows))
+        values = {row.policy: 0.0 if math.isnan(_mean_latency(row)) else _mean_latency(row) for row in rows}
+        draw_bars(axes, values, [_beside_bar(row) for row in rows], f"mean latency ({self.unit})")
+        if self.baseline and not all(math.isnan(row.ratio) for row in rows):
+            axes.set_title(f"mean latency and its ratio to {self.baseline}", fontsize=10, loc="left")
+        return axes
+
+    def _repr_html_(self) -> str:
+        rows = self.ranked()
+        styles = styles_of([row.policy for row in rows])
+        most = max((_mean_latency(row) for row in rows if row.result is not None), default=math.nan)
+        shown: list[list[object]] = []
+        for row in rows:
+            first: list[object] = [row.policy, bar(_mean_latency(row), most, styles[row.policy][0])]
+            if row.result is None:
+                shown.append([*first, _beside_bar(row)])
+                continue
+            p50, p99 = (float(value) for value in row.result.percentile([50, 99]))
+            numbers: list[object] = [
+                row.result.mean_latency,
+                p50,
+                p99,
+                row.ratio,
+                share(row.gap),
+                row.result.total_evictions,
+            ]
+            shown.append([*first, *numbers, share(row.result.wasted_share), share(row.result.peak_share)])
+        clock = next((row.result.clock for row in rows if row.result is not None), None)
+        fleet = "" if self.replicas is None else f"{number_of(self.replicas, 'replica')}, each "
+        return table(
+            f"{requests_of(self.workload)}; {fleet}{machine_of(self.memory, clock)}; times in {self.unit}",
+            shown,
+            header=["policy", "", "mean", "p50", "p99", f"vs {self.baseline}", "gap", "evicted", "wasted", "peak"],
+            note="gap: mean latency is at most so far above the best possible",
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """`ranked` as plain dicts, ready for JSON, CSV or a dataframe; of a fleet with `FLEET_COLUMNS`."""
@@ -300,6 +374,12 @@ def _labelled(policies: Iterable[str | Policy] | Mapping[str, str | Policy]) -> 
     if isinstance(policies, (str, Policy)):
         policies = [policies]
     return {policy if isinstance(policy, str) else policy.name: named(policy) for policy in policies}
+
+
+def _beside_bar(row: Row) -> str:
+    if row.result is None:
+        return "does not finish" if isinstance(row.error, NotFinishedError) else "cannot run"
+    return "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
 
 
 def _shifted(progress: Progress, label: str, before: int, total: int) -> Callable[[int, int], None]:

@@ -1,8 +1,10 @@
 """Joules: what a run costs, who it was spent on, and how much of it evictions wasted.
 
-result = ls.simulate(workload, "fcfs", memory=16_492, clock="llama2-70b-2xa100", record="tokens")
-spent = ls.energy.metrics(result, ls.energy.Power(idle=120, busy=580, per_token=1.75, limit=800))
-spent.joules_per_token, spent.wasted, spent.per_request
+    result = ls.simulate(workload, "fcfs", memory=16_492, clock="llama2-70b-2xa100", record="tokens")
+    spent = ls.energy.metrics(result, ls.energy.Power(idle=120, busy=580, per_token=1.75, limit=800))
+    spent.joules_per_token, spent.wasted, spent.per_request
+
+The watts come from a model of the machine, `Power`; those that have a name are in `powers`.
 """
 
 from __future__ import annotations

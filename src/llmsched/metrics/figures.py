@@ -7,20 +7,18 @@ A policy has the same colour everywhere, from Okabe and Ito's palette, which col
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, NotFinishedError, number_of
+from ..errors import InputError, number_of
 from ..simulation.result import Result
 from . import energy, figure_ticks, service
 from .compare import Comparison
 from .compare import Row as ComparisonRow
 from .figure_style import (
     BLACK,
-    BLUE,
     FORMATS,
     GREEN,
     ORANGE,
@@ -38,6 +36,7 @@ from .figure_style import (
     title,
 )
 from .knowledge import Level
+from .plots import PIECES_OF_TIME, check_recorded, draw_cache, draw_distribution, draw_steps, rounds_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,10 +54,7 @@ __all__ = [
 ]
 
 
-_ECDF_POINTS = 2000  # enough for any eye; a million steps would make an SVG of 100 MB
 _BEHIND = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}  # of texts on lines
-_MOST_ROUNDS = 3000  # rounds that are drawn one by one; more are put together
-_PIECES_OF_TIME = 800  # so many pieces of time are drawn then
 _MOST_IN_GANTT = 60  # requests that a Gantt chart can show
 _LIMITS = ("max_batch", "block", "prefill_budget")
 
@@ -88,15 +84,15 @@ def comparison(
     panels = figure.subplots(len(heights), 2, width_ratios=[1, 1.25], height_ratios=heights, squeeze=False)
     bars, curves = panels[0]
     styles = styles_of([row.policy for row in rows])
-    _bars(bars, rows, styles, compared.baseline)
+    compared.plot(ax=bars)
     latencies = {row.policy: row.result.latency for row in rows if row.result is not None}
-    _ecdf(curves, latencies, styles, f"latency ({_unit(rows)})", "distribution of latency")
+    draw_distribution(curves, latencies, styles, f"latency ({compared.unit})", "distribution of latency")
     if slo:
-        _service_panels(panels[1], rows, styles, slo)
+        _service_panels(panels[1], rows, styles, slo, compared.unit)
     if levels:
         for axes, column, words in zip(panels[-1], ("mean_latency", "p99_latency"), ("mean", "p99"), strict=True):
             _told(axes, levels, column, styles)
-            axes.set_ylabel(f"{words} latency ({_unit(rows)})")
+            axes.set_ylabel(f"{words} latency ({compared.unit})")
             axes.set_title(f"{words} latency by what policies are told", fontsize=10, loc="left")
     handles, labels = curves.get_legend_handles_labels()
     if handles:
@@ -139,6 +135,7 @@ def _service_panels(
     rows: Sequence[ComparisonRow],
     styles: Mapping[str, tuple[str, str]],
     slo: Mapping[str, float],
+    unit: str,
 ) -> None:
     """Goodput as bars, and the distribution of the time to first token with its target."""
     share, curves = panels
@@ -163,7 +160,7 @@ def _service_panels(
     share.set_yticks(places, [row.policy for row in rows])
     share.invert_yaxis()
     first = {name: one.ttft for name, one in found.items()}
-    _ecdf(curves, first, styles, f"time to first token ({_unit(rows)})", "distribution of the time to first token")
+    draw_distribution(curves, first, styles, f"time to first token ({unit})", "distribution of the time to first token")
     if "ttft" in slo:
         curves.axvline(slo["ttft"], color=BLACK, linewidth=0.9, linestyle=":")
 
@@ -177,12 +174,7 @@ def timeline(result: Result, *, intervals: str = "") -> Figure:
 
     Raises InputError without a timeline or requests, MissingExtraError without matplotlib.
     """
-    if not isinstance(result, Result):
-        raise InputError(f"expected a llmsched.Result, not {type(result).__name__}")
-    if not len(result):
-        raise InputError("there is nothing to draw: the run has no requests")
-    if result.timeline is None:
-        raise InputError('the run has no timeline: simulate(..., record=("timeline", "tokens")) keeps one')
+    check_recorded(result)
     chart = result.tokens is not None and 0 < len(result) <= _MOST_IN_GANTT
     heights = {"memory": 2.2, "batch": 1.3, "waiting": 1.3}
     heights |= {"evictions": 1.0} if result.total_evictions else {}
@@ -190,17 +182,12 @@ def timeline(result: Result, *, intervals: str = "") -> Figure:
     figure = new_figure(10, 1.0 + sum(heights.values()))
     rows = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights.values()))
     panels: dict[str, Axes] = dict(zip(heights, rows[:, 0], strict=True))
-    rounds = _rounds(result)
-    for name, colour, label in (
-        ("memory", BLUE, "KV cache (%)"),
-        ("batch", GREEN, "running"),
-        ("waiting", ORANGE, "waiting"),
-    ):
-        _step_line(panels[name], rounds, name, colour, 100 / result.memory if name == "memory" else 1.0)
+    rounds = rounds_of(result)
+    draw_cache(panels["memory"], rounds, result.memory)
+    for name, colour, label in (("batch", GREEN, "running"), ("waiting", ORANGE, "waiting")):
+        draw_steps(panels[name], rounds, name, colour, 1.0)
         panels[name].set_ylabel(label)
         panels[name].set_ylim(0, max(1.0, panels[name].get_ylim()[1]))
-    panels["memory"].set_ylim(0, 104)
-    panels["memory"].axhline(100, color=BLACK, linewidth=0.8, linestyle=":")
     if "evictions" in panels:
         gone = rounds["evictions"] > 0
         panels["evictions"].vlines(rounds["begin"][gone], 0, rounds["evictions"][gone], color=RED, linewidth=1.2)
@@ -217,7 +204,7 @@ def timeline(result: Result, *, intervals: str = "") -> Figure:
     lowest.set_xlim(0, max(result.makespan, 1e-9))
     if any("at most" in name for name in rounds):
         panels["memory"].set_title(
-            f"lines: means over pieces of 1/{_PIECES_OF_TIME} of the time; shaded: the largest value in each",
+            f"lines: means over pieces of 1/{PIECES_OF_TIME} of the time; shaded: the largest value in each",
             fontsize=9, loc="left",
         )  # fmt: skip
     ran_on = machine_of(result.memory, result.clock, **{name: getattr(result, name) for name in _LIMITS})
@@ -313,49 +300,6 @@ def _what_differs(line: Sequence[Result]) -> tuple[str, list[str]]:
     return "", [""] * len(line)
 
 
-def _rounds(result: Result) -> dict[str, np.ndarray[Any, Any]]:
-    """Begin, end and what `timeline` draws of every round; pieces of time instead, if there are too many rounds."""
-    assert result.timeline is not None
-    rows = result.timeline.expand()
-    rounds = {"begin": rows["time"], "end": rows["time"] + rows["duration"]}
-    rounds |= {name: rows[name] for name in ("memory", "batch", "waiting", "evictions")}
-    if len(rows["time"]) <= _MOST_ROUNDS:
-        return rounds
-    edges = np.linspace(0, result.makespan, _PIECES_OF_TIME + 1)
-    place = np.clip(np.searchsorted(edges, rounds["begin"], side="right") - 1, 0, _PIECES_OF_TIME - 1)
-    binned = {
-        "begin": edges[:-1],
-        "end": edges[1:],
-        "evictions": np.bincount(place, rounds["evictions"], _PIECES_OF_TIME),
-    }
-    for name in ("memory", "batch", "waiting"):
-        # The integral over time, which grows during rounds alone, and its differences between the edges.
-        spent = np.repeat(np.cumsum(rounds[name] * rows["duration"]), 2)
-        time = np.column_stack([rounds["begin"], rounds["end"]]).ravel()
-        up_to = np.interp(edges, time, np.concatenate([[0.0], spent[:-1]]))
-        lasting = np.searchsorted(rounds["begin"], edges[:-1], side="right") - 1  # what runs at an edge
-        goes_on = (lasting >= 0) & (rounds["end"][lasting] > edges[:-1])
-        most = np.where(goes_on, rounds[name][lasting], 0).astype(np.float64)
-        np.maximum.at(most, place, rounds[name])
-        binned |= {name: np.diff(up_to) / edges[1], f"{name} at most": most}
-    return binned
-
-
-def _step_line(axes: Axes, rounds: Mapping[str, np.ndarray[Any, Any]], name: str, colour: str, scale: float) -> None:
-    begin, end = rounds["begin"], rounds["end"]
-    if not len(begin):
-        return
-    idle = np.flatnonzero(np.append(begin[1:] > end[:-1] + 1e-9 * end[-1], True))
-    time = np.insert(begin, idle + 1, end[idle])
-
-    def steps(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.insert(values.astype(np.float64) * scale, idle + 1, 0.0)
-
-    if f"{name} at most" in rounds:
-        axes.fill_between(time, steps(rounds[f"{name} at most"]), step="post", color=colour, alpha=0.2, linewidth=0)
-    axes.plot(time, steps(rounds[name]), color=colour, linewidth=1.2, drawstyle="steps-post")
-
-
 def _gantt(axes: Axes, result: Result) -> None:
     """A row per request, by arrival: waiting, running, and running in vain."""
     log = service.attempts(result)
@@ -381,55 +325,3 @@ def _gantt(axes: Axes, result: Result) -> None:
     axes.set_ylim(len(result) - 0.4, -0.6)
     axes.set_ylabel("requests by arrival")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=4, fontsize=8)
-
-
-def _bars(
-    axes: Axes, rows: Sequence[ComparisonRow], styles: Mapping[str, tuple[str, str]], baseline: str | None
-) -> None:
-    latency = [0.0 if row.result is None else float(np.nan_to_num(row.result.mean_latency)) for row in rows]
-    places = range(len(rows))
-    axes.barh(places, latency, color=[styles[row.policy][0] for row in rows], height=0.7)
-    for place, row, value in zip(places, rows, latency, strict=True):
-        axes.text(value, place, f" {_text_beside_bar(row)}", va="center", fontsize=9)
-    axes.margins(x=0.14)
-    axes.set_xlim(left=0)
-    axes.set_xlabel(f"mean latency ({_unit(rows)})")
-    if baseline and not all(math.isnan(row.ratio) for row in rows):
-        axes.set_title(f"mean latency and its ratio to {baseline}", fontsize=10, loc="left")
-    light_grid(axes)
-    axes.grid(visible=False, axis="y")
-    axes.set_yticks(places, [row.policy for row in rows])
-    axes.invert_yaxis()
-
-
-def _unit(rows: Sequence[ComparisonRow]) -> str:
-    return "seconds" if any(row.result is not None and row.result.clock is not None for row in rows) else "rounds"
-
-
-def _text_beside_bar(row: ComparisonRow) -> str:
-    if row.result is None:
-        return "does not finish" if isinstance(row.error, NotFinishedError) else "cannot run"
-    return "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
-
-
-def _ecdf(
-    axes: Axes,
-    values: Mapping[str, np.ndarray[Any, Any]],
-    styles: Mapping[str, tuple[str, str]],
-    label: str,
-    heading: str,
-) -> None:
-    for policy, times in values.items():
-        known = times[np.isfinite(times)]
-        if not len(known):
-            continue
-        share = np.linspace(0, 1, min(len(known), _ECDF_POINTS) + 1)[1:]
-        at = np.quantile(known, share, method="inverted_cdf")
-        colour, dash = styles[policy]
-        axes.plot(at, share, color=colour, linestyle=dash, linewidth=1.6, label=policy, drawstyle="steps-post")
-    axes.set_xlabel(label)
-    axes.set_ylabel("share of requests that took no longer")
-    axes.set_ylim(0, 1.01)
-    axes.set_xscale("log")
-    axes.set_title(heading, fontsize=10, loc="left")
-    light_grid(axes)

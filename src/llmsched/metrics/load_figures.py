@@ -1,6 +1,9 @@
 """Figures of load (extra `plot`): latency and time to first token against the rate, and what targets a cache holds.
 
-figure_style.save(load_figures.sweep(ls.sweep(workload, ["fcfs", "amin"], rates=[1, 2, 3], memory=16492)), "sweep.png")
+    swept = ls.sweep(workload, ["fcfs", "amin"], rates=[1, 2, 3], memory=16492)
+    figure_style.save(load_figures.sweep(swept), "sweep.png")
+
+Titles say what was run. `llmsched.Sweep.plot` draws one measure on axes of yours.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from ..simulation.clock import Clock
 from ..workloads.workload import Workload
 from .capacity import Capacity
 from .figure_style import BLACK, band, light_grid, machine_of, new_figure, requests_of, styles_of, title
-from .sweep import Sweep
+from .sweep import Sweep, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,18 +48,8 @@ def sweep(
     figure = new_figure(4.1 * len(measures) + 2.4, 4.4)
     panels = figure.subplots(1, len(measures), sharex=True, squeeze=False)[0]
     styles = styles_of(swept.policies)
-    unit = "seconds" if swept.clock is not None else "rounds"
     for axes, name in zip(panels, measures, strict=True):
-        for policy in swept.policies:
-            _line(axes, name, swept, policy, styles[policy])
-            _mark_knee(axes, swept, policy, styles[policy][0])
-        if name != "goodput":
-            axes.set_yscale("log")
-            axes.set_ylabel(
-                {"latency_mean": "mean latency", "ttft_mean": "mean time to first token"}[name] + f" ({unit})"
-            )
-        light_grid(axes)
-        axes.set_xlabel(f"requests/{swept.unit}")
+        draw(swept, name, axes)
     if "goodput" in measures:
         _finish_goodput(panels[-1], swept, styles, capacities or {}, attainment)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -140,42 +133,6 @@ def capacity(
         "; ".join(filter(None, [ran_on, *said])),
     )
     return figure
-
-
-def _line(axes: Axes, name: str, swept: Sweep, policy: str, style: tuple[str, str]) -> None:
-    known = [point for point in swept.of(policy) if math.isfinite(point.means[name])]
-    if not known:
-        return
-    colour, dash = style
-    scale = 100 if name == "goodput" else 1
-    rates = [point.rate for point in known]
-    mean = scale * np.array([point.means[name] for point in known])
-    half = scale * np.nan_to_num(np.array([point.half_widths[name] for point in known]))
-    low, high = np.maximum(mean - half, 0.2 * mean), mean + half  # above 0: most axes are logarithmic
-    if name == "goodput":
-        low, high = np.clip(mean - half, 0, 100), np.clip(high, 0, 100)
-    axes.fill_between(rates, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(rates, mean, color=colour, linestyle=dash, linewidth=1.6, label=_label(swept, policy))
-    for steady, face in ((True, colour), (False, "white")):
-        mine = [k for k, point in enumerate(known) if swept.is_steady(point) == steady]
-        axes.plot(
-            [rates[k] for k in mine], mean[mine], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3
-        )
-
-
-def _label(swept: Sweep, policy: str) -> str:
-    knee = swept.knee(policy)
-    where = (
-        f"above {swept.points[-1].rate:g}" if math.isinf(knee) else "not known" if math.isnan(knee) else f"{knee:.3g}"
-    )
-    return f"{policy}, knee {where}/{swept.unit}"
-
-
-def _mark_knee(axes: Axes, swept: Sweep, policy: str, colour: str) -> None:
-    knee = swept.knee(policy)
-    first, last = swept.points[0].rate, swept.points[-1].rate
-    if first <= knee <= last:
-        axes.axvline(knee, color=colour, linestyle="--", linewidth=0.9, zorder=1)
 
 
 def _finish_goodput(

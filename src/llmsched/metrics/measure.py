@@ -33,6 +33,8 @@ def measure(
 ) -> dict[str, float]:
     """Metric name -> its value. Only what the metrics are computed from is computed.
 
+    Raises InputError if the run was not recorded as the metrics need it, or there is no power model or clock.
+
     Parameters
     ----------
     result
@@ -46,8 +48,6 @@ def measure(
     steady
         Arguments of `llmsched.steady_state.estimate` for the metrics of the steady state, and ``last``, the share of
         requests at the end that it leaves out. If given, service metrics leave out the warm-up that it finds as well.
-
-    Raises InputError if the run was not recorded as the metrics need it, or there is no power model or clock.
     """
     wanted = list(metrics)
 

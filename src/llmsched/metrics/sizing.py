@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError, nearest
+from ..html_tables import table
 from ..policy import Policy
 from ..simulation import kv_cache
 from ..simulation.kv_cache import GPU, RESERVE, Fit, Model
@@ -58,6 +59,10 @@ class Sizing:
 
     def __repr__(self) -> str:
         return f"Sizing({self.capacity})"
+
+    def _repr_html_(self) -> str:
+        first, *lines = str(self).splitlines()
+        return table(first, [(line,) for line in lines])
 
     def __str__(self) -> str:
         if math.isinf(self.tokens):

@@ -22,15 +22,16 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, NotFinishedError
+from ..errors import InputError, NotFinishedError, nearest, number_of
 from ..fleet.replica import Replica
 from ..fleet.router import Router
 from ..fleet.router import labelled as labelled_routers
 from ..fleet.simulate_fleet import check_columns, simulate_fleet
+from ..html_tables import share, table
 from ..policy import Policy
 from ..policy import named as named_policy
 from ..simulation.clock import Clock
@@ -44,6 +45,11 @@ from ..workloads.workload import Workload
 from . import service, steady_state
 from .compare import crossed
 from .confidence import mean_and_half_width
+from .figure_style import light_grid, machine_of, requests_of, styles_of
+from .plots import axes_or_new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["MEASURES", "Point", "Sweep", "parse_rates", "sweep"]
 
@@ -173,9 +179,87 @@ class Sweep:
         """A record per point."""
         return [point.record() | {"steady": self.is_steady(point)} for point in self.points]
 
+    def plot(self, measure: str = "latency_mean", *, ax: Axes | None = None) -> Axes:
+        """One of `measures` against the rate: a line per policy with its confidence band and knee.
+
+        Draws on `ax`, or on a new figure of pyplot's, and returns the axes. Hollow points are loads beyond the knee.
+        Raises InputError for an unknown measure, MissingExtraError without matplotlib.
+        """
+        if measure not in self.measures:
+            raise InputError(f"{measure!r} was not measured; {nearest(measure, self.measures)}")
+        axes = axes_or_new(ax, 6.5, 4)
+        draw(self, measure, axes)
+        axes.legend(frameon=False, handlelength=2.6)
+        return axes
+
+    def _repr_html_(self) -> str:
+        names = self.measures
+        rows = []
+        for point in self.points:
+            values = [share(point.means[name]) if name == "goodput" else point.means[name] for name in names]
+            rows.append([point.policy, point.rate, *values, "yes" if self.is_steady(point) else "no"])
+        knees = ", ".join(f"{name} {self.knee(name):.3g}" for name in self.policies)
+        return table(
+            f"{requests_of(self.workload, self.requests)}, Poisson arrivals; {machine_of(self.memory, self.clock)}",
+            rows,
+            header=["policy", f"requests/{self.unit}", *(MEASURES[name] for name in names), "steady"],
+            note=f"knees in requests/{self.unit}: {knees}; {number_of(self.replications, 'replication')}",
+        )
+
     def __repr__(self) -> str:
         knees = ", ".join(f"{name} {self.knee(name):.3g}" for name in self.policies)
         return f"Sweep({len(self.points)} points; knees in requests/{self.unit}: {knees})"
+
+
+def draw(swept: Sweep, name: str, axes: Axes) -> None:
+    """One measure against the rate, without a legend."""
+    styles = styles_of(swept.policies)
+    for policy in swept.policies:
+        _line(axes, name, swept, policy, styles[policy])
+        _mark_knee(axes, swept, policy, styles[policy][0])
+    if name == "goodput":
+        axes.set_ylabel("requests that meet the targets (%)")
+    else:
+        axes.set_yscale("log")
+        axes.set_ylabel(f"{MEASURES[name]} ({'seconds' if swept.clock is not None else 'rounds'})")
+    light_grid(axes)
+    axes.set_xlabel(f"requests/{swept.unit}")
+
+
+def _line(axes: Axes, name: str, swept: Sweep, policy: str, style: tuple[str, str]) -> None:
+    known = [point for point in swept.of(policy) if math.isfinite(point.means[name])]
+    if not known:
+        return
+    colour, dash = style
+    scale = 100 if name == "goodput" else 1
+    rates = [point.rate for point in known]
+    mean = scale * np.array([point.means[name] for point in known])
+    half = scale * np.nan_to_num(np.array([point.half_widths[name] for point in known]))
+    low, high = np.maximum(mean - half, 0.2 * mean), mean + half  # above 0: most axes are logarithmic
+    if name == "goodput":
+        low, high = np.clip(mean - half, 0, 100), np.clip(high, 0, 100)
+    axes.fill_between(rates, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(rates, mean, color=colour, linestyle=dash, linewidth=1.6, label=_label(swept, policy))
+    for steady, face in ((True, colour), (False, "white")):
+        mine = [k for k, point in enumerate(known) if swept.is_steady(point) == steady]
+        axes.plot(
+            [rates[k] for k in mine], mean[mine], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3
+        )
+
+
+def _label(swept: Sweep, policy: str) -> str:
+    knee = swept.knee(policy)
+    where = (
+        f"above {swept.points[-1].rate:g}" if math.isinf(knee) else "not known" if math.isnan(knee) else f"{knee:.3g}"
+    )
+    return f"{policy}, knee {where}/{swept.unit}"
+
+
+def _mark_knee(axes: Axes, swept: Sweep, policy: str, colour: str) -> None:
+    knee = swept.knee(policy)
+    first, last = swept.points[0].rate, swept.points[-1].rate
+    if first <= knee <= last:
+        axes.axvline(knee, color=colour, linestyle="--", linewidth=0.9, zorder=1)
 
 
 def parse_rates(text: str) -> list[float]:

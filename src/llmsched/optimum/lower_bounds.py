@@ -30,6 +30,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..fleet.replica import Replica, machines_of
+from ..html_tables import number, table
 from ..policy import Policy, named, policies
 from ..simulation import clock as clocks
 from ..simulation.problem import problem_of
@@ -72,6 +73,13 @@ class LowerBound:
     each: Mapping[str, float]
     method: str
     _asked: _Asked | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        rows = sorted(self.each.items(), key=lambda bound: -bound[1])
+        note = f"preemptive: {number(self.preemptive)}"
+        return table(
+            f"No total latency is below {number(self.value)} ({self.method})", rows, header=["bound", ""], note=note
+        )
 
     def of(self, policy: str | Policy) -> float:
         """The bound that holds for `policy`: `value` if it restarts what it evicts, else `preemptive`.

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, WorkloadError
+from ..errors import InputError, WorkloadError, number_of
+from ..html_tables import facts, share
 from ..policy import Policy
 from ..simulation.latency import Latencies
 from ..simulation.result import Result
@@ -61,6 +62,18 @@ class Schedule(Latencies):
             f"Schedule({self.method}, {len(self)} requests, memory {self.memory}: "
             f"total latency {self.total_latency:.10g}, {how})"
         )
+
+    def _repr_html_(self) -> str:
+        values = {
+            "mean latency": self.mean_latency,
+            "total latency": self.total_latency,
+            "lower bound": self.lower_bound,
+            "gap": "none: optimal" if self.proven else f"at most {share(self.gap)}",
+            "peak of the cache": share(self.peak_memory / self.memory),
+            "found in seconds": self.seconds,
+        }
+        caption = f"Schedule by {self.method}: {number_of(len(self), 'request')}, {self.memory:,} tokens of KV cache"
+        return facts(f"{caption}; times in rounds", values)
 
     @cached_property
     def completion(self) -> FloatArray:

@@ -27,6 +27,8 @@ class RequestFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
     """Turns a table of what is known of each request into numbers: a dict of columns, or a pandas, polars or pyarrow
     table. Nothing is downloaded.
 
+    If none of `numeric`, `categories` and `text` is given, all columns are used and sorted by what they hold.
+
     Parameters
     ----------
     numeric
@@ -44,8 +46,6 @@ class RequestFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         Columns that may be used although their names say that they are known only after the answer.
     random_state
         For the reduction. The default is always the same.
-
-    If none of `numeric`, `categories` and `text` is given, all columns are used and sorted by what they hold.
 
     Attributes
     ----------

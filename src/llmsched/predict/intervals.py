@@ -165,6 +165,8 @@ def noisy(
     g is at most o-1, and for o=1 the window always lies above. So the probability to contain the truth is exactly
     `coverage` (up to the 2**-53 steps of a uniform double) for every o.
 
+    Raises InputError for any other value.
+
     Parameters
     ----------
     coverage
@@ -177,8 +179,6 @@ def noisy(
     bias
         A predictor that is systematically wrong: all of the above, and then every interval is moved by bias*o, rounded
         toward 0, and cut off below at 1. From -1 to 100; with a bias, the truth is covered less often than `coverage`.
-
-    Raises InputError for any other value.
     """
     arguments = (
         _fraction_between("coverage", coverage, 0, 1),

@@ -23,6 +23,8 @@ def interval_scores(
 ) -> dict[str, float]:
     """Scores of predictions of `outputs`; all are arrays over requests, in tokens.
 
+    Raises InputError if there is no prediction, or lengths differ.
+
     Returns
     -------
     dict
@@ -31,8 +33,6 @@ def interval_scores(
         have equal tails outside `coverage`, and one alone all of it (Koenker and Bassett, 1978); ``kendall_tau``: rank
         correlation (τ-b) of the output with the point, or else the middle of the interval, or else its one bound,
         which is what an admission order needs. NaN for what cannot be said.
-
-    Raises InputError if there is no prediction, or lengths differ.
     """
     truth = np.asarray(outputs, dtype=np.float64)
     low, high, middle = (None if a is None else np.asarray(a, dtype=np.float64) for a in (lower, upper, point))

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..html_tables import share, table
 from ..simulation.clock import Clock
 from ..workloads.columns import FloatArray
 from . import logs, systems, tables
@@ -37,7 +38,7 @@ __all__ = ["Calibration", "Coefficient", "calibrate", "of_requests", "of_steps"]
 _TERMS = {"base": "constant", "per_request": "batch", "per_context_token": "context", "per_prompt_token": "prefilled"}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """A clock and how good it is.
 
@@ -70,11 +71,19 @@ class Calibration:
     profile: Mapping[str, Coefficient]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Calibration({self})"
+
     def __str__(self) -> str:
         values = ", ".join(
             f"{key}={value:.6g}" for key, value in self.clock.fields().items() if isinstance(value, float)
         )
         return f"clock from {self.rows:,} {self.method}: {values}; mean error {self.error:.1%}"
+
+    def _repr_html_(self) -> str:
+        rows = [(key, f"{value:.4g}") for key, value in self.clock.fields().items() if isinstance(value, float)]
+        caption = f"clock from {self.rows:,} {self.method}: mean error {share(self.error)}"
+        return table(caption, rows, header=["seconds", ""], note="; ".join(self.notes))
 
     def summary(self) -> dict[str, Any]:
         """All of it as a plain dict, ready for JSON."""

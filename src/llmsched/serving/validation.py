@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..html_tables import table
 from ..simulation.clock import Clock
 from ..workloads.columns import FloatArray
 from . import logs
@@ -61,6 +62,9 @@ class Validation:
     clock: Clock
     fitted: int
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Validation({len(self.measured)} requests of {self.system.name}. {self.verdict})"
 
     @property
     def statistics(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -111,6 +115,16 @@ class Validation:
         )
         word = "roughly right" if abs(worst) <= _ROUGH else "off"
         return f"The simulation is {word}: the {what} is {size}. {advice}."
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (METRICS[name], which, pair["measured"], pair["simulated"], f"{self.errors[name][which]:+.1%}")
+            for name, of in self.statistics.items()
+            for which, pair in of.items()
+        ]
+        return table(
+            self.verdict, rows, header=["", "", "measured (s)", "simulated (s)", "error"], note="; ".join(self.notes)
+        )
 
     def summary(self) -> dict[str, Any]:
         """All of it as a plain dict, ready for JSON."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, LlmschedError, nearest, number_of
+from ..html_tables import table
 from ..policy import Policy, named
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.workload import Workload
@@ -77,6 +78,13 @@ class Batch(Columns):
     def __repr__(self) -> str:
         return f"Batch({number_of(len(self), 'simulation')}, {len(self.errors)} failed)"
 
+    def _repr_html_(self) -> str:
+        columns = self.columns()
+        rows = zip(*columns.values(), strict=True)
+        shown = [[value.item() if hasattr(value, "item") else value for value in row] for row in rows]
+        note = "; ".join(f"row {row}: {error}" for row, error in list(self.errors.items())[:5])
+        return table(f"Batch: {number_of(len(self), 'simulation')}", shown, header=list(columns), note=note)
+
     def raise_errors(self) -> Batch:
         """The batch itself if every simulation has a result; else the first error is raised."""
         for error in self.errors.values():
@@ -113,6 +121,8 @@ def simulate_batch(
 ) -> Batch:
     """Simulate many (workload, policy, memory, seed) on a pool of threads, outside the GIL.
 
+    A simulation that cannot be done does not stop the others: see `Batch.errors`. Ctrl-C stops all threads at once.
+
     Parameters
     ----------
     workloads, policies, memory, seeds
@@ -135,8 +145,6 @@ def simulate_batch(
     ------
     InputError
         Sequences of different lengths, or a thread count or a percentile that makes no sense.
-
-    A simulation that cannot be done does not stop the others: see `Batch.errors`. Ctrl-C stops all threads at once.
     """
     axes = [_sequence(axis) for axis in (workloads, policies, memory, seeds)]
     jobs = _jobs(axes, pair)

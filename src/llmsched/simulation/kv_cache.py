@@ -43,6 +43,8 @@ DTYPES: Mapping[str, float] = MappingProxyType(
 class Model:
     """The shape of a decoder with gated feed-forward layers (Llama, Mistral, Qwen), as its config.json gives it.
 
+    Raises InputError for a number that is not whole or below 1.
+
     Attributes
     ----------
     layers, hidden, intermediate, heads, kv_heads, vocabulary
@@ -57,8 +59,6 @@ class Model:
         Whether the output layer shares the embedding.
     source
         Where the numbers come from.
-
-    Raises InputError for a number that is not whole or below 1.
     """
 
     layers: int

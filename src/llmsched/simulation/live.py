@@ -1,9 +1,11 @@
 """A scheduler for an engine that serves: the policies of a simulation, run by the same compiled code, round by round.
 
-scheduler = ls.live.Scheduler("amin-recompute", memory=10_000)
-scheduler.submit("a", prompt=100, lower=20, upper=200)
-decision = scheduler.decide(now=0.0)                    # Decision(admit=("a",), evict=())
-scheduler.advance(finished=[])                          # the round ran: everybody who runs has one token more
+    scheduler = ls.live.Scheduler("amin-recompute", memory=10_000)
+    scheduler.submit("a", prompt=100, lower=20, upper=200)
+    decision = scheduler.decide(now=0.0)                    # Decision(admit=("a",), evict=())
+    scheduler.advance(finished=[])                          # the round ran: everybody who runs has one token more
+
+Times are whatever the engine says they are; the lengths of answers need not be known.
 """
 
 from __future__ import annotations

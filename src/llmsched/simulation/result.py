@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .._core import total_difference
 from .._version import version
 from ..errors import number_of
+from ..html_tables import curve, facts, share
 from ..policy import Policy
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
@@ -84,6 +85,39 @@ class Result(Latencies):
             f"mean latency {self.mean_latency:.6g} {unit}, makespan {self.makespan:.6g} {unit}, "
             f"evictions {self.total_evictions})"
         )
+
+    def _repr_html_(self) -> str:
+        return facts(self._caption, self._facts()) + self._cache_over_time()
+
+    @property
+    def _caption(self) -> str:
+        requests, unit = number_of(len(self), "request"), "rounds" if self.clock is None else "seconds"
+        return f"{self.policy.name}: {requests}, {self.memory:,} tokens of KV cache; times in {unit}"
+
+    def _facts(self) -> dict[str, Any]:
+        """What a notebook shows: names and values."""
+        p50, p99 = (float(value) for value in self.percentile([50, 99]))
+        return {
+            "mean latency": self.mean_latency,
+            "p50": p50,
+            "p99": p99,
+            "makespan": self.makespan,
+            "rounds": self.rounds,
+            "evictions": self.total_evictions,
+            "wasted tokens": share(self.wasted_share),
+            "peak of the cache": share(self.peak_share),
+            "at most at once": self.max_batch,
+            "tokens of a block": self.block if self.block > 1 else None,
+            "tokens a round": self.prefill_budget,
+            "seed": "none" if self.seed is None else str(self.seed),
+        }
+
+    def _cache_over_time(self) -> str:
+        if self.timeline is None or not len(self.timeline):
+            return ""
+        unit = "rounds" if self.clock is None else "s"
+        label = f"cache over {self.makespan:.6g} {unit}; dotted: {self.memory:,} tokens"
+        return curve(self.timeline.memory_over_time(), self.memory, label)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..html_tables import curve, table
 from .clock import Clock
 
 
@@ -73,6 +74,36 @@ class Timeline:
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """The segments as named columns."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "clock"}
+
+    def memory_over_time(self, pieces: int = 240) -> list[float]:
+        """The largest memory in each of so many equal pieces of time, 0 where no round ran, in tokens."""
+        rows = self.expand()
+        begin, end = rows["time"], rows["time"] + rows["duration"]
+        edges = np.linspace(0.0, float(end[-1]) if len(end) else 0.0, pieces + 1)
+        most = np.zeros(pieces)
+        first = np.clip(np.searchsorted(edges, begin, side="right") - 1, 0, pieces - 1)
+        np.maximum.at(most, first, rows["memory"])
+        lasting = np.searchsorted(begin, edges[:-1], side="right") - 1  # the round that runs at an edge
+        runs = (lasting >= 0) & (end[lasting] > edges[:-1])
+        np.maximum(most, np.where(runs, rows["memory"][lasting], 0), out=most)
+        values: list[float] = most.tolist()
+        return values
+
+    def _repr_html_(self) -> str:
+        if not len(self):
+            return table("Timeline: 0 rounds", [])
+        unit = "rounds" if self.clock is None else "s"
+        over_time = self.memory_over_time()
+        most = max(over_time)
+        label = f"tokens in the cache over {self.time[-1]:.6g} {unit}; dotted: the most, {most:,.0f}"
+        rows = [
+            ("requests running", int(self.batch.max())),
+            ("requests waiting", int(self.waiting.max())),
+            ("evictions in a round", int(self.evictions.max())),
+        ]
+        return table(f"Timeline: {int(self.rounds.sum()):,} rounds; the most of each", rows) + curve(
+            over_time, most, label
+        )
 
     def expand(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per round instead of per segment: time, duration, memory, batch, waiting, evictions."""

@@ -63,6 +63,8 @@ def write(
 ) -> Contents:
     """Write the report on the study in `directory` to `path`, and return what is in it.
 
+    Raises StudyError, InputError as `read`, MissingExtraError without vl-convert, OSError for the file.
+
     Parameters
     ----------
     directory
@@ -73,8 +75,6 @@ def write(
         What the page shows first; by default what the study's precision is about, or the mean latency.
     against
         The policy that others are compared with; by default hsf, or the first one of the study.
-
-    Raises StudyError, InputError as `read`, MissingExtraError without vl-convert, OSError for the file.
     """
     contents = read(directory, metric=metric, against=against)
     text, target = page(contents), Path(path)

@@ -21,6 +21,7 @@ import numpy as np
 
 from .._version import version
 from ..errors import DamagedResultsError, InputError, StudyError
+from ..html_tables import table
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray, IntArray
 from .executors import ExecutorWorkers, ThreadWorkers, Workers, executor_broke
@@ -76,6 +77,14 @@ class Status:
     mean: FloatArray = dataclasses.field(repr=False)
     half: FloatArray = dataclasses.field(repr=False)
     damaged: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (*map(str, self.plan.labels(cell).values()), int(count), float(mean), float(half))
+            for cell, count, mean, half in zip(self.plan.cells, self.count, self.mean, self.half, strict=True)
+        ]
+        state = f"{self.done:,} of {self.total:,} simulations, {self.failed:,} failed, in {self.directory}"
+        return table(f"Study: {state}", rows, header=[*self.plan.factors, "n", f"mean of {self.metric}", "± 95 %"])
 
     @property
     def seconds_left(self) -> float:

@@ -62,6 +62,8 @@ class Precision:
     what the choice among looks costs is covered: coverage is between 95.2 and 95.8 % at `confidence` 0.95 and
     `first` 32, whatever the variance (docs/reference/statistics.md).
 
+    Raises InputError if neither `relative` nor `absolute` is given, or a value is outside its range.
+
     Parameters
     ----------
     relative, absolute
@@ -73,8 +75,6 @@ class Precision:
         Replications before the first look, at least 16.
     most
         Where to give up: no more than so many are asked for.
-
-    Raises InputError if neither `relative` nor `absolute` is given, or a value is outside its range.
     """
 
     relative: float | None = None

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, number_of
+from ..html_tables import number, table
 from . import statistics
 from .statistics import FloatArray, Precision
 
@@ -272,6 +273,18 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __repr__(self) -> str:
+        return f"Cells({number_of(len(self), 'cell')} of {', '.join(self.factors)}; {', '.join(self.metrics)})"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for cell, key in enumerate(self.keys):
+            means = (statistics.mean_interval(self.values(cell, metric)[1]) for metric in self.metrics)
+            texts = (f"{number(m.estimate)} ({number(m.low)} to {number(m.high)})" for m in means)
+            rows.append((*map(str, key), self.size(cell), *texts))
+        header = [*self.factors, "n", *self.metrics]
+        return table(f"Study: {number_of(len(self), 'cell')}, means and 95 % intervals", rows, header=header)
 
     def size(self, cell: int) -> int:
         """Simulations of a cell."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import WorkloadError
+from ..errors import WorkloadError, number_of
+from ..html_tables import table
 from .columns import COLUMNS, LARGEST, FloatArray, IntArray, as_numbers, checked_column, common_length
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class Extent(NamedTuple):
 class Workload:
     """A list of `n` requests.
 
+    Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
+    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds
+    `lengths`, a table that policies may ask while a request runs, and `classes`, the row of it that each request has;
+    before, both are None.
+
     Parameters
     ----------
     prompt, output
@@ -50,11 +56,6 @@ class Workload:
         Which requests belong together, turns of a conversation say (whole, >= 0); routers read it.
     source
         Where the workload comes from (free-form, travels with results); not part of equality.
-
-    Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
-    read-only: int64, times float64; an absent prediction, priority, deadline or session is None. `with_lengths` adds
-    `lengths`, a table that policies may ask while a request runs, and `classes`, the row of it that each request has;
-    before, both are None.
 
     Raises
     ------
@@ -140,6 +141,17 @@ class Workload:
             f"output {self.output.min()}-{self.output.max()}, arrival {self.arrival.min():g}-{self.arrival.max():g}, "
             f"predictions: {', '.join(predicted) or 'none'})"
         )
+
+    def _repr_html_(self) -> str:
+        if not len(self):
+            return table("Workload: 0 requests", [])
+        rows = []
+        for name, column in self.columns().items():
+            p50, p99 = (float(value) for value in np.percentile(column, [50, 99]))
+            rows.append((name, float(column.min()), p50, float(column.mean()), p99, float(column.max())))
+        origin = ", ".join(f"{name}: {value}" for name, value in self.source.items() if not isinstance(value, Mapping))
+        header = ["", "min", "p50", "mean", "p99", "max"]
+        return table(f"Workload: {number_of(len(self), 'request')}", rows, header=header, note=origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.columns(), dict(self.source), self.lengths, self.classes)
