@@ -67,7 +67,7 @@ def check(result, replicas):
         assert tokens == int(w.output.sum()) + result.wasted_tokens  # nothing twice: what is not wasted is output
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
 @given(drawn=failing_fleets())
 def test_nothing_is_lost_nothing_twice_and_both_fleets_agree(drawn):
     workload, options = drawn
@@ -83,7 +83,7 @@ def test_nothing_is_lost_nothing_twice_and_both_fleets_agree(drawn):
         assert one.busy == other.busy
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=40, deadline=None, suppress_health_check=UNHURRIED)
 @given(drawn=failing_fleets())
 def test_what_completed_before_the_first_death_is_as_without_it(drawn):
     workload, options = drawn

@@ -17,7 +17,7 @@ RECORD = ("timeline", "tokens")
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
-@settings(max_examples=800, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=400, deadline=None, suppress_health_check=UNHURRIED)
 @given(drawn=simulations())
 def test_every_round_is_as_the_model_says(drawn):
     workload, policy, memory, seed, machine = drawn
@@ -40,7 +40,7 @@ def live_days(draw):
     return workload, policy, memory + machine.get("block", 1) - 1, draw(seeds), machine, aborted
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=200, deadline=None, suppress_health_check=UNHURRIED)
 @given(day=live_days())
 def test_every_live_decision_is_as_the_model_says_though_requests_are_aborted(day):
     workload, policy, memory, seed, machine, aborted = day
@@ -115,7 +115,7 @@ def test_a_named_router_chooses_whom_the_pages_say(router):
             )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=80, deadline=None, suppress_health_check=UNHURRIED)
 @given(drawn=fleets(most=14))
 def test_every_choice_of_a_router_is_as_the_pages_say(drawn):
     workload, options = drawn

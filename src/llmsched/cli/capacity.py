@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -137,8 +138,8 @@ def capacity(
         typer.Option(
             "--plot",
             metavar="FILE",
-            help="Also draw a figure (.png, .svg, .pdf): latency, ttft and goodput around the rate that is found (some "
-            "more simulations), or the share within the targets against the cache.",
+            help="Also draw a figure (.png, .svg, .pdf): latency, ttft and goodput around the rate that is found, or "
+            "behind each router around --rate (some more simulations), or the share within the targets.",
         ),
     ] = None,
 ) -> None:
@@ -190,6 +191,9 @@ def capacity(
                 figure = load_figures.sweep(
                     swept, intervals=str(spelling), capacities=values, attainment=wanted.attainment
                 )
+            elif find == "replicas" and rate is not None and any(answer.value < math.inf for answer in found.values()):
+                swept = _of_routers(found, workload, policies, fleet, ran_on, seed, partial(bar.update, "figure"))
+                figure = load_figures.sweep(swept, intervals=str(spelling), attainment=wanted.attainment)
             else:
                 figure = load_figures.capacity(found, workload, **ran_on, intervals=str(spelling))
             figure_style.save(figure, plot_file)
@@ -219,6 +223,27 @@ def _around(
     assert first.memory is not None
     return sweep(
         workload, policies, rates=rates, memory=first.memory, slo=first.slo, **ran_on,
+        requests=max(first.requests, LEAST), replications=min(first.replications, 5), seed=seed, progress=progress,
+    )  # fmt: skip
+
+
+def _of_routers(
+    found: Mapping[str, Capacity],
+    workload: Workload,
+    policies: Mapping[str, Policy],
+    fleet: FleetSearch,
+    ran_on: Mapping[str, Any],
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Sweep:
+    """Every router with the most replicas that one of them needs, at rates below and above the one that was asked."""
+    first = next(iter(found.values()))
+    assert first.rate is not None
+    assert first.memory is not None
+    replicas = int(max(answer.value for answer in found.values() if answer.value < math.inf))
+    return sweep(
+        workload, policies, rates=np.geomspace(0.3 * first.rate, 1.3 * first.rate, _RATES_DRAWN).tolist(),
+        memory=first.memory, slo=first.slo, **ran_on, replicas=replicas, router=fleet.routers(),
         requests=max(first.requests, LEAST), replications=min(first.replications, 5), seed=seed, progress=progress,
     )  # fmt: skip
 
@@ -304,6 +329,15 @@ def _print_capacity(
     describe.print_notes(notes)
 
 
+def _more_were_worse(answer: Capacity) -> tuple[float, float] | None:
+    """Two numbers of replicas of which the larger is worse, beyond chance; None where there are none."""
+    if answer.quantity == "replicas":
+        for (fewer, share, half), (more, other, other_half) in itertools.pairwise(answer.probes):
+            if other + other_half < share - half:
+                return fewer, more
+    return None
+
+
 def _capacity_notes(found: Mapping[str, Capacity]) -> list[str]:
     """Why there is no number, or one that does not hold for ever."""
     notes = []
@@ -313,6 +347,11 @@ def _capacity_notes(found: Mapping[str, Capacity]) -> list[str]:
                 f"{name}: requests pile up at this rate in {answer.above_capacity} of {answer.replications} "
                 f"replications; for ever, about {answer.stable_rate:.3g} requests/{answer.unit} can be served. Longer "
                 "ones (--requests) hold less"
+            )
+        if worse := _more_were_worse(answer):
+            notes.append(
+                f"{name}: {worse[1]:,.0f} replicas kept the targets for fewer requests than {worse[0]:,.0f}. More are "
+                "taken to be no worse, so that a smaller answer may have been missed"
             )
         if answer.value == 0:
             notes.append(f"{name}: the targets do not hold even if requests come one by one")

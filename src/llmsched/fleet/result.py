@@ -94,7 +94,7 @@ class FleetResult(Result):
             evictions=evictions,
             engine=self.engine,
             seed=self.seed if len(self.outcomes) == 1 else None,
-            **{name: getattr(outcome, name) for name in _OF_A_REPLICA},
+            **{name: getattr(outcome, name) for name in OF_A_RESULT},
         )
 
     @cached_property
@@ -137,6 +137,7 @@ class FleetResult(Result):
         replicas = [
             {"policy": o.policy.name, "memory": o.memory, "block": o.block, "max_batch": o.max_batch,
              "prefill_budget": o.prefill_budget, "clock": None if o.clock is None else o.clock.fields()}
+            | ({} if o.fails_at is None else {"fails_at": o.fails_at, "returns_at": o.returns_at})
             for o in self.outcomes
         ]  # fmt: skip
         return super().provenance | {"router": self.router.fields(), "replicas": replicas}
@@ -159,7 +160,7 @@ class FleetResult(Result):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What one replica did; attributes as in `Result`, and `busy`, the time in which rounds ran."""
+    """What one replica did; attributes as in `Result`, and `busy`, the time in which rounds ran; when it failed."""
 
     policy: Any
     memory: int
@@ -175,6 +176,9 @@ class Outcome:
     tokens: Any
     work: Any
     idle: float
+    fails_at: float | None = None
+    returns_at: float | None = None
 
 
-_OF_A_REPLICA = tuple(f.name for f in dataclasses.fields(Outcome) if f.name != "busy")
+#: What a replica reports as a `Result` does.
+OF_A_RESULT = tuple(f.name for f in dataclasses.fields(Outcome) if f.name not in ("busy", "fails_at", "returns_at"))

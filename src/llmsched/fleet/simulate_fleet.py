@@ -15,6 +15,7 @@ from ..policy import Policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.clock import Clock
 from ..simulation.limits import LARGEST_BOUND, STALL_FACTOR, STALL_START
+from ..simulation.outcome import Outcome as RunOutcome
 from ..simulation.problem import Problem, problem_of
 from ..simulation.result import Result
 from ..simulation.run import ENGINES, RECORDS, EngineName, Progress, simulate
@@ -25,7 +26,7 @@ from ._fleet import Fleet, Stopped
 from .failures import Life, Sendings, joined, lives_of, refuse, until_death
 from .levels import Levels
 from .replica import Replica, machines_of, replicas_of
-from .result import FleetResult, Outcome
+from .result import OF_A_RESULT, FleetResult, Outcome
 from .router import Router
 from .router import named as named_router
 from .views import class_bounds, classes_of, request_columns, work_of
@@ -98,7 +99,7 @@ def simulate_fleet(
     check_columns(workload, chosen)
     lives = lives_of(replicas_of(replicas))
     if any(life.until < math.inf for life in lives):
-        return _with_failures(workload, machines, lives, chosen, seed, keep, max_rounds, engine)
+        return _with_failures(workload, machines, lives, chosen, seed, keep, max_rounds, engine, progress)
     if len(machines) == 1:
         return _alone(workload, machines[0], chosen, seed, keep, max_rounds, progress, engine)
     run = Run(machines, chosen, seed, keep, max_rounds, workload)
@@ -349,6 +350,7 @@ class Run:
     def _not_finished(self, k: int) -> NotFinishedError:
         rounds, unfinished = self.fleet.unfinished(k)
         name = self.machines[k]["policy"].name
+        replica = self.lives[k].replica if self.lives else k
         limit = self.problems[self.kind_of[k]].max_rounds
         why = (
             f"max_rounds={limit} is reached"
@@ -357,7 +359,7 @@ class Run:
             "or more memory, or use another policy"
         )
         return NotFinishedError(
-            f"policy {name} on replica {k} stopped at round {rounds} with {unfinished} of its requests left: {why}",
+            f"policy {name} on replica {replica} stopped at round {rounds} with {unfinished} of its requests left: {why}",
             name,
             rounds,
             unfinished,
@@ -478,7 +480,7 @@ def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[s
 
 def _with_failures(
     workload: Workload, machines: Sequence[dict[str, Any]], lives: Sequence[Life], router: Router, seed: int | None,
-    keep: Collection[str], max_rounds: int | None, engine: EngineName,
+    keep: Collection[str], max_rounds: int | None, engine: EngineName, progress: Progress | None,
 ) -> FleetResult:  # fmt: skip
     """A fleet of lives: what is sent up to a death first, then with what that one sends back, up to the next."""
     mine = [machines[life.replica] for life in lives]
@@ -488,7 +490,7 @@ def _with_failures(
     replica_groups = _groups(len(machines), router.classes)
     groups = [[k for k, life in enumerate(lives) if life.replica in group] for group in replica_groups]
     bounds = class_bounds(workload, router, [len(g) for g in replica_groups]) if router.classes > 1 else None
-    fleet = _Lives(mine, lives, router, seed, keep, max_rounds, engine, groups, bounds)
+    fleet = _Lives(mine, lives, router, seed, keep, max_rounds, engine, groups, bounds, progress)
     for death in deaths:
         request, rows = sendings.as_workload(death)
         life, completion, *_ = fleet.run(rows)
@@ -501,28 +503,34 @@ def _with_failures(
     for k, one in enumerate(lives):
         at = np.flatnonzero(life == k)
         if one.until < math.inf:
-            part = rows.take(at)
-            outcome, end, wasted = until_death(part, mine[k], one.until, engine, keep)
-            outcomes[k] = dataclasses.replace(
-                outcomes[k], rounds=outcome.rounds, peak_memory=outcome.peak_memory, idle=outcome.idle,
-                wasted_tokens=outcome.wasted_tokens + wasted, busy=end - outcome.idle, timeline=outcome.timeline,
-                work=outcome.work or outcomes[k].work,
-            )  # fmt: skip
-            evictions[at] = outcome.evictions
+            cut, end, wasted = until_death(rows.take(at), mine[k], one.until, engine, keep)
+            outcomes[k] = _cut_off(outcomes[k], cut, end, wasted)
+            evictions[at] = cut.evictions
     np.add.at(total, request, evictions)
-    last = np.flatnonzero(
-        np.append(request[1:] != request[:-1], [True])[: len(request)]
-    )  # rows are in order of requests
+    last = np.cumsum(lost + 1) - 1  # rows are in order of requests
     of_replicas = [
-        _one_of_lives([outcomes[k] for k, one in enumerate(lives) if one.replica == replica], completion[last])
+        _one_of_lives([(outcomes[k], one) for k, one in enumerate(lives) if one.replica == replica], completion[last])
         for replica in range(len(machines))
     ]
     replica = np.array([lives[k].replica for k in life[last].tolist()], dtype=np.int64)
-    result = _result(
-        workload, completion[last], start[last], total, replica, router, seed, of_replicas, engine
-    )  # fmt: skip
+    arrays = (completion[last], start[last], total, replica)
+    result = _result(workload, *arrays, router, seed, of_replicas, engine)
     lost.flags.writeable = False
     return dataclasses.replace(result, losses=lost)
+
+
+def _cut_off(whole: Outcome, cut: RunOutcome, end: float, wasted: int) -> Outcome:
+    """What a life reports that died after the rounds of `cut`."""
+    return dataclasses.replace(
+        whole,
+        rounds=cut.rounds,
+        peak_memory=cut.peak_memory,
+        wasted_tokens=cut.wasted_tokens + wasted,
+        busy=end - cut.idle,
+        idle=cut.idle,
+        timeline=cut.timeline,
+        work=cut.work,
+    )
 
 
 @dataclasses.dataclass
@@ -538,6 +546,7 @@ class _Lives:
     engine: EngineName
     groups: list[list[int]]
     bounds: IntArray | None
+    progress: Progress | None
 
     def run(self, rows: Workload) -> tuple[Any, Any, Any, Any, list[Outcome]]:
         """The life that took each row; completion, start and evictions of each; what each life did."""
@@ -556,15 +565,16 @@ class _Lives:
         if n:
             run.fleet.keep_into(completion, start, evictions)
             run.take(rows if order is None else rows.take(order), life, order)
-            run.send(n)
-            run.finish(None, n)
+            run.send(n, self.progress)
+            run.finish(self.progress, n)
         if order is not None:
             completion, start, evictions, life = (_back(a, order) for a in (completion, start, evictions, life))
         return life, completion, start, evictions, run.outcomes(life.astype(np.int64), order)
 
 
-def _one_of_lives(outcomes: list[Outcome], completion: FloatArray) -> Outcome:
+def _one_of_lives(of_lives: list[tuple[Outcome, Life]], completion: FloatArray) -> Outcome:
     """What a replica did in all of its lives. It idles, or is not there, when none of them runs."""
+    outcomes, lives = [outcome for outcome, _ in of_lives], [life for _, life in of_lives]
     busy = sum(outcome.busy for outcome in outcomes)
     return dataclasses.replace(
         outcomes[0],
@@ -575,12 +585,13 @@ def _one_of_lives(outcomes: list[Outcome], completion: FloatArray) -> Outcome:
         idle=max(float(completion.max(initial=0.0)) - busy, 0.0),
         timeline=joined([outcome.timeline for outcome in outcomes]),
         work=_sums([outcome.work for outcome in outcomes]),
+        fails_at=lives[0].until if lives[0].until < math.inf else None,
+        returns_at=lives[1].since if len(lives) > 1 else None,
     )
 
 
 def _outcome_of(result: Result) -> Outcome:
-    fields = (f.name for f in dataclasses.fields(Outcome) if f.name != "busy")
-    return Outcome(**{name: getattr(result, name) for name in fields}, busy=result.makespan - result.idle)
+    return Outcome(**{name: getattr(result, name) for name in OF_A_RESULT}, busy=result.makespan - result.idle)
 
 
 def _result(
