@@ -18,7 +18,10 @@ LOCKED = ".ci/constraints.txt"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 #: The tests of what needs NumPy alone: for interpreters for which the extras do not exist yet.
 CORE = ["tests/simulation", "tests/test_policy.py", "tests/test_formula.py", "tests/workloads", "tests/fleet"]
-RESOLVE = ["uv", "pip", "compile", "pyproject.toml", "--all-extras", "--group", "dev", "--no-header", "--no-annotate"]
+RESOLVE = [
+    *("uv", "pip", "compile", "pyproject.toml", "--all-extras", "--group", "dev", "--group", "docs"),
+    *("--no-header", "--no-annotate"),
+]
 
 
 @nox.session(python=PYTHONS)
