@@ -119,6 +119,15 @@ def test_a_round_that_ends_as_the_replica_dies_counts():
     assert result.completion.tolist() == [4.0, 14.0]  # the second waits at the router until one is there
 
 
+def test_a_replica_may_die_before_anything_was_sent_to_it():
+    """The soak found it: the compiled engine took a run without requests for one that had failed."""
+    replicas = [ls.Replica(fails_at=0.0, returns_at=50.0), ls.Replica()]
+    result = ls.simulate_fleet(ls.Workload(0, [4, 5], 1, 5), "s3", replicas=replicas, memory=20)
+    assert result.replica.tolist() == [1, 1]
+    empty = ls.Workload(0, np.empty(0, int), np.empty(0, int), np.empty(0, int))
+    assert len(ls.simulate(empty, "amin", memory=20)) == 0
+
+
 @pytest.mark.parametrize("router", sorted(set(ls.routers) - {"central-queue"}))
 def test_every_named_router_sends_again_what_a_death_sent_back(router):
     rng = np.random.default_rng(2)

@@ -158,10 +158,15 @@ def test_a_replica_that_does_not_finish_is_named():
     with pytest.raises(NotFinishedError, match="policy fcfs on replica 0 stopped at round 3 with 2 of its requests"):
         fleet(max_rounds=3)
     endless = ls.Workload(0, [4] * 9, lower=1, upper=1)
-    policy = ls.Policy(order="arrival", reserve="upper", refine="double")
+    replicas = [ls.Replica(memory=1000), ls.Replica(memory=4)]
+    policy = ls.Policy(order="arrival", reserve="upper", evict="all", refine="none")
     with pytest.raises(NotFinishedError, match=r"on replica 1 stopped .* keep evicting each other") as caught:
-        fleet("least-requests,score=free", [ls.Replica(memory=1000), ls.Replica(memory=4)], policy, endless)
+        fleet("least-requests,score=free", replicas, policy, endless)
     assert caught.value.remaining > 0
+    doubling = ls.Policy(order="arrival", reserve="upper", refine="double")
+    with pytest.raises(NotFinishedError, match=r"the bound of request \d would pass") as caught:
+        fleet("least-requests,score=free", replicas, doubling, endless)
+    assert caught.value.request in range(9)
 
 
 def test_an_unknown_replica_of_a_result_is_refused():

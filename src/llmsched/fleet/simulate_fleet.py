@@ -359,7 +359,8 @@ class Run:
             "or more memory, or use another policy"
         )
         return NotFinishedError(
-            f"policy {name} on replica {replica} stopped at round {rounds} with {unfinished} of its requests left: {why}",
+            f"policy {name} on replica {replica} stopped at round {rounds} with {unfinished} of its requests left: "
+            f"{why}",
             name,
             rounds,
             unfinished,
