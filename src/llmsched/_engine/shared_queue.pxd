@@ -1,6 +1,6 @@
-# A queue that several engines share: a central queue before a fleet (docs/background/fleets.md). Its requests are rows, in
-# the order of admission, and have an index in the problem of each kind of engine. Whoever can admit the first as a round
-# begins takes it; who fills the queue says when which round begins.
+# A queue that several engines share: a central queue before a fleet (docs/background/fleets.md). Its requests are
+# rows, in the order of admission, and have an index in the problem of each kind of engine. Whoever can admit the first
+# as a round begins takes it; who fills the queue says when which round begins.
 
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, realloc

@@ -103,8 +103,9 @@ class Disaggregated:
     def tpot(self) -> FloatArray:
         """Time per token after the first, with the transfer and the wait for a decode replica; NaN for one token."""
         more = self.workload.output - 1
-        tpot = np.full(len(self), np.nan)
-        return np.divide(self.completion - self.first_token, more, out=tpot, where=more > 0)
+        tpot: FloatArray = np.full(len(self), np.nan)
+        np.divide(self.completion - self.first_token, more, out=tpot, where=more > 0)
+        return tpot
 
     @property
     def mean_latency(self) -> float:

@@ -66,7 +66,8 @@ class FleetResult(Result):
         """The result of each replica: what `simulate` says of the requests that it took, with the seed that it names.
 
         Requests are in the workload's order. The seed is None, unless there is but one replica: equals are taken in
-        that order, as how many there will be is not known before the last has come.
+        that order, as how many there will be is not known before the last has come. Behind a central queue requests
+        arrive at their replica as they start: ``simulate(part.workload.replace(arrival=part.start), ...)``.
         """
         return tuple(self._part(k) for k in range(len(self.outcomes)))
 

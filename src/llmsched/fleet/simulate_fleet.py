@@ -56,7 +56,7 @@ def simulate_fleet(
     Parameters
     ----------
     workload
-        The requests.
+        The requests; for a central queue in order of arrival.
     policy, memory, clock, max_batch, block, prefill_budget
         Of each replica, as in `simulate`; a `Replica` may have its own.
     replicas

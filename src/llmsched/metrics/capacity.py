@@ -245,6 +245,7 @@ def fewest_replicas(
     """The fewest replicas behind a router with which `attainment` of the requests meet every target of `slo`.
 
     More replicas are taken to be no worse: what is found is the fewest that are enough on the way of a bisection.
+    One less was always tried, and is not; `Capacity.probes` shows whether it holds of the others that were.
 
     Parameters are those of `highest_rate`, `memory` and the other limits those of each replica, and what follows.
     Raises what `highest_rate` and `llmsched.simulate_fleet` raise.

@@ -125,7 +125,8 @@ def cheapest_mix(
     """The cheapest replicas with which `attainment` of the requests meet every target of `slo`.
 
     Limits: the numbers of all kinds but the first are tried one by one, so that more than three kinds, or more than a
-    few dozen replicas, take long; and an answer within chance of another price is not told from it.
+    few dozen replicas, take long; an answer within chance of another price is not told from it; and one more replica is
+    taken to do no harm, so that a router which loads small machines too much may hide a cheaper mix.
 
     Parameters
     ----------

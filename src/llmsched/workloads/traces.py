@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import IO, Literal
 
 from ..errors import InputError, TraceError, nearest
-from ..input_limits import open_raw
 from .trace_formats import csv_reader, jsonl_reader, parquet_reader
 from .trace_formats.formats import EMPTY_FILE, PLAIN_COLUMNS, TABLE, recognised
 from .trace_formats.row_checks import shortened
@@ -105,7 +104,7 @@ def _opened(
         return _read_text(path, stream, format, skip)
     builder = TraceBuilder(path, TABLE["parquet"], skip)
     if isinstance(source, (str, os.PathLike)) and first_bytes == b"PAR1" and os.path.isfile(path):
-        stream = stack.enter_context(io.BufferedReader(open_raw(path)))  # which can be sought in
+        stream = stack.enter_context(io.BufferedReader(io.FileIO(path)))  # which can be sought in
     return builder, parquet_reader.read(builder, stream)
 
 
