@@ -225,6 +225,9 @@ def run(problem, record=(), progress=None):
     cdef Engine engine
     cdef int status
     n = len(problem.output)
+    if problem.names is not None or problem.think is not None:
+        from . import readable
+        return readable.run(problem, record, progress)
     if n > 0x7FFFFFFF:
         raise MemoryError(f"{n} requests are more than one simulation can hold")
     completion, start, evictions = output_arrays(n)

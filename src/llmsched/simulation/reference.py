@@ -22,6 +22,7 @@ from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, check_words
 from .blocks import whole_blocks
 from .limits import LARGEST_BOUND
 from .outcome import Outcome
+from .prefix_cache import Block
 from .problem import Problem, admission_limit
 from .staggered import slice_width
 from .timeline import Piece, merged
@@ -47,9 +48,9 @@ class Request:
     """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
 
     __slots__ = (
-        "admission", "arrival", "believed", "bound", "cached", "capped", "completion", "eviction_key", "evictions",
-        "first_round", "generated", "index", "joined", "kept", "key", "known", "level", "output", "prompt", "rank",
-        "reserved", "shed_at", "start", "to_prefill", "upper",
+        "admission", "arrival", "believed", "blocks", "bound", "cached", "capped", "completion", "eviction_key",
+        "evictions", "first_round", "generated", "hit", "index", "joined", "kept", "key", "known", "level", "output",
+        "prompt", "rank", "reserved", "shed_at", "start", "to_prefill", "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -76,6 +77,8 @@ class Request:
         self.admission = -1  # admission number
         self.cached = 0  # with slots="processed": tokens that are in the cache, which each have a slot
         self.eviction_key = 0  # the list of equals it is in while it runs, where the rule ranks
+        self.blocks: list[Block] = []  # with prefixes="cached": the blocks that it holds, in order,
+        self.hit: int | None = None  # and the tokens of it that were in the cache at its first admission
 
 
 class ReferenceEngine:
@@ -83,7 +86,12 @@ class ReferenceEngine:
         self.problem, self.policy = problem, problem.policy
         self.n = self.unfinished = len(problem.output)
         self.requests = [Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
-        self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
+        self.next_turn: dict[int, Request] = {}  # with think times: request -> the turn after it
+        if problem.turn_before is not None:
+            self.next_turn = {i: self.requests[k] for k, i in enumerate(problem.turn_before.tolist()) if i >= 0}
+        later = {r.index for r in self.next_turn.values()}
+        coming = (r for r in self.requests if r.index not in later)
+        self.to_arrive = sorted(coming, key=lambda r: r.arrival, reverse=True)
         self.waiting: list[Request] = []
         self.formulas = self.policy.formulas
         self.failures: dict[int, FormulaValueError] = {}  # request -> why one of them has no value, in this round
@@ -221,6 +229,16 @@ class ReferenceEngine:
                 self.stop_running(r)
                 self.unfinished -= 1
                 self.changed()
+                if r.index in self.next_turn:
+                    self.begin_to_think(self.next_turn[r.index])
+
+    def begin_to_think(self, r: Request) -> None:
+        """The turn before it has just completed: it is known now when it arrives."""
+        assert self.problem.think is not None
+        r.arrival = r.joined = self.now + float(self.problem.think[r.index])
+        if self.policy.order == "arrival":
+            r.key = r.arrival
+        bisect.insort(self.to_arrive, r, key=lambda other: -other.arrival)
 
     def batch(self) -> int:
         """Requests that the round serves."""
@@ -255,7 +273,7 @@ class ReferenceEngine:
         if self.policy.resume == "swap" and r.admission >= 0:
             self.swapped += r.prompt + r.generated - r.to_prefill
         else:
-            r.to_prefill = r.prompt + r.generated
+            r.to_prefill = r.prompt + r.generated - r.cached  # nothing is, unless prefixes are cached
         r.first_round, r.kept = self.round, r.generated
         if self.policy.looks_ahead:
             r.reserved = whole_blocks(r.prompt + self.believed_length(r), self.problem.block)
@@ -570,6 +588,8 @@ class ReferenceEngine:
             tokens=tokens,
             work={},
             idle=self.idle,
+            arrival=column(r.arrival for r in self.requests) if self.problem.think is not None else None,
+            cached=np.array([r.hit or 0 for r in self.requests], dtype=np.int64) if self.problem.names else None,
         )
 
 
@@ -630,6 +650,7 @@ for _field, _words in {  # what the methods of `ReferenceEngine` compare with
     "tie": ("drawn", "prompt", "last"),
     "slices": ("none", "staggered"),
     "slots": ("ahead", "processed"),
+    "prefixes": ("none", "cached"),
 }.items():
     check_words(f"reference.ReferenceEngine, {_field}", _words, CHOICES[_field])
 
