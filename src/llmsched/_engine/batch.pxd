@@ -10,6 +10,7 @@ from llmsched._engine.belief cimport belief_add, belief_remove
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.check cimport check
 from llmsched._engine.chunked_prefill cimport note_blocked_until, prefill_enter, unlikely
+from llmsched._engine.closed_loop cimport begin_to_think
 from llmsched._engine.eviction_order cimport enter_eviction_order, leave_eviction_order
 from llmsched._engine.fed_arrivals cimport note_completed
 from llmsched._engine.lottery cimport lottery_length
@@ -52,7 +53,8 @@ cdef inline int admit(Engine* engine, int32_t p) noexcept nogil:
     engine.tested = NONE
     engine.accepted_held = -1
     if unlikely(problem.as_processed):
-        admit_as_processed(engine, p)
+        if admit_as_processed(engine, p) == NO_MEMORY:
+            return NO_MEMORY
     elif admit_ahead(engine, p, length) == NO_MEMORY:
         return NO_MEMORY
     return enter_eviction_order(engine, p) if engine.may_overflow else OK
@@ -144,6 +146,8 @@ cdef inline int complete(Engine* engine, int32_t p) noexcept nogil:
     engine.free_request = p
     engine.unfinished -= 1
     changed(engine)
+    if unlikely(engine.problem.next_turn != NULL):
+        begin_to_think(engine, engine.requests[p].index)
     return OK
 
 

@@ -8,6 +8,7 @@ from llmsched._engine.admission_order cimport admission_key, look_ahead
 from llmsched._engine.allocation cimport enlarge
 from llmsched._engine.belief cimport belief_length, belief_make
 from llmsched._engine.moves cimport reserve_moves
+from llmsched._engine.prefix_cache cimport pool_make
 from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._engine.rising_peak cimport rising_make
 from llmsched._engine.status cimport NO_MEMORY
@@ -55,6 +56,8 @@ cdef inline int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
                 if prefills == NULL:
                     return NONE
                 engine.prefills = prefills
+            if engine.pool != NULL and pool_make(engine, engine.requests_allocated) == NO_MEMORY:
+                return NONE
         p = engine.requests_made
         engine.requests_made += 1
     r = &engine.requests[p]
@@ -85,7 +88,7 @@ cdef inline Entry entry_of(Engine* engine, int64_t place, int32_t p) noexcept no
 
 cdef inline bint waits_in_tree(const Problem* problem) noexcept nogil:
     # Whether waiting requests are in engine.tree, not in engine.heap.
-    return problem.skip and problem.order != ORDER_OVER_TIME and not problem.slices
+    return problem.skip and problem.order != ORDER_OVER_TIME and not (problem.slices or problem.cached_prefixes)
 
 
 cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:

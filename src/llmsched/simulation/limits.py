@@ -6,3 +6,4 @@ LARGEST_BOUND = 2**62
 STALL_START, STALL_FACTOR = 1000, 100
 #: Tokens in a block of cache; real ones have 16 or so, and the engine counts requests by their place in the block.
 LARGEST_BLOCK = 1024
+LARGEST_POOL = 2**30  # blocks of a cache that remembers what they hold

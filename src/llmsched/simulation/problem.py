@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MemoryTooSmallError, MissingPredictionError, PolicyError, WorkloadError
+from ..errors import InputError, MemoryTooSmallError, MissingPredictionError, PolicyError, WorkloadError
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import COLUMNS, LARGEST, FloatArray, IntArray
@@ -21,7 +21,7 @@ from ..workloads.workload import Workload, turns_before
 from ._compiled import formula_values, whole_tokens
 from .blocks import down_to_blocks, whole_blocks
 from .clock import Clock
-from .limits import LARGEST_BLOCK, LARGEST_BOUND, STALL_FACTOR, STALL_START
+from .limits import LARGEST_BLOCK, LARGEST_BOUND, LARGEST_POOL, STALL_FACTOR, STALL_START
 
 if TYPE_CHECKING:
     from ..formula import Formula
@@ -137,6 +137,11 @@ def problem_of(
     _check_predictions(workload, policy)
     if workload.think is not None:
         _check_closed_loop(policy)
+    if policy.prefixes == "cached" and memory // block > LARGEST_POOL:
+        raise InputError(
+            f"memory={memory} is {memory // block} blocks of {block}, more than the {LARGEST_POOL} that can be looked "
+            "after one by one: take a larger block"
+        )
     if not may_not_fit:  # of a fleet, where another replica takes those that do not
         _check_fits(workload, memory, block)
     if clock is not None:

@@ -139,7 +139,7 @@ class BlockNames:
         self.size: IntArray = np.minimum(tokens, given.size * given.block) // block
         self.block = block
         self.hashed = given.block
-        self.stride = -(-given.block // block) + 1
+        self.stride = min(given.block, int(tokens.max(initial=0))) // block + 2
 
     def name(self, i: int, j: int) -> int:
         """The name of block j of request i, j < size[i]."""
