@@ -223,6 +223,13 @@ cdef struct BlockPool:
     int64_t names           # in the table
     BlocksHeld* held_by     # by number of a request
     int64_t holders_allocated
+    # What is done with it, called through here: whatever the compiler would put in their place stood in the way of a run
+    # without a pool. See prefix_cache.pxd.
+    int (*make_room)(Engine* engine, int64_t requests) noexcept nogil
+    int64_t (*hits_of)(const Engine* engine, int32_t p, int64_t* held) noexcept nogil
+    int64_t (*hold_hits)(Engine* engine, int32_t p) noexcept nogil
+    int (*take_blocks)(Engine* engine, int32_t p, int64_t before, int64_t tokens) noexcept nogil
+    void (*give_back)(Engine* engine, int32_t p) noexcept nogil
 
 
 cdef struct Pace:
@@ -320,6 +327,7 @@ cdef struct Engine:
     int32_t* admitted       # in this round: numbers of requests
     int64_t admitted_size
     int32_t* left           # left[0:evictions_this_round] too
+    bint notes_completed    # completions decide what comes: of a closed loop, or one that is
     # fed: arrivals are not known before they come
     bint fed
     bint in_progress        # the last round that was decided has not ended yet,

@@ -55,6 +55,7 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
     if order_requests(engine) == NO_MEMORY:
         return NO_MEMORY
     if problem.next_turn != NULL:
+        engine.notes_completed = True
         if first_turns(engine) == NO_MEMORY:
             return NO_MEMORY
     elif order_arrivals(engine) == NO_MEMORY:
@@ -346,7 +347,7 @@ cdef int engine_open_fed(Engine* engine, const Problem* problem, int64_t longest
     engine.in_place = not problem.skip and (problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE)
     if queue_init(engine) == NO_MEMORY:
         return NO_MEMORY
-    engine.fed = engine.may_overflow = True
+    engine.fed = engine.notes_completed = engine.may_overflow = True
     return ties_init(&engine.ties)
 
 

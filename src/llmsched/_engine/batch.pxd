@@ -10,7 +10,6 @@ from llmsched._engine.belief cimport belief_add, belief_remove
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.check cimport check
 from llmsched._engine.chunked_prefill cimport note_blocked_until, prefill_enter, unlikely
-from llmsched._engine.closed_loop cimport begin_to_think
 from llmsched._engine.eviction_order cimport enter_eviction_order, leave_eviction_order
 from llmsched._engine.fed_arrivals cimport note_completed
 from llmsched._engine.lottery cimport lottery_length
@@ -140,14 +139,12 @@ cdef inline int complete(Engine* engine, int32_t p) noexcept nogil:
     if stop_running(engine, p) == NO_MEMORY:
         return NO_MEMORY
     engine.problem.completion[engine.requests[p].index] = now(engine)
-    if unlikely(engine.fed) and note_completed(engine, engine.requests[p].index) == NO_MEMORY:
+    if unlikely(engine.notes_completed) and note_completed(engine, engine.requests[p].index) == NO_MEMORY:
         return NO_MEMORY
     engine.requests[p].next = engine.free_request
     engine.free_request = p
     engine.unfinished -= 1
     changed(engine)
-    if unlikely(engine.problem.next_turn != NULL):
-        begin_to_think(engine, engine.requests[p].index)
     return OK
 
 

@@ -17,18 +17,6 @@ cdef enum:
     FEWEST = 256    # places of a table, blocks of a pool
 
 
-cdef inline int pool_init(Engine* engine) noexcept nogil:
-    # OK or NO_MEMORY.
-    cdef BlockPool* pool = <BlockPool*>calloc(1, sizeof(BlockPool))
-    engine.pool = pool
-    if pool == NULL:
-        return NO_MEMORY
-    pool.first_free = pool.last_free = pool.nameless = NONE
-    pool.table = <int32_t*>calloc(FEWEST, sizeof(int32_t))
-    pool.mask = FEWEST - 1
-    return NO_MEMORY if pool.table == NULL else OK
-
-
 cdef inline void pool_free(Engine* engine) noexcept nogil:
     cdef int64_t p
     if engine.pool == NULL:
@@ -41,7 +29,7 @@ cdef inline void pool_free(Engine* engine) noexcept nogil:
     free(engine.pool)
 
 
-cdef inline int pool_make(Engine* engine, int64_t requests) noexcept nogil:
+cdef inline int make_room(Engine* engine, int64_t requests) noexcept nogil:
     # Room for what so many requests hold. OK or NO_MEMORY.
     cdef BlockPool* pool = engine.pool
     cdef BlocksHeld* block = <BlocksHeld*>realloc(pool.held_by, requests * sizeof(BlocksHeld))
@@ -230,6 +218,19 @@ cdef inline int64_t hits_of(const Engine* engine, int32_t p, int64_t* held) noex
     return most
 
 
+cdef inline int64_t tokens_cached(const Engine* engine, const Problem* source, int64_t index) noexcept nogil:
+    # Tokens of a request of `source`, which did not come yet, that are in the cache.
+    cdef int64_t most, j
+    if engine.pool == NULL:
+        return 0
+    most = (max(source.prompt[index], <int64_t>1) - 1) // source.block
+    most = min(most, source.name_size[index])
+    for j in range(most):
+        if block_called(engine.pool, block_name(source, index, j)) == NONE:
+            return j * source.block
+    return most * source.block
+
+
 cdef inline int64_t hold_hits(Engine* engine, int32_t p) noexcept nogil:
     # A request that is admitted holds those of its blocks that are in the cache. How many, or NO_MEMORY.
     cdef BlockPool* pool = engine.pool
@@ -264,11 +265,10 @@ cdef inline int take_blocks(Engine* engine, int32_t p, int64_t before, int64_t t
     return OK
 
 
-cdef inline int64_t give_back_blocks(Engine* engine, int32_t p) noexcept nogil:
-    # It holds nothing any more. How many blocks are free that were not.
+cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
+    # It holds nothing any more: engine.need, from which all of its blocks will be taken, gets those back that others hold.
     cdef BlockPool* pool = engine.pool
     cdef BlocksHeld* held = &pool.held_by[p]
-    cdef int64_t freed = 0
     cdef int32_t b
     cdef CacheBlock* block
     while held.size > 0:
@@ -277,8 +277,8 @@ cdef inline int64_t give_back_blocks(Engine* engine, int32_t p) noexcept nogil:
         block = &pool.blocks[b]
         block.holders -= 1
         if block.holders > 0:
+            engine.need += engine.problem.block
             continue
-        freed += 1
         if not block.named:
             block.after = pool.nameless
             pool.nameless = b
@@ -290,4 +290,20 @@ cdef inline int64_t give_back_blocks(Engine* engine, int32_t p) noexcept nogil:
         else:
             pool.blocks[pool.last_free].after = b
         pool.last_free = b
-    return freed
+
+
+# A pool --------------------------------------------------------------------------------------------------------------
+
+
+cdef inline int pool_init(Engine* engine) noexcept nogil:
+    # OK or NO_MEMORY.
+    cdef BlockPool* pool = <BlockPool*>calloc(1, sizeof(BlockPool))
+    engine.pool = pool
+    if pool == NULL:
+        return NO_MEMORY
+    pool.first_free = pool.last_free = pool.nameless = NONE
+    pool.make_room, pool.hits_of, pool.hold_hits = &make_room, &hits_of, &hold_hits
+    pool.take_blocks, pool.give_back = &take_blocks, &give_back
+    pool.table = <int32_t*>calloc(FEWEST, sizeof(int32_t))
+    pool.mask = FEWEST - 1
+    return NO_MEMORY if pool.table == NULL else OK

@@ -10,7 +10,6 @@ from libc.string cimport memset
 from llmsched._core cimport ORDER_OVER_TIME, Engine, Problem
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.chunked_prefill cimport unlikely
-from llmsched._engine.prefix_cache cimport give_back_blocks, hits_of, hold_hits, take_blocks
 from llmsched._engine.recording cimport record_attempt, record_attempt_until, record_chunk
 from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._engine.rounds cimport due, next_arrival, round_of
@@ -45,7 +44,7 @@ cdef inline int take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept n
     # OK or NO_MEMORY.
     cdef int64_t slots = slots_for(engine, p, tokens)
     cdef Prefill* f = &engine.prefills[p]
-    if unlikely(engine.pool != NULL) and take_blocks(engine, p, f.cached + f.granted, tokens) == NO_MEMORY:
+    if unlikely(engine.pool != NULL) and engine.pool.take_blocks(engine, p, f.cached + f.granted, tokens) == NO_MEMORY:
         return NO_MEMORY
     engine.need += slots
     f.room += slots - tokens
@@ -72,7 +71,7 @@ cdef inline bint may_start(const Engine* engine, int32_t p) noexcept nogil:
         return has_slots(engine, r.prompt + r.kept)
     if engine.running >= problem.max_batch or engine.budget_left == 0:
         return False
-    hits = hits_of(engine, p, &held)
+    hits = engine.pool.hits_of(engine, p, &held)
     left = r.prompt + r.kept - hits * problem.block
     tokens = max(left, <int64_t>1) if problem.whole_prompt else next_tokens(engine, left)
     tokens = whole_blocks(tokens, problem.block) + (hits - held) * problem.block
@@ -105,9 +104,8 @@ cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
     # It stops running: its slots, and what the round was to process of it. It still is in the list.
     cdef Prefill* f = &engine.prefills[p]
     if unlikely(engine.pool != NULL):
-        engine.need -= give_back_blocks(engine, p) * engine.problem.block
-    else:
-        engine.need -= f.cached + f.granted + f.room
+        engine.pool.give_back(engine, p)
+    engine.need -= f.cached + f.granted + f.room
     if f.granted > 0:
         engine.budget_left += f.granted
         engine.served -= 1
@@ -207,7 +205,7 @@ cdef inline int admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
     cdef Prefill* f = &engine.prefills[p]
     cdef int64_t hits = 0
     if unlikely(engine.pool != NULL):
-        hits = hold_hits(engine, p)
+        hits = engine.pool.hold_hits(engine, p)
         if hits == NO_MEMORY:
             return NO_MEMORY
         if r.previous == NEVER_RAN and engine.problem.cached != NULL:

@@ -8,7 +8,6 @@ from llmsched._engine.admission_order cimport admission_key, look_ahead
 from llmsched._engine.allocation cimport enlarge
 from llmsched._engine.belief cimport belief_length, belief_make
 from llmsched._engine.moves cimport reserve_moves
-from llmsched._engine.prefix_cache cimport pool_make
 from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._engine.rising_peak cimport rising_make
 from llmsched._engine.status cimport NO_MEMORY
@@ -56,7 +55,7 @@ cdef inline int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
                 if prefills == NULL:
                     return NONE
                 engine.prefills = prefills
-            if engine.pool != NULL and pool_make(engine, engine.requests_allocated) == NO_MEMORY:
+            if engine.pool != NULL and engine.pool.make_room(engine, engine.requests_allocated) == NO_MEMORY:
                 return NONE
         p = engine.requests_made
         engine.requests_made += 1

@@ -39,7 +39,7 @@ _HOW_TO_ADD = {
 
 _NOT_COLUMNS = {
     "lengths": "a table of lengths",
-    "prefixes": "block hashes or sessions, to know which prompts begin alike",
+    "prefixes": "block hashes, or sessions in their order (not drawn one by one), to know which prompts begin alike",
 }
 
 
@@ -303,7 +303,10 @@ def _capacity(memory: int, margin: float, block: int) -> int:
 
 def _check_predictions(workload: Workload, policy: Policy) -> None:
     for column in policy.needs:
-        if getattr(workload, column) is None and not (column == "prefixes" and workload.session is not None):
+        there = getattr(workload, column) is not None
+        if column == "prefixes" and not there:  # drawn one by one, turns are no longer in order
+            there = workload.session is not None and workload.source.get("generator") not in ("resample", "chunks")
+        if not there:
             kind = "column" if column in ("priority", "deadline") else "prediction column"
             what = _NOT_COLUMNS.get(column, f"the {kind} {column!r}")
             raise MissingPredictionError(

@@ -16,7 +16,7 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
 
     `record` holds "timeline", "tokens", both or neither: what the outcome keeps of them.
     """
-    engine = _engine_of(problem)(problem, record)
+    engine = engine_of(problem)(problem, record)
     while engine.unfinished:
         if engine.round >= problem.max_rounds or engine.stalled():
             break
@@ -26,7 +26,8 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
     return engine.outcome()
 
 
-def _engine_of(problem: Problem) -> type[ReferenceEngine]:
+def engine_of(problem: Problem) -> type[ReferenceEngine]:
+    """The engine that runs such a problem."""
     if problem.names is not None:
         return PrefixesCached
     return ReferenceEngine if problem.policy.slots == "ahead" else SlotsAsProcessed

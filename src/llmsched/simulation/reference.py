@@ -139,6 +139,11 @@ class ReferenceEngine:
     # Section 3: one round, in this order ---------------------------------------------------------------------------
 
     def run_round(self) -> None:
+        self.decide()
+        self.generation()
+
+    def decide(self) -> None:
+        """Who leaves and who starts in the coming round."""
         self.evictions_this_round = self.prefilled = self.swapped = self.admitted = 0
         self.arrivals()
         self.caps()
@@ -149,7 +154,6 @@ class ReferenceEngine:
         self.waiting += evicted
         if not self.running:
             self.admission(self.waiting)
-        self.generation()
 
     def arrivals(self) -> None:
         if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterable
 
 from .blocks import blocks_of
 from .prefix_cache import Block, BlockPool, Name
@@ -27,6 +28,10 @@ class PrefixesCached(SlotsAsProcessed):
         names = self.problem.names
         assert names is not None
         return names.name(r.index, j) if j < names.size[r.index] else (r.index, j)
+
+    def in_cache(self, names: Iterable[Name]) -> int:
+        """How many of the first blocks of these names are there."""
+        return len(list(itertools.takewhile(self.pool.find, names)))
 
     def hits(self, r: Request) -> list[Block]:
         """The blocks of a waiting request that are in the cache."""

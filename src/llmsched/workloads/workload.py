@@ -242,7 +242,7 @@ class Workload:
         """
         rows = table.rows(classes, len(self))
         fresh = attach_lengths(Workload(**self.columns(), source=self.source), table, rows)
-        return _attach_prefixes(fresh, self.prefixes)
+        return attach_prefixes(fresh, self.prefixes)
 
     def with_prefixes(self, prefixes: Prefixes | None) -> Workload:
         """The same workload with hashes that say which requests begin alike, for policies with prefixes="cached".
@@ -250,10 +250,10 @@ class Workload:
         None: without. Raises WorkloadError if there are not as many as requests.
         """
         fresh = attach_lengths(Workload(**self.columns(), source=self.source), self.lengths, self.classes)
-        return _attach_prefixes(fresh, prefixes)
+        return attach_prefixes(fresh, prefixes)
 
     def _attach_to(self, fresh: Workload) -> Workload:
-        return _attach_prefixes(attach_lengths(fresh, self.lengths, self.classes), self.prefixes)
+        return attach_prefixes(attach_lengths(fresh, self.lengths, self.classes), self.prefixes)
 
     def take(self, index: npt.ArrayLike | slice) -> Workload:
         """The requests at `index` (integers, booleans or a slice), in that order."""
@@ -262,7 +262,7 @@ class Workload:
             at = at.astype(np.intp)
         taken = Workload(**{name: column[at] for name, column in self.columns().items()}, source=self.source)
         attach_lengths(taken, self.lengths, None if self.classes is None else self.classes[at])
-        return _attach_prefixes(taken, None if self.prefixes is None else self.prefixes.take(at))
+        return attach_prefixes(taken, None if self.prefixes is None else self.prefixes.take(at))
 
     def head(self, n: int) -> Workload:
         """The first `n` requests (all of them if there are fewer)."""
@@ -300,7 +300,7 @@ def attach_lengths(fresh: Workload, table: LengthTable | None, rows: IntArray | 
     return fresh
 
 
-def _attach_prefixes(fresh: Workload, prefixes: Prefixes | None) -> Workload:
+def attach_prefixes(fresh: Workload, prefixes: Prefixes | None) -> Workload:
     """Give a workload just made its hashes; returns it."""
     if prefixes is not None and len(prefixes) != len(fresh):
         raise WorkloadError(f"{len(prefixes)} requests have block hashes, not {len(fresh)}: with_prefixes")
@@ -316,7 +316,7 @@ def _rebuild(
     columns: dict[str, Any], source: dict[str, Any], table: LengthTable | None = None, rows: IntArray | None = None,
     prefixes: Prefixes | None = None,
 ) -> Workload:  # fmt: skip
-    return _attach_prefixes(attach_lengths(Workload(**columns, source=source), table, rows), prefixes)
+    return attach_prefixes(attach_lengths(Workload(**columns, source=source), table, rows), prefixes)
 
 
 def _check_interval(lower: IntArray | None, upper: IntArray | None) -> None:
