@@ -129,6 +129,7 @@ cdef struct Problem:
     int64_t headroom            # tokens to be free for each that remains after an overflow
     double rate_limit           # admissions a round; 0: no limit
     bint slices                 # slices="staggered"; then `bound` is there
+    bint one_by_one             # slices or cached_prefixes: with `skip` each request is tested for itself
     bint paced                  # either of them
     int64_t max_batch
     int64_t block               # tokens in a block of cache; memory is a multiple of it

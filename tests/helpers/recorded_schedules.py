@@ -41,7 +41,7 @@ def differences(schedule: dict[str, Any], engine: str = "compiled") -> list[str]
         "preempted": rounds["evictions"],
         "waiting": rounds["waiting"],
         "arrived": result.workload.arrival,
-        "cached": result.cached,
+        "cached": np.zeros(len(result)) if result.cached is None else result.cached,
     }
     found = []
     for name, values in simulated.items():

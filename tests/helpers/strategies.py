@@ -256,7 +256,8 @@ def turns_or_hashes(
 def _ranks_by_arrival(policy: ls.Policy) -> bool:
     """Whether think times go with it: see `simulation.problem`."""
     read = {name for formula in policy.formulas.values() for name in formula.reads}
-    return "priority" in (policy.order, policy.evict) or bool(read & {"arrival", "joined"})
+    words = [word for word in (policy.order, policy.evict) if isinstance(word, str)]
+    return "priority" in words or bool(read & {"arrival", "joined"})
 
 
 seeds = st.one_of(st.none(), st.integers(0, 5), st.just(2**64 - 1))

@@ -71,6 +71,8 @@ cdef inline bint may_start(const Engine* engine, int32_t p) noexcept nogil:
         return has_slots(engine, r.prompt + r.kept)
     if engine.running >= problem.max_batch or engine.budget_left == 0:
         return False
+    if engine.need + problem.block > problem.capacity:  # it takes a block at least
+        return False
     hits = engine.pool.hits_of(engine, p, &held)
     left = r.prompt + r.kept - hits * problem.block
     tokens = max(left, <int64_t>1) if problem.whole_prompt else next_tokens(engine, left)

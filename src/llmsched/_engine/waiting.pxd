@@ -87,7 +87,7 @@ cdef inline Entry entry_of(Engine* engine, int64_t place, int32_t p) noexcept no
 
 cdef inline bint waits_in_tree(const Problem* problem) noexcept nogil:
     # Whether waiting requests are in engine.tree, not in engine.heap.
-    return problem.skip and problem.order != ORDER_OVER_TIME and not (problem.slices or problem.cached_prefixes)
+    return problem.skip and problem.order != ORDER_OVER_TIME and not problem.one_by_one
 
 
 cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:

@@ -56,6 +56,7 @@ COLUMNS = (
     "wasted_share",
     "peak_memory",
     "peak_share",
+    "hit_share",
     "error",
 )
 

@@ -125,6 +125,7 @@ cdef int fill_rules(Problem* c_problem, problem) except -1:
     c_problem.headroom = policy.headroom
     c_problem.rate_limit = policy.rate_limit
     c_problem.slices = FLAGS["slices"][policy.slices]
+    c_problem.one_by_one = c_problem.slices or c_problem.cached_prefixes
     c_problem.paced = c_problem.slices or policy.rate_limit > 0
     c_problem.beliefs.kind = CORE_BELIEFS.get(policy.reserve, BELIEF_TABLE)  # the table for an order, if for anything
     c_problem.beliefs.clip = policy.clip

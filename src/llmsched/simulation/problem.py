@@ -318,7 +318,7 @@ def _check_predictions(workload: Workload, policy: Policy) -> None:
 
 def _check_closed_loop(policy: Policy) -> None:
     """Refuse rules that rank by times of arrival before they are known."""
-    ranks = "priority" in (policy.order, policy.evict)
+    ranks = "priority" in [word for word in (policy.order, policy.evict) if isinstance(word, str)]
     read = {name for formula in policy.formulas.values() for name in formula.reads} & {"arrival", "joined"}
     if ranks or read:
         what = "by priority, then arrival" if ranks else f"by {min(read)!r} in a formula"

@@ -240,7 +240,7 @@ class ReferenceEngine:
         """The turn before it has just completed: it is known now when it arrives."""
         assert self.problem.think is not None
         r.arrival = r.joined = self.now + float(self.problem.think[r.index])
-        if self.policy.order == "arrival":
+        if isinstance(self.policy.order, str) and self.policy.order == "arrival":
             r.key = r.arrival
         bisect.insort(self.to_arrive, r, key=lambda other: -other.arrival)
 

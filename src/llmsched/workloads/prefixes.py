@@ -131,7 +131,9 @@ class BlockNames:
     __slots__ = ("block", "first", "hashed", "ids", "size", "stride")
 
     def __init__(self, workload: Workload, block: int) -> None:
-        given = workload.prefixes or Prefixes.of_sessions(workload, block)
+        given = workload.prefixes
+        if given is None:
+            given = Prefixes.of_sessions(workload, block)
         tokens = np.maximum(workload.prompt, 1) + workload.output if given.generated else workload.prompt
         ids = given.ids if given.generated else np.unique(given.ids, return_inverse=True)[1]  # small numbers
         self.ids: IntArray = np.ascontiguousarray(ids, np.int64)
