@@ -36,7 +36,7 @@ def test_a_bare_policy_is_amin():
 
 @pytest.mark.parametrize("field", sorted(CHOICES))
 def test_fields_take_their_words_and_refuse_others_with_a_suggestion(field):
-    base = "vllm" if field == "slots" else "amin"  # a policy that looks ahead has its slots ahead
+    base = "vllm" if field in ("slots", "prefixes") else "amin"  # a policy that looks ahead has its slots ahead
     for word in CHOICES[field]:
         assert getattr(dataclasses.replace(ls.policies[base], **{field: word}), field) == word
     typo = CHOICES[field][0] + "x"

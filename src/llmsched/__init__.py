@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .simulation.timeline import Timeline
     from .workloads import generate, traces
     from .workloads.length_table import LengthTable
+    from .workloads.prefixes import Prefixes
     from .workloads.workload import Workload
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "LowerBound",
     "Machine",
     "Policy",
+    "Prefixes",
     "Replica",
     "Result",
     "Router",
@@ -117,6 +119,7 @@ __getattr__, _ = lazy(
         "LowerBound": "optimum.lower_bounds",
         "Machine": "simulation.machine",
         "Policy": "policy",
+        "Prefixes": "workloads.prefixes",
         "Replica": "fleet.replica",
         "Result": "simulation.result",
         "Router": "fleet.router",

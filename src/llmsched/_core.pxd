@@ -8,7 +8,7 @@ from llmsched._engine.belief cimport Belief, BeliefRules
 from llmsched._engine.waiting_heap cimport Entry, Heap
 from llmsched._engine.waiting_tree cimport WaitingTree
 from llmsched._engine.memory_profile cimport Profile
-from llmsched._engine.request cimport Prefill, Request
+from llmsched._engine.request cimport BlocksHeld, Prefill, Request
 from llmsched._engine.eviction_rules cimport Evict
 from llmsched._engine.eviction_ties cimport Ties
 from llmsched._engine.formula cimport NAMES, PLACES, Formula, FormulaPlace
@@ -82,6 +82,10 @@ cdef struct Problem:
     const int64_t* prompt
     const int64_t* output
     const double* arrival       # NULL: all arrive at 0
+    const int64_t* turn_before  # for a closed loop, see closed_loop.pxd: after whose completion it arrives, or NONE;
+    const int64_t* next_turn    # NULL: all arrive at `arrival`. And the other way round,
+    const double* think         # how long after,
+    double* arrives             # and `arrival`, which the engine changes
     const int64_t* bound        # õ at the start; NULL where the policy never reads it
     const int64_t* upper        # for REFINE_UPPER on caps, else NULL
     const int64_t* believed     # for RESERVE_COLUMN, else NULL
@@ -115,10 +119,17 @@ cdef struct Problem:
     bint last_of_equals         # tie="last"
     bint as_processed           # slots="processed"; see slots_as_processed.pxd
     bint whole_prompt           # reserve="prompt"
+    bint cached_prefixes        # prefixes="cached", with as_processed; see prefix_cache.pxd
+    const int64_t* name_ids     # then, what blocks are called (BlockNames in workloads/prefixes.py): ids,
+    const int64_t* name_first   # by index: where its own begin,
+    const int64_t* name_size    # and how many of its blocks others may ask for
+    int64_t name_stride
+    int64_t hashed              # tokens that an id stands for
     int64_t chunk               # with as_processed: most tokens of one request in a round that has others
     int64_t headroom            # tokens to be free for each that remains after an overflow
     double rate_limit           # admissions a round; 0: no limit
     bint slices                 # slices="staggered"; then `bound` is there
+    bint one_by_one             # slices or cached_prefixes: with `skip` each request is tested for itself
     bint paced                  # either of them
     int64_t max_batch
     int64_t block               # tokens in a block of cache; memory is a multiple of it
@@ -140,6 +151,7 @@ cdef struct Problem:
     double* completion          # outputs, one value per request, unset for those that did not get so far
     double* start
     int64_t* evictions          # set to 0 by the caller
+    int64_t* cached             # with cached_prefixes: tokens in the cache at the first admission; or NULL
 
 
 cdef struct Segment:
@@ -187,6 +199,39 @@ cdef struct Rising:
     int64_t outgrown        # how many are not
     int64_t outgrown_base   # their sum of s - birth + 1: with the round added for each, what they occupy
     int64_t* residues       # they by (s - birth + 1) mod block
+
+
+cdef struct CacheBlock:
+    # With prefixes="cached". Numbers of blocks, or NONE.
+    int64_t name
+    int32_t holders         # requests that hold it
+    bint named
+    int32_t before          # in the list of free blocks with a name; of those without only the one after it
+    int32_t after
+    int32_t previous_alike  # of the same name, named before it,
+    int32_t next_alike      # and after it;
+    int32_t last_alike      # of the first of them, the last
+
+
+cdef struct BlockPool:
+    CacheBlock* blocks
+    int64_t made            # that were ever taken
+    int64_t allocated
+    int32_t nameless        # chain of free blocks without a name
+    int32_t first_free      # list of those with one
+    int32_t last_free
+    int32_t* table          # of names: the number of the first block, plus 1; 0 for none
+    int64_t mask
+    int64_t names           # in the table
+    BlocksHeld* held_by     # by number of a request
+    int64_t holders_allocated
+    # What is done with it, called through here: whatever the compiler would put in their place stood in the way of a run
+    # without a pool. See prefix_cache.pxd.
+    int (*make_room)(Engine* engine, int64_t requests) noexcept nogil
+    int64_t (*hits_of)(const Engine* engine, int32_t p, int64_t* held) noexcept nogil
+    int64_t (*hold_hits)(Engine* engine, int32_t p) noexcept nogil
+    int (*take_blocks)(Engine* engine, int32_t p, int64_t before, int64_t tokens) noexcept nogil
+    void (*give_back)(Engine* engine, int32_t p) noexcept nogil
 
 
 cdef struct Pace:
@@ -263,6 +308,7 @@ cdef struct Engine:
     int64_t served_context  # the tokens of these that were in the cache as it began, as far as the clock charges,
     int64_t generating      # how many of them get a token,
     int32_t first_chunk     # and the first of them with a part of its prompt left, or NONE
+    BlockPool* pool         # prefixes="cached", else NULL
     # what is believed
     bint profiled           # the policy looks ahead round by round, so that the profile is kept
     Profile profile
@@ -297,6 +343,7 @@ cdef struct Engine:
     int32_t* admitted       # in this round: numbers of requests
     int64_t admitted_size
     int32_t* leavers        # leavers[0:evictions_this_round] too
+    bint notes_completed    # completions decide what comes: of a closed loop, or one that is
     # fed: arrivals are not known before they come
     bint fed
     bint in_progress        # the last round that was decided has not ended yet,

@@ -16,12 +16,14 @@ from llmsched._engine.batch cimport complete, leave, stop_running
 from llmsched._engine.belief cimport BELIEF_HISTORY, belief_free, belief_init, ratio_restart
 from llmsched._engine.check cimport check
 from llmsched._engine.chunked_prefill cimport postpone, prefill_begin, unlikely
+from llmsched._engine.closed_loop cimport first_turns
 from llmsched._engine.eviction_rules cimport is_ranked
 from llmsched._engine.eviction_ties cimport ties_free, ties_init
 from llmsched._engine.fed_arrivals cimport known_until, next_round_begins, queue_add, queue_init
 from llmsched._engine.memory_profile cimport profile_free, profile_init
 from llmsched._engine.overflow cimport overflow, rejoin
 from llmsched._engine.policy_formulas cimport formulas_free, formulas_init
+from llmsched._engine.prefix_cache cimport pool_free, pool_init
 from llmsched._engine.progress cimport changed, stalled, steps_spent
 from llmsched._engine.recording cimport pass_rounds
 from llmsched._engine.request cimport NEVER_RAN, NONE, Request
@@ -51,7 +53,13 @@ cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil:
     if prepare(engine, problem, longest) == NO_MEMORY:
         return NO_MEMORY
     engine.unfinished = problem.n
-    if order_requests(engine) == NO_MEMORY or order_arrivals(engine) == NO_MEMORY:
+    if order_requests(engine) == NO_MEMORY:
+        return NO_MEMORY
+    if problem.next_turn != NULL:
+        engine.notes_completed = True
+        if first_turns(engine) == NO_MEMORY:
+            return NO_MEMORY
+    elif order_arrivals(engine) == NO_MEMORY:
         return NO_MEMORY
     engine.may_overflow = can_overflow(problem)
     if engine.may_overflow and ties_init(&engine.ties) == NO_MEMORY:
@@ -89,6 +97,8 @@ cdef int prepare(Engine* engine, const Problem* problem, int64_t longest) noexce
             return NO_MEMORY
     if problem.rising and rising_init(engine) == NO_MEMORY:
         return NO_MEMORY
+    if problem.cached_prefixes and pool_init(engine) == NO_MEMORY:
+        return NO_MEMORY
     if problem.block > 1:
         engine.residues = <int64_t*>calloc(problem.block, sizeof(int64_t))
         if engine.residues == NULL:
@@ -121,6 +131,7 @@ cdef void engine_free(Engine* engine) noexcept nogil:
     profile_free(&engine.profile)
     belief_free(&engine.belief)
     ties_free(&engine.ties)
+    pool_free(engine)
     memset(engine, 0, sizeof(Engine))
 
 
@@ -349,7 +360,7 @@ cdef int engine_open_fed(
     )
     if queue_init(engine) == NO_MEMORY:
         return NO_MEMORY
-    engine.fed = engine.may_overflow = True
+    engine.fed = engine.notes_completed = engine.may_overflow = True
     return ties_init(&engine.ties)
 
 

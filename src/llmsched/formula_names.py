@@ -36,6 +36,7 @@ REPLICA_NAMES: Mapping[str, str] = MappingProxyType(
         "free": "tokens of cache that they leave",
         "believed_work": "output tokens that its requests are believed to need yet (Router.work)",
         "speed": "rounds per second with one request (1 without a clock)",
+        "cached": "tokens of the request's prompt that are in its cache, where prefixes are cached; else 0",
     }
 )
 

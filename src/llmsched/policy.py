@@ -34,6 +34,7 @@ Pause = Literal["none", "overflow"]
 Tie = Literal["drawn", "prompt", "last"]
 Slices = Literal["none", "staggered"]
 Slots = Literal["ahead", "processed"]
+SharedPrefixes = Literal["none", "cached"]
 
 
 class OrderRule(NamedTuple):
@@ -139,6 +140,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "tie": get_args(Tie),
         "slices": get_args(Slices),
         "slots": get_args(Slots),
+        "prefixes": get_args(SharedPrefixes),
     }
 )
 
@@ -178,7 +180,7 @@ class _Limits(NamedTuple):
 
 
 #: What a policy may read that a workload need not have.
-_OPTIONAL = ("lower", "upper", "point", "priority", "deadline", "lengths")
+_OPTIONAL = ("lower", "upper", "point", "priority", "deadline", "lengths", "prefixes")
 
 #: What a policy written in Python may decide itself: methods of a subclass of `Policy`.
 METHODS = ("admission_key", "feasible", "victims")
@@ -214,6 +216,7 @@ _READERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "clip": ("reserve", ("ratio",)),
         "window": ("reserve", ("history",)),
         "chunk": ("slots", ("processed",)),
+        "prefixes": ("slots", ("processed",)),
     }
 )
 
@@ -290,6 +293,11 @@ class Policy:
     chunk
         With ``slots="processed"``, the most tokens of one request that a round processes while others run or wait
         (1 <= chunk <= 2**30; vLLM's long_prefill_token_threshold).
+    prefixes
+        With ``slots="processed"``, ``"cached"``: blocks of the cache stay until they are needed, the least recently used
+        goes first, and a request that begins with tokens that are there need not process them again, nor take slots
+        for those that others hold (vLLM's prefix caching; model.md, section 7). Which begin alike, block hashes of the
+        workload say (`Workload.with_prefixes`), else its sessions. ``"none"``: all of a prompt is processed.
     window
         ``reserve="history"`` (LightLLM's past-future) believes a length drawn anew, for each request in each round,
         from those of the last `window` completed requests that exceed the most tokens it ever generated; the upper
@@ -338,6 +346,7 @@ class Policy:
     slices: Slices = "none"
     slots: Slots = "ahead"
     chunk: int = 2**30
+    prefixes: SharedPrefixes = "none"
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
@@ -371,6 +380,11 @@ class Policy:
             raise PolicyError(
                 f"slots='processed' with headroom={self.headroom}: who runs gets slots one by one, and no more room is "
                 'made than the next one needs; headroom=1 goes with that, or slots="ahead" with this headroom'
+            )
+        if self.slots != "processed" and self.prefixes != "none":
+            raise PolicyError(
+                f"prefixes={self.prefixes!r} with slots={self.slots!r}: what stays in the cache is blocks of tokens that "
+                'were processed; slots="processed" goes with it, as the policy vllm has, or prefixes="none"'
             )
         if self.slots == "processed" and self.resume == "swap":
             raise PolicyError(
@@ -456,6 +470,8 @@ class Policy:
             read |= {"lower", "upper"}
         elif self.cap == "bound" and self.cap_refine == "upper":
             read.add("upper")
+        if self.prefixes == "cached":
+            read.add("prefixes")
         return tuple(column for column in _OPTIONAL if column in read)
 
     @cached_property

@@ -14,7 +14,7 @@ import llmsched as ls
 from llmsched.errors import LlmschedError
 
 RECORD = ("timeline", "tokens")
-OF_A_RUN = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "timeline", "tokens", "idle")
+OF_A_RUN = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "timeline", "tokens", "idle", "cached")
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
@@ -39,7 +39,7 @@ def test_each_replica_equals_a_simulation_of_what_it_took(drawn):
     assume(error is None)
     assert sorted(np.concatenate([fleet.requests_of(k) for k in range(len(fleet.outcomes))])) == [*range(len(workload))]
     for k, part in enumerate(fleet.replicas):
-        requests = part.workload
+        requests = fleet.workload.take(fleet.requests_of(k)).replace(think=None)
         if fleet.router.rule == "central" and len(fleet.outcomes) > 1:  # for it, they arrive as it takes them
             requests = requests.replace(arrival=part.start)
         machine = {"clock": part.clock, "max_batch": part.max_batch, "prefill_budget": part.prefill_budget}
@@ -64,9 +64,10 @@ def test_compiled_and_readable_fleets_agree(drawn):
         assert error[0] is readable_error[0]
         assert error[0] is ls.errors.NotFinishedError or error == readable_error
         return
-    names = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "replica")
+    names = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "replica", "cached")
     assert plain(compiled, names) == plain(readable, names)
     assert compiled.summary() == readable.summary()
+    assert compiled.workload == readable.workload
     for one, other in zip(compiled.outcomes, readable.outcomes, strict=True):
         assert plain(one, ("timeline", "tokens", "rounds", "busy")) == plain(
             other, ("timeline", "tokens", "rounds", "busy")

@@ -18,8 +18,11 @@ SETTINGS = (
 
 def workload_of(schedule: dict[str, Any]) -> ls.Workload:
     """Its requests, which arrive in steps."""
-    columns = {name: schedule[name] for name in ("prompt", "output", "arrival", "priority")}
-    return ls.Workload(**columns)
+    names = ("prompt", "output", "arrival", "priority", "session", "think")
+    workload = ls.Workload(**{name: schedule[name] for name in names if name in schedule})
+    if "hash_ids" in schedule:
+        workload = workload.with_prefixes(ls.Prefixes(schedule["hash_ids"], schedule["hash_block"]))
+    return workload
 
 
 def differences(schedule: dict[str, Any], engine: str = "compiled") -> list[str]:
@@ -37,9 +40,13 @@ def differences(schedule: dict[str, Any], engine: str = "compiled") -> list[str]
         "prefilled": prefilled,
         "preempted": rounds["evictions"],
         "waiting": rounds["waiting"],
+        "arrived": result.workload.arrival,
+        "cached": np.zeros(len(result)) if result.cached is None else result.cached,
     }
     found = []
     for name, values in simulated.items():
+        if name not in schedule:
+            continue
         measured = np.array(schedule[name], dtype=float)
         if len(measured) != len(values):
             found.append(f"{name}: {len(measured)} recorded, {len(values)} simulated")

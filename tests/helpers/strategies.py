@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
 from hypothesis import strategies as st
@@ -115,6 +116,7 @@ def compositions(draw: st.DrawFn, n: int, formulas: bool = False, slots: tuple[s
         return ls.policies[draw(st.sampled_from(sorted(k for k, p in ls.policies.items() if p.slots in slots)))]
     fields = {name: draw(st.sampled_from(words)) for name, words in CHOICES.items()}
     fields["slots"] = draw(st.sampled_from(slots))
+    fields["prefixes"] = "none"  # `turns_or_hashes` says otherwise: it needs to know which requests begin alike
     for place in PLACES if formulas else ():
         if draw(st.integers(0, 2)) == 0:
             fields[place] = draw(policy_formulas(place))
@@ -168,7 +170,8 @@ def machines(draw: st.DrawFn) -> dict[str, Any]:
 
 
 #: What a router's score may be beside a word, and its work: some have no value where a replica is empty.
-_SCORES = ("used+running", "waiting*2+believed_work-prompt/memory", "-free*speed", "requests/speed", "priority*used")
+_SCORES = ("used+running", "waiting*2+believed_work-prompt/memory", "-free*speed", "requests/speed", "priority*used",
+           "used-cached*2")
 _WORK = (*PREDICTIONS, "lower+(upper-lower)*0.3", "min(prompt, upper)")
 
 
@@ -198,11 +201,13 @@ def fleets(draw: st.DrawFn, most: int = 24) -> tuple[ls.Workload, dict[str, Any]
     """A workload and the other arguments of `simulate_fleet`: replicas that differ, any machine, router and seed."""
     workload, memory = draw(problems(most))
     n = len(workload)
-    workload = workload.replace(session=draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
     machine = draw(machines())
     memory += machine.get("block", 1) - 1
     number = draw(st.integers(1, 4))
     policy = draw(compositions(n, formulas=True, slots=CHOICES["slots"]))
+    workload, policy = draw(turns_or_hashes(workload, policy, memory, draw(st.sampled_from(["hashes", "sessions"]))))
+    if workload.session is None:
+        workload = workload.replace(session=draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
     replicas: int | list[ls.Replica] = number
     if draw(st.booleans()):  # the last holds every request, the others what they may
         others = st.builds(
@@ -217,6 +222,47 @@ def fleets(draw: st.DrawFn, most: int = 24) -> tuple[ls.Workload, dict[str, Any]
     return workload, {"policy": policy, **options}
 
 
+@st.composite
+def turns_or_hashes(
+    draw: st.DrawFn, workload: ls.Workload, policy: ls.Policy, memory: int, kind: str
+) -> tuple[ls.Workload, ls.Policy]:
+    """The workload with block hashes, or with sessions whose turns mostly begin with all before them and may have think
+    times; and the policy, which keeps prefixes in the cache where it can."""
+    n, prompt = len(workload), workload.prompt.tolist()
+    if kind == "hashes":
+        block = draw(st.sampled_from([1, 2, 3, 4, 8]))
+        hashes = []
+        for s in prompt:
+            ids = [1]  # the children of k are 2k and 2k + 1: an id says all that is ahead of it
+            for _ in range(min(draw(st.integers(0, 20)), -(-s // block))):
+                ids.append(2 * ids[-1] + draw(st.sampled_from([0, 0, 0, 1])))
+            hashes.append(ids[1:])
+        workload = workload.with_prefixes(ls.Prefixes(hashes, block))
+    else:
+        session = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
+        said: dict[int, int] = {}
+        latest: dict[int, float] = {}
+        arrival = workload.arrival.tolist()
+        for i, which in enumerate(session):
+            longer = prompt[i] + said.get(which, 0)
+            prompt[i] = longer if longer + workload.output[i] <= memory else prompt[i]
+            said[which] = prompt[i] + int(workload.output[i])
+            arrival[i] = latest[which] = max(latest.get(which, 0.0), arrival[i])
+        workload = workload.replace(prompt=prompt, session=session, arrival=arrival)
+        if draw(st.booleans()) and not _ranks_by_arrival(policy):
+            think = st.sampled_from([0.0, 0.0, 0.3, 1.0, 7.0])
+            workload = workload.replace(think=draw(st.lists(think, min_size=n, max_size=n)))
+    cached = policy.slots == "processed" and draw(st.integers(0, 3)) > 0
+    return workload, dataclasses.replace(policy, prefixes="cached") if cached else policy
+
+
+def _ranks_by_arrival(policy: ls.Policy) -> bool:
+    """Whether think times go with it: see `simulation.problem`."""
+    read = {name for formula in policy.formulas.values() for name in formula.reads}
+    words = [word for word in (policy.order, policy.evict) if isinstance(word, str)]
+    return "priority" in words or bool(read & {"arrival", "joined"})
+
+
 seeds = st.one_of(st.none(), st.integers(0, 5), st.just(2**64 - 1))
 
 
@@ -226,4 +272,7 @@ def simulations(draw: st.DrawFn) -> tuple[ls.Workload, ls.Policy, int, int | Non
     workload, memory = draw(problems())
     policy = draw(compositions(len(workload), formulas=True, slots=CHOICES["slots"]))
     seed, machine = draw(seeds), draw(machines())
+    kind = draw(st.sampled_from(["apart", "apart", "hashes", "sessions"]))
+    if kind != "apart":
+        workload, policy = draw(turns_or_hashes(workload, policy, memory, kind))
     return workload, policy, memory + machine.get("block", 1) - 1, seed, machine

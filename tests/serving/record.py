@@ -57,26 +57,78 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"num_gpu_blocks": 20, "max_num_batched_tokens": 96, "long_prefill_token_threshold": 40},
         {"longest": 250, "gap": 5},
     ),
+    "prefixes": ({"enable_prefix_caching": True, "max_num_seqs": 8}, {"shared": 5, "gap": 6}),
+    "prefixes-preemption": (
+        {"enable_prefix_caching": True, "num_gpu_blocks": 14},
+        {"longest": 60, "shared": 3, "gap": 9},
+    ),
+    "prefixes-chunked": (
+        {"enable_prefix_caching": True, "num_gpu_blocks": 20, "max_num_batched_tokens": 40, "watermark": 0.1},
+        {"longest": 90, "shared": 4, "gap": 6},
+    ),
+    "prefixes-priority": (
+        {"enable_prefix_caching": True, "scheduling_policy": "priority", "num_gpu_blocks": 14},
+        {"longest": 60, "shared": 3, "gap": 9},
+    ),
+    "prefixes-first-chunk": (
+        {
+            "enable_prefix_caching": True, "num_gpu_blocks": 16, "max_num_batched_tokens": 48,
+            "scheduler_reserve_full_isl": False, "long_prefill_token_threshold": 30,
+        },
+        {"longest": 80, "shared": 4, "gap": 5},
+    ),
+    "sessions": ({"enable_prefix_caching": True, "num_gpu_blocks": 24}, {"longest": 40, "gap": 4, "sessions": 5}),
 }
 
 
-def drawn_requests(rng: random.Random, n: int = 24, longest: int = 150, gap: int = 0) -> dict[str, list[int]]:
-    """Prompts, outputs, the steps before which they arrive, and priorities."""
+def drawn_requests(
+    rng: random.Random, n: int = 24, longest: int = 150, gap: int = 0, shared: int = 0, sessions: int = 0
+) -> dict[str, Any]:
+    """Prompts, outputs, the steps before which they arrive, and priorities.
+
+    With `shared`, prompts begin with up to so many hashed blocks, two of which may follow each. With `sessions`, they
+    are turns of so many, which begin with all that was said before, and arrive some steps after that.
+    """
     arrival, now = [], 0
     for _ in range(n):
         arrival.append(now)
         now += rng.choice([0, rng.randint(0, gap)])
-    return {
+    requests: dict[str, Any] = {
         "prompt": [rng.randint(1, longest) for _ in range(n)],
         "output": [rng.randint(1, rng.choice([10, 100, 100])) for _ in range(n)],
         "arrival": arrival,
         "priority": [rng.randint(-1, 2) for _ in range(n)],
     }
+    if shared:
+        requests |= {"hash_block": rng.choice([BLOCK // 2, BLOCK, BLOCK, 3 * BLOCK // 2, 2 * BLOCK]), "hash_ids": []}
+        for i in range(n):
+            ids = [1]  # the children of k are 2k and 2k + 1: an id says all that is ahead of it
+            for _ in range(rng.randint(0, shared)):
+                ids.append(2 * ids[-1] + (rng.random() < 0.3))
+            requests["hash_ids"].append(ids[1:])
+            requests["prompt"][i] = rng.choice([0, requests["prompt"][i]]) + (len(ids) - 1) * requests["hash_block"]
+            requests["prompt"][i] = max(1, requests["prompt"][i])
+    if sessions:
+        requests |= {"session": [rng.randrange(sessions) for _ in range(n)], "think": []}
+        before: dict[int, int] = {}
+        for i, session in enumerate(requests["session"]):
+            requests["output"][i] = min(requests["output"][i], 40)
+            requests["prompt"][i] += before.get(session, 0)
+            before[session] = requests["prompt"][i] + requests["output"][i]
+            requests["think"].append(rng.choice([0, rng.randint(0, 20)]))
+    return requests
 
 
-def random_configuration(rng: random.Random) -> tuple[dict[str, Any], dict[str, list[int]]]:
+def random_configuration(rng: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
     """Any settings, and requests that fit them."""
-    requests = drawn_requests(rng, rng.choice([4, 12, 30]), rng.choice([20, 150, 500]), rng.choice([0, 3, 15]))
+    number, longest, gap = rng.choice([4, 12, 30]), rng.choice([20, 150, 500]), rng.choice([0, 3, 15])
+    kind = rng.choice(["apart", "shared", "sessions"])
+    if kind == "apart":
+        requests = drawn_requests(rng, number, longest, gap)
+    elif kind == "shared":
+        requests = drawn_requests(rng, number, min(longest, 150), gap, shared=rng.choice([1, 3, 6]))
+    else:
+        requests = drawn_requests(rng, number, 20, gap, sessions=rng.choice([number // 3, number]))
     least = max(-(-(s + o) // BLOCK) for s, o in zip(requests["prompt"], requests["output"], strict=True))
     seqs = rng.choice([1, 4, 8, SEQS])
     return {
@@ -84,7 +136,8 @@ def random_configuration(rng: random.Random) -> tuple[dict[str, Any], dict[str, 
         "max_num_seqs": seqs,
         "max_num_batched_tokens": max(seqs, rng.choice([16, 40, 64, 200, BUDGET])),
         "watermark": rng.choice([0.0, 0.0, 0.05, 0.3]),
-        "scheduling_policy": rng.choice(["fcfs", "priority"]),
+        "scheduling_policy": rng.choice(["fcfs", "fcfs" if kind == "sessions" else "priority"]),
+        "enable_prefix_caching": kind != "apart" and rng.random() < 0.9,
         "scheduler_reserve_full_isl": rng.random() < 0.7,
         "long_prefill_token_threshold": rng.choice([0, 0, 8, 50]),
     }, requests
@@ -106,7 +159,7 @@ class Vllm:
         self.engine = LLM(
             str(model), dtype="float32", load_format="dummy", skip_tokenizer_init=True, enforce_eager=True,
             gpu_memory_utilization=0.2, block_size=BLOCK, num_gpu_blocks_override=BLOCKS + 1, max_model_len=LONGEST,
-            max_num_seqs=SEQS, max_num_batched_tokens=BUDGET, enable_prefix_caching=False, async_scheduling=False,
+            max_num_seqs=SEQS, max_num_batched_tokens=BUDGET, enable_prefix_caching=True, async_scheduling=False,
             scheduler_cls="llmsched.serving.recorder.SyncRecorder",
             additional_config={"llmsched": {"record": str(self.rows)}},
         ).llm_engine  # fmt: skip
@@ -118,6 +171,8 @@ class Vllm:
             self.core.step()
         config = copy.copy(self.core.vllm_config)
         rules = config.scheduler_config = copy.copy(config.scheduler_config)
+        config.cache_config = copy.copy(config.cache_config)
+        config.cache_config.enable_prefix_caching = settings.get("enable_prefix_caching", False)
         rules.policy = settings.get("scheduling_policy", "fcfs")
         rules.max_num_seqs = settings.get("max_num_seqs", SEQS)
         rules.max_num_batched_tokens = settings.get("max_num_batched_tokens", BUDGET)
@@ -133,24 +188,38 @@ class Vllm:
             block_size=BLOCK,
         )
 
-    def run(self, settings: dict[str, Any], requests: dict[str, list[int]]) -> dict[str, Any]:
+    def run(self, settings: dict[str, Any], requests: dict[str, Any]) -> dict[str, Any]:
         """The schedule of these requests, in the columns of a data file."""
         self.configure(settings)
         n = len(requests["prompt"])
-        coming = sorted(range(n), key=lambda i: requests["arrival"][i])
+        arrived = list(requests["arrival"])
+        after = next_turns(requests)
+        coming = [i for i in range(n) if i not in after.values()]
+        text: dict[int, list[int]] = {}  # the tokens of prompt and output of those that completed
         who, steps, now = [], [], 0  # requests in the order in which they came; step of the recorder -> time
         while coming or self.engine.has_unfinished_requests():
+            coming.sort(key=lambda i: (arrived[i], i))
             if not self.engine.has_unfinished_requests():
-                now = max(now, requests["arrival"][coming[0]])
-            while coming and requests["arrival"][coming[0]] <= now:
+                now = max(now, arrived[coming[0]])
+            while coming and arrived[coming[0]] <= now:
                 who.append(coming.pop(0))
-                self.add(who[-1], requests)
-            self.engine.step()
+                self.add(who[-1], requests, text)
             steps.append(now)
             now += 1
+            for output in self.engine.step():
+                if output.finished:
+                    i = int(output.request_id.split("-")[1])
+                    text[i] = [*output.prompt_token_ids, *output.outputs[0].token_ids]
+                    if i in after:
+                        arrived[after[i]] = now + requests["think"][after[i]]
+                        coming.append(after[i])
         rows = [json.loads(line) for line in self.rows.read_text().splitlines()]
         schedule: dict[str, Any] = {"engine": rows[0], **requests}
         by_request = {who[row["request"]]: row for row in rows if row["type"] == "request"}
+        if "think" in requests:
+            schedule["arrived"] = arrived
+        if settings.get("enable_prefix_caching"):
+            schedule["cached"] = [by_request[i]["cached"] for i in range(n)]
         for name in ("first_step", "last_step"):
             schedule[name] = [steps[by_request[i][name]] for i in range(n)]
         schedule["preemptions"] = [by_request[i]["preemptions"] for i in range(n)]
@@ -160,13 +229,41 @@ class Vllm:
         del rows[0]["started"]
         return schedule
 
-    def add(self, i: int, requests: dict[str, list[int]]) -> None:
+    def add(self, i: int, requests: dict[str, Any], text: dict[int, list[int]]) -> None:
+        rng = random.Random(f"request {i}")
+        prompt = [token for k in ids_of(requests, i) for token in block_of(k, requests["hash_block"])]
+        before = [j for j, k in next_turns(requests).items() if k == i]
+        prompt += text[before[0]] if before else []
+        prompt += [rng.randint(3, 63) for _ in range(requests["prompt"][i] - len(prompt))]
         self.engine.add_request(
             f"request-{i}",
-            {"prompt_token_ids": [3 + i % 50] * requests["prompt"][i]},
+            {"prompt_token_ids": prompt},
             self.sampling(max_tokens=requests["output"][i], ignore_eos=True, detokenize=False),
             priority=requests["priority"][i],
         )
+
+
+def ids_of(requests: dict[str, Any], i: int) -> list[int]:
+    """The hashes of its prompt."""
+    ids: list[int] = requests["hash_ids"][i] if "hash_ids" in requests else []
+    return ids
+
+
+def block_of(k: int, tokens: int) -> list[int]:
+    """The tokens that the hash k stands for."""
+    rng = random.Random(f"block {k}")
+    return [rng.randint(3, 63) for _ in range(tokens)]
+
+
+def next_turns(requests: dict[str, Any]) -> dict[int, int]:
+    """Request -> the turn of its session after it."""
+    last: dict[int, int] = {}
+    after = {}
+    for i, session in enumerate(requests.get("session", ())):
+        if session in last:
+            after[last[session]] = i
+        last[session] = i
+    return after
 
 
 def record(vllm: Vllm) -> None:

@@ -34,11 +34,13 @@ def test_the_recorded_schedules_have_every_rule_at_work():
     assert {schedule["engine"]["vllm"].rpartition(".")[0] for schedule in SCHEDULES.values()} == {
         ls.serving.vllm.RELEASE
     }
+    shared = {name for name, schedule in SCHEDULES.items() if sum(schedule.get("cached", ())) > 400}
+    assert {name for name in SCHEDULES if "prefixes" in name or name == "sessions"} == shared
     preempted = {name for name, schedule in SCHEDULES.items() if sum(schedule["preemptions"]) >= 5}
     assert {"preemption", "chunked-preemption", "priority-preemption", "priority-chunked", "first-chunk"} <= preempted
 
 
-@pytest.mark.parametrize("name", ["preemption", "watermark", "chunked-arrivals", "priority-chunked", "long-prompts"])
+@pytest.mark.parametrize("name", ["preemption", "watermark", "chunked-arrivals", "priority-chunked", "long-prompts", "prefixes-preemption"])
 def test_a_schedule_of_other_settings_is_seen_to_differ(name):
     """What the comparison would say of a simulator that is wrong: it can fail."""
     schedule = SCHEDULES[name]
@@ -48,6 +50,7 @@ def test_a_schedule_of_other_settings_is_seen_to_differ(name):
         {"watermark": 0.5 if schedule["engine"]["watermark"] == 0 else 0.0},
         {"max_num_batched_tokens": schedule["engine"]["max_num_batched_tokens"] + 1} if "chunk" in name else {},
         {"long_prefill_token_threshold": 39} if name == "long-prompts" else {},
+        {"enable_prefix_caching": False} if name == "prefixes-preemption" else {},
     ):
         assert not change or differences({**schedule, "engine": {**schedule["engine"], **change}})
 
@@ -58,6 +61,7 @@ def test_settings_are_those_of_the_engine():
     assert made == {"memory": 1600, "block": 16, "max_batch": 8, "prefill_budget": 512, "seed": None}
     assert settings(num_gpu_blocks=9, scheduling_policy="priority")["policy"] == ls.policies["vllm-priority"]
     assert settings(num_gpu_blocks=9, scheduler_reserve_full_isl=False)["policy"].reserve == "none"
+    assert settings(num_gpu_blocks=9, enable_prefix_caching=True)["policy"].prefixes == "cached"
     assert settings(num_gpu_blocks=9, long_prefill_token_threshold=7)["policy"].chunk == 7
 
 
@@ -93,7 +97,6 @@ def test_by_priority_a_workload_needs_one():
         ({"watermark": "a tenth"}, "watermark is 'a tenth'"),
         ({"scheduling_policy": "prio"}, "scheduling_policy='prio' is unknown; did you mean 'priority'"),
         ({"async_scheduling": True}, "async_scheduling=True cannot be simulated: a step would be scheduled before"),
-        ({"enable_prefix_caching": True}, "enable_prefix_caching=True cannot be simulated"),
         ({"enable_chunked_prefill": False}, "Expected enable_chunked_prefill=True"),
     ],
 )
@@ -121,7 +124,6 @@ def test_a_system_is_written_by_its_own_settings():
         ("vllm:num-gpu-blocks=many", "num-gpu-blocks='many' is not a whole number"),
         ("vllm:num-gpu-blocks=9,watermark=x", "watermark='x' is not a number"),
         ("vllm:num-gpu-blocks=9,enable-prefix-caching=yes", "'yes' is not true or false"),
-        ("vllm:num-gpu-blocks=9,enable-prefix-caching=true", "cannot be simulated: requests would share blocks"),
         ("vllm:num-gpu-blocks=9,num_gpu_blocks=8", "is given twice"),
     ],
 )

@@ -14,7 +14,7 @@ import llmsched as ls
 from llmsched.policy import CHOICES
 
 # What a run leaves behind, in one comparable value: numbers, or the exception.
-NUMBERS = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "timeline", "tokens")
+NUMBERS = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "timeline", "tokens", "cached")
 
 SLOTS = CHOICES["slots"]
 
@@ -25,7 +25,8 @@ def outcome(workload, policy, memory, seed, engine, **options):
         r = ls.simulate(workload, policy, memory=memory, seed=seed, engine=engine, record=keep, **options)
     except ls.errors.LlmschedError as error:
         return type(error), str(error)
-    return {name: value.tolist() if isinstance(value := getattr(r, name), np.ndarray) else value for name in NUMBERS}
+    values = {name: value.tolist() if isinstance(value := getattr(r, name), np.ndarray) else value for name in NUMBERS}
+    return values | {"arrival": r.workload.arrival.tolist()}
 
 
 def check_invariants(result: ls.Result) -> None:

@@ -92,7 +92,7 @@ def test_the_edges_of_the_calendar_are_good(time: str) -> None:
 
 
 def test_mooncake_ignores_other_keys() -> None:
-    content = '{"hash_ids": [1, {"a": "}{"}], "timestamp": 5, "input_length": 1, "output_length": 2}\n'
+    content = '{"others": [1, {"a": "}{"}], "timestamp": 5, "input_length": 1, "output_length": 2}\n'
     assert load(content) == Workload([1], [2])
 
 

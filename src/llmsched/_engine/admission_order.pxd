@@ -80,11 +80,16 @@ cdef inline int order_requests(Engine* engine) noexcept nogil:
     else:
         for i in range(n):
             engine.rank[i] = <int32_t>i
+    if problem.next_turn != NULL:  # nobody knows in which order they arrive: every place is an index
+        for i in range(n):
+            engine.order[i] = <int32_t>i
     if problem.last_of_equals:
         engine.last_rank = <int32_t*>allocate(n * sizeof(int32_t))
         if engine.last_rank == NULL:
             return NO_MEMORY
         memcpy(engine.last_rank, engine.rank, n * sizeof(int32_t))
+    if problem.next_turn != NULL:
+        return OK
     if keys == NULL and (reals != NULL or problem.order == ORDER_AREA):
         converted = <int64_t*>allocate(n * sizeof(int64_t))
         if converted == NULL:

@@ -52,7 +52,8 @@ cdef inline int admit(Engine* engine, int32_t p) noexcept nogil:
     engine.tested = NONE
     engine.accepted_held = -1
     if unlikely(problem.as_processed):
-        admit_as_processed(engine, p)
+        if admit_as_processed(engine, p) == NO_MEMORY:
+            return NO_MEMORY
     elif admit_ahead(engine, p, length) == NO_MEMORY:
         return NO_MEMORY
     return enter_eviction_order(engine, p) if engine.may_overflow else OK
@@ -138,7 +139,7 @@ cdef inline int complete(Engine* engine, int32_t p) noexcept nogil:
     if stop_running(engine, p) == NO_MEMORY:
         return NO_MEMORY
     engine.problem.completion[engine.requests[p].index] = now(engine)
-    if unlikely(engine.fed) and note_completed(engine, engine.requests[p].index) == NO_MEMORY:
+    if unlikely(engine.notes_completed) and note_completed(engine, engine.requests[p].index) == NO_MEMORY:
         return NO_MEMORY
     engine.requests[p].next = engine.free_request
     engine.free_request = p

@@ -51,7 +51,7 @@ cdef inline void leave_eviction_order(Engine* engine, int32_t p) noexcept nogil:
 cdef inline int32_t rank_of(const Engine* engine, int32_t p) noexcept nogil:
     # By which tie="last" chooses: the largest.
     cdef int32_t i = engine.requests[p].index
-    if engine.driven:
+    if engine.driven or engine.fed:
         return engine.rank[i]
     return i if engine.last_rank == NULL else engine.last_rank[i]
 

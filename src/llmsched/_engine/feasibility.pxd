@@ -10,7 +10,7 @@ from llmsched._engine.chunked_prefill cimport unlikely
 from llmsched._engine.memory_profile cimport profile_earliest
 from llmsched._engine.pace cimport other_slice, places_left
 from llmsched._engine.request cimport Request
-from llmsched._engine.slots_as_processed cimport has_slots
+from llmsched._engine.slots_as_processed cimport has_slots, may_start
 from llmsched._engine.waiting cimport believed_length
 
 
@@ -47,8 +47,8 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
     if engine.problem.paced and (other_slice(engine, r) or places_left(engine, wake) == 0):
         return False
     if unlikely(engine.problem.as_processed):
-        if not has_slots(engine, held) or engine.problem.methods.is_feasible == NULL:
-            return has_slots(engine, held)
+        if not may_start(engine, p) or engine.problem.methods.is_feasible == NULL:
+            return may_start(engine, p)
     elif coming_round_is_full(engine, held):
         return False
     if unlikely(engine.problem.methods.is_feasible != NULL):

@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, realloc
 from libc.string cimport memmove, memset
 
 from llmsched._core cimport Engine
+from llmsched._engine.closed_loop cimport begin_to_think
 from llmsched._engine.rounds cimport next_arrival, now
 from llmsched._engine.shared_queue cimport is_offered
 from llmsched._engine.status cimport NO_MEMORY, OK
@@ -84,8 +85,11 @@ cdef inline int queue_add(Engine* engine, int32_t index) noexcept nogil:
 
 
 cdef inline int note_completed(Engine* engine, int32_t index) noexcept nogil:
-    # OK or NO_MEMORY.
+    # For whoever feeds the engine, or, in a closed loop, for the turn after it. OK or NO_MEMORY.
     cdef int32_t* block
+    if not engine.fed:
+        begin_to_think(engine, index)
+        return OK
     if engine.completed_size == engine.completed_allocated:
         block = <int32_t*>realloc(engine.completed, (2 * engine.completed_allocated + FEW) * sizeof(int32_t))
         if block == NULL:

@@ -31,6 +31,7 @@ cdef enum FormulaName:
     NAME_FREE
     NAME_BELIEVED_WORK
     NAME_SPEED
+    NAME_CACHED
     NAMES
 
 cdef enum FormulaOperation:

@@ -42,6 +42,13 @@ cdef struct Prefill:
     bint runs
 
 
+cdef struct BlocksHeld:
+    # Of a running request with prefixes="cached": the blocks that it holds, in order.
+    int32_t* blocks
+    int64_t size
+    int64_t allocated
+
+
 cdef enum:
     NONE = -1
     NEVER_RAN = -2

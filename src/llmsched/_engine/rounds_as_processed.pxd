@@ -61,7 +61,8 @@ cdef inline int serve_running(Engine* engine) noexcept nogil:
                 return OK
         if not engine.prefills[p].runs:
             return OK
-        serve(engine, p, tokens)
+        if serve(engine, p, tokens) == NO_MEMORY:
+            return NO_MEMORY
         p = engine.requests[p].newer
     return OK
 
@@ -83,7 +84,8 @@ cdef inline int run_served(Engine* engine) noexcept nogil:
     if rounds > 1:  # then each of them is granted a token in each
         p = engine.oldest
         while p != NONE:
-            take_slots(engine, p, rounds - 1)
+            if take_slots(engine, p, rounds - 1) == NO_MEMORY:
+                return NO_MEMORY
             engine.prefills[p].granted = rounds
             p = engine.requests[p].newer
     engine.peak_memory = max(engine.peak_memory, engine.need)

@@ -9,8 +9,9 @@ from libc.string cimport memset
 
 from llmsched._core cimport ORDER_OVER_TIME, Engine, Problem
 from llmsched._engine.blocks cimport whole_blocks
+from llmsched._engine.chunked_prefill cimport unlikely
 from llmsched._engine.recording cimport record_attempt, record_attempt_until, record_chunk
-from llmsched._engine.request cimport NONE, Prefill, Request
+from llmsched._engine.request cimport NEVER_RAN, NONE, Prefill, Request
 from llmsched._engine.rounds cimport due, next_arrival, round_of
 from llmsched._engine.status cimport NO_MEMORY, OK
 
@@ -39,10 +40,15 @@ cdef inline int64_t slots_for(const Engine* engine, int32_t p, int64_t tokens) n
     return whole_blocks(tokens - room, engine.problem.block) if tokens > room else 0
 
 
-cdef inline void take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
+cdef inline int take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
+    # OK or NO_MEMORY.
     cdef int64_t slots = slots_for(engine, p, tokens)
+    cdef Prefill* f = &engine.prefills[p]
+    if unlikely(engine.pool != NULL) and engine.pool.take_blocks(engine, p, f.cached + f.granted, tokens) == NO_MEMORY:
+        return NO_MEMORY
     engine.need += slots
-    engine.prefills[p].room += slots - tokens
+    f.room += slots - tokens
+    return OK
 
 
 cdef inline bint has_slots(const Engine* engine, int64_t held) noexcept nogil:
@@ -55,15 +61,36 @@ cdef inline bint has_slots(const Engine* engine, int64_t held) noexcept nogil:
     return engine.need + whole_blocks(tokens, problem.block) <= problem.capacity
 
 
+cdef inline bint may_start(const Engine* engine, int32_t p) noexcept nogil:
+    # Whether a waiting request may, while others run. It need not process what is in the cache of it, and takes no
+    # slots for what others hold.
+    cdef const Problem* problem = engine.problem
+    cdef const Request* r = &engine.requests[p]
+    cdef int64_t hits, held, left, tokens
+    if engine.pool == NULL:
+        return has_slots(engine, r.prompt + r.kept)
+    if engine.running >= problem.max_batch or engine.budget_left == 0:
+        return False
+    if engine.need + problem.block > problem.capacity:  # it takes a block at least
+        return False
+    hits = engine.pool.hits_of(engine, p, &held)
+    left = r.prompt + r.kept - hits * problem.block
+    tokens = max(left, <int64_t>1) if problem.whole_prompt else next_tokens(engine, left)
+    tokens = whole_blocks(tokens, problem.block) + (hits - held) * problem.block
+    return engine.need + tokens <= problem.capacity
+
+
 cdef inline int64_t context_of(const Engine* engine, int32_t p) noexcept nogil:
     # Tokens of it that were in the cache as the round began, as far as the clock charges for them.
     cdef int64_t cached = engine.prefills[p].cached
     return cached if engine.problem.clock.context_all else cached - min(cached, engine.requests[p].prompt)
 
 
-cdef inline void serve(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
+cdef inline int serve(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
+    # OK or NO_MEMORY.
     cdef Prefill* f = &engine.prefills[p]
-    take_slots(engine, p, tokens)
+    if take_slots(engine, p, tokens) == NO_MEMORY:
+        return NO_MEMORY
     engine.budget_left -= tokens
     f.granted = tokens
     engine.served_requests += 1
@@ -72,11 +99,14 @@ cdef inline void serve(Engine* engine, int32_t p, int64_t tokens) noexcept nogil
         engine.generating += 1
     elif engine.first_chunk == NONE:
         engine.first_chunk = p
+    return OK
 
 
 cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
     # It stops running: its slots, and what the round was to process of it. It still is in the list.
     cdef Prefill* f = &engine.prefills[p]
+    if unlikely(engine.pool != NULL):
+        engine.pool.give_back(engine, p)
     engine.need -= f.cached + f.granted + f.room
     if f.granted > 0:
         engine.budget_left += f.granted
@@ -120,7 +150,7 @@ cdef inline int64_t rounds_alike(Engine* engine) noexcept nogil:
     if problem.block > 1 and problem.record_timeline:
         return 1
     if engine.waiting > 0:  # each round may decide otherwise
-        if problem.order == ORDER_OVER_TIME or problem.paced or problem.methods.is_feasible != NULL:
+        if engine.pool != NULL or problem.order == ORDER_OVER_TIME or problem.paced or problem.methods.is_feasible != NULL:
             return 1
     if problem.may_cycle:  # nor need the count of admissions be looked at, of which there are none
         rounds = min(rounds, <int64_t>ROUNDS_PER_LOOK)
@@ -171,18 +201,26 @@ cdef inline int pass_over(Engine* engine) noexcept nogil:
     return OK
 
 
-cdef inline void admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
-    # It holds nothing yet, and is served.
+cdef inline int admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
+    # It holds nothing yet, or what is in the cache of it, and is served. OK or NO_MEMORY.
     cdef Request* r = &engine.requests[p]
     cdef Prefill* f = &engine.prefills[p]
+    cdef int64_t hits = 0
+    if unlikely(engine.pool != NULL):
+        hits = engine.pool.hold_hits(engine, p)
+        if hits == NO_MEMORY:
+            return NO_MEMORY
+        if r.previous == NEVER_RAN and engine.problem.cached != NULL:
+            engine.problem.cached[r.index] = hits * engine.problem.block
     r.birth = engine.round - r.kept
     f.first_round = engine.round
-    f.to_prefill = r.prompt + r.kept
-    f.cached = f.granted = f.room = 0
+    f.cached = hits * engine.problem.block
+    f.to_prefill = r.prompt + r.kept - f.cached
+    f.granted = f.room = 0
     f.runs = True
     r.previous = NONE  # it ran
     engine.running += 1
-    serve(engine, p, next_tokens(engine, f.to_prefill))
+    return serve(engine, p, next_tokens(engine, f.to_prefill))
 
 
 cdef inline int stop_as_processed(Engine* engine, int32_t p) noexcept nogil:

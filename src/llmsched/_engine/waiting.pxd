@@ -55,6 +55,8 @@ cdef inline int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
                 if prefills == NULL:
                     return NONE
                 engine.prefills = prefills
+            if engine.pool != NULL and engine.pool.make_room(engine, engine.requests_allocated) == NO_MEMORY:
+                return NONE
         p = engine.requests_made
         engine.requests_made += 1
     r = &engine.requests[p]
@@ -85,7 +87,7 @@ cdef inline Entry entry_of(Engine* engine, int64_t place, int32_t p) noexcept no
 
 cdef inline bint waits_in_tree(const Problem* problem) noexcept nogil:
     # Whether waiting requests are in engine.tree, not in engine.heap.
-    return problem.skip and problem.order != ORDER_OVER_TIME and not problem.slices
+    return problem.skip and problem.order != ORDER_OVER_TIME and not problem.one_by_one
 
 
 cdef inline int join(Engine* engine, int64_t place, int32_t p) noexcept nogil:

@@ -379,6 +379,8 @@ def _cells(measured: _Measured, records: Sequence[Mapping[str, Any]]) -> dict[st
         "wasted": percent("wasted_share", 1),
         "peak": percent("peak_share", 0),
     }
+    if any(record["hit_share"] is not None for record in records):
+        cells["hits"] = percent("hit_share", 1)
     if measured.services is not None:
         cells = _service_cells(cells, records, [measured.services.get(name) for name in names], bool(measured.targets))
     if measured.fleet.replicas is not None:
@@ -421,7 +423,7 @@ def _service_cells(
         )
         columns[f"good/{per}"] = aligned([None if one is None else one.goodput_rate for one in services], decimals=2)
     columns[f"tokens/{per}"] = aligned([None if one is None else one.tokens_rate for one in services])
-    return columns | {name: cells[name] for name in ("evicted", "wasted")}
+    return columns | {name: cells[name] for name in ("evicted", "wasted", "hits") if name in cells}
 
 
 def _decimals_of_times(values: Sequence[float]) -> int | None:

@@ -19,18 +19,20 @@ from llmsched._core cimport (
     Engine, Problem, SharedQueue, engine_advance, engine_feed, engine_free, engine_idle_until, engine_open_fed,
 )
 from llmsched._engine.blocks cimport whole_blocks
-from llmsched._engine.fed_arrivals cimport queued, stands_still
+from llmsched._engine.fed_arrivals cimport next_round_begins, queued, stands_still
 from llmsched._engine.formula cimport (
-    FORMULA_CELLS, NAME_BELIEVED_WORK, NAME_FREE, NAME_MEMORY, NAME_REQUESTS, NAME_RUNNING, NAME_SPEED, NAME_USED,
+    FORMULA_CELLS, NAME_BELIEVED_WORK, NAME_CACHED, NAME_FREE, NAME_MEMORY, NAME_REQUESTS, NAME_RUNNING, NAME_SPEED, NAME_USED,
     NAME_WAITING, NAMES, Formula, formula_begin, formula_value,
 )
+from llmsched._engine.prefix_cache cimport tokens_cached
+from llmsched._engine.radix_sort cimport double_key
 from llmsched._engine.request cimport NONE
 from llmsched._engine.rounds cimport now
 from llmsched._engine.shared_queue cimport is_offered, shared_add, shared_free
 from llmsched._engine.splitmix64 cimport splitmix64_below
 from llmsched._engine.status cimport FINISHED, FORMULA_FAILED, NO_MEMORY, OK, RUNNING, WAITING
 from llmsched._engine.waiting cimport entry_of
-from llmsched._engine.waiting_heap cimport Entry
+from llmsched._engine.waiting_heap cimport Entry, Heap, heap_free, heap_pop, heap_push
 from llmsched.simulation._compiled cimport fill_problem, formula_of, raise_failure, timeline, tokens
 from llmsched.simulation._compiled cimport work as work_of
 
@@ -38,7 +40,7 @@ from ..formula_names import NAMES as FORMULA_NAMES
 
 cdef enum:
     COLUMNS = 48                # arrays of a pool, at most
-    WRITTEN = 4                 # the first of them, which are not copied
+    WRITTEN = 5                 # the first of them, which are not copied
     STEPS_PER_LOOK = 100_000    # how often a run looks at signals
     REQUESTS_PER_LOOK = 20_000
     ROUNDS_PER_LOOK = 20_000    # of those in which a replica asks the central queue
@@ -149,6 +151,7 @@ cdef void lay_out(Pool* pool) noexcept:
     add_column(pool, <void**>&source.start, 8, False)
     add_column(pool, <void**>&source.evictions, 8, False)
     add_column(pool, <void**>&source.numbers, 8, False)
+    add_column(pool, <void**>&source.cached, 8, False)
     add_column(pool, <void**>&source.arrival, 8, True)
     add_column(pool, <void**>&source.prompt, 8, True)
     add_column(pool, <void**>&source.output, 8, True)
@@ -160,6 +163,8 @@ cdef void lay_out(Pool* pool) noexcept:
     add_column(pool, <void**>&source.keys, 8, source.keys != NULL)
     add_column(pool, <void**>&source.real_keys, 8, source.real_keys != NULL)
     add_column(pool, <void**>&source.levels, 8, source.levels != NULL)
+    add_column(pool, <void**>&source.name_first, 8, source.name_first != NULL)
+    add_column(pool, <void**>&source.name_size, 8, source.name_size != NULL)
     add_column(pool, <void**>&source.capped, 1, source.capped != NULL)
     for k in range(<int>NAMES):
         add_column(pool, <void**>&source.columns[k], 8, source.columns[k] != NULL)
@@ -194,7 +199,8 @@ cdef class Fleet:
     cdef Formula formula
     cdef double cells[FORMULA_CELLS]
     cdef bint looks             # the router looks at replicas before it chooses,
-    cdef bint sees_work         # and at what is believed of their work
+    cdef bint sees_work         # and at what is believed of their work,
+    cdef bint sees_cached       # or at what of the request is in their caches
     cdef bint seeded
     cdef uint64_t stream
     cdef bint record_tokens
@@ -228,10 +234,18 @@ cdef class Fleet:
     cdef double* completion
     cdef double* start
     cdef int64_t* evictions
+    cdef int64_t* cached        # or NULL
+    # think times (model.md, section 3): which requests are known to come, by arrival, and when each replica goes on
+    cdef const int64_t* next_turn   # or NULL
+    cdef const double* think
+    cdef double* arrives
+    cdef Heap coming
+    cdef Heap events
     cdef Completed* done
     cdef int64_t done_size, done_allocated
     cdef readonly int64_t completed_requests
     cdef int64_t sent
+    cdef int64_t asked          # id of the request that a replica is chosen for
     cdef int32_t failed         # the replica that cannot go on, or NONE
     cdef list problems
     cdef object router, source, outputs
@@ -302,6 +316,7 @@ cdef class Fleet:
         self.delay = router.delay
         self.looks = self.rule == LEAST or self.rule == IDLE
         self.sees_work = router.sees_work
+        self.sees_cached = router.sees_cached
         if router.formula is not None:
             self.formula = formula_of(router.formula)
             formula_begin(&self.formula, self.cells)
@@ -338,6 +353,8 @@ cdef class Fleet:
         free(self.done)
         free(self.in_flight)
         shared_free(&self.queue)
+        heap_free(&self.coming)
+        heap_free(&self.events)
 
     # Requests come ----------------------------------------------------------------------------------------------------
 
@@ -358,6 +375,9 @@ cdef class Fleet:
             fill_problem(&self.pools[k].source, problems[k], reals_out, reals_out, whole_out)
             if self.pools[k].columns_size == 0:
                 lay_out(&self.pools[k])
+            self.pools[k].rules.name_ids = self.pools[k].source.name_ids
+            self.pools[k].rules.name_stride = self.pools[k].source.name_stride
+            self.pools[k].rules.hashed = self.pools[k].source.hashed
             for j in range(self.pools[k].columns_size):
                 self.pools[k].columns[j].source = <const char*>pointer_in(
                     &self.pools[k].source, self.pools[k].columns[j].place)[0]
@@ -376,9 +396,10 @@ cdef class Fleet:
             memset(self.session_table + self.sessions, 0xFF, (sessions - self.sessions) * sizeof(int32_t))
             self.sessions = sessions
 
-    def keep_into(self, double[::1] completion, double[::1] start, int64_t[::1] evictions):
+    def keep_into(self, double[::1] completion, double[::1] start, int64_t[::1] evictions, int64_t[::1] cached=None):
         """Where results go, by id. Without it `completions` hands them over."""
-        self.outputs = (completion, start, evictions)
+        self.outputs = (completion, start, evictions, cached)
+        self.cached = NULL if cached is None else &cached[0]
         self.completion = &completion[0]
         self.start = &start[0]
         self.evictions = &evictions[0]
@@ -406,6 +427,74 @@ cdef class Fleet:
         self.check_status(status)
         return self.sent == upto
 
+    def close_loop(self, const int64_t[::1] turn_before, const int64_t[::1] next_turn, const double[::1] think,
+                   double[::1] arrival):
+        """Of the requests that were taken, turns arrive when those before them are done: `arrival` will say when."""
+        cdef int64_t i
+        self.outputs += (next_turn, think, arrival)
+        self.next_turn, self.think, self.arrives = &next_turn[0], &think[0], &arrival[0]
+        for i in range(turn_before.shape[0]):
+            if turn_before[i] == NONE and self.comes(i, arrival[i]) == NO_MEMORY:
+                raise MemoryError(f"no memory for {turn_before.shape[0]} requests")
+
+    def send_turns(self, int64_t upto):
+        """Send all requests, as they come. True if that is done, False to be called again."""
+        cdef int64_t k
+        cdef int status = OK
+        with nogil:
+            for k in range(REQUESTS_PER_LOOK):
+                if self.sent == upto or status != OK:
+                    break
+                status = self.next_event()
+        PyErr_CheckSignals()
+        self.check_status(status)
+        return self.sent == upto
+
+    cdef int comes(self, int64_t id, double time) noexcept nogil:
+        # It is known when this request arrives. OK or NO_MEMORY.
+        self.arrives[id] = time
+        return heap_push(&self.coming, Entry(<int32_t>id, <int32_t>id, double_key(time)))
+
+    cdef int watch(self, int32_t k) noexcept nogil:
+        # When a replica goes on, if nothing comes: as its round in progress ends, or just after its next one begins. OK
+        # or NO_MEMORY.
+        cdef const Engine* engine = &self.replicas[k].engine
+        if engine.unfinished == 0:
+            return OK
+        return heap_push(&self.events, Entry(k, k, double_key(goes_on(engine))))
+
+    cdef int next_event(self) noexcept nogil:
+        # The next request is sent, or, if that comes first, a replica runs on by a round: nothing that is yet to come
+        # may arrive before the time up to which they have run. OK, AGAIN, or what is wrong.
+        cdef Entry entry
+        cdef int status
+        cdef int64_t id
+        cdef double time
+        while self.events.size > 0:
+            entry = self.events.entries[0]
+            time = goes_on(&self.replicas[entry.who].engine)
+            if self.replicas[entry.who].engine.unfinished == 0 or double_key(time) != entry.key:
+                heap_pop(&self.events)  # something came meanwhile
+                continue
+            if self.coming.size > 0 and entry.key > self.coming.entries[0].key:
+                break
+            if self.know(time) == NO_MEMORY:
+                return NO_MEMORY
+            status = self.advance(entry.who)
+            if status != OK:
+                return status
+            heap_pop(&self.events)
+            return self.watch(entry.who)
+        id = self.coming.entries[0].who
+        heap_pop(&self.coming)
+        status = self.send_one(id)
+        if status == OK:
+            self.sent += 1
+            return self.watch(self.replica_of[id])
+        if status == AGAIN and self.comes(id, self.arrives[id]) == NO_MEMORY:
+            return NO_MEMORY
+        return status
+
     def finish(self):
         """No more requests come. True if all have completed, False to be called again."""
         cdef int status = OK
@@ -428,7 +517,7 @@ cdef class Fleet:
             raise MemoryError(f"no memory for the requests of {self.replicas_size} replicas")
         if status == FORMULA_FAILED and self.failed == NONE:
             values = {name: self.cells[<int>k] for k, name in enumerate(FORMULA_NAMES)}
-            self.router.formula.value(values, self.sent)
+            self.router.formula.value(values, self.asked)
             raise AssertionError(f"the engines do not agree on {self.router.formula!r} for {values}")
         if self.failed != NONE and self.replicas[self.failed].engine.failed != NONE:
             replica = &self.replicas[self.failed]
@@ -463,6 +552,7 @@ cdef class Fleet:
         # OK, AGAIN, or what is wrong.
         cdef int32_t k = NONE
         cdef int status
+        self.asked = self.base + i
         if self.know(self.arrival[i] - self.delay) == NO_MEMORY:
             return NO_MEMORY
         if self.piled != NONE:
@@ -600,6 +690,11 @@ cdef class Fleet:
                 self.completion[id] = pool.rules.completion[s]
                 self.start[id] = pool.rules.start[s]
                 self.evictions[id] = pool.rules.evictions[s]
+                if self.cached != NULL and pool.rules.cached_prefixes:
+                    self.cached[id] = pool.rules.cached[s]
+                if self.next_turn != NULL and self.next_turn[id] != NONE:
+                    if self.comes(self.next_turn[id], pool.rules.completion[s] + self.think[self.next_turn[id]]):
+                        return NO_MEMORY
             else:
                 if self.done_size == self.done_allocated:
                     self.done_allocated = 2 * self.done_allocated + 1024
@@ -874,6 +969,8 @@ cdef class Fleet:
         self.cells[<int>NAME_USED] = <double>engine.need
         self.cells[<int>NAME_FREE] = <double>(engine.problem.memory - engine.need)
         self.cells[<int>NAME_SPEED] = replica.speed
+        if self.sees_cached:
+            self.cells[<int>NAME_CACHED] = <double>tokens_cached(engine, &self.pools[replica.pool].source, i)
         if self.sees_work:
             self.cells[<int>NAME_BELIEVED_WORK] = <double>work_left(replica)
         return formula_value(&self.formula, self.cells)
@@ -931,6 +1028,11 @@ cdef inline void free_slot(Pool* pool, int32_t s) noexcept nogil:
     # Nobody is in it.
     pool.following[s] = pool.free_slot
     pool.free_slot = s
+
+
+cdef inline double goes_on(const Engine* engine) noexcept nogil:
+    # When its round in progress ends, or just after its next one begins.
+    return engine.ends if engine.in_progress else nextafter(next_round_begins(engine), INFINITY)
 
 
 cdef inline int64_t work_left(const Replica* replica) noexcept nogil:

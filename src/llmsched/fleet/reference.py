@@ -17,11 +17,13 @@ from ..policy import Policy
 from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.endless import bound_passed
 from ..simulation.problem import problem_of
+from ..simulation.readable import engine_of
 from ..simulation.reference import ReferenceEngine, splitmix64
+from ..simulation.reference_prefixes import PrefixesCached
 from ..simulation.result import Result
 from ..simulation.run import simulate
-from ..workloads.columns import FloatArray, IntArray
-from ..workloads.workload import Workload
+from ..workloads.columns import LATEST, FloatArray, IntArray
+from ..workloads.workload import Workload, turns_before
 from .failures import Life
 from .router import Router
 from .views import class_bounds, classes_of, request_columns, work_of
@@ -34,6 +36,7 @@ class View(NamedTuple):
     running: int = 0
     used: int = 0
     believed_work: int = 0
+    cached: int = 0
 
     def values(self, memory: int, speed: float) -> dict[str, float]:
         """Name -> value, for a formula."""
@@ -84,17 +87,57 @@ class ReadableRouter:
         self.taken: list[list[int]] = [[] for _ in machines]
         self.turns = [0] * len(groups)
         self.session: dict[int, int] = {}
+        self.think, self.turn_before = workload.think, turns_before(workload)
 
     def run(self) -> IntArray:
         """The replica of each request. They come in order of arrival, of equals the first in the workload."""
-        replica = np.zeros(len(self.workload), np.int64)
-        for i in np.argsort(self.workload.arrival, kind="stable").tolist():
+        replica = np.full(len(self.workload), -1, np.int64)
+        self.workload = self.workload.replace(think=None)  # when a turn arrives, `come` says
+        for i in self.come(replica):
             replica[i] = self.choose(i)
             self.taken[replica[i]].append(i)
             if self.router.sessions:
                 assert self.workload.session is not None
                 self.session[int(self.workload.session[i])] = int(replica[i])
         return replica
+
+    def come(self, replica: IntArray) -> Iterator[int]:
+        """The requests as they arrive. With think times that is known of a turn when the one before it is done.
+
+        When a replica completes what it took so far is certain up to the earliest arrival that is known: what is yet to
+        come arrives no sooner.
+        """
+        if self.think is None:
+            yield from np.argsort(self.workload.arrival, kind="stable").tolist()
+            return
+        while (replica < 0).any():
+            known = []
+            completion = self.completions()
+            for i in np.flatnonzero(replica < 0).tolist():
+                before = int(self.turn_before[i])
+                if before < 0:
+                    known.append((float(self.workload.arrival[i]), i))
+                elif before in completion:
+                    known.append((completion[before] + float(self.think[i]), i))
+            time, i = min(known)
+            arrival = self.workload.arrival.copy()
+            arrival[i] = time
+            self.workload = self.workload.replace(arrival=arrival)
+            if "arrival" in self.columns:
+                self.columns["arrival"] = arrival
+            yield i
+
+    def completions(self) -> dict[int, float]:
+        """When those complete that were taken so far, if nothing else comes."""
+        found: dict[int, float] = {}
+        for k, taken in enumerate(self.taken):
+            if taken:
+                found |= zip(sorted(taken), self.simulated(k, sorted(taken)).completion.tolist(), strict=True)
+        return found
+
+    def arrived(self) -> Workload:
+        """The workload, with the times at which its requests arrived; after `run`."""
+        return self.workload if self.think is None else self.workload.replace(think=self.think)
 
     def fits(self, i: int, k: int) -> bool:
         """Whether replica k is there when request i comes, and can hold it."""
@@ -136,7 +179,7 @@ class ReadableRouter:
 
     def score(self, i: int, k: int) -> float:
         """The smaller, the better."""
-        view = self.view(k, float(self.workload.arrival[i]) - self.router.delay)
+        view = self.view(i, k, float(self.workload.arrival[i]) - self.router.delay)
         if self.router.rule == "idle":
             return float(view.requests > 0)
         memory, block = self.machines[k]["memory"], self.machines[k]["block"]
@@ -145,14 +188,18 @@ class ReadableRouter:
             return values[self.router.score]
         return self.router.formula.value(values | {name: float(c[i]) for name, c in self.columns.items()}, i)
 
-    def view(self, k: int, time: float) -> View:
-        """Replica k at that time, before anything that begins then."""
+    def simulated(self, k: int, taken: list[int]) -> Result:
+        """What replica k does with these requests."""
+        machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
+        policy = self.machines[k]["policy"]
+        return _simulated(self.workload, taken, policy, record=("timeline", "tokens"), **machine)
+
+    def view(self, i: int, k: int, time: float) -> View:
+        """Replica k at that time, before anything that begins then, and what it has in its cache of request i."""
         taken = sorted(i for i in self.taken[k] if self.workload.arrival[i] <= time)
         if not taken:
             return View()
-        machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
-        policy = self.machines[k]["policy"]
-        result = _simulated(self.workload, taken, policy, record=("timeline", "tokens"), **machine)
+        result = self.simulated(k, taken)
         there = result.completion > time
         requests = int(np.count_nonzero(there))
         work = int(self.work[taken][there].sum()) if self.router.sees_work else 0
@@ -161,7 +208,31 @@ class ReadableRouter:
         begun = int(np.count_nonzero(rounds["time"] < time))
         if not begun:
             return View(requests, 0, 0, work)
-        return _in_round(result, rounds, begun - 1, time, requests, work)
+        view = _in_round(result, rounds, begun - 1, time, requests, work)
+        if result.policy.slots == "ahead":
+            return view
+        assert result.tokens is not None
+        rounds_over = begun - (result.tokens.round_end[begun - 1] > time)
+        used, cached = self.slots(i, k, taken, int(rounds_over), begun)
+        return view._replace(used=used, cached=cached)
+
+    def slots(self, i: int, k: int, taken: list[int], over: int, begun: int) -> tuple[int, int]:
+        """Slots that are taken after so many rounds are over and begun; and tokens of request i that are in the cache."""
+        machine = self.machines[k]
+        options = {name: machine[name] for name in ("clock", "max_batch", "block", "prefill_budget")}
+        both = self.workload.take([*taken, i]).replace(arrival=[*self.workload.arrival[taken], LATEST])
+        problem = problem_of(both, machine["policy"], machine["memory"], None, **options | {"clock": None}, may_not_fit=True)
+        problem.clock = options["clock"]
+        engine = engine_of(problem)(problem, ())
+        for _ in range(over):
+            engine.run_round()
+        if begun > over:
+            engine.decide()
+        if not isinstance(engine, PrefixesCached) or problem.names is None:
+            return engine.need(), 0
+        asked = engine.requests[-1]
+        most = min((max(asked.prompt, 1) - 1) // problem.block, int(problem.names.size[asked.index]))
+        return engine.need(), engine.in_cache(engine.name(asked, j) for j in range(most)) * problem.block
 
 
 def _in_round(
@@ -178,12 +249,8 @@ def _in_round(
     running = log.request[there]
     left = max(work - int(generated.sum()), 0)
     used = int(rounds["memory"][last])
-    prompt, output = result.workload.prompt, result.workload.output
-    if over and result.policy.slots == "processed":
-        gone = done & (result.start < time)
-        used -= int(whole_blocks(np.maximum(prompt, 1)[gone] + output[gone] - 1, result.block).sum())
-    elif over:
-        used = int(whole_blocks(prompt[running] + generated + 1, result.block).sum())
+    if over:
+        used = int(whole_blocks(result.workload.prompt[running] + generated + 1, result.block).sum())
     return View(requests, len(running), used, left)
 
 

@@ -65,9 +65,10 @@ class FleetResult(Result):
     def replicas(self) -> tuple[Result, ...]:
         """The result of each replica: what `simulate` says of the requests that it took, with the seed that it names.
 
-        Requests are in the workload's order. The seed is None, unless there is but one replica: equals are taken in
-        that order, as how many there will be is not known before the last has come. Behind a central queue requests
-        arrive at their replica as they start: ``simulate(part.workload.replace(arrival=part.start), ...)``.
+        Requests are in the workload's order, without think times: they arrive when they did. The seed is None, unless
+        there is but one replica: equals are taken in that order, as how many there will be is not known before the last
+        has come. Behind a central queue requests arrive at their replica as they start:
+        ``simulate(part.workload.replace(arrival=part.start), ...)``.
         """
         return tuple(self._part(k) for k in range(len(self.outcomes)))
 
@@ -85,11 +86,13 @@ class FleetResult(Result):
 
     def _part(self, k: int) -> Result:
         at, outcome = self._taken[k], self.outcomes[k]
+        cached = None if self.cached is None or outcome.policy.prefixes == "none" else self.cached[at]
         completion, start, evictions = self.completion[at], self.start[at], self.evictions[at]
         for array in (completion, start, evictions):
             array.flags.writeable = False
         return Result(
-            workload=self.workload.take(at),
+            workload=self.workload.take(at).replace(think=None),
+            cached=cached,
             completion=completion,
             start=start,
             evictions=evictions,

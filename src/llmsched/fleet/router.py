@@ -133,6 +133,11 @@ class Router:
         return self.score == "believed_work" or (self.formula is not None and "believed_work" in self.formula.reads)
 
     @property
+    def sees_cached(self) -> bool:
+        """Whether it looks at what of a request is in a replica's cache."""
+        return self.rule == "least" and self.formula is not None and "cached" in self.formula.reads
+
+    @property
     def looks(self) -> bool:
         """Whether it looks at the replicas at all."""
         return self.rule in ("least", "idle")

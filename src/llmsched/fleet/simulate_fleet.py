@@ -21,7 +21,8 @@ from ..simulation.result import Result
 from ..simulation.run import ENGINES, RECORDS, EngineName, Progress, simulate
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
-from ..workloads.workload import Workload
+from ..workloads.prefixes import Prefixes, common_block
+from ..workloads.workload import Workload, turns_before
 from ._fleet import Fleet, Stopped
 from .failures import Life, Sendings, joined, lives_of, refuse, until_death
 from .levels import Levels
@@ -97,33 +98,45 @@ def simulate_fleet(
     if seed is not None:
         seed = whole("seed", seed, 0, LARGEST_SEED)
     check_columns(workload, chosen)
+    workload = _with_names(workload, machines)
     lives = lives_of(replicas_of(replicas))
     if any(life.until < math.inf for life in lives):
+        _refuse_closed(workload, machines, "replicas that fail")
         return _with_failures(workload, machines, lives, chosen, seed, keep, max_rounds, engine, progress)
     if len(machines) == 1:
         return _alone(workload, machines[0], chosen, seed, keep, max_rounds, progress, engine)
     run = Run(machines, chosen, seed, keep, max_rounds, workload)
-    order = in_order_of_arrival(workload)
-    _refuse_numbered(machines, order)
-    if chosen.rule == "central" and order is not None:
-        raise WorkloadError(
-            "a central queue wants requests in order of arrival: "
-            "workload.take(numpy.argsort(workload.arrival, kind='stable'))"
-        )
+    closed = workload.think is not None
+    order = None if closed else in_order_of_arrival(workload)
+    _refuse_numbered(machines, order, closed)
+    if closed and chosen.delay:
+        raise InputError(f"router {chosen.name} has a delay: with think times it has to see replicas as they are")
+    if chosen.rule == "central":
+        _refuse_closed(workload, machines, "a central queue")
+        if order is not None:
+            raise WorkloadError(
+                "a central queue wants requests in order of arrival: "
+                "workload.take(numpy.argsort(workload.arrival, kind='stable'))"
+            )
     if engine == "reference":
         return _readable(workload, run, seed, keep)
     n = len(workload)
     completion, start, evictions = np.empty(n), np.empty(n), np.zeros(n, np.int64)
     replica = np.zeros(n, np.int32)
+    cached = np.zeros(n, np.int64) if _caches(machines) else None
     if n:
-        run.fleet.keep_into(completion, start, evictions)
-        run.take(workload if order is None else workload.take(order), replica, order)
-        run.send(n, progress)
+        run.fleet.keep_into(completion, start, evictions, cached)
+        if closed:
+            workload = run.take_turns(workload, replica, progress)
+        else:
+            run.take(workload if order is None else workload.take(order), replica, order)
+            run.send(n, progress)
         run.finish(progress, n)
     if order is not None:
         completion, start, evictions, replica = (_back(a, order) for a in (completion, start, evictions, replica))
+        cached = None if cached is None else _back(cached, order)
     outcomes = run.outcomes(replica.astype(np.int64), order)
-    return _result(workload, completion, start, evictions, replica.astype(np.int64), chosen, seed, outcomes)
+    return _result(workload, completion, start, evictions, replica.astype(np.int64), chosen, seed, outcomes, cached)
 
 
 def _words(record: Any) -> Collection[str]:
@@ -158,10 +171,35 @@ def in_order_of_arrival(workload: Workload) -> IntArray | None:
     return np.argsort(workload.arrival, kind="stable")
 
 
-def _refuse_numbered(machines: Sequence[dict[str, Any]], order: IntArray | None) -> None:
+def _caches(machines: Sequence[dict[str, Any]]) -> bool:
+    """Whether prefixes stay in the cache of a replica."""
+    return any(machine["policy"].prefixes == "cached" for machine in machines)
+
+
+def _refuse_closed(workload: Workload, machines: Sequence[dict[str, Any]], what: str) -> None:
+    """Raises for think times and cached prefixes where a request does not stay with whom it was sent to as it came."""
+    if workload.think is not None:
+        raise InputError(f"think times are not for {what}: drop the column think, or choose another router")
+    if _caches(machines):
+        raise PolicyError(f"cached prefixes are not for {what}: choose another router, or a policy with prefixes='none'")
+
+
+def _with_names(workload: Workload, machines: Sequence[dict[str, Any]]) -> Workload:
+    """The workload, whose sessions say by hashes which prompts begin alike: so do those of a replica, too, then."""
+    if not _caches(machines) or workload.prefixes is not None or workload.session is None:
+        return workload
+    return workload.with_prefixes(Prefixes.of_sessions(workload, common_block(m["block"] for m in machines)))
+
+
+def _refuse_numbered(machines: Sequence[dict[str, Any]], order: IntArray | None, closed: bool) -> None:
     """A policy that draws by a request's place in the workload needs to know it when it comes."""
     for machine in machines:
         policy = machine["policy"]
+        if closed and (policy.shed == "lottery" or policy.reserve == "history"):
+            raise WorkloadError(
+                f"policy {policy.name} draws by the place of a request in the workload, and with think times nobody "
+                "knows it when the request comes to a replica: workload.replace(think=None), or one machine"
+            )
         if order is not None and (policy.shed == "lottery" or policy.reserve == "history"):
             raise WorkloadError(
                 f"policy {policy.name} draws by the place of a request in the workload: put the requests in order of "
@@ -227,8 +265,13 @@ class Run:
             [(life.since, life.until) for life in lives or [Life(k) for k in range(len(machines))]],
         )
 
-    def take(self, workload: Workload, replica: Any, order: IntArray | None = None) -> None:
-        """The next requests, in order of arrival. `order` has their places in the user's workload, for ties."""
+    def take(
+        self, workload: Workload, replica: Any, order: IntArray | None = None, arrival: FloatArray | None = None
+    ) -> None:
+        """The next requests, in order of arrival. `order` has their places in the user's workload, for ties.
+
+        With think times `arrival` is where it will stand when they arrived, and their order does not matter.
+        """
         self._check_fits(workload)
         problems = self.problems if workload is self.first else self._problems(workload)
         if self.endless:
@@ -240,20 +283,42 @@ class Run:
                 self.bounds = class_bounds(workload, router, [len(group) for group in self.groups])
             class_of = classes_of(workload, router, self.bounds)
         session = self._sessions(workload) if router.sessions else None
+        columns = request_columns(workload, router)
+        if arrival is not None and "arrival" in columns:
+            columns["arrival"] = arrival
         self.fleet.take(
             problems,
-            np.ascontiguousarray(workload.arrival),
+            np.ascontiguousarray(workload.arrival) if arrival is None else arrival,
             work_of(workload, router),
             replica,
             order,
             class_of,
             session,
             len(self.session_of),
-            request_columns(workload, router),
+            columns,
             all(workload.extent.request <= problem.memory for problem in problems)
             and self._blocks_fit(workload)
             and not self.lives,
         )
+
+    def take_turns(self, workload: Workload, replica: Any, progress: Progress | None) -> Workload:
+        """All requests of a workload with think times. It, with the times at which they arrived."""
+        arrival = workload.arrival.copy()
+        for problem in self.problems:
+            problem.arrival = arrival
+        self.take(workload, replica, arrival=arrival)
+        assert workload.think is not None
+        before, n = turns_before(workload), len(workload)
+        after = np.full(n, -1, np.int64)
+        after[before[before >= 0]] = np.flatnonzero(before >= 0)
+        self.fleet.close_loop(before, after, np.ascontiguousarray(workload.think), arrival)
+        try:
+            while not self.fleet.send_turns(n):
+                if progress is not None:
+                    progress(self.fleet.completed_requests, n)
+        except Stopped as stopped:
+            raise self._not_finished(stopped.args[0]) from None
+        return workload.replace(arrival=arrival)
 
     def send(self, upto: int, progress: Progress | None = None) -> None:
         """Send the requests up to this id. Raises NotFinishedError."""
@@ -454,29 +519,34 @@ def _alone(
     )  # fmt: skip
     replica = np.zeros(len(workload), np.int64)
     arrays = (result.completion, result.start, result.evictions)
-    return _result(workload, *arrays, replica, router, seed, [_outcome_of(result)], result.engine)
+    outcomes = [_outcome_of(result)]
+    return _result(result.workload, *arrays, replica, router, seed, outcomes, result.cached, result.engine)
 
 
 def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[str]) -> FleetResult:
     from . import reference  # when it is asked for: few ask
 
     speeds = [_speed(machine) for machine in run.machines]
-    seen = workload  # as replicas see it
     if run.router.rule == "central":
         replica, taken_at = reference.ReadableQueue(workload, run.machines, run.max_rounds).run()
         seen = workload.replace(arrival=taken_at)
     else:
-        replica = reference.ReadableRouter(
+        router = reference.ReadableRouter(
             workload, run.machines, run.router, seed, run.groups, speeds, run.lives, run.bounds
-        ).run()
+        )
+        replica, workload = router.run(), router.arrived()
+        seen = router.workload
     results = reference.outcomes(seen, run.machines, replica, keep, run.max_rounds)
     completion, start = np.empty(len(workload)), np.empty(len(workload))
     evictions = np.zeros(len(workload), np.int64)
+    cached = np.zeros(len(workload), np.int64) if _caches(run.machines) else None
     for k, result in enumerate(results):
         at = replica == k
+        if cached is not None and result.cached is not None:
+            cached[at] = result.cached
         completion[at], start[at], evictions[at] = result.completion, result.start, result.evictions
     outcomes = [_outcome_of(result) for result in results]
-    return _result(workload, completion, start, evictions, replica, run.router, seed, outcomes, "reference")
+    return _result(workload, completion, start, evictions, replica, run.router, seed, outcomes, cached, "reference")
 
 
 def _with_failures(
@@ -515,7 +585,7 @@ def _with_failures(
     ]
     replica = np.array([lives[k].replica for k in life[last].tolist()], dtype=np.int64)
     arrays = (completion[last], start[last], total, replica)
-    result = _result(workload, *arrays, router, seed, of_replicas, engine)
+    result = _result(workload, *arrays, router, seed, of_replicas, None, engine)
     lost.flags.writeable = False
     return dataclasses.replace(result, losses=lost)
 
@@ -597,10 +667,11 @@ def _outcome_of(result: Result) -> Outcome:
 
 def _result(
     workload: Workload, completion: FloatArray, start: FloatArray, evictions: IntArray, replica: IntArray,
-    router: Router, seed: int | None, outcomes: Sequence[Outcome], engine: str = "compiled",
+    router: Router, seed: int | None, outcomes: Sequence[Outcome], cached: IntArray | None, engine: str = "compiled",
 ) -> FleetResult:  # fmt: skip
-    for array in (completion, start, evictions, replica):
-        array.flags.writeable = False
+    for array in (completion, start, evictions, replica, cached):
+        if array is not None:
+            array.flags.writeable = False
     first = outcomes[0]
     return FleetResult(
         workload=workload,
@@ -620,6 +691,7 @@ def _result(
         prefill_budget=first.prefill_budget,
         work=_sums([outcome.work for outcome in outcomes]),
         idle=sum(outcome.idle for outcome in outcomes),
+        cached=cached,
         replica=replica,
         router=router,
         outcomes=tuple(outcomes),

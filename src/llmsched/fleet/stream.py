@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -214,6 +214,7 @@ def stream(
     run: Run | None = None
     for chunk in _checked(requests):
         check_columns(chunk, chosen)
+        _refuse_what_looks_back(chunk, machines)
         if run is None:
             run = Run(machines, chosen, seed, (), max_rounds, chunk, endless=True)
         replica = np.zeros(len(chunk), np.int32)
@@ -238,6 +239,18 @@ def _hand_on(run: Run, result: StreamResult, completed: Callable[[npt.NDArray[An
     result.take(done)
     if completed is not None and len(done):
         completed(done)
+
+
+def _refuse_what_looks_back(chunk: Workload, machines: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InputError for what needs the whole workload."""
+    if chunk.think is not None:
+        raise InputError("think times: a stream is in order of arrival, which they decide; simulate_fleet takes them")
+    for machine in machines:
+        if machine["policy"].prefixes == "cached":
+            raise InputError(
+                f"policy {machine['policy'].name} keeps prefixes in the cache: their names are those of one workload, "
+                "not of chunks; simulate_fleet takes it"
+            )
 
 
 def _checked(requests: Iterable[Workload]) -> Iterator[Workload]:

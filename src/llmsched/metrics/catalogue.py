@@ -286,6 +286,14 @@ _ROWS = (
         ),  # a result knows that of its replicas
     ),
     Metric(
+        "hit_share",
+        "share of the prompt tokens that were in the cache at the first admission; 0 where no prefixes are kept",
+        "share",
+        "result",
+        lambda result: result.hit_share,
+        less_is_better=False,
+    ),
+    Metric(
         "gap",
         "total latency is at most this share above that of any schedule (`llmsched.lower_bound`)",
         "share of the bound",

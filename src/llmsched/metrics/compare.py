@@ -63,6 +63,7 @@ COLUMNS = (
     "wasted_share",
     "peak_memory",
     "peak_share",
+    "hit_share",
     "error",
 )
 

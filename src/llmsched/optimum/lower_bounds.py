@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -35,7 +35,7 @@ from ..policy import Policy, named, policies
 from ..simulation import clock as clocks
 from ..simulation.problem import problem_of
 from ..workloads.argument_checks import whole
-from ..workloads.columns import FloatArray
+from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from . import clock_costs
 from .fluid_relaxation import fluid_schedule, total_delay, volumes
@@ -84,21 +84,32 @@ class LowerBound:
     def of(self, policy: str | Policy) -> float:
         """The bound that holds for `policy`: `value` if it restarts what it evicts, else `preemptive`.
 
-        With ``slots="processed"`` the one of requests that hold a token less in every round, which is computed then.
+        With ``slots="processed"`` the one of requests that hold a token less in every round, which is computed then;
+        with ``prefixes="cached"`` that of requests without prompts, as those may all be in the cache.
         """
         policy = named(policy)
         bound = self._of_processed if policy.slots == "processed" else self
+        bound = self._of_cached if policy.prefixes == "cached" else bound
         return bound.value if policy.resume == "restart" else bound.preemptive
 
     @functools.cached_property
     def _of_processed(self) -> LowerBound:
         """That of the same requests where a token takes its slot in the round after the one that generates it."""
+        return self._as_processed(lambda prompt: np.maximum(prompt - 1, 0))
+
+    @functools.cached_property
+    def _of_cached(self) -> LowerBound:
+        """That where nothing of a prompt need be processed, or be in the cache for one request alone."""
+        return self._as_processed(np.zeros_like)
+
+    def _as_processed(self, counted: Callable[[IntArray], IntArray]) -> LowerBound:
+        """That of requests with so much of their prompts."""
         if self._asked is None:
             trivial = self.each["trivial"]
             return LowerBound(trivial, trivial, {"trivial": trivial}, "trivial")
         workload, machines, iterations = self._asked
         charged = [{**machine, "clock": _charging_processed(machine["clock"])} for machine in machines]
-        return _bound_of(workload.replace(prompt=np.maximum(workload.prompt - 1, 0)), charged, iterations)
+        return _bound_of(workload.replace(prompt=counted(workload.prompt)), charged, iterations)
 
     def improved_by(self, schedule: Schedule) -> LowerBound:
         """With the bound that `optimal` proved, if that is better and arrivals are whole (else it compares fewer)."""
@@ -140,6 +151,8 @@ def lower_bound(
     relaxation over start times, approached from below by prices for memory), in order of strength and cost; `price` is
     left out where one valuation alone would take more than half a second. 10⁶ requests take less than a second.
 
+    With think times only `trivial` is left, as the arrivals that the others count from are not known.
+
     Of a fleet they hold for every router, as all its caches are taken for one: rounds of a replica begin at least 1
     apart, so that at any time, and in any round when times are rounded down, requests occupy no more than the caches
     together. By a clock see `busy_seconds`.
@@ -179,6 +192,9 @@ def _bound_of(workload: Workload, machines: Sequence[Mapping[str, Any]], iterati
     asked = workload, machines, iterations
     if not len(workload):
         return LowerBound(0.0, 0.0, {"trivial": 0.0}, "trivial")
+    if workload.think is not None:
+        least = trivial_bound(workload) if None in timed else _seconds(workload, memories, timed)[0] * (1 - _ROUNDING)
+        return LowerBound(least, least, {"trivial": least}, "trivial", asked)
     if None not in timed:
         each = dict(zip(("trivial", "busy"), _seconds(workload, memories, timed), strict=True))
         method = max(each, key=lambda name: each[name])

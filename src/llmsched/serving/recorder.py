@@ -51,6 +51,8 @@ written when what it tells is over, so a run that was killed loses what was runn
         Tokens of its prompt, those it generated, the most it was allowed, and its priority.
     ``first_step``, ``start``
         The step that first served it, and when that began; null if none did.
+    ``cached``
+        Tokens of it that were in the cache when that step began: of a prefix that stayed there. Null if none did.
     ``first_token``
         When the step ended that generated its first token; null if none did.
     ``last_step``, ``completion``
@@ -105,6 +107,7 @@ class Recorder(_Scheduler):  # type: ignore[misc]  # vllm is not there when type
                 "priority": request.priority,
                 "first_step": None,
                 "start": None,
+                "cached": None,
                 "first_token": None,
                 "last_step": None,
                 "completion": None,
@@ -128,7 +131,7 @@ class Recorder(_Scheduler):  # type: ignore[misc]  # vllm is not there when type
             if before < max(request.num_prompt_tokens, row.get("resumes_at", 0)):
                 prefilled += tokens
             if row.get("first_step", 0) is None:
-                row["first_step"], row["start"] = self._steps, began
+                row["first_step"], row["start"], row["cached"] = self._steps, began, before
         running, waiting = self.get_request_counts()
         self._open_steps[id(output)] = {
             "type": "step",

@@ -3,7 +3,7 @@
     settings = ls.serving.vllm.settings(num_gpu_blocks=2588, max_num_seqs=256, max_num_batched_tokens=2048)
     result = ls.simulate(workload, **settings)
 
-Of vLLM 0.32 with synchronous scheduling, without prefix caching: see docs/background/systems.md.
+Of vLLM 0.32 with synchronous scheduling: see docs/background/systems.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ _POLICIES = {"fcfs": "vllm", "priority": "vllm-priority"}
 #: Settings under which vLLM schedules otherwise than a simulation can -> the value that it can, and what would differ.
 _FIXED = {
     "async_scheduling": (False, "a step would be scheduled before the one ahead of it has said who is done"),
-    "enable_prefix_caching": (False, "requests would share blocks, by what their prompts say"),
     "enable_chunked_prefill": (True, "a prompt would wait until a step has room for all of it"),
 }
 
@@ -64,7 +63,9 @@ def settings(
         Whether a whole prompt must fit when its first chunk is admitted.
     long_prefill_token_threshold
         Most tokens of one prompt in a step that has other requests; 0: no limit.
-    async_scheduling, enable_prefix_caching, enable_chunked_prefill
+    enable_prefix_caching
+        Whether blocks stay in the cache for requests that begin alike; then the workload needs block hashes or sessions.
+    async_scheduling, enable_chunked_prefill
         Only the values that a simulation can express; others are refused.
 
     Raises
@@ -74,7 +75,6 @@ def settings(
     """
     given = {
         "async_scheduling": async_scheduling,
-        "enable_prefix_caching": enable_prefix_caching,
         "enable_chunked_prefill": enable_chunked_prefill,
     }
     for name, (value, why) in _FIXED.items():
@@ -92,6 +92,7 @@ def settings(
             margin=_margin(watermark, blocks),
             reserve="prompt" if scheduler_reserve_full_isl else "none",
             chunk=threshold or policy.chunk,
+            prefixes="cached" if enable_prefix_caching else "none",
         ),
         "memory": blocks * block,
         "block": block,

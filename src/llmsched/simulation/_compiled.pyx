@@ -62,6 +62,7 @@ cdef dict FLAGS = {  # field -> which of its words sets the flag of that name, s
     "shed": {"none": False, "lottery": True},
     "slices": {"none": False, "staggered": True},
     "slots": {"ahead": False, "processed": True},
+    "prefixes": {"none": False, "cached": True},
 }
 
 cdef dict CORE_TIES = {"drawn": (False, False), "prompt": (True, False), "last": (False, True)}  # longest_prompt, last
@@ -121,9 +122,11 @@ cdef int fill_rules(Problem* c_problem, problem) except -1:
     c_problem.as_processed = FLAGS["slots"][policy.slots]
     c_problem.whole_prompt = policy.reserve == "prompt"
     c_problem.chunk = policy.chunk
+    c_problem.cached_prefixes = c_problem.as_processed and FLAGS["prefixes"][policy.prefixes]
     c_problem.headroom = policy.headroom
     c_problem.rate_limit = policy.rate_limit
     c_problem.slices = FLAGS["slices"][policy.slices]
+    c_problem.one_by_one = c_problem.slices or c_problem.cached_prefixes
     c_problem.paced = c_problem.slices or policy.rate_limit > 0
     c_problem.beliefs.kind = CORE_BELIEFS.get(policy.reserve, BELIEF_TABLE)  # the table for an order, if for anything
     c_problem.beliefs.clip = policy.clip
@@ -173,6 +176,14 @@ cdef int fill_requests(Problem* c_problem, problem) except -1:
     c_problem.prompt = integers(problem.prompt)
     c_problem.output = integers(problem.output)
     c_problem.arrival = reals(problem.arrival)
+    c_problem.turn_before = c_problem.next_turn = NULL
+    c_problem.think = NULL
+    if c_problem.cached_prefixes:
+        c_problem.name_ids = integers(problem.names.ids)
+        c_problem.name_first = integers(problem.names.first)
+        c_problem.name_size = integers(problem.names.size)
+        c_problem.name_stride = problem.names.stride
+        c_problem.hashed = problem.names.hashed
     c_problem.bound = integers(problem.bound)
     c_problem.upper = integers(problem.upper)
     c_problem.capped = flags(None if problem.capped is None else problem.capped.view(np.uint8))
@@ -209,6 +220,30 @@ cdef int fill_requests(Problem* c_problem, problem) except -1:
     return 0
 
 
+cdef close_loop(Problem* c_problem, problem, arrival):
+    # Turns arrive when those before them are done, which `arrival` will say. Returns what has to outlive the run.
+    cdef int64_t i, before
+    cdef int64_t[::1] after = np.full(len(arrival), -1, np.int64)
+    cdef const int64_t[::1] turn_before = problem.turn_before
+    for i in range(after.shape[0]):
+        before = turn_before[i]
+        if before >= 0:
+            after[before] = i
+    c_problem.turn_before = integers(turn_before)
+    c_problem.next_turn = integers(after)
+    c_problem.think = reals(problem.think)
+    c_problem.arrival = c_problem.arrives = changing_reals(arrival)
+    return after.base
+
+
+cdef int64_t* changing(int64_t[::1] column) noexcept:
+    return NULL if column is None or column.shape[0] == 0 else &column[0]
+
+
+cdef double* changing_reals(double[::1] column) noexcept:
+    return NULL if column.shape[0] == 0 else &column[0]
+
+
 cdef int fill_outputs(Problem* c_problem, double[::1] completion, double[::1] start, int64_t[::1] evictions) except -1:
     if completion.shape[0] > 0:
         c_problem.completion = &completion[0]
@@ -229,10 +264,15 @@ def run(problem, record=(), progress=None):
     if n > 0x7FFFFFFF:
         raise MemoryError(f"{n} requests are more than one simulation can hold")
     completion, start, evictions = output_arrays(n)
+    arrival = problem.arrival.copy() if problem.think is not None else None
+    cached = np.zeros(n, np.int64) if problem.names is not None else None
     completion.fill(np.nan)  # as they stay of those that do not complete, or start, before a run is stopped
     start.fill(np.nan)
     memset(&engine, 0, sizeof(Engine))
     fill_problem(&c_problem, problem, completion, start, evictions)
+    c_problem.cached = changing(cached)
+    if arrival is not None:
+        next_turn = close_loop(&c_problem, problem, arrival)
     c_problem.record_timeline = "timeline" in record
     c_problem.record_tokens = "tokens" in record
     try:
@@ -262,6 +302,8 @@ def run(problem, record=(), progress=None):
             tokens=tokens(&engine) if c_problem.record_tokens and engine.unfinished == 0 else None,
             work=work(&engine),
             idle=engine.idle,
+            arrival=arrival,
+            cached=cached,
         )
     finally:
         engine_free(&engine)

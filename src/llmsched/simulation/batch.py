@@ -240,8 +240,9 @@ class _Run:
         """The jobs that can be simulated, `most` at a time, or those with so many requests."""
         chunk = _Chunk(bool(self.keep or self.percentiles))
         for row, problem in self.to_simulate():
-            if problem.policy.methods:  # Python needs the GIL, so that threads would not help
-                self.run_in_python(row, dataclasses.replace(problem, seed=self.jobs[row].seed))
+            # Python needs the GIL, so that threads would not help; the others have arrays of their own to write to.
+            if problem.policy.methods or problem.think is not None or problem.names is not None:
+                self.run_alone(row, dataclasses.replace(problem, seed=self.jobs[row].seed))
                 continue
             chunk.add(row, problem, self.jobs[row].seed)
             if len(chunk.rows) >= most or chunk.requests >= requests:
@@ -272,18 +273,19 @@ class _Run:
             raise InputError(f"expected a llmsched.Workload, not {type(given).__name__}")
         return problem_of(given, named(self.policies[policy]), memory, None, **self.options)
 
-    def run_in_python(self, row: int, problem: Problem) -> None:
-        """One whose policy decides in Python."""
+    def run_alone(self, row: int, problem: Problem) -> None:
+        """One that is not run with others: its policy decides in Python, its prefixes are cached, or its loop is closed."""
         from . import readable
 
+        engine = "reference" if problem.policy.methods else "compiled"
         try:
-            outcome = readable.run(problem)
+            outcome = readable.run(problem) if problem.policy.methods else run_compiled(problem)
             if outcome.unfinished:
                 raise not_finished(problem, outcome.rounds, outcome.unfinished)
         except LlmschedError as error:
             self.fail(row, error)
             return
-        result = result_of(self.workloads[self.jobs[row].workload], problem, outcome, "reference")
+        result = result_of(self.workloads[self.jobs[row].workload], problem, outcome, engine)
         totals = result.summary()
         for name in TOTALS.names or ():
             self.table[name][row] = totals.get(name, 0)

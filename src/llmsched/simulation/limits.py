@@ -8,3 +8,4 @@ STALL_START, STALL_FACTOR = 1000, 100
 MOST_VAIN_DRAWS = 2**18
 #: Tokens in a block of cache; real ones have 16 or so, and the engine counts requests by their place in the block.
 LARGEST_BLOCK = 1024
+LARGEST_POOL = 2**30  # blocks of a cache that remembers what they hold

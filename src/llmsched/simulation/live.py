@@ -91,6 +91,7 @@ class Scheduler:
         self._table = lengths
         self._rows = {} if lengths is None else {label: row for row, label in enumerate(lengths.classes)}
         columns: dict[str, Any] = dict.fromkeys(("output", *COLUMNS), np.empty(0, np.int64))
+        del columns["think"]  # whoever drives the engine says when requests come
         nobody = Workload(**columns)
         if lengths is not None:
             nobody = nobody.with_lengths(lengths, np.empty(0, np.int64))
@@ -372,6 +373,11 @@ def _refuse(policy: Policy) -> None:
         raise PolicyError(
             f"policy {policy.name} reads the true output lengths, which nobody knows while requests run: take one that "
             "reads predictions (amax, amin, mcsf, ...)"
+        )
+    if policy.prefixes == "cached":
+        raise PolicyError(
+            f"policy {policy.name} keeps prefixes in the cache: whoever drives the engine has a cache of its own, and "
+            'the engine does not know its blocks; prefixes="none"'
         )
     if policy.methods:
         raise PolicyError(

@@ -24,3 +24,5 @@ class Outcome(NamedTuple):
     tokens: Tokens | None
     work: Mapping[str, int]
     idle: float  # time in which no round ran, before the last request completed
+    arrival: FloatArray | None = None  # when requests arrived, where think times decided
+    cached: IntArray | None = None  # with prefixes="cached": tokens that were in the cache at the first admission

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MemoryTooSmallError, MissingPredictionError, WorkloadError
+from ..errors import InputError, MemoryTooSmallError, MissingPredictionError, PolicyError, WorkloadError
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import COLUMNS, LARGEST, FloatArray, IntArray
 from ..workloads.midpoints import with_midpoints
-from ..workloads.workload import Workload
+from ..workloads.prefixes import BlockNames
+from ..workloads.workload import Workload, turns_before
 from ._compiled import formula_values, whole_tokens
 from .blocks import down_to_blocks, whole_blocks
 from .clock import Clock
-from .limits import LARGEST_BLOCK, LARGEST_BOUND, STALL_FACTOR, STALL_START
+from .limits import LARGEST_BLOCK, LARGEST_BOUND, LARGEST_POOL, STALL_FACTOR, STALL_START
 
 if TYPE_CHECKING:
     from ..formula import Formula
@@ -31,7 +32,14 @@ _HOW_TO_ADD = {
     "point": "workload.replace(point=...), or with both bounds of an interval: the point is then its middle",
     "priority": "workload.replace(priority=...)",
     "deadline": "workload.replace(deadline=...)",
+    "prefixes": "a trace with hash_ids, workload.with_prefixes(llmsched.Prefixes(...)), or workload.replace(session=...)",
     "lengths": "workload.with_lengths(LengthTable.from_outputs(outputs that were served))",
+}
+
+
+_NOT_COLUMNS = {
+    "lengths": "a table of lengths",
+    "prefixes": "block hashes, or sessions in their order (not drawn one by one), to know which prompts begin alike",
 }
 
 
@@ -78,6 +86,9 @@ class Problem:
     columns: Mapping[str, FloatArray] = dataclasses.field(
         default_factory=dict
     )  # name -> what the policy's formulas read and never changes
+    names: BlockNames | None = None  # with prefixes="cached": what blocks are called
+    turn_before: IntArray | None = None  # with think times: the request after whose completion each arrives, or -1,
+    think: FloatArray | None = None  # and how long after
 
     @property
     def chunked(self) -> bool:
@@ -124,6 +135,13 @@ def problem_of(
     if "point" in policy.needs and workload.point is None and not (workload.lower is None or workload.upper is None):
         workload = with_midpoints(workload)
     _check_predictions(workload, policy)
+    if workload.think is not None:
+        _check_closed_loop(policy)
+    if policy.prefixes == "cached" and memory // block > LARGEST_POOL:
+        raise InputError(
+            f"memory={memory} is {memory // block} blocks of {block}, more than the {LARGEST_POOL} that can be looked "
+            "after one by one: take a larger block"
+        )
     if not may_not_fit:  # of a fleet, where another replica takes those that do not
         _check_fits(workload, memory, block)
     if clock is not None:
@@ -161,6 +179,9 @@ def problem_of(
         classes=None if table is None else workload.classes,
         ratio=_ratio(policy) if policy.reserve == "ratio" else None,
         columns=columns,
+        names=BlockNames(workload, block) if policy.prefixes == "cached" else None,
+        turn_before=None if workload.think is None else turns_before(workload),
+        think=workload.think,
     )
 
 
@@ -282,14 +303,29 @@ def _capacity(memory: int, margin: float, block: int) -> int:
 
 def _check_predictions(workload: Workload, policy: Policy) -> None:
     for column in policy.needs:
-        if getattr(workload, column) is None:
+        there = getattr(workload, column) is not None
+        if column == "prefixes" and not there:  # drawn one by one, turns are no longer in order
+            there = workload.session is not None and workload.source.get("generator") not in ("resample", "chunks")
+        if not there:
             kind = "column" if column in ("priority", "deadline") else "prediction column"
-            what = "a table of lengths" if column == "lengths" else f"the {kind} {column!r}"
+            what = _NOT_COLUMNS.get(column, f"the {kind} {column!r}")
             raise MissingPredictionError(
                 f"policy {policy.name} needs {what}, which the workload does not have: "
                 f"add it with {_HOW_TO_ADD[column]}",
                 column,
             )
+
+
+def _check_closed_loop(policy: Policy) -> None:
+    """Refuse rules that rank by times of arrival before they are known."""
+    ranks = "priority" in [word for word in (policy.order, policy.evict) if isinstance(word, str)]
+    read = {name for formula in policy.formulas.values() for name in formula.reads} & {"arrival", "joined"}
+    if ranks or read:
+        what = "by priority, then arrival" if ranks else f"by {min(read)!r} in a formula"
+        raise PolicyError(
+            f"policy {policy.name} decides {what}; with think times nobody knows when a turn arrives before the one "
+            "ahead of it is done. Use another policy, or workload.replace(think=None)"
+        )
 
 
 def _check_fits(workload: Workload, memory: int, block: int) -> None:

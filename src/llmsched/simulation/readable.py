@@ -1,4 +1,4 @@
-"""Run the readable engine: `ReferenceEngine`, or with slots="processed" `SlotsAsProcessed`."""
+"""Run the readable engine: `ReferenceEngine`; `SlotsAsProcessed`; or with cached prefixes `PrefixesCached`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from .outcome import Outcome
 from .problem import Problem
 from .reference import ReferenceEngine
 from .reference_as_processed import SlotsAsProcessed
+from .reference_prefixes import PrefixesCached
 
 
 def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int, int], None] | None = None) -> Outcome:
@@ -15,7 +16,7 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
 
     `record` holds "timeline", "tokens", both or neither: what the outcome keeps of them.
     """
-    engine = (ReferenceEngine if problem.policy.slots == "ahead" else SlotsAsProcessed)(problem, record)
+    engine = engine_of(problem)(problem, record)
     while engine.unfinished:
         if engine.round >= problem.max_rounds or engine.stalled():
             break
@@ -23,3 +24,10 @@ def run(problem: Problem, record: Collection[str] = (), progress: Callable[[int,
         if progress is not None and engine.round % 256 == 0:
             progress(engine.n - engine.unfinished, engine.n)
     return engine.outcome()
+
+
+def engine_of(problem: Problem) -> type[ReferenceEngine]:
+    """The engine that runs such a problem."""
+    if problem.names is not None:
+        return PrefixesCached
+    return ReferenceEngine if problem.policy.slots == "ahead" else SlotsAsProcessed

@@ -23,6 +23,7 @@ from .blocks import whole_blocks
 from .endless import bound_passed, nobody_drawn
 from .limits import LARGEST_BOUND, MOST_VAIN_DRAWS
 from .outcome import Outcome
+from .prefix_cache import Block
 from .problem import Problem, admission_limit
 from .staggered import slice_width
 from .timeline import Piece, merged
@@ -48,9 +49,9 @@ class Request:
     """One request and where it stands. It is either yet to arrive, waiting, running or complete."""
 
     __slots__ = (
-        "admission", "arrival", "believed", "bound", "cached", "capped", "completion", "eviction_key", "evictions",
-        "first_round", "generated", "index", "joined", "kept", "key", "known", "level", "output", "prompt", "rank",
-        "reserved", "shed_at", "start", "to_prefill", "upper",
+        "admission", "arrival", "believed", "blocks", "bound", "cached", "capped", "completion", "eviction_key",
+        "evictions", "first_round", "generated", "hit", "index", "joined", "kept", "key", "known", "level", "output",
+        "prompt", "rank", "reserved", "shed_at", "start", "to_prefill", "upper",
     )  # fmt: skip
 
     def __init__(self, problem: Problem, i: int, rank: int) -> None:
@@ -77,6 +78,8 @@ class Request:
         self.admission = -1  # admission number
         self.cached = 0  # with slots="processed": tokens that are in the cache, which each have a slot
         self.eviction_key = 0  # the list of equals it is in while it runs, where the rule ranks
+        self.blocks: list[Block] = []  # with prefixes="cached": the blocks that it holds, in order,
+        self.hit: int | None = None  # and the tokens of it that were in the cache at its first admission
 
 
 class ReferenceEngine:
@@ -84,7 +87,12 @@ class ReferenceEngine:
         self.problem, self.policy = problem, problem.policy
         self.n = self.unfinished = len(problem.output)
         self.requests = [Request(problem, i, rank) for i, rank in enumerate(_ranks(self.n, problem.seed))]
-        self.to_arrive = sorted(self.requests, key=lambda r: r.arrival, reverse=True)
+        self.next_turn: dict[int, Request] = {}  # with think times: request -> the turn after it
+        if problem.turn_before is not None:
+            self.next_turn = {i: self.requests[k] for k, i in enumerate(problem.turn_before.tolist()) if i >= 0}
+        later = {r.index for r in self.next_turn.values()}
+        coming = (r for r in self.requests if r.index not in later)
+        self.to_arrive = sorted(coming, key=lambda r: r.arrival, reverse=True)
         self.waiting: list[Request] = []
         self.formulas = self.policy.formulas
         self.failures: dict[int, LlmschedError] = {}  # request -> why the run cannot go on because of it, in this round
@@ -133,6 +141,11 @@ class ReferenceEngine:
     # Section 3: one round, in this order ---------------------------------------------------------------------------
 
     def run_round(self) -> None:
+        self.decide()
+        self.generation()
+
+    def decide(self) -> None:
+        """Who leaves and who starts in the coming round."""
         self.evictions_this_round = self.prefilled = self.swapped = self.admitted_this_round = 0
         self.arrivals()
         self.caps()
@@ -143,7 +156,6 @@ class ReferenceEngine:
         self.waiting += evicted
         if not self.running:
             self.admission(self.waiting)
-        self.generation()
 
     def arrivals(self) -> None:
         if not self.running and not self.waiting and self.to_arrive[-1].arrival > self.now:
@@ -223,6 +235,16 @@ class ReferenceEngine:
                 self.stop_running(r)
                 self.unfinished -= 1
                 self.changed()
+                if r.index in self.next_turn:
+                    self.begin_to_think(self.next_turn[r.index])
+
+    def begin_to_think(self, r: Request) -> None:
+        """The turn before it has just completed: it is known now when it arrives."""
+        assert self.problem.think is not None
+        r.arrival = r.joined = self.now + float(self.problem.think[r.index])
+        if isinstance(self.policy.order, str) and self.policy.order == "arrival":
+            r.key = r.arrival
+        bisect.insort(self.to_arrive, r, key=lambda other: -other.arrival)
 
     def batch(self) -> int:
         """Requests that the round serves."""
@@ -257,7 +279,7 @@ class ReferenceEngine:
         if self.policy.resume == "swap" and r.admission >= 0:
             self.swapped += r.prompt + r.generated - r.to_prefill
         else:
-            r.to_prefill = r.prompt + r.generated
+            r.to_prefill = r.prompt + r.generated - r.cached  # nothing is, unless prefixes are cached
         r.first_round, r.kept = self.round, r.generated
         if self.policy.looks_ahead:
             r.reserved = whole_blocks(r.prompt + self.believed_length(r), self.problem.block)
@@ -582,6 +604,8 @@ class ReferenceEngine:
             tokens=tokens,
             work={},
             idle=self.idle,
+            arrival=column(r.arrival for r in self.requests) if self.problem.think is not None else None,
+            cached=np.array([r.hit or 0 for r in self.requests], dtype=np.int64) if self.problem.names else None,
         )
 
 
@@ -642,6 +666,7 @@ for _field, _words in {  # what the methods of `ReferenceEngine` compare with
     "tie": ("drawn", "prompt", "last"),
     "slices": ("none", "staggered"),
     "slots": ("ahead", "processed"),
+    "prefixes": ("none", "cached"),
 }.items():
     check_words(f"reference.ReferenceEngine, {_field}", _words, CHOICES[_field])
 

@@ -56,6 +56,8 @@ class Result(Latencies):
         Deterministic counters of what the compiled engine did (empty for the reference engine).
     idle
         Time in which no round ran, as nobody was there, before the last request completed.
+    cached
+        Tokens of each request that were in the cache at its first admission (int64), where prefixes are cached.
     """
 
     workload: Workload
@@ -77,6 +79,7 @@ class Result(Latencies):
     tokens: Tokens | None = None
     work: Mapping[str, int] = dataclasses.field(default_factory=dict)
     idle: float = 0.0
+    cached: IntArray | None = None
 
     def __repr__(self) -> str:
         unit = "rounds" if self.clock is None else "s"
@@ -161,6 +164,12 @@ class Result(Latencies):
         return float(wasted_share(self.wasted_tokens, int(self.workload.output.sum())))
 
     @property
+    def hit_share(self) -> float:
+        """Share of all prompt tokens that were in the cache at the first admission, from 0 to 1; 0 where none may be."""
+        prompts = int(self.workload.prompt.sum())
+        return 0.0 if self.cached is None or not prompts else int(self.cached.sum()) / prompts
+
+    @property
     def peak_share(self) -> float:
         """Largest memory of any round as a share of the cache, from 0 to 1."""
         return self.peak_memory / self.memory
@@ -194,11 +203,13 @@ class Result(Latencies):
             "wasted_share": self.wasted_share,
             "peak_memory": self.peak_memory,
             "peak_share": self.peak_share,
+            **({} if self.cached is None else {"hit_share": self.hit_share}),
         }
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """One row per request: the workload's columns, then start, completion, latency and evictions."""
         happened = {name: getattr(self, name) for name in ("start", "completion", "latency", "evictions")}
+        happened |= {} if self.cached is None else {"cached": self.cached}
         return {**self.workload.columns(), **happened}
 
 

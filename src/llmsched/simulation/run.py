@@ -127,10 +127,11 @@ def _words(record: Any) -> Collection[str]:
 
 def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: str) -> Result:
     """The Result of a finished run; its arrays are made read-only."""
-    for array in (outcome.completion, outcome.start, outcome.evictions):
-        array.flags.writeable = False
+    for array in (outcome.completion, outcome.start, outcome.evictions, outcome.cached):
+        if array is not None:
+            array.flags.writeable = False
     return Result(
-        workload=workload,
+        workload=workload if outcome.arrival is None else workload.replace(arrival=outcome.arrival),
         completion=outcome.completion,
         start=outcome.start,
         evictions=outcome.evictions,
@@ -149,6 +150,7 @@ def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: st
         tokens=outcome.tokens,
         work=outcome.work,
         idle=outcome.idle,
+        cached=outcome.cached,
     )
 
 

@@ -21,9 +21,9 @@ LARGEST = 2**53
 LATEST = 2**52
 
 #: Columns of seconds or rounds.
-TIMES = ("arrival", "deadline")
+TIMES = ("arrival", "deadline", "think")
 
-#: Column -> the least value it may have. `arrival` and `deadline` are times (float64), `priority` any whole number,
+#: Column -> the least value it may have. `arrival`, `deadline` and `think` are times (float64), `priority` any whole number,
 #: `session` says which requests belong together, all others count tokens (int64).
 COLUMNS: Mapping[str, int] = MappingProxyType(
     {
@@ -36,6 +36,7 @@ COLUMNS: Mapping[str, int] = MappingProxyType(
         "priority": -LARGEST,
         "deadline": 0,
         "session": 0,
+        "think": 0,
     }
 )
 

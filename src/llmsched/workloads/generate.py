@@ -24,7 +24,7 @@ from ..errors import InputError
 from .argument_checks import LARGEST_SEED, decimal_fraction, split_spelling, whole
 from .columns import FloatArray, IntArray
 from .random_streams import Uniforms, raw_stream, uniforms
-from .workload import Workload, attach_lengths
+from .workload import Workload, attach_lengths, attach_prefixes
 
 __all__ = [
     "FORMS",
@@ -178,12 +178,12 @@ def lognormal(
 def resample(workload: Workload, n: int, seed: int = 0, *, keep_arrivals: bool = False) -> Workload:
     """`n` requests of `workload`, each drawn uniformly with replacement: its whole row, predictions included.
 
-    All arrive at 0 unless ``keep_arrivals=True``, by which each keeps its own time. Raises InputError if there is no
-    request to draw from.
+    All arrive at 0 unless ``keep_arrivals=True``, by which each keeps its own time. Block hashes are left out: a request
+    that is drawn twice would find all of itself in the cache. Raises InputError if there is no request to draw from, or
+    think times make turns of them.
     """
     n, seed = _request_count(n), _seed(seed)
-    if n and not len(workload):
-        raise InputError("there is nothing to draw from: the workload has no requests")
+    _check_drawn(workload, n)
     # Below len(workload) even for the largest double below 1, as the product is rounded to nearest.
     rows = (uniforms(seed, "rows", n) * len(workload)).astype(np.int64)
     source = {"generator": "resample", "n": n, "keep_arrivals": keep_arrivals, "seed": seed}
@@ -216,8 +216,7 @@ def chunks(workload: Workload, n: int, rate: float, seed: int = 0, *, size: int 
     """
     n, rate, seed = _request_count(n), _positive("rate", rate), _seed(seed)
     size = whole("size", size, 1)
-    if n and not len(workload):
-        raise InputError("there is nothing to draw from: the workload has no requests")
+    _check_drawn(workload, n)
     return _chunks(workload, n, rate, seed, size)
 
 
@@ -288,6 +287,17 @@ def parse(text: str, n: int = 2000, seed: int = 0) -> Workload:
 GENERATORS: Mapping[str, Callable[..., Workload]] = MappingProxyType(
     {maker.__name__: maker for maker in (lmsys, two_point, geometric, linear_geometric, uniform, lognormal)}
 )
+
+
+def _check_drawn(workload: Workload, n: int) -> None:
+    """Raises InputError where requests cannot be drawn one by one."""
+    if n and not len(workload):
+        raise InputError("there is nothing to draw from: the workload has no requests")
+    if workload.think is not None:
+        raise InputError(
+            "requests are drawn one by one, and with think times they are turns of sessions, in order: "
+            "workload.replace(think=None) takes them as they are"
+        )
 
 
 def _request_count(n: int) -> int:
@@ -420,4 +430,4 @@ def _arrival_times(gaps: FloatArray, rate: float) -> FloatArray:
 def _with_arrivals(workload: Workload, times: FloatArray, how: Mapping[str, Any]) -> Workload:
     columns = workload.columns() | {"arrival": times}
     fresh = Workload(**columns, source={**workload.source, "arrivals": dict(how)})
-    return attach_lengths(fresh, workload.lengths, workload.classes)
+    return attach_prefixes(attach_lengths(fresh, workload.lengths, workload.classes), workload.prefixes)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError, WorkloadError, nearest
 from .argument_checks import whole
-from .workload import Workload
+from .workload import Workload, attach_lengths, attach_prefixes
 
 __all__ = ["WAYS", "TooLong", "limit_length"]
 
@@ -59,4 +59,5 @@ def limit_length(workload: Workload, most: int, too_long: TooLong = "clip") -> W
     kept = workload.replace(output=np.where(longer & ~dropped, most - workload.prompt, workload.output))
     kept = kept.take(np.flatnonzero(~dropped))
     counts = {"limit": most, "dropped": int(dropped.sum()), "clipped": int((longer & ~dropped).sum())}
-    return Workload(**kept.columns(), source={**kept.source, "too_long": counts})
+    fresh = Workload(**kept.columns(), source={**kept.source, "too_long": counts})
+    return attach_prefixes(attach_lengths(fresh, kept.lengths, kept.classes), kept.prefixes)

@@ -142,11 +142,17 @@ def write(workload: Workload, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TraceError
-        The name ends in none of these, or the file cannot be written.
+        The name ends in none of these, the file cannot be written, or the workload has block hashes.
     MissingExtraError
         Parquet is asked for, and pyarrow is not installed.
     """
     name = os.fsdecode(path)
+    if workload.prefixes is not None:
+        raise TraceError(
+            "cannot be written: neither CSV nor Parquet has a place for block hashes. workload.with_prefixes(None) is "
+            "the same without them",
+            name,
+        )
     columns = workload.columns()
     arrival = columns.pop("arrival")
     is_clock = not len(arrival) or arrival.min() == 0

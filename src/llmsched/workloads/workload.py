@@ -16,6 +16,7 @@ from .columns import COLUMNS, LARGEST, FloatArray, IntArray, as_numbers, checked
 
 if TYPE_CHECKING:
     from .length_table import LengthTable
+    from .prefixes import Prefixes
 
 #: What makes intervals: called with the true outputs, returns the two bounds (see `llmsched.intervals`).
 MakesIntervals = Callable[[IntArray], tuple[IntArray, IntArray]]
@@ -53,19 +54,28 @@ class Workload:
         How long after its arrival the request should complete (>= 0, in the unit of `arrival`); with a larger latency
         it is late.
     session
-        Which requests belong together, turns of a conversation say (whole, >= 0); routers read it.
+        Which requests belong together, turns of a conversation say (whole, >= 0), in the order of the workload.
+    think
+        Makes the loop closed: the time from the completion of a session's turn to the arrival of the next, for that one
+        (>= 0, in the unit of `arrival`). `arrival` is then that of first turns, and must not fall within a session.
     source
         Where the workload comes from (free-form, travels with results); not part of equality.
+
+    Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
+    read-only: int64, times float64; an absent prediction, priority, deadline, session or think time is None.
+    `with_lengths` adds `lengths`, a table that policies may ask while a request runs, and `classes`, the row of it that
+    each request has; `with_prefixes` adds `prefixes`, hashes that say which requests begin alike. Before, they are None.
 
     Raises
     ------
     WorkloadError
-        A value is negative, not whole, NaN, too small, or lower > upper (names the request); lengths differ.
+        A value is negative, not whole, NaN, too small, or lower > upper (names the request); lengths differ; think
+        times without sessions, or a turn that arrives before the one ahead of it.
     """
 
     __slots__ = (
-        "_extent", "arrival", "classes", "deadline", "lengths", "lower", "output", "point", "priority", "prompt",
-        "session", "source", "upper",
+        "_extent", "arrival", "classes", "deadline", "lengths", "lower", "output", "point", "prefixes", "priority",
+        "prompt", "session", "source", "think", "upper",
     )  # fmt: skip
 
     prompt: IntArray
@@ -77,6 +87,8 @@ class Workload:
     priority: IntArray | None
     deadline: FloatArray | None
     session: IntArray | None
+    think: FloatArray | None
+    prefixes: Prefixes | None
     lengths: LengthTable | None
     classes: IntArray | None
     source: Mapping[str, Any]
@@ -93,6 +105,7 @@ class Workload:
         priority: npt.ArrayLike | None = None,
         deadline: npt.ArrayLike | None = None,
         session: npt.ArrayLike | None = None,
+        think: npt.ArrayLike | None = None,
         *,
         source: Mapping[str, Any] | None = None,
     ) -> None:
@@ -101,11 +114,12 @@ class Workload:
                 raise WorkloadError(f"a workload needs the column {name!r}; it cannot be None")
         given = {"prompt": prompt, "output": output, "lower": lower, "upper": upper, "point": point}
         given |= {"arrival": 0.0 if arrival is None else arrival, "priority": priority, "deadline": deadline}
-        given |= {"session": session}
+        given |= {"session": session, "think": think}
         columns = {name: as_numbers(name, values) for name, values in given.items() if values is not None}
         n = common_length(columns)
         self._fill({name: checked_column(name, column, n) for name, column in columns.items()}, source or {})
         _check_interval(self.lower, self.upper)
+        _check_turns(self)
 
     def _fill(self, columns: Mapping[str, np.ndarray[Any, Any]], source: Mapping[str, Any]) -> None:
         """Take columns that have been checked."""
@@ -114,6 +128,7 @@ class Workload:
         object.__setattr__(self, "_extent", None)
         object.__setattr__(self, "lengths", None)
         object.__setattr__(self, "classes", None)
+        object.__setattr__(self, "prefixes", None)
         object.__setattr__(self, "source", MappingProxyType(dict(source)))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -130,7 +145,8 @@ class Workload:
             return NotImplemented
         mine, theirs = self.columns(), other.columns()
         same = mine.keys() == theirs.keys() and all(np.array_equal(mine[k], theirs[k]) for k in mine)
-        return same and self.lengths == other.lengths and _same_rows(self.classes, other.classes)
+        same = same and self.lengths == other.lengths and _same_rows(self.classes, other.classes)
+        return same and self.prefixes == other.prefixes
 
     def __repr__(self) -> str:
         if not len(self):
@@ -154,7 +170,7 @@ class Workload:
         return table(f"Workload: {number_of(len(self), 'request')}", rows, header=header, note=origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.columns(), dict(self.source), self.lengths, self.classes)
+        return _rebuild, (self.columns(), dict(self.source), self.lengths, self.classes, self.prefixes)
 
     @property
     def extent(self) -> Extent:
@@ -177,7 +193,7 @@ class Workload:
         if not {"prompt", "output"}.isdisjoint(columns):
             all_columns: dict[str, Any] = {**self.columns(), **columns}
             changed = Workload(**all_columns, source=self.source)
-            return attach_lengths(changed, self.lengths, self.classes)
+            return self._attach_to(changed)
         if columns.get("arrival", 0.0) is None:
             columns["arrival"] = 0.0
         given = {name: as_numbers(name, values) for name, values in columns.items() if values is not None}
@@ -188,7 +204,8 @@ class Workload:
         new._fill({**kept, **checked}, self.source)
         object.__setattr__(new, "_extent", self._extent)  # it is about prompts and outputs
         _check_interval(new.lower, new.upper)
-        return attach_lengths(new, self.lengths, self.classes)
+        _check_turns(new)
+        return self._attach_to(new)
 
     def with_intervals(self, rule: MakesIntervals) -> Workload:
         """The same workload with prediction intervals made by `rule`, e.g. ``intervals.buckets(100)``."""
@@ -241,7 +258,19 @@ class Workload:
             A request is of a class that the table does not know (names the request), or has none.
         """
         rows = table.rows(classes, len(self))
-        return attach_lengths(Workload(**self.columns(), source=self.source), table, rows)
+        fresh = attach_lengths(Workload(**self.columns(), source=self.source), table, rows)
+        return attach_prefixes(fresh, self.prefixes)
+
+    def with_prefixes(self, prefixes: Prefixes | None) -> Workload:
+        """The same workload with hashes that say which requests begin alike, for policies with prefixes="cached".
+
+        None: without. Raises WorkloadError if there are not as many as requests.
+        """
+        fresh = attach_lengths(Workload(**self.columns(), source=self.source), self.lengths, self.classes)
+        return attach_prefixes(fresh, prefixes)
+
+    def _attach_to(self, fresh: Workload) -> Workload:
+        return attach_prefixes(attach_lengths(fresh, self.lengths, self.classes), self.prefixes)
 
     def take(self, index: npt.ArrayLike | slice) -> Workload:
         """The requests at `index` (integers, booleans or a slice), in that order."""
@@ -249,7 +278,8 @@ class Workload:
         if not isinstance(at, slice) and at.size == 0:
             at = at.astype(np.intp)
         taken = Workload(**{name: column[at] for name, column in self.columns().items()}, source=self.source)
-        return attach_lengths(taken, self.lengths, None if self.classes is None else self.classes[at])
+        attach_lengths(taken, self.lengths, None if self.classes is None else self.classes[at])
+        return attach_prefixes(taken, None if self.prefixes is None else self.prefixes.take(at))
 
     def head(self, n: int) -> Workload:
         """The first `n` requests (all of them if there are fewer)."""
@@ -287,14 +317,23 @@ def attach_lengths(fresh: Workload, table: LengthTable | None, rows: IntArray | 
     return fresh
 
 
+def attach_prefixes(fresh: Workload, prefixes: Prefixes | None) -> Workload:
+    """Give a workload just made its hashes; returns it."""
+    if prefixes is not None and len(prefixes) != len(fresh):
+        raise WorkloadError(f"{len(prefixes)} requests have block hashes, not {len(fresh)}: with_prefixes")
+    object.__setattr__(fresh, "prefixes", prefixes)
+    return fresh
+
+
 def _same_rows(mine: IntArray | None, theirs: IntArray | None) -> bool:
     return mine is theirs if mine is None or theirs is None else np.array_equal(mine, theirs)
 
 
 def _rebuild(
-    columns: dict[str, Any], source: dict[str, Any], table: LengthTable | None = None, rows: IntArray | None = None
-) -> Workload:
-    return attach_lengths(Workload(**columns, source=source), table, rows)
+    columns: dict[str, Any], source: dict[str, Any], table: LengthTable | None = None, rows: IntArray | None = None,
+    prefixes: Prefixes | None = None,
+) -> Workload:  # fmt: skip
+    return attach_prefixes(attach_lengths(Workload(**columns, source=source), table, rows), prefixes)
 
 
 def _check_interval(lower: IntArray | None, upper: IntArray | None) -> None:
@@ -303,3 +342,32 @@ def _check_interval(lower: IntArray | None, upper: IntArray | None) -> None:
     if (lower > upper).any():
         i = int(np.argmax(lower > upper))
         raise WorkloadError(f"request {i}: lower is {lower[i]} and upper is {upper[i]}, expected lower <= upper", i)
+
+
+def _check_turns(workload: Workload) -> None:
+    """With think times: that there are sessions, and that their turns are in order."""
+    if workload.think is None:
+        return
+    if workload.session is None:
+        raise WorkloadError("think times are those between the turns of a session: give the column 'session' too")
+    order = np.argsort(workload.session, kind="stable")
+    session, arrival = workload.session[order], workload.arrival[order]
+    early = (session[1:] == session[:-1]) & (arrival[1:] < arrival[:-1])
+    if early.any():
+        k = int(np.argmax(early))
+        i, before = int(order[k + 1]), int(order[k])
+        raise WorkloadError(
+            f"request {i}: it arrives at {arrival[k + 1]:g}, before request {before} of the same session "
+            f"({session[k]}), which does at {arrival[k]:g}: turns are in the workload's order",
+            i,
+        )
+
+
+def turns_before(workload: Workload) -> IntArray:
+    """The request that is the turn before each, of its session; -1 for first turns, and all without think times."""
+    before = np.full(len(workload), -1, np.int64)
+    if workload.think is not None and workload.session is not None:
+        order = np.argsort(workload.session, kind="stable")
+        same = workload.session[order][1:] == workload.session[order][:-1]
+        before[order[1:][same]] = order[:-1][same]
+    return before

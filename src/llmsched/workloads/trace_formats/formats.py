@@ -39,6 +39,8 @@ class Format:
         The clock is a date and time of day, read as nanoseconds since 1970.
     failures
         An output of 0 is a request that failed: dropped, not an error.
+    hashes, hash_block
+        Of JSON lines: the key of a list with a hash for every so many tokens of the prompt, which a row need not have.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Format:
     per_second: float = 1.0
     dated: bool = False
     failures: bool = False
+    hashes: str = ""
+    hash_block: int = 0
 
     def smallest(self, meaning: str) -> int:
         """The smallest value that a column may have."""
@@ -79,6 +83,7 @@ PLAIN_COLUMNS = MappingProxyType(
         "priority": "priority",
         "deadline": "deadline",
         "session": "session",
+        "think": "think",
     }
 )
 
@@ -96,10 +101,12 @@ TABLE: Mapping[str, Format] = {
         ),
         Format(
             "mooncake",
-            "Mooncake traces: JSON lines with timestamp (ms), input_length, output_length",
+            "Mooncake traces: JSON lines with timestamp (ms), input_length, output_length and perhaps hash_ids",
             "jsonl",
             {"clock": "timestamp", "prompt": "input_length", "output": "output_length"},
             per_second=1e3,
+            hashes="hash_ids",
+            hash_block=512,
         ),
         Format(
             "burstgpt",
@@ -110,7 +117,8 @@ TABLE: Mapping[str, Format] = {
         ),
         Format(
             "csv",
-            "plain CSV: prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority, deadline",
+            "plain CSV: prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority, deadline, "
+            "session, think",
             "csv",
             PLAIN_COLUMNS,
             required=("prompt", "output"),

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 import numpy as np
 
 from ...settings_files import json_value
-from .row_checks import Columns, Row, certainly_good, may_hold_tiny_numbers, shortened
+from .row_checks import BadRow, Columns, Row, certainly_good, hash_list, may_hold_tiny_numbers, shortened
 from .text_lines import decoded, encoding_error, line_blocks
 from .trace_builder import TraceBuilder
 
@@ -17,9 +17,9 @@ from .trace_builder import TraceBuilder
 def read(builder: TraceBuilder, stream: io.BufferedReader, start: bytes, line: int) -> Iterator[None]:
     """Read the line `start`, which is number `line`, and the rest of `stream`, a block at a time."""
     for block in line_blocks(stream, start):
-        columns = parsed(builder, block)
-        if columns is not None:
-            builder.add_columns(columns)
+        found = parsed(builder, block)
+        if found is not None:
+            builder.add_columns(*found)
         elif not block.isspace():
             yield from builder.add_rows(_rows(io.BytesIO(block), line))
         line += block.count(b"\n")
@@ -48,8 +48,8 @@ def _object(text: str) -> dict[str, object] | str:
     return value if isinstance(value, dict) else f"is {shortened(text)!r}, expected a JSON object"
 
 
-def parsed(builder: TraceBuilder, block: bytes) -> Columns | None:
-    """The columns of a block of lines, or None if the careful reader has to look at it.
+def parsed(builder: TraceBuilder, block: bytes) -> tuple[Columns, list[list[int]] | None] | None:
+    """The columns of a block of lines, and hashes; or None if the careful reader has to look at it.
 
     The lines become one JSON list, which is only the same if no object crosses a line.
 
@@ -74,6 +74,7 @@ def parsed(builder: TraceBuilder, block: bytes) -> Columns | None:
         if len(rows) != n or any(not set(map(type, values)) <= {int, float} for values in lists.values()):
             return None
         columns: Columns = {meaning: np.array(values, np.float64) for meaning, values in lists.items()}
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        hashes = [hash_list(builder.format, row) for row in rows] if builder.format.hashes else None
+    except (BadRow, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    return columns if certainly_good(builder.format, columns) else None
+    return (columns, hashes) if certainly_good(builder.format, columns) else None

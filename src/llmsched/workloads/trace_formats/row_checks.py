@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import timestamps
+from ..columns import LARGEST
 from .formats import Format, is_time, largest
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -41,6 +42,14 @@ def _value(format: Format, meaning: str, name: str, cells: Mapping[str, object])
     if number is None:
         raise BadRow(f"{name} is {_shown(value)}, expected {format.expected(meaning)}")
     return number
+
+
+def hash_list(format: Format, cells: Mapping[str, object]) -> list[int]:
+    """The hashes of a row, or BadRow; none where it has none."""
+    hashes = cells.get(format.hashes, []) if format.hashes else []
+    if not isinstance(hashes, list) or not all(type(k) is int and 0 <= k <= LARGEST for k in hashes):
+        raise BadRow(f"{format.hashes} is {_shown(hashes)}, expected a list of whole numbers from 0 to {LARGEST}")
+    return hashes
 
 
 def _shown(value: object) -> str:

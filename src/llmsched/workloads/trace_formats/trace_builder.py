@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import TraceError, closest
+from ..prefixes import Prefixes
 from ..workload import Workload
 from . import formats
 from .formats import Format
-from .row_checks import BadRow, Columns, Row, row_values, shortened
+from .row_checks import BadRow, Columns, Row, hash_list, row_values, shortened
 
 # Names that are so much alike count as one and its misspelling: "prompt" is no prompt_tokens.
 _MISSPELT = 0.8
@@ -29,7 +30,8 @@ class TraceBuilder:
     skip: bool
     column_names: dict[str, str] = field(default_factory=dict)  # meaning -> name, of the columns that are there
     misspelt: dict[str, str] = field(default_factory=dict)  # name of a column that is not read -> what it may mean
-    parts: list[Columns] = field(default_factory=list)  # good rows, as they came
+    parts: list[Columns] = field(default_factory=list)  # good rows, as they came,
+    hashes: list[list[list[int]]] = field(default_factory=list)  # and the hashes of their prompts' blocks
     dropped: int = 0
     skipped: int = 0
     first_skipped: str | None = None
@@ -57,34 +59,38 @@ class TraceBuilder:
         close = {name: closest(name.lower(), absent, _MISSPELT) for name in unused}
         self.misspelt = {name: meant for name, meant in close.items() if meant is not None}
 
-    def add_columns(self, columns: Columns) -> None:
-        """Add rows that are known to be good."""
+    def add_columns(self, columns: Columns, hashes: list[list[int]] | None = None) -> None:
+        """Add rows that are known to be good, with the hashes of each, if the format has any."""
         if self.format.failures:
             answered = columns["output"] > 0
             self.dropped += int(np.count_nonzero(~answered))
             columns = {meaning: column[answered] for meaning, column in columns.items()}
         self.parts.append(columns)
+        if hashes is not None:
+            self.hashes.append(hashes)
 
     def add_rows(self, rows: Iterator[Row]) -> Iterator[None]:
         """Check row by row, and add the good ones, a batch at a time."""
         while batch := list(itertools.islice(rows, formats.ROWS_AT_ONCE)):
-            good = [values for line, cells in batch if (values := self._checked(line, cells)) is not None]
+            checked = [row for line, cells in batch if (row := self._checked(line, cells)) is not None]
+            good = [values for values, _ in checked]
             by_column = zip(*good, strict=True) if good else [()] * len(self.column_names)
             dtypes = (self._dtype(meaning) for meaning in self.column_names)
             pairs = zip(self.column_names, by_column, dtypes, strict=True)
-            self.add_columns({meaning: np.array(values, dtype) for meaning, values, dtype in pairs})
+            columns = {meaning: np.array(values, dtype) for meaning, values, dtype in pairs}
+            self.add_columns(columns, [hashes for _, hashes in checked] if self.format.hashes else None)
             yield
 
     def _dtype(self, meaning: str) -> type[np.int64] | type[np.float64]:
         # Nanoseconds since 1970 need all the digits of an int64; anything else is checked to be exact as a double.
         return np.int64 if self.format.is_date(meaning) else np.float64
 
-    def _checked(self, line: int, cells: Mapping[str, object] | str) -> list[float] | None:
-        """The values of a row in the order of `names`; None if it is skipped."""
+    def _checked(self, line: int, cells: Mapping[str, object] | str) -> tuple[list[float], list[int]] | None:
+        """The values of a row in the order of `names`, and its hashes; None if it is skipped."""
         try:
             if isinstance(cells, str):
                 raise BadRow(cells)
-            return row_values(self.format, self.column_names, cells)
+            return row_values(self.format, self.column_names, cells), hash_list(self.format, cells)
         except BadRow as bad:
             if self.format.layout == "parquet":
                 error = TraceError(f"row {line}: {bad}", self.path)
@@ -114,7 +120,10 @@ class TraceBuilder:
             "skipped": self.skipped,
             "first_skipped": self.first_skipped,
         }
-        return Workload(**columns, source=source | ({"misspelt": self.misspelt} if self.misspelt else {}))
+        workload = Workload(**columns, source=source | ({"misspelt": self.misspelt} if self.misspelt else {}))
+        hashes = list(itertools.chain.from_iterable(self.hashes))
+        self.hashes = []
+        return workload.with_prefixes(Prefixes(hashes, self.format.hash_block)) if any(hashes) else workload
 
     def _origin(self, clock: npt.NDArray[Any]) -> Any:
         """The earliest time of all that were read. Raises TraceError if that is not among the first of them."""

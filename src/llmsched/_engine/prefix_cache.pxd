@@ -1,0 +1,309 @@
+# The blocks of a cache that remembers what they hold (model.md, section 7; readable: simulation/prefix_cache.py).
+#
+# A block has a number. Those that hold the same tokens have the same name and are a chain, in the order in which they
+# were named; a table finds the first of each chain. Free blocks with a name are a list, the one that was freed first at
+# its beginning; free ones without are another, or have no number yet.
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+from llmsched._core cimport BlockPool, CacheBlock, Engine, Problem
+from llmsched._engine.check cimport check
+from llmsched._engine.request cimport NONE, BlocksHeld, Request
+from llmsched._engine.status cimport NO_MEMORY, OK
+
+cdef enum:
+    FEWEST = 256    # places of a table, blocks of a pool
+
+
+cdef inline void pool_free(Engine* engine) noexcept nogil:
+    cdef int64_t p
+    if engine.pool == NULL:
+        return
+    for p in range(engine.pool.holders_allocated):
+        free(engine.pool.held_by[p].blocks)
+    free(engine.pool.held_by)
+    free(engine.pool.blocks)
+    free(engine.pool.table)
+    free(engine.pool)
+
+
+cdef inline int make_room(Engine* engine, int64_t requests) noexcept nogil:
+    # Room for what so many requests hold. OK or NO_MEMORY.
+    cdef BlockPool* pool = engine.pool
+    cdef BlocksHeld* block = <BlocksHeld*>realloc(pool.held_by, requests * sizeof(BlocksHeld))
+    if block == NULL:
+        return NO_MEMORY
+    memset(block + pool.holders_allocated, 0, (requests - pool.holders_allocated) * sizeof(BlocksHeld))
+    pool.held_by = block
+    pool.holders_allocated = requests
+    return OK
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+cdef inline int64_t block_name(const Problem* problem, int64_t index, int64_t j) noexcept nogil:
+    # What block j of a request is called: as `BlockNames` in workloads/prefixes.py, or for itself alone.
+    cdef int64_t h
+    if j < problem.name_size[index]:
+        h = ((j + 1) * problem.block - 1) // problem.hashed
+        return problem.name_ids[problem.name_first[index] + h] * problem.name_stride + j - h * problem.hashed // problem.block
+    if problem.numbers != NULL:
+        index = problem.numbers[index]
+    return (<int64_t>1 << 62) + (index << 31) + j
+
+
+cdef inline int64_t home_of(const BlockPool* pool, int64_t name) noexcept nogil:
+    # Where the table is searched for it first.
+    cdef uint64_t z = <uint64_t>name * <uint64_t>0x9E3779B97F4A7C15
+    return <int64_t>((z ^ (z >> 32)) & <uint64_t>pool.mask)
+
+
+cdef inline int64_t place_of(const BlockPool* pool, int64_t name) noexcept nogil:
+    # The place of the table where it is, or where it would be.
+    cdef int64_t k = home_of(pool, name)
+    while pool.table[k] != 0 and pool.blocks[pool.table[k] - 1].name != name:
+        k = (k + 1) & pool.mask
+    return k
+
+
+cdef inline int32_t block_called(const BlockPool* pool, int64_t name) noexcept nogil:
+    # The block of that name, of several the one that was named first, or NONE.
+    return pool.table[place_of(pool, name)] - 1
+
+
+cdef inline int larger_table(BlockPool* pool) noexcept nogil:
+    # OK or NO_MEMORY.
+    cdef int64_t k, size = pool.mask + 1
+    cdef int32_t* old = pool.table
+    cdef int32_t* table = <int32_t*>calloc(2 * size, sizeof(int32_t))
+    if table == NULL:
+        return NO_MEMORY
+    pool.table = table
+    pool.mask = 2 * size - 1
+    for k in range(size):
+        if old[k] != 0:
+            table[place_of(pool, pool.blocks[old[k] - 1].name)] = old[k]
+    free(old)
+    return OK
+
+
+cdef inline int call(BlockPool* pool, int32_t b, int64_t name) noexcept nogil:
+    # The block is full, and has this name from now on. OK or NO_MEMORY.
+    cdef CacheBlock* block = &pool.blocks[b]
+    cdef CacheBlock* first
+    cdef int64_t k
+    if 2 * pool.names > pool.mask and larger_table(pool) == NO_MEMORY:
+        return NO_MEMORY
+    k = place_of(pool, name)
+    block.name = name
+    block.named = True
+    block.next_alike = NONE
+    block.last_alike = b
+    if pool.table[k] == 0:
+        block.previous_alike = NONE
+        pool.table[k] = b + 1
+        pool.names += 1
+        return OK
+    first = &pool.blocks[pool.table[k] - 1]
+    block.previous_alike = first.last_alike
+    pool.blocks[first.last_alike].next_alike = b
+    first.last_alike = b
+    return OK
+
+
+cdef inline void forget_name(BlockPool* pool, int32_t b) noexcept nogil:
+    # The block has no name any more.
+    cdef CacheBlock* block = &pool.blocks[b]
+    cdef int64_t k, hole, home
+    block.named = False
+    if block.previous_alike != NONE:
+        pool.blocks[block.previous_alike].next_alike = block.next_alike
+        if block.next_alike != NONE:
+            pool.blocks[block.next_alike].previous_alike = block.previous_alike
+        else:
+            pool.blocks[pool.table[place_of(pool, block.name)] - 1].last_alike = block.previous_alike
+        return
+    hole = place_of(pool, block.name)
+    check(pool.table[hole] == b + 1)
+    if block.next_alike != NONE:
+        pool.blocks[block.next_alike].previous_alike = NONE
+        pool.blocks[block.next_alike].last_alike = block.last_alike
+        pool.table[hole] = block.next_alike + 1
+        return
+    pool.names -= 1
+    k = hole  # those behind it move up, as far as each is not before its home
+    while True:
+        k = (k + 1) & pool.mask
+        if pool.table[k] == 0:
+            break
+        home = home_of(pool, pool.blocks[pool.table[k] - 1].name)
+        if ((k - home) & pool.mask) >= ((k - hole) & pool.mask):
+            pool.table[hole] = pool.table[k]
+            hole = k
+    pool.table[hole] = 0
+
+
+# Blocks ---------------------------------------------------------------------------------------------------------------
+
+
+cdef inline void leave_free_list(BlockPool* pool, int32_t b) noexcept nogil:
+    cdef CacheBlock* block = &pool.blocks[b]
+    if block.before == NONE:
+        pool.first_free = block.after
+    else:
+        pool.blocks[block.before].after = block.after
+    if block.after == NONE:
+        pool.last_free = block.before
+    else:
+        pool.blocks[block.after].before = block.before
+
+
+cdef inline int32_t take_block(BlockPool* pool, int64_t most) noexcept nogil:
+    # A free block of a cache with `most` of them, one of which is free: one without a name, else the one that was freed
+    # first. NONE: no memory.
+    cdef int32_t b = pool.nameless
+    cdef int64_t larger
+    cdef CacheBlock* block
+    if b != NONE:
+        pool.nameless = pool.blocks[b].after
+    elif pool.made < most:
+        if pool.made == pool.allocated:
+            larger = min(most, 2 * pool.allocated + FEWEST)
+            block = <CacheBlock*>realloc(pool.blocks, larger * sizeof(CacheBlock))
+            if block == NULL:
+                return NONE
+            pool.blocks = block
+            pool.allocated = larger
+        b = <int32_t>pool.made
+        pool.made += 1
+        pool.blocks[b].named = False
+    else:
+        b = pool.first_free
+        check(b != NONE)
+        leave_free_list(pool, b)
+        forget_name(pool, b)
+    pool.blocks[b].holders = 1
+    return b
+
+
+cdef inline int keep_block(BlocksHeld* held, int32_t b) noexcept nogil:
+    # OK or NO_MEMORY.
+    cdef int32_t* block
+    if held.size == held.allocated:
+        block = <int32_t*>realloc(held.blocks, (2 * held.allocated + 16) * sizeof(int32_t))
+        if block == NULL:
+            return NO_MEMORY
+        held.blocks = block
+        held.allocated = 2 * held.allocated + 16
+    held.blocks[held.size] = b
+    held.size += 1
+    return OK
+
+
+cdef inline int64_t hits_of(const Engine* engine, int32_t p, int64_t* held) noexcept nogil:
+    # How many blocks of a waiting request are in the cache; `held` becomes how many of these others hold.
+    cdef const BlockPool* pool = engine.pool
+    cdef const Request* r = &engine.requests[p]
+    cdef int64_t most = (max(r.prompt + r.kept, <int64_t>1) - 1) // engine.problem.block, j
+    cdef int32_t b
+    held[0] = 0
+    for j in range(most):
+        b = block_called(pool, block_name(engine.problem, r.index, j))
+        if b == NONE:
+            return j
+        held[0] += pool.blocks[b].holders > 0
+    return most
+
+
+cdef inline int64_t tokens_cached(const Engine* engine, const Problem* source, int64_t index) noexcept nogil:
+    # Tokens of a request of `source`, which did not come yet, that are in the cache.
+    cdef int64_t most, j
+    if engine.pool == NULL:
+        return 0
+    most = (max(source.prompt[index], <int64_t>1) - 1) // source.block
+    most = min(most, source.name_size[index])
+    for j in range(most):
+        if block_called(engine.pool, block_name(source, index, j)) == NONE:
+            return j * source.block
+    return most * source.block
+
+
+cdef inline int64_t hold_hits(Engine* engine, int32_t p) noexcept nogil:
+    # A request that is admitted holds those of its blocks that are in the cache. How many, or NO_MEMORY.
+    cdef BlockPool* pool = engine.pool
+    cdef int64_t held, j, hits = hits_of(engine, p, &held)
+    cdef int32_t b
+    for j in range(hits):
+        b = block_called(pool, block_name(engine.problem, engine.requests[p].index, j))
+        if pool.blocks[b].holders == 0:
+            leave_free_list(pool, b)
+            engine.need += engine.problem.block
+        pool.blocks[b].holders += 1
+        if keep_block(&pool.held_by[p], b) == NO_MEMORY:
+            return NO_MEMORY
+    return hits
+
+
+cdef inline int take_blocks(Engine* engine, int32_t p, int64_t before, int64_t tokens) noexcept nogil:
+    # It processes so many tokens after the first `before`: the blocks for them, and names for those that are full then.
+    # OK or NO_MEMORY.
+    cdef const Problem* problem = engine.problem
+    cdef BlockPool* pool = engine.pool
+    cdef BlocksHeld* held = &pool.held_by[p]
+    cdef int64_t j
+    cdef int32_t b
+    while held.size * problem.block < before + tokens:
+        b = take_block(pool, problem.memory // problem.block)
+        if b == NONE or keep_block(held, b) == NO_MEMORY:
+            return NO_MEMORY
+    for j in range(before // problem.block, (before + tokens) // problem.block):
+        if call(pool, held.blocks[j], block_name(problem, engine.requests[p].index, j)) == NO_MEMORY:
+            return NO_MEMORY
+    return OK
+
+
+cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
+    # It holds nothing any more: engine.need, from which all of its blocks will be taken, gets those back that others hold.
+    cdef BlockPool* pool = engine.pool
+    cdef BlocksHeld* held = &pool.held_by[p]
+    cdef int32_t b
+    cdef CacheBlock* block
+    while held.size > 0:
+        held.size -= 1
+        b = held.blocks[held.size]
+        block = &pool.blocks[b]
+        block.holders -= 1
+        if block.holders > 0:
+            engine.need += engine.problem.block
+            continue
+        if not block.named:
+            block.after = pool.nameless
+            pool.nameless = b
+            continue
+        block.before = pool.last_free
+        block.after = NONE
+        if pool.last_free == NONE:
+            pool.first_free = b
+        else:
+            pool.blocks[pool.last_free].after = b
+        pool.last_free = b
+
+
+# A pool --------------------------------------------------------------------------------------------------------------
+
+
+cdef inline int pool_init(Engine* engine) noexcept nogil:
+    # OK or NO_MEMORY.
+    cdef BlockPool* pool = <BlockPool*>calloc(1, sizeof(BlockPool))
+    engine.pool = pool
+    if pool == NULL:
+        return NO_MEMORY
+    pool.first_free = pool.last_free = pool.nameless = NONE
+    pool.make_room, pool.hits_of, pool.hold_hits = &make_room, &hits_of, &hold_hits
+    pool.take_blocks, pool.give_back = &take_blocks, &give_back
+    pool.table = <int32_t*>calloc(FEWEST, sizeof(int32_t))
+    pool.mask = FEWEST - 1
+    return NO_MEMORY if pool.table == NULL else OK
