@@ -246,7 +246,7 @@ cdef struct Pace:
 cdef struct SharedQueue:
     # Requests that wait for whichever of several engines can admit them first; see shared_queue.pxd.
     Heap heap           # rows, in the order of admission
-    int32_t* indices    # row, kind -> index of its request in the problem of that kind, or ~it where that cannot hold it
+    int32_t* indices    # row, kind -> its index in the problem of that kind, or ~it where that cannot hold it
     int kinds
     int32_t* first      # kind -> that index of the first that waits; 0 where there is none, or it cannot hold it
     int64_t version     # of `first`
