@@ -83,6 +83,10 @@ def test_decoding_is_not_held_up_by_prompts():
     assert ls.service.metrics(together).percentile("tpot", 99) > 1.9
 
 
+THINKING = ls.Workload([5, 5], [3, 3], session=[0, 0], think=[0.0, 1.0])
+CACHING = ls.policies["vllm"].replace(prefixes="cached")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
@@ -95,6 +99,10 @@ def test_decoding_is_not_held_up_by_prompts():
         ({"decode": [ls.Replica(clock=CLOCK)]}, InputError, "some replicas have a clock and others none"),
         ({"decode": [ls.Replica(policy="conditional")]}, PolicyError, "policy conditional reads a table of whole"),
         ({"workload": [3]}, InputError, "needs a llmsched.Workload, not list"),
+        ({"decode": [ls.Replica(fails_at=9.0)]}, InputError, "leave fails_at out of its replicas"),
+        ({"prefill": [ls.Replica(policy="vllm", fails_at=9.0)]}, InputError, "leave fails_at out of its replicas"),
+        ({"workload": THINKING}, InputError, "think times are not for two pools"),
+        ({"decode": [ls.Replica(policy=CACHING)]}, PolicyError, "cached prefixes are not for two pools"),
     ],
 )
 def test_what_cannot_be_taken_apart_is_refused(options, error, said):

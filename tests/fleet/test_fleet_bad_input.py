@@ -172,3 +172,14 @@ def test_a_replica_that_does_not_finish_is_named():
 def test_an_unknown_replica_of_a_result_is_refused():
     with pytest.raises(InputError, match="there is no replica 2: they are 0 to 1"):
         fleet().requests_of(2)
+
+
+@pytest.mark.parametrize("fleet_of", [{"router": "central-queue"}, {"fails_at": 3.0}])
+def test_what_stays_with_a_replica_is_refused_where_requests_do_not(fleet_of):
+    replicas = [ls.Replica(fails_at=fleet_of.get("fails_at")), ls.Replica()]
+    options = {"replicas": replicas, "router": fleet_of.get("router", "least-requests"), "memory": 100}
+    thinking = ls.Workload([5, 5], [3, 3], session=[0, 0], think=[0.0, 1.0])
+    with pytest.raises(InputError, match="think times are not for"):
+        ls.simulate_fleet(thinking, "fcfs", **options)
+    with pytest.raises(PolicyError, match="cached prefixes are not for"):
+        ls.simulate_fleet(thinking.replace(think=None), ls.policies["vllm"].replace(prefixes="cached"), **options)

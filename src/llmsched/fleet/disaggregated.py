@@ -17,7 +17,7 @@ from ..simulation.clock import Clock
 from ..simulation.run import EngineName
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
-from .replica import Replica, machines_of
+from .replica import Replica, machines_of, replicas_of
 from .result import FleetResult
 from .router import Router
 from .simulate_fleet import simulate_fleet
@@ -211,7 +211,7 @@ def simulate_disaggregated(
     Raises
     ------
     PolicyError, WorkloadError, InputError, NotFinishedError
-        As `simulate_fleet`; and for decode replicas, a policy that reads a table of lengths or a `prefill_budget`.
+        As `simulate_fleet`; for replicas that fail, think times and cached prefixes; and for decode replicas, a policy that reads a table of lengths or a `prefill_budget`.
     """
     if not isinstance(workload, Workload):
         raise InputError(f"simulate_disaggregated needs a llmsched.Workload, not {type(workload).__name__}")
@@ -228,6 +228,7 @@ def simulate_disaggregated(
     decoding = machines_of(decode, **common)
     if {machine["clock"] is None for machine in [*prefilling, *decoding]} == {True, False}:
         raise InputError("some replicas have a clock and others none: give all of both pools one, or none")
+    _refuse(workload, [*replicas_of(prefill), *replicas_of(decode)], [*prefilling, *decoding])
     _check_fits(workload.prompt + 1, workload, prefilling, "prefill")
     _check_fits(workload.prompt + workload.output, workload, decoding, "decode")
     how: dict[str, Any] = {"seed": seed, "engine": engine, "record": record}
@@ -245,6 +246,16 @@ def simulate_disaggregated(
     completion[decoded] = rest.completion
     ready[workload.output == 1] = np.nan
     return Disaggregated(workload, first, rest, decoded, first.completion, ready, completion, transfer)
+
+
+def _refuse(workload: Workload, replicas: Sequence[Replica], machines: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InputError and PolicyError for what the two pools do not know of each other."""
+    if any(replica.fails_at is not None for replica in replicas):
+        raise InputError("a pool cannot send requests again: leave fails_at out of its replicas")
+    if workload.think is not None:
+        raise InputError("think times are not for two pools: drop the column think")
+    if any(machine["policy"].prefixes == "cached" for machine in machines):
+        raise PolicyError("cached prefixes are not for two pools: take a policy with prefixes='none'")
 
 
 def _first_tokens(workload: Workload) -> Workload:
