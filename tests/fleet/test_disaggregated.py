@@ -84,7 +84,7 @@ def test_decoding_is_not_held_up_by_prompts():
 
 
 THINKING = ls.Workload([5, 5], [3, 3], session=[0, 0], think=[0.0, 1.0])
-CACHING = ls.policies["vllm"].replace(prefixes="cached")
+CACHING = dataclasses.replace(ls.policies["vllm"], prefixes="cached")
 
 
 @pytest.mark.parametrize(
