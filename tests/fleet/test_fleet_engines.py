@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 import llmsched as ls
 
 RECORD = ("timeline", "tokens")
-OF_A_RUN = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "timeline", "tokens", "idle", "cached")
+OF_A_RUN = (
+    "completion",
+    "start",
+    "evictions",
+    "rounds",
+    "peak_memory",
+    "wasted_tokens",
+    "timeline",
+    "tokens",
+    "idle",
+    "cached",
+)
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 

@@ -48,8 +48,9 @@ class FleetResult(Result):
     def replicas(self) -> tuple[Result, ...]:
         """The result of each replica: what `simulate` says of the requests that it took, with the seed that it names.
 
-        Requests are in the workload's order, without think times: they arrive when they did. The seed is None, unless there is but one replica: equals are taken in
-        that order, as how many there will be is not known before the last has come.
+        Requests are in the workload's order, without think times: they arrive when they did. The seed is None, unless
+        there is but one replica: equals are taken in that order, as how many there will be is not known before the last
+        has come.
         """
         return tuple(self._part(k) for k in range(len(self.outcomes)))
 
