@@ -294,10 +294,10 @@ class Policy:
         With ``slots="processed"``, the most tokens of one request that a round processes while others run or wait
         (1 <= chunk <= 2**30; vLLM's long_prefill_token_threshold).
     prefixes
-        With ``slots="processed"``, ``"cached"``: blocks of the cache stay until they are needed, the least recently used
-        goes first, and a request that begins with tokens that are there need not process them again, nor take slots
-        for those that others hold (vLLM's prefix caching; model.md, section 7). Which begin alike, block hashes of the
-        workload say (`Workload.with_prefixes`), else its sessions. ``"none"``: all of a prompt is processed.
+        With ``slots="processed"``, ``"cached"``: blocks of the cache stay until they are needed, the least recently
+        used goes first, and a request that begins with tokens that are there need not process them again, nor take
+        slots for those that others hold (vLLM's prefix caching; model.md, section 7). Which begin alike, block hashes of
+        the workload say (`Workload.with_prefixes`), else its sessions. ``"none"``: all of a prompt is processed.
     window
         ``reserve="history"`` (LightLLM's past-future) believes a length drawn anew, for each request in each round,
         from those of the last `window` completed requests that exceed the most tokens it ever generated; the upper
@@ -383,8 +383,8 @@ class Policy:
             )
         if self.slots != "processed" and self.prefixes != "none":
             raise PolicyError(
-                f"prefixes={self.prefixes!r} with slots={self.slots!r}: what stays in the cache is blocks of tokens that "
-                'were processed; slots="processed" goes with it, as the policy vllm has, or prefixes="none"'
+                f"prefixes={self.prefixes!r} with slots={self.slots!r}: what stays in the cache is blocks of tokens "
+                'that were processed; slots="processed" goes with it, as the policy vllm has, or prefixes="none"'
             )
         if self.slots == "processed" and self.resume == "swap":
             raise PolicyError(

@@ -14,7 +14,18 @@ import llmsched as ls
 from llmsched.errors import LlmschedError
 
 RECORD = ("timeline", "tokens")
-OF_A_RUN = ("completion", "start", "evictions", "rounds", "peak_memory", "wasted_tokens", "timeline", "tokens", "idle", "cached")
+OF_A_RUN = (
+    "completion",
+    "start",
+    "evictions",
+    "rounds",
+    "peak_memory",
+    "wasted_tokens",
+    "timeline",
+    "tokens",
+    "idle",
+    "cached",
+)
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 

@@ -170,8 +170,14 @@ def machines(draw: st.DrawFn) -> dict[str, Any]:
 
 
 #: What a router's score may be beside a word, and its work: some have no value where a replica is empty.
-_SCORES = ("used+running", "waiting*2+believed_work-prompt/memory", "-free*speed", "requests/speed", "priority*used",
-           "used-cached*2")
+_SCORES = (
+    "used+running",
+    "waiting*2+believed_work-prompt/memory",
+    "-free*speed",
+    "requests/speed",
+    "priority*used",
+    "used-cached*2",
+)
 _WORK = (*PREDICTIONS, "lower+(upper-lower)*0.3", "min(prompt, upper)")
 
 

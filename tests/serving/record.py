@@ -72,8 +72,11 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "prefixes-first-chunk": (
         {
-            "enable_prefix_caching": True, "num_gpu_blocks": 16, "max_num_batched_tokens": 48,
-            "scheduler_reserve_full_isl": False, "long_prefill_token_threshold": 30,
+            "enable_prefix_caching": True,
+            "num_gpu_blocks": 16,
+            "max_num_batched_tokens": 48,
+            "scheduler_reserve_full_isl": False,
+            "long_prefill_token_threshold": 30,
         },
         {"longest": 80, "shared": 4, "gap": 5},
     ),

@@ -40,7 +40,9 @@ def test_the_recorded_schedules_have_every_rule_at_work():
     assert {"preemption", "chunked-preemption", "priority-preemption", "priority-chunked", "first-chunk"} <= preempted
 
 
-@pytest.mark.parametrize("name", ["preemption", "watermark", "chunked-arrivals", "priority-chunked", "long-prompts", "prefixes-preemption"])
+@pytest.mark.parametrize(
+    "name", ["preemption", "watermark", "chunked-arrivals", "priority-chunked", "long-prompts", "prefixes-preemption"]
+)
 def test_a_schedule_of_other_settings_is_seen_to_differ(name):
     """What the comparison would say of a simulator that is wrong: it can fail."""
     schedule = SCHEDULES[name]

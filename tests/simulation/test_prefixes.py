@@ -115,7 +115,9 @@ def test_without_common_beginnings_the_cache_changes_nothing(memory):
 
 def test_what_a_batch_says_of_them_is_what_simulate_says():
     w = ls.Workload([3, 9, 15, 4], 2, arrival=[0, 1, 1, 2], session=[0, 0, 0, 1], think=[0, 1, 2, 0])
-    batch = ls.simulate_batch([w, CHAT], [CACHED, "vllm"], memory=24, block=3, seeds=[0, 1], keep=True, percentiles=[50])
+    batch = ls.simulate_batch(
+        [w, CHAT], [CACHED, "vllm"], memory=24, block=3, seeds=[0, 1], keep=True, percentiles=[50]
+    )
     for job, result, median in zip(batch.jobs, batch.results, batch.totals["p50_latency"], strict=True):
         policy = (CACHED, "vllm")[job.policy]
         alone = ls.simulate((w, CHAT)[job.workload], policy, memory=24, block=3, seed=job.seed)
@@ -129,7 +131,12 @@ def test_what_a_batch_says_of_them_is_what_simulate_says():
     ("workload", "policy", "error", "message"),
     [
         (ls.Workload([1], [1]), CACHED, MissingPredictionError, "needs block hashes, or sessions in their order"),
-        (CHAT.replace(priority=0, session=0, think=0), "vllm-priority", PolicyError, "nobody knows when a turn arrives"),
+        (
+            CHAT.replace(priority=0, session=0, think=0),
+            "vllm-priority",
+            PolicyError,
+            "nobody knows when a turn arrives",
+        ),
         (CHAT.replace(session=0, think=0), "fcfs, order=arrival + prompt", PolicyError, "by 'arrival' in a formula"),
         (CHAT.replace(session=0, think=0), "fcfs, evict=joined", PolicyError, "by 'joined' in a formula"),
     ],

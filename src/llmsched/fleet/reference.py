@@ -217,11 +217,13 @@ class ReadableRouter:
         return view._replace(used=used, cached=cached)
 
     def slots(self, i: int, k: int, taken: list[int], over: int, begun: int) -> tuple[int, int]:
-        """Slots that are taken after so many rounds are over and begun; and tokens of request i that are in the cache."""
+        """Slots that are taken after so many rounds are over and begun; and tokens of request i in the cache."""
         machine = self.machines[k]
         options = {name: machine[name] for name in ("clock", "max_batch", "block", "prefill_budget")}
         both = self.workload.take([*taken, i]).replace(arrival=[*self.workload.arrival[taken], LATEST])
-        problem = problem_of(both, machine["policy"], machine["memory"], None, **options | {"clock": None}, may_not_fit=True)
+        problem = problem_of(
+            both, machine["policy"], machine["memory"], None, **options | {"clock": None}, may_not_fit=True
+        )
         problem.clock = options["clock"]
         engine = engine_of(problem)(problem, ())
         for _ in range(over):

@@ -64,7 +64,7 @@ def settings(
     long_prefill_token_threshold
         Most tokens of one prompt in a step that has other requests; 0: no limit.
     enable_prefix_caching
-        Whether blocks stay in the cache for requests that begin alike; then the workload needs block hashes or sessions.
+        Whether blocks stay in the cache for requests that begin alike; that needs block hashes or sessions.
     async_scheduling, enable_chunked_prefill
         Only the values that a simulation can express; others are refused.
 

@@ -274,7 +274,7 @@ class _Run:
         return problem_of(given, named(self.policies[policy]), memory, None, **self.options)
 
     def run_alone(self, row: int, problem: Problem) -> None:
-        """One that is not run with others: its policy decides in Python, its prefixes are cached, or its loop is closed."""
+        """One that is run by itself: its policy decides in Python, prefixes are cached, or the loop is closed."""
         from . import readable
 
         engine = "reference" if problem.policy.methods else "compiled"

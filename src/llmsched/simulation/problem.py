@@ -32,7 +32,7 @@ _HOW_TO_ADD = {
     "point": "workload.replace(point=...), or with both bounds of an interval: the point is then its middle",
     "priority": "workload.replace(priority=...)",
     "deadline": "workload.replace(deadline=...)",
-    "prefixes": "a trace with hash_ids, workload.with_prefixes(llmsched.Prefixes(...)), or workload.replace(session=...)",
+    "prefixes": "a trace with hash_ids, workload.with_prefixes(ls.Prefixes(...)), or workload.replace(session=...)",
     "lengths": "workload.with_lengths(LengthTable.from_outputs(outputs that were served))",
 }
 

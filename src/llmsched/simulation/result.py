@@ -165,7 +165,7 @@ class Result(Latencies):
 
     @property
     def hit_share(self) -> float:
-        """Share of all prompt tokens that were in the cache at the first admission, from 0 to 1; 0 where none may be."""
+        """Share of all prompt tokens that were in the cache at the first admission, 0 to 1; 0 where none may be."""
         prompts = int(self.workload.prompt.sum())
         return 0.0 if self.cached is None or not prompts else int(self.cached.sum()) / prompts
 

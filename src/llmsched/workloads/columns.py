@@ -23,8 +23,8 @@ LATEST = 2**52
 #: Columns of seconds or rounds.
 TIMES = ("arrival", "deadline", "think")
 
-#: Column -> the least value it may have. `arrival`, `deadline` and `think` are times (float64), `priority` any whole number,
-#: `session` says which requests belong together, all others count tokens (int64).
+#: Column -> the least value it may have. `arrival`, `deadline` and `think` are times (float64), `priority` any whole
+#: number, `session` says which requests belong together, all others count tokens (int64).
 COLUMNS: Mapping[str, int] = MappingProxyType(
     {
         "prompt": 0,

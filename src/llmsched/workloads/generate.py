@@ -178,9 +178,9 @@ def lognormal(
 def resample(workload: Workload, n: int, seed: int = 0, *, keep_arrivals: bool = False) -> Workload:
     """`n` requests of `workload`, each drawn uniformly with replacement: its whole row, predictions included.
 
-    All arrive at 0 unless ``keep_arrivals=True``, by which each keeps its own time. Block hashes are left out: a request
-    that is drawn twice would find all of itself in the cache. Raises InputError if there is no request to draw from, or
-    think times make turns of them.
+    All arrive at 0 unless ``keep_arrivals=True``, by which each keeps its own time. Block hashes are left out: a
+    request that is drawn twice would find all of itself in the cache. Raises InputError if there is no
+    request to draw from, or think times make turns of them.
     """
     n, seed = _request_count(n), _seed(seed)
     _check_drawn(workload, n)

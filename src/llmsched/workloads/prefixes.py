@@ -1,4 +1,4 @@
-"""Prefixes: which prompts begin alike, as hashes of their blocks or as the history of a session (model.md, section 7)."""
+"""Prefixes: which prompts begin alike, by hashes of their blocks or the history of a session (model.md, section 7)."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Workload:
     Every column is an array-like of length `n`; a single number stands for all requests. The arrays kept here are
     read-only: int64, times float64; an absent prediction, priority, deadline, session or think time is None.
     `with_lengths` adds `lengths`, a table that policies may ask while a request runs, and `classes`, the row of it that
-    each request has; `with_prefixes` adds `prefixes`, hashes that say which requests begin alike. Before, they are None.
+    each request has; `with_prefixes` adds `prefixes`, which say who begins alike. Before, they are None.
 
     Raises
     ------

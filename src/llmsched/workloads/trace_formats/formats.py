@@ -117,8 +117,8 @@ TABLE: Mapping[str, Format] = {
         ),
         Format(
             "csv",
-            "plain CSV: prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority, deadline, "
-            "session, think",
+            "plain CSV: prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority, "
+            "deadline, session, think",
             "csv",
             PLAIN_COLUMNS,
             required=("prompt", "output"),

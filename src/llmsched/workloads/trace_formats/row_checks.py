@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import timestamps
 from ..columns import LARGEST
+from . import timestamps
 from .formats import Format, is_time, largest
 
 Columns = dict[str, npt.NDArray[Any]]
