@@ -120,7 +120,7 @@ cdef struct Problem:
     bint as_processed           # slots="processed"; see slots_as_processed.pxd
     bint whole_prompt           # reserve="prompt"
     bint cached_prefixes        # prefixes="cached", with as_processed; see prefix_cache.pxd
-    const int64_t* name_ids     # then, what blocks are called (BlockNames in workloads/prefixes.py): ids,
+    const int64_t* name_ids     # then, what blocks are called (BlockNames in workloads/block_names.py): ids,
     const int64_t* name_first   # by index: where its own begin,
     const int64_t* name_size    # and how many of its blocks others may ask for
     int64_t name_stride

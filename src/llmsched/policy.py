@@ -296,8 +296,8 @@ class Policy:
     prefixes
         With ``slots="processed"``, ``"cached"``: blocks of the cache stay until they are needed, the least recently
         used goes first, and a request that begins with tokens that are there need not process them again, nor take
-        slots for those that others hold (vLLM's prefix caching; model.md, section 7). Which begin alike, block hashes of
-        the workload say (`Workload.with_prefixes`), else its sessions. ``"none"``: all of a prompt is processed.
+        slots for those that others hold (vLLM's prefix caching; model.md, section 7). Which begin alike, block hashes
+        of the workload say (`Workload.with_prefixes`), else its sessions. ``"none"``: all of a prompt is processed.
     window
         ``reserve="history"`` (LightLLM's past-future) believes a length drawn anew, for each request in each round,
         from those of the last `window` completed requests that exceed the most tokens it ever generated; the upper

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import llmsched as ls
 from llmsched import Prefixes, Workload, generate, traces
 from llmsched.errors import InputError, TraceError, WorkloadError
-from llmsched.workloads.prefixes import BlockNames
+from llmsched.workloads.block_names import BlockNames
 
 ROW = '{"timestamp": 0, "input_length": 9, "output_length": 2'
 

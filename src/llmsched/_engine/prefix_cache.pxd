@@ -45,7 +45,7 @@ cdef inline int make_room(Engine* engine, int64_t requests) noexcept nogil:
 
 
 cdef inline int64_t block_name(const Problem* problem, int64_t index, int64_t j) noexcept nogil:
-    # What block j of a request is called: as `BlockNames` in workloads/prefixes.py, or for itself alone.
+    # What block j of a request is called: as `BlockNames` in workloads/block_names.py, or for itself alone.
     cdef int64_t h
     if j < problem.name_size[index]:
         h = ((j + 1) * problem.block - 1) // problem.hashed

@@ -20,8 +20,8 @@ from ..simulation.problem import Problem, problem_of
 from ..simulation.result import Result
 from ..simulation.run import ENGINES, RECORDS, EngineName, Progress, simulate
 from ..workloads.argument_checks import LARGEST_SEED, whole
+from ..workloads.block_names import common_block, prefixes_of_sessions
 from ..workloads.columns import FloatArray, IntArray
-from ..workloads.prefixes import Prefixes, common_block
 from ..workloads.workload import Workload, turns_before
 from ._fleet import Fleet, Stopped
 from .failures import Life, Sendings, joined, lives_of, refuse, until_death
@@ -188,7 +188,7 @@ def _with_names(workload: Workload, machines: Sequence[dict[str, Any]]) -> Workl
     """The workload, whose sessions say by hashes which prompts begin alike: so do those of a replica, too, then."""
     if not _caches(machines) or workload.prefixes is not None or workload.session is None:
         return workload
-    return workload.with_prefixes(Prefixes.of_sessions(workload, common_block(m["block"] for m in machines)))
+    return workload.with_prefixes(prefixes_of_sessions(workload, common_block(m["block"] for m in machines)))
 
 
 def _refuse_numbered(machines: Sequence[dict[str, Any]], order: IntArray | None, closed: bool) -> None:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ..errors import InputError, MemoryTooSmallError, MissingPredictionError, PolicyError, WorkloadError
 from ..policy import CHOICES, EVICTION_RULES, ORDERS, RESERVES, Policy, check_words
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
+from ..workloads.block_names import BlockNames
 from ..workloads.columns import COLUMNS, LARGEST, FloatArray, IntArray
 from ..workloads.midpoints import with_midpoints
-from ..workloads.prefixes import BlockNames
 from ..workloads.workload import Workload, turns_before
 from ._compiled import formula_values, whole_tokens
 from .blocks import down_to_blocks, whole_blocks
