@@ -35,7 +35,8 @@ def test_each_pool_is_a_fleet_and_both_engines_agree(drawn, decode, latency):
     for name in ("first_token", "ready", "completion"):
         np.testing.assert_array_equal(getattr(compiled, name), getattr(readable, name))
     more = workload.output > 1
-    assert (compiled.ready[more] == compiled.first_token[more] + latency + workload.prompt[more] / 4).all()
+    moved = compiled.first_token[more] + (latency + workload.prompt[more] / 4)
+    assert (compiled.ready[more] == moved).all()
     assert (compiled.completion[~more] == compiled.first_token[~more]).all()
     assert (compiled.decode.start >= compiled.ready[compiled.decoded]).all()
     assert (compiled.completion[compiled.decoded] == compiled.decode.completion).all()

@@ -183,4 +183,6 @@ def test_what_stays_with_a_replica_is_refused_where_requests_do_not(fleet_of):
     with pytest.raises(InputError, match="think times are not for"):
         ls.simulate_fleet(thinking, "fcfs", **options)
     with pytest.raises(PolicyError, match="cached prefixes are not for"):
-        ls.simulate_fleet(thinking.replace(think=None), dataclasses.replace(ls.policies["vllm"], prefixes="cached"), **options)
+        ls.simulate_fleet(
+            thinking.replace(think=None), dataclasses.replace(ls.policies["vllm"], prefixes="cached"), **options
+        )

@@ -211,7 +211,8 @@ def simulate_disaggregated(
     Raises
     ------
     PolicyError, WorkloadError, InputError, NotFinishedError
-        As `simulate_fleet`; for replicas that fail, think times and cached prefixes; and for decode replicas, a policy that reads a table of lengths or a `prefill_budget`.
+        As `simulate_fleet`; for replicas that fail, think times and cached prefixes; and for decode replicas, a policy
+        that reads a table of lengths or a `prefill_budget`.
     """
     if not isinstance(workload, Workload):
         raise InputError(f"simulate_disaggregated needs a llmsched.Workload, not {type(workload).__name__}")

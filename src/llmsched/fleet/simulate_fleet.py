@@ -181,7 +181,9 @@ def _refuse_closed(workload: Workload, machines: Sequence[dict[str, Any]], what:
     if workload.think is not None:
         raise InputError(f"think times are not for {what}: drop the column think, or choose another router")
     if _caches(machines):
-        raise PolicyError(f"cached prefixes are not for {what}: choose another router, or a policy with prefixes='none'")
+        raise PolicyError(
+            f"cached prefixes are not for {what}: choose another router, or a policy with prefixes='none'"
+        )
 
 
 def _with_names(workload: Workload, machines: Sequence[dict[str, Any]]) -> Workload:
@@ -272,7 +274,7 @@ class Run:
 
         With think times `arrival` is where it will stand when they arrived, and their order does not matter.
         """
-        self._check_fits(workload)
+        self.check_fits(workload)
         problems = self.problems if workload is self.first else self._problems(workload)
         if self.endless:
             self._level(workload, problems)
@@ -393,7 +395,7 @@ class Run:
             whole_blocks(workload.extent.request, kind["block"]) <= whole_blocks_down(kind) for kind in self.kinds
         )
 
-    def _check_fits(self, workload: Workload) -> None:
+    def check_fits(self, workload: Workload) -> None:
         """Raises MemoryTooSmallError if a request fits no replica."""
         size = workload.prompt + workload.output
         fits = np.zeros(len(workload), bool)
@@ -526,6 +528,7 @@ def _alone(
 def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[str]) -> FleetResult:
     from . import reference  # when it is asked for: few ask
 
+    run.check_fits(workload)
     speeds = [_speed(machine) for machine in run.machines]
     if run.router.rule == "central":
         replica, taken_at = reference.ReadableQueue(workload, run.machines, run.max_rounds).run()
