@@ -19,7 +19,7 @@ from helpers import ROOT
 #: The rooms (folders, and modules beside them) from the ground up; those on one floor do not import each other. The
 #: parts of the compiled core, _engine, are one room with it.
 FLOORS = (
-    ("errors", "_lazy", "_version", "formula_names"),
+    ("errors", "_lazy", "_version", "formula_names", "html_tables"),
     ("formula", "input_limits"),
     ("settings_files",),
     ("policy", "_core"),
@@ -31,6 +31,7 @@ FLOORS = (
     ("optimum",),
     ("metrics",),
     ("experiments",),
+    ("testing",),
     ("study",),
     ("serving",),
     ("cli",),
