@@ -16,7 +16,8 @@ if importlib.util.find_spec("fast"):  # built with: pip install -e .
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda f: f"{f.__module__}.{f.__name__}")
 def test_it_keeps_the_rules(scheduler):
-    ls.testing.check(scheduler, random_workloads=50)
+    workloads = {name: ls.testing.STANDARD[name] for name in ("at once", "on a machine")}
+    ls.testing.check(scheduler, workloads=workloads, random_workloads=50)
 
 
 def test_first_come_does_what_the_policy_fcfs_does():

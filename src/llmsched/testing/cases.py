@@ -42,7 +42,7 @@ def _standard() -> dict[str, Case]:
         "arriving": Case(generate.poisson(chats[2], 0.3, seed=2).with_intervals(intervals.realistic()), 3000),
         "on a machine": Case(
             generate.poisson(chats[3], 7, seed=3).with_intervals(buckets),
-            6000,
+            3000,
             clock="llama2-70b-2xa100",
             block=16,
         ),

@@ -359,8 +359,8 @@ def not_finished(engine: Driven, label: str) -> NotFinishedError:
     left = [r for r in engine.requests if r.completion is None]
     if engine.stalled():
         why = (
-            f"nobody has completed, arrived, or left with more tokens than ever since round {engine.last_change}. Request "
-            f"{left[0].index} was evicted {number_of(left[0].evictions, 'time')}: let those that are far on stay"
+            f"nobody has completed, arrived, or left with more tokens than ever since round {engine.last_change}. "
+            f"Request {left[0].index} was evicted {number_of(left[0].evictions, 'time')}: let who is far on stay"
         )
     else:
         why = f"max_rounds={engine.problem.max_rounds} is reached"

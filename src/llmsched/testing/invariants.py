@@ -21,13 +21,13 @@ from .drive import Decided, Driven, Resume, Scheduler, driven, label_of, not_fin
 _SALT = 0x5BD1E995
 
 _BY_CHANCE = (
-    "Nothing but chance had changed: do not read the global random generators, id(), or the order of a set; break ties "
-    "by request.rank. If the scheduler remembers something from round to round, give its class, so that each run begins "
-    "with a new object"
+    "Nothing but chance had changed: do not read the global random generators, id(), or the order of a set; break "
+    "ties by request.rank. If the scheduler remembers something from round to round, give its class, so that each run "
+    "begins with a new object"
 )
 _BY_THE_FUTURE = (
-    "Nothing but outputs of requests that had not completed in round {cut} had changed: the scheduler knows the future. "
-    "Let it read predictions, or say truth=True if that is meant"
+    "Nothing but outputs of requests that had not completed in round {cut} had changed: the scheduler knows the "
+    "future. Let it read predictions, or say truth=True if that is meant"
 )
 
 
