@@ -235,7 +235,7 @@ def test_requests_that_evict_each_other_for_ever_are_stopped() -> None:
     def in_turns(state: State) -> Decision:
         return Decision((state.waiting[0],), tuple(state.running))
 
-    with pytest.raises(NotFinishedError, match=r"request 0 was evicted|Request 0 was evicted") as caught:
+    with pytest.raises(NotFinishedError, match="Request 0 was evicted") as caught:
         ls.testing.run(in_turns, ls.Workload([1, 1], [5, 5]), memory=9)
     assert caught.value.remaining == 2
     ended = ls.testing.run(in_turns, ls.Workload([1, 1], [5, 5]), memory=9, resume="recompute")

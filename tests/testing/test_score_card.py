@@ -11,10 +11,10 @@ import llmsched as ls
 from llmsched.testing import Case, Decision, State
 
 CASES = {
-    "rounds": Case(ls.generate.lmsys(60).with_intervals(ls.intervals.buckets(100)), 2000),
+    "rounds": Case(ls.generate.lmsys(60).with_intervals(ls.intervals.buckets(100)), 800),
     "seconds": Case(
         ls.generate.poisson(ls.generate.lmsys(40, 1), 5, 0).with_intervals(ls.intervals.buckets(100)),
-        2000,
+        512,
         clock="llama2-70b-2xa100",
         block=16,
     ),
