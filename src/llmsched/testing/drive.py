@@ -58,7 +58,7 @@ class Driven(ReferenceEngine):
     ) -> None:
         super().__init__(problem, record)
         self.workload = workload
-        self.decide, self.looks, self.decided = decide, Looks(), list[Decided]()
+        self.function, self.looks, self.decided = decide, Looks(), list[Decided]()
         self.inside: set[int] = set()
         columns = {name: getattr(workload, name) for name in (*OPTIONAL, *(["output"] if truth else []))}
         known = {name: column.tolist() for name, column in columns.items() if column is not None}
@@ -109,7 +109,7 @@ class Driven(ReferenceEngine):
             self.prefill_budget,
         )
         try:
-            decision = self.decide(state)
+            decision = self.function(state)
         except Exception as error:
             error.add_note(f"the scheduler was asked before round {self.round}, at {self.now:.6g}")
             raise
@@ -153,7 +153,7 @@ class Driven(ReferenceEngine):
 
     def start(self, i: int) -> None:
         r = self.requests[i]
-        if i in self.inside or r.completion is not None or r.arrival > self.now:
+        if r not in self.waiting:
             raise self.wrong(
                 f"request {i} is to be admitted, but it {self.standing(i)}", "admit only those in state.waiting", i
             )
@@ -256,7 +256,8 @@ def run(
 
     A round is: requests arrive; `decide` is given a `State` and returns a `Decision`; those it evicts leave and those
     it admits start, in its order; everybody who runs generates a token. One that decides as a named policy does gives
-    the result of `llmsched.simulate`, to the last bit. It is asked by the readable engine, some 10,000 rounds a second.
+    the result of `llmsched.simulate`, to the last bit. The readable engine runs it: every round costs a call, and
+    a pass over the batch.
 
     Parameters
     ----------

@@ -30,8 +30,6 @@ class Request:
         Its place in the workload, which names it in a `Decision`.
     prompt
         Prompt tokens.
-    arrival
-        When it arrived, in rounds, or in seconds with a clock.
     rank
         Where it stands among equals: a permutation drawn from the seed, or with ``seed=None`` the index.
     lower, upper, point, priority, deadline, session
@@ -42,13 +40,12 @@ class Request:
     """
 
     __slots__ = (
-        "_block", "_reached", "_salt", "_served", "arrival", "deadline", "index", "lower", "output", "point",
-        "priority", "prompt", "rank", "session", "upper",
+        "_block", "_reached", "_salt", "_served", "deadline", "index", "lower", "output", "point", "priority", "prompt",
+        "rank", "session", "upper",
     )  # fmt: skip
 
     index: int
     prompt: int
-    arrival: float
     rank: int
     lower: int
     upper: int
@@ -63,10 +60,15 @@ class Request:
     _salt: int
 
     def __init__(self, served: Served, known: dict[str, Any], block: int, salt: int) -> None:
-        fixed = {"index": served.index, "prompt": served.prompt, "arrival": served.arrival, "rank": served.rank}
+        fixed = {"index": served.index, "prompt": served.prompt, "rank": served.rank}
         hidden = {"_served": served, "_block": block, "_reached": 0, "_salt": salt}
         for name, value in (fixed | known | hidden).items():
             object.__setattr__(self, name, value)
+
+    @property
+    def arrival(self) -> float:
+        """When it arrived, in rounds, or in seconds with a clock."""
+        return self._served.arrival
 
     @property
     def generated(self) -> int:
