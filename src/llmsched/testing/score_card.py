@@ -97,7 +97,7 @@ class ScoreCard(Columns):
         return [["–" if row[name] is None else how(row[name]) for name, _, how in _SHOWN] for row in self.rows]
 
     def _summary(self) -> str:
-        ratios = ", ".join(f"{name} {ratio:.3g}" for name, ratio in self.ratios.items())
+        ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in self.ratios.items())
         return f"geometric mean vs hsf: {ratios}"
 
 
