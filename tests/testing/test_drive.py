@@ -301,6 +301,14 @@ def test_the_point_is_the_middle_of_the_interval() -> None:
     assert points == [3, 3]
 
 
+def test_its_result_stands_beside_those_of_compare() -> None:
+    workload = ls.generate.lmsys(30).with_intervals(ls.intervals.buckets(100))
+    mine = ls.testing.run(fcfs, workload, memory=2000, resume="recompute", label="mine")
+    compared = ls.foreign_result.added(ls.compare(workload, ["fcfs", "amin"], memory=2000), mine)
+    assert compared["mine"].ratio == compared["fcfs"].ratio
+    assert compared["mine"].record() == {**compared["fcfs"].record(), "policy": "mine"}
+
+
 @settings(max_examples=200)
 @given(st.integers(0, 10**9), st.booleans())
 def test_random_cases_are_the_same_for_a_seed_and_fit(seed: int, limits: bool) -> None:

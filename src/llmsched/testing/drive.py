@@ -60,7 +60,9 @@ class Driven(ReferenceEngine):
         self.workload = workload
         self.function, self.looks, self.decided = decide, Looks(), list[Decided]()
         self.inside: set[int] = set()
-        columns = {name: getattr(workload, name) for name in (*OPTIONAL, *(["output"] if truth else []))}
+        bounded = not (workload.lower is None or workload.upper is None)
+        seen = with_midpoints(workload) if workload.point is None and bounded else workload
+        columns = {name: getattr(seen, name) for name in (*OPTIONAL, *(["output"] if truth else []))}
         known = {name: column.tolist() for name, column in columns.items() if column is not None}
         made = {
             r.index: Request(r, {name: values[r.index] for name, values in known.items()}, problem.block, salt)
@@ -329,8 +331,6 @@ def driven(
     salt: int = 0,
 ) -> Driven:
     """The engine of `run` before its first round. `salt` stirs what no scheduler may depend on."""
-    if workload.point is None and not (workload.lower is None or workload.upper is None):
-        workload = with_midpoints(workload)
     policy = Policy(order="arrival", reserve="none", evict="newest", refine="none", resume=resume)
     problem = problem_of(
         workload,
