@@ -1,4 +1,5 @@
-"""Two schedulers as functions from state to decision. Both are equal to policies of llmsched, as the tests show."""
+"""Two schedulers as functions from state to decision. The first is equal to the policy `fcfs`; the second to
+`amin`, except that of equal bounds the one admitted first leaves, where the policy draws one."""
 
 from llmsched.testing import Decision
 

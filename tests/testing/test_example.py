@@ -23,5 +23,5 @@ def test_the_example_passes_its_own_tests(tmp_path: Path) -> None:
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-disable"]
     done = subprocess.run(tests, cwd=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 passed" in done.stdout
+    assert "9 passed" in done.stdout
     assert (here / "counters.json").read_bytes() == (EXAMPLE / "counters.json").read_bytes()

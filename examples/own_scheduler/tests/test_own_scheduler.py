@@ -27,6 +27,13 @@ def test_first_come_does_what_the_policy_fcfs_does():
         assert mine.completion.tolist() == theirs.completion.tolist()
 
 
+def test_adaptive_minimum_does_what_amin_does_with_equals_by_admission():
+    case = ls.testing.STANDARD["arriving"]
+    mine = ls.testing.run(adaptive_minimum, case.workload, **case.machine(), seed=None)
+    theirs = ls.simulate(case.workload, ls.Policy(evict="1 * bound"), **case.machine(), seed=None)
+    assert mine.completion.tolist() == theirs.completion.tolist()
+
+
 def test_predictions_pay_where_all_are_there_at_once():
     case = {"at once": ls.testing.STANDARD["at once"]}
     card = ls.testing.score(adaptive_minimum, against=("vllm", "amax"), workloads=case)
