@@ -353,6 +353,7 @@ EVERY_ERROR = [
     errors.StudyError("m", "study.toml"),
     errors.DamagedResultsError("part.parquet", "m"),
     errors.NotFinishedError("m", "amin", 5, 2),
+    errors.SchedulerError("m", 5, 2),
     errors.MissingExtraError("pandas", "dataframe", "exporting"),
 ]
 
