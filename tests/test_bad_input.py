@@ -358,6 +358,7 @@ EVERY_ERROR = [
     errors.DamagedResultsError("part.parquet", "m"),
     errors.NotFinishedError("m", "amin", 5, 2),
     errors.NotFinishedError("m", "amin", 5, 2, request=1),
+    errors.SchedulerError("m", 5, 2),
     errors.MissingExtraError("pandas", "dataframe", "exporting"),
 ]
 

@@ -277,7 +277,7 @@ def test_memory_is_a_keyword_in_every_function():
 
 def test_a_plain_simulation_imports_nothing_that_it_does_not_use() -> None:
     """Importing is most of what a short script costs."""
-    rooms = ("predict", "fleet", "optimum", "metrics", "experiments", "study", "serving", "cli")
+    rooms = ("predict", "fleet", "optimum", "metrics", "experiments", "testing", "study", "serving", "cli")
     unused = [f"llmsched.{name}" for name in (*rooms, "formula", "policy_files", "simulation.reference")]
     script = "import sys, llmsched as ls; ls.simulate(ls.Workload(1, [2, 3]), 'fcfs', memory=9000); "
     assert in_fresh_python(script + f"print(*(name for name in {unused!r} if name in sys.modules))") == ""

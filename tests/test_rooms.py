@@ -31,6 +31,7 @@ FLOORS = (
     ("optimum",),
     ("metrics",),
     ("experiments",),
+    ("testing",),
     ("study",),
     ("serving",),
     ("cli",),

@@ -9,7 +9,7 @@ from ._lazy import lazy
 from ._version import version as __version__
 
 if TYPE_CHECKING:
-    from . import errors, predict, serving, study
+    from . import errors, predict, serving, study, testing
     from .experiments.adversarial import Adversary, adversarial_search
     from .experiments.predictor_value import predictor_value
     from .fleet.disaggregated import Disaggregated, Transfer, simulate_disaggregated
@@ -100,6 +100,7 @@ __all__ = [
     "stream",
     "study",
     "sweep",
+    "testing",
     "theory",
     "traces",
 ]
@@ -164,6 +165,7 @@ __getattr__, _ = lazy(
         "stream": "fleet.stream",
         "study": "study",
         "sweep": "metrics.sweep",
+        "testing": "testing",
         "theory": "optimum.theory",
         "traces": "workloads.traces",
     },

@@ -132,6 +132,18 @@ class NotFinishedError(LlmschedError, RuntimeError):
         self.request = request
 
 
+class SchedulerError(InputError):
+    """A scheduler under test decided what cannot be (`llmsched.testing`). ``round`` is the round, from 0.
+
+    ``request`` is the index of the request it is about, or None.
+    """
+
+    def __init__(self, message: str, round: int, request: int | None = None) -> None:
+        super().__init__(message)
+        self.round = round
+        self.request = request
+
+
 class MissingExtraError(LlmschedError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

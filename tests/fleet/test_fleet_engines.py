@@ -72,7 +72,7 @@ def test_compiled_and_readable_fleets_agree(drawn):
     readable, readable_error = fleet_or_error(workload, "reference", **options)
     if compiled is None or readable is None:
         if FormulaValueError in [one[0] for one in (error, readable_error) if one is not None]:
-            return  # the readable one simulates replicas to their ends, with those who came so far: others have no value
+            return  # the readable one simulates replicas to their ends, with who came so far: others may have no value
         # They may notice at another round that a replica does not finish: it is not known there how many will come.
         assert error[0] is readable_error[0]
         assert error[0] is ls.errors.NotFinishedError or error == readable_error
