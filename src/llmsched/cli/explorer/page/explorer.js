@@ -39,6 +39,7 @@
     return value.toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits });
   }
   const percent = (value, digits = 0) => (value === null ? "–" : `${(100 * value).toFixed(digits)} %`);
+  const atMost = (gap) => (gap === null ? "–" : `≤ ${Math.ceil(100 * gap)} %`); // a bound is rounded up
   const rounded = (value, digits) => Number(value.toPrecision(digits));
 
   // Dials: a slider and a field for the same number ---------------------------------------------------------------------
@@ -56,11 +57,15 @@
   });
 
   function dial(label, name, scale, { get, set, text = number, least, step = "any" }) {
-    const slider = element("input", { type: "range", min: 0, max: STEPS, step: 1, "aria-label": label, name });
-    const field = element("input", { type: "number", step, min: least, "aria-label": `${label}, exactly`, name: `${name}-exactly` });
-    const made = element("div", { className: "dial" }, element("span", { "aria-hidden": "true" }, label), slider, field);
+    const slider = element("input", { type: "range", min: 0, max: STEPS, step: 1, name });
+    const field = element("input", { type: "number", step, min: least, name: `${name}-exactly` });
+    const words = element("span", { "aria-hidden": "true" });
+    const made = element("div", { className: "dial" }, words, slider, field);
     const show = (moved) => {
       const value = get();
+      words.textContent = label();
+      slider.setAttribute("aria-label", label());
+      field.setAttribute("aria-label", `${label()}, exactly`);
       if (moved !== slider) slider.value = Math.round(STEPS * Math.min(Math.max(scale().at(value), 0), 1));
       if (moved !== field) field.value = value;
       slider.setAttribute("aria-valuetext", text(value));
@@ -86,18 +91,17 @@
   // What a predictor says, as --intervals spells it, from its kind and its dials.
   const PREDICTORS = {
     ...(data.given ? { given: { words: "as the requests bring", rule: () => null } } : {}),
-    constant: { words: "nothing is known", rule: () => `constant:1,${data.longest}` },
-    realistic: { words: "a real predictor (BERT, 5 classes)", rule: () => "realistic" },
-    noisy: { words: "one that errs: coverage and width", rule: (d) => `noisy:${d.coverage},${d.width}`, dials: ["coverage", "width"] },
-    buckets: { words: "the right bucket of so many tokens", rule: (d) => `buckets:${d.bucket}`, dials: ["bucket"] },
-    relative: { words: "the truth, give or take a share", rule: (d) => `relative:${d.share}`, dials: ["share"] },
+    constant: { words: "nothing", rule: () => `constant:1,${data.longest}` },
+    realistic: { words: "a real predictor (BERT)", rule: () => "realistic" },
+    noisy: { words: "intervals that may miss", rule: (d) => `noisy:${d.coverage},${d.width}`, dials: ["coverage", "width"] },
+    buckets: { words: "the right bucket", rule: (d) => `buckets:${d.bucket}`, dials: ["bucket"] },
+    relative: { words: "the truth, give or take", rule: (d) => `relative:${d.share}`, dials: ["share"] },
     exact: { words: "the truth", rule: () => "exact" },
   };
 
   function form(k) {
     const side = state.sides[k];
-    const kept = side.kept ??= null;
-    delete side.kept;
+    const kept = k ? structuredClone(forms[0]) : null; // B begins as a copy of A
     const predictor = kept?.predictor ?? { kind: side.intervals === null ? "given" : "buckets", bucket: 100, share: 0.5, coverage: 0.9, width: 0.5 };
     const arrivals = kept?.arrivals ?? { rate: machines.get(side.machine).seconds ? 5 : 0.7 };
     forms[k] = { predictor, arrivals };
@@ -116,7 +120,7 @@
           moved(event);
         },
       }),
-      memory: dial("KV cache (tokens)", "memory", () => {
+      memory: dial(() => "KV cache (tokens)", "memory", () => {
         const { least, memory } = machines.get(side.machine);
         return logarithmic(least, 8 * memory, 3, true);
       }, { get: () => side.memory, set: (value, event) => { side.memory = Math.round(value); moved(event); }, step: 1, least: 1, text: (value) => `${number(value)} tokens` }),
@@ -124,11 +128,11 @@
         get: () => (side.rate === null ? "given" : "poisson"),
         set: (value, event) => { side.rate = value === "given" ? null : arrivals.rate; moved(event); },
       }),
-      rate: dial("Load (requests per second or round)", "rate", () => (timed() ? logarithmic(0.1, 100, 3) : logarithmic(0.02, 20, 3)), {
+      rate: dial(() => `Load (requests per ${per()})`, "rate", () => (timed() ? logarithmic(0.1, 100, 3) : logarithmic(0.02, 20, 3)), {
         get: () => side.rate ?? arrivals.rate, set: (value, event) => { side.rate = arrivals.rate = value; moved(event); },
         text: (value) => `${value} requests per ${per()}`, least: 0,
       }),
-      replicas: dial("Replicas", "replicas", () => linear(1, 16, 1), {
+      replicas: dial(() => "Replicas", "replicas", () => linear(1, 16, 1), {
         get: () => side.replicas, set: (value, event) => { side.replicas = Math.round(value); moved(event); }, step: 1, least: 1,
       }),
       router: choice("Router", "router", data.routers.map((one) => [one.name, one.name]), {
@@ -139,18 +143,18 @@
       }),
     };
     const quality = (key, label, scale, step, text) => {
-      items[key] = dial(label, key, () => scale, { get: () => predictor[key], set: (value, event) => { predictor[key] = value; told(event); }, step, least: key === "bucket" ? 1 : 0, text });
+      items[key] = dial(() => label, key, () => scale, { get: () => predictor[key], set: (value, event) => { predictor[key] = value; told(event); }, step, least: key === "bucket" ? 1 : 0, text });
     };
     quality("bucket", "Width of a bucket (tokens)", logarithmic(1, 1000, 2, true), 1, (value) => `${value} tokens`);
     quality("share", "Give or take", linear(0, 1, 0.01), 0.01, (value) => percent(value));
     quality("coverage", "Coverage: intervals that hold the truth", linear(0, 1, 0.01), 0.01, (value) => percent(value));
     quality("width", "Width of an interval, of the length", linear(0, 2, 0.01), 0.01, (value) => percent(value));
-    function show() {
-      for (const { show: one } of Object.values(items)) if (one !== show) one(document.activeElement);
+    const show = () => {
+      for (const one of Object.values(items)) one.show(document.activeElement);
       items.rate.made.classList.toggle("off", side.rate === null);
       items.router.made.hidden = side.replicas === 1;
       for (const key of ["bucket", "share", "coverage", "width"]) items[key].made.hidden = !(PREDICTORS[predictor.kind].dials ?? []).includes(key);
-    }
+    };
     show();
     return element("fieldset", { className: "setting", "aria-label": `Setting ${NAMES[k]}`, id: `setting-${NAMES[k]}` }, element("h3", {}, NAMES[k]), ...Object.values(items).map((one) => one.made));
   }
@@ -251,17 +255,17 @@
   }
 
   const latencyTitle = (k, what = "latency") => `${what} (${unit(k) === "s" ? "seconds" : "rounds"})`;
-  const upTo = (name) => ({ domainMin: 0, domainMax: { expr: name }, nice: false });
+  const upTo = (name) => ({ domain: { expr: `[0, ${name}]` }, nice: false });
 
   // Chart -> its specification, the rows of its data sets, what its scales end at, and its height.
   const CHARTS = {
     curve: {
-      height: () => 300,
+      height: () => (matchMedia("(max-width: 999px)").matches ? 200 : 300),
       spec: (k) => ({
         data: { name: "points", values: [] }, params: [{ name: "most", value: 1 }, { name: "least", value: 0.5 }],
         mark: { type: "line", interpolate: "step-after", strokeWidth: 2, clip: true },
         encoding: {
-          x: { field: "x", type: "quantitative", scale: state.log ? { type: "log", domainMin: { expr: "least" }, domainMax: { expr: "most" }, nice: false } : upTo("most"), axis: { title: latencyTitle(k), tickCount: 6 } },
+          x: { field: "x", type: "quantitative", scale: state.log ? { type: "log", domain: { expr: "[least, most]" }, nice: false } : upTo("most"), axis: { title: latencyTitle(k), tickCount: 6 } },
           y: { field: "y", type: "quantitative", scale: { domain: [0, 1] }, axis: { title: null, format: "%", tickCount: 5 } }, ...byPolicy(),
         },
       }),
@@ -305,16 +309,20 @@
     waits: {
       height: () => 240,
       spec: (k) => ({
-        data: { name: "points", values: [] }, params: [{ name: "most", value: 1 }],
+        data: { name: "points", values: [] }, params: [{ name: "most", value: 1 }, { name: "shortest", value: 1 }, { name: "longest", value: 2 }],
         mark: { type: "line", point: { size: 36, filled: true }, strokeWidth: 2, clip: false },
         encoding: {
-          x: { field: "output", type: "quantitative", scale: { type: "log", nice: false }, axis: { title: "length of the answer (tokens)", tickCount: 6, format: "~s", grid: false } },
+          x: { field: "output", type: "quantitative", scale: { type: "log", domain: { expr: "[shortest, longest]" }, nice: false }, axis: { title: "length of the answer (tokens)", tickCount: 6, format: "~s", grid: false } },
           y: { field: "wait", type: "quantitative", scale: upTo("most"), axis: { title: latencyTitle(k, "wait"), tickCount: 5 } }, ...byPolicy(),
           tooltip: [{ field: "policy" }, { field: "lengths", title: "answer" }, { field: "wait", format: ",.4~g" }],
         },
       }),
       rows: (answer) => ({ points: Object.entries(answer.waits).flatMap(([policy, one]) => one.wait.map((wait, i) => ({ policy, wait, output: one.output[i], lengths: `${one.shortest[i]} to ${one.longest[i]} tokens` }))) }),
-      signals: (answers) => ({ most: Math.max(...answers.flatMap((answer) => Object.values(answer.waits).flatMap((one) => one.wait)), 1e-9) * 1.05 }),
+      signals: (answers) => {
+        const all = (key) => answers.flatMap((answer) => Object.values(answer.waits).flatMap((one) => one[key]));
+        const shortest = Math.min(...all("output"));
+        return { most: Math.max(...all("wait"), 1e-9) * 1.05, shortest, longest: Math.max(...all("output"), shortest + 1) };
+      },
       words: (answer) => `Mean wait by length of the answer. ${Object.entries(answer.waits).map(([policy, { wait }]) => `${policy}: shortest tenth ${number(wait[0])}, longest ${number(wait[wait.length - 1])} ${answer.unit}`).join("; ")}`,
     },
     gap: {
@@ -328,9 +336,9 @@
           { mark: { type: "text", align: "left", dx: 6, color: colour("ink") }, encoding: { x: { field: "mean", type: "quantitative" }, text: { field: "gap" } } },
         ],
       }),
-      rows: (answer) => ({ bars: answer.rows.filter((row) => row.finished).map((row) => ({ policy: row.policy, mean: row.mean_latency, bound: answer.bounds[row.policy], gap: row.gap === null ? "" : `≤ ${percent(row.gap)} above` })) }),
+      rows: (answer) => ({ bars: answer.rows.filter((row) => row.finished).map((row) => ({ policy: row.policy, mean: row.mean_latency, bound: answer.bounds[row.policy], gap: row.gap === null ? "" : `${atMost(row.gap)} above` })) }),
       signals: (answers) => ({ most: 1.3 * Math.max(...answers.flatMap((answer) => answer.rows.map((row) => row.mean_latency ?? 0)), 1e-9) }),
-      words: (answer) => `Gap of the mean latency to the lower bound. ${answer.rows.filter((row) => row.finished).map((row) => `${row.policy}: at most ${percent(row.gap)} above`).join("; ")}`,
+      words: (answer) => `Gap of the mean latency to the lower bound. ${answer.rows.filter((row) => row.finished).map((row) => `${row.policy}: ${atMost(row.gap)} above`).join("; ")}`,
     },
   };
 
@@ -354,7 +362,7 @@
       one?.view.finalize();
       const inside = element("div", { className: "chart", role: "img" });
       hold.replaceChildren(inside);
-      const whole = { width, height: height(), autosize: { type: "fit", contains: "padding" }, config: config(), ...spec(k) };
+      const whole = { width, height: height(), autosize: { type: "fit", contains: "padding", resize: true }, config: config(), ...spec(k) };
       const { view } = await vegaEmbed(inside, whole, { mode: "vega-lite", renderer: "canvas", actions: false });
       one = { view, made, hold, inside };
       drawn.set(`${id} ${k}`, one);
@@ -392,7 +400,7 @@
     ["mean", (row) => number(row.mean_latency)],
     ["p50", (row) => number(row.p50_latency), "less"],
     ["p99", (row) => number(row.p99_latency)],
-    ["gap", (row) => (row.gap === null ? "–" : `≤ ${percent(row.gap)}`)],
+    ["gap", (row) => atMost(row.gap)],
     ["evicted", (row) => number(row.evictions)],
     ["wasted", (row) => percent(row.wasted_share, 1), "less"],
     ["cache", (row) => percent(row.peak_share), "less"],
@@ -492,7 +500,7 @@
   $("two").addEventListener("input", (event) => {
     state.two = $("two").checked;
     if (state.two && state.sides.length < 2) {
-      state.sides.push({ ...state.sides[0], kept: structuredClone(forms[0]) });
+      state.sides.push({ ...state.sides[0] });
       state.answers[1] = state.answers[0];
       $("settings").append(form(1));
     }
