@@ -36,8 +36,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (
-    compare, explore, timeline, capacity, size, sweep, bound, generate, paper, policies, routers, machines, theory, predictors,
-    calibrate, validate, doctor,
+    compare, explore, timeline, capacity, size, sweep, bound, generate, paper, policies, routers, machines, theory,
+    predictors, calibrate, validate, doctor,
 ):  # fmt: skip
     app.command(command.__name__, cls=Command)(command)
 

@@ -104,7 +104,7 @@ def explore(
         if not no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    answers = {"picture": _Picture(read), "load": _Load(read)}
+    answers = {"picture": _Picture(read), server.SLOW: _Load(read)}
     try:
         server.serve(data, answers, listening, told)
     except KeyboardInterrupt:
@@ -180,9 +180,7 @@ def _page_data(requests: picture.Requests, machine_name: str | None, chosen: Seq
         "setting": dataclasses.asdict(setting),
         "machines": [{"name": name, **choice} for name, choice in choices.items()],
         "routers": [{"name": name, "words": words} for name, words in routers.DESCRIPTIONS.items()],
-        "policies": [
-            {"text": text, "label": label, **_style(styles[label])} for text, label in labels.items()
-        ],
+        "policies": [{"text": text, "label": label, **_style(styles[label])} for text, label in labels.items()],
         "most": _MOST_POLICIES,
         "given": requests.bring_intervals,
         "longest": int(workload.output.max()),

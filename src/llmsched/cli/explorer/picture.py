@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy.typing as npt
 
 from ...fleet.result import FleetResult
 from ...metrics.compare import Comparison, compare
-from ...policy import Policy
 from ...simulation.result import Result
 from ...simulation.timeline import Timeline
 from ...workloads import generate
@@ -161,10 +161,8 @@ def _bound(result: Result, gap: float) -> float | None:
 
 def load_curve(
     setting: Setting, requests: Requests, rates: Sequence[float], progress: Progress | None = None
-) -> dict[str, Mapping[str, list[float | None]]]:
+) -> dict[str, dict[str, list[float | None]]]:
     """Mean and p99 latency of each policy at each of the rates."""
-    import dataclasses
-
     found: dict[str, dict[str, list[float | None]]] = {}
     for rate in rates:
         comparison, _ = compared(dataclasses.replace(setting, rate=rate), requests, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import itertools
 import json
 import secrets
 import socket
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Answer = Callable[[Any, Progress], Any]
 
 HOST = "127.0.0.1"
+#: The question that is given up when another comes: it takes long, and a slider does not wait.
+SLOW = "load"
 _LARGEST_QUESTION = 100_000  # bytes; a setting has a few hundred
 #: The page loads from its own address alone. Vega compiles its expressions: 'unsafe-eval'.
 _POLICY = (
@@ -41,12 +44,17 @@ _HEADERS = {
 
 
 class Stopped(Exception):
-    """The server ends: what it computes is of no use."""
+    """Nobody waits for this answer any more: the server ends, or the dials have moved on."""
 
 
 def require() -> None:
     """Raises MissingExtraError unless the extra is installed."""
-    for module, package in (("starlette", "starlette"), ("uvicorn", "uvicorn"), ("vl_convert", "vl-convert-python"), ("pydantic", "pydantic")):
+    for module, package in (
+        ("starlette", "starlette"),
+        ("uvicorn", "uvicorn"),
+        ("vl_convert", "vl-convert-python"),
+        ("pydantic", "pydantic"),
+    ):
         try:
             __import__(module)
         except ImportError:
@@ -104,7 +112,9 @@ class Guard:
         )
 
 
-def application(data: Mapping[str, Any], answers: Mapping[str, Answer], token: str, port: int, stopped: threading.Event) -> Starlette:
+def application(
+    data: Mapping[str, Any], answers: Mapping[str, Answer], token: str, port: int, stopped: threading.Event
+) -> Starlette:
     """The page with its `data`, and what it may ask: name -> answer."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -114,10 +124,8 @@ def application(data: Mapping[str, Any], answers: Mapping[str, Answer], token: s
     from ...study.report import vega_script
 
     one_at_a_time = asyncio.Lock()
-
-    def progress(*_: Any) -> None:
-        if stopped.is_set():
-            raise Stopped
+    questions = itertools.count(1)
+    newest = 0
 
     def file(name: str, kind: str, made: Callable[[], str]) -> Route:
         def get(request: Request) -> Response:
@@ -127,6 +135,13 @@ def application(data: Mapping[str, Any], answers: Mapping[str, Answer], token: s
 
     def asked(name: str, answer: Answer) -> Route:
         async def post(request: Request) -> Response:
+            nonlocal newest
+            own = newest = next(questions)
+
+            def progress(*_: Any) -> None:
+                if stopped.is_set() or (newest > own and name == SLOW):
+                    raise Stopped
+
             try:
                 body = await _body(request)
                 async with one_at_a_time:
@@ -138,7 +153,7 @@ def application(data: Mapping[str, Any], answers: Mapping[str, Answer], token: s
             except OSError as error:
                 return JSONResponse({"error": f"{error.filename}: {error.strerror}"}, 400, headers=_HEADERS)
             except Stopped:
-                return JSONResponse({"error": "llmsched explore has ended"}, 503, headers=_HEADERS)
+                return JSONResponse({"error": "no longer asked for"}, 503, headers=_HEADERS)
             return JSONResponse(values | took, headers=_HEADERS)
 
         return Route(f"/{token}/{name}", post, methods=["POST"])
@@ -175,7 +190,9 @@ def _part(name: str) -> str:
     return (importlib.resources.files(__package__) / "page" / name).read_text(encoding="utf-8")
 
 
-def serve(data: Mapping[str, Any], answers: Mapping[str, Answer], listening: socket.socket, told: Callable[[str], None]) -> None:
+def serve(
+    data: Mapping[str, Any], answers: Mapping[str, Answer], listening: socket.socket, told: Callable[[str], None]
+) -> None:
     """Serve the page until Ctrl-C, or SIGTERM; `told` is called with its address once that can be opened."""
     import uvicorn
 

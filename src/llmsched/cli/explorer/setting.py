@@ -10,9 +10,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Self
 
-from ...errors import InputError, nearest
+from ...errors import InputError
 from ...fleet.router import named as named_router
 from ...policy import Policy
+from ...policy import policies as known
 from ...predict import intervals
 from ...simulation import machine as machines
 from ...workloads.argument_checks import LARGEST_SEED, whole
@@ -68,7 +69,9 @@ class Setting:
         if not policies:
             raise InputError("choose at least one policy")
         rate = values["rate"]
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf):
+        if rate is not None and (
+            isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf
+        ):
             raise InputError(f"the rate is {rate!r}, expected a number greater than 0")
         rule = values["intervals"]
         if rule is not None:
@@ -115,7 +118,6 @@ def python(setting: Setting, source: RequestOptions, policies: Mapping[str, Poli
     """A program that gives the numbers of the page."""
     lines = ["import llmsched as ls", ""]
     if source.trace is None:
-        name, *_ = source.generator.partition(":")
         lines += [f"w = ls.generate.parse({source.generator!r}, {source.limit}, {setting.seed})"]
     else:
         format_ = "" if source.format_ is None else f", format={source.format_!r}"
@@ -137,7 +139,10 @@ def python(setting: Setting, source: RequestOptions, policies: Mapping[str, Poli
 
 
 def _compare_call(setting: Setting, policies: Mapping[str, Policy]) -> list[str]:
-    given = [text if text == label and "," not in text else None for label, text in zip(policies, setting.policies, strict=True)]
+    given = [
+        text if text == label and "," not in text else None
+        for label, text in zip(policies, setting.policies, strict=True)
+    ]
     if all(given):
         wanted = f"[{', '.join(map(repr, given))}]"
     else:
@@ -189,8 +194,6 @@ def study(setting: Setting, source: RequestOptions, policies: Mapping[str, Polic
 
 
 def _policy_entry(label: str, policy: Policy) -> str | dict[str, Any]:
-    from ...policy import policies as known
-
     if label in known:
         return label
     default = known["amin"].fields()

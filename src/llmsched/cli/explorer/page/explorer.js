@@ -460,25 +460,32 @@
   // Latency against load --------------------------------------------------------------------------------------------------
 
   async function drawLoad() {
+    if (busy) return; // asked again when the dials rest
     const answers = [];
     for (const k of sides()) {
-      const most = 1.5 * (state.sides[k].rate ?? forms[k].arrivals.rate);
-      answers[k] = await ask("load", { setting: setting(k), most });
+      answers[k] = await ask("load", { setting: setting(k), most: 1.5 * (state.sides[k].rate ?? forms[k].arrivals.rate) });
+      if (busy) return;
     }
-    if (busy) return; // the dials have moved on, and ask again
+    state.loads = answers;
+    await paintLoad();
+    document.documentElement.dataset.load = "drawn";
+  }
+
+  async function paintLoad() {
+    const answers = state.loads;
     const rows = answers.map((answer) => Object.entries(answer.curves ?? {}).flatMap(([policy, one]) => one.rate.map((rate, i) => ({ policy, rate, mean: one.mean[i], p99: one.p99[i] }))));
     const most = Math.max(...rows.flat().map((row) => row.mean ?? 0), 1e-9);
     for (const k of sides()) {
-      const hold = place("load", k);
-      if (answers[k].error) { hold.replaceChildren(element("p", { className: "note", role: "alert" }, answers[k].error)); continue; }
-      const inside = element("div", { className: "chart", role: "img", "aria-label": `Mean latency against load. ${Object.entries(answers[k].curves).map(([policy, one]) => `${policy}: ${number(one.mean[0])} at ${one.rate[0]}, ${number(one.mean[one.mean.length - 1])} at ${one.rate[one.rate.length - 1]}`).join("; ")}` });
+      const hold = place("load", k), answer = answers[k];
+      if (!answer || answer.error) { hold.replaceChildren(element("p", { className: "note", role: "alert" }, answer?.error ?? "…")); continue; }
+      const words = Object.entries(answer.curves).map(([policy, one]) => `${policy}: ${number(one.mean[0])} at ${one.rate[0]}, ${number(one.mean.at(-1))} at ${one.rate.at(-1)}`);
+      const inside = element("div", { className: "chart", role: "img", "aria-label": `Mean latency against load. ${words.join("; ")}` });
       hold.replaceChildren(inside);
-      const per = unit(k) === "s" ? "second" : "round";
       const { view } = await vegaEmbed(inside, {
         width: hold.clientWidth, height: 260, autosize: { type: "fit", contains: "padding" }, config: config(),
         data: { name: "points", values: rows[k] }, mark: { type: "line", point: { size: 36, filled: true }, strokeWidth: 2 },
         encoding: {
-          x: { field: "rate", type: "quantitative", scale: { zero: true }, axis: { title: `requests per ${per}`, grid: false, tickCount: 6 } },
+          x: { field: "rate", type: "quantitative", scale: { zero: true }, axis: { title: `requests per ${unit(k) === "s" ? "second" : "round"}`, grid: false, tickCount: 6 } },
           y: { field: "mean", type: "quantitative", scale: { domain: [0, most] }, axis: { title: latencyTitle(k, "mean latency"), tickCount: 5 } }, ...byPolicy(),
           tooltip: [{ field: "policy" }, { field: "rate" }, { field: "mean", format: ",.4~g" }, { field: "p99", format: ",.4~g" }],
         },
@@ -486,7 +493,6 @@
       explorer.views[`load ${NAMES[k]}`]?.finalize();
       explorer.views[`load ${NAMES[k]}`] = view;
     }
-    document.documentElement.dataset.load = "drawn";
   }
 
   // The page ------------------------------------------------------------------------------------------------------------
@@ -519,14 +525,24 @@
     if ($("load-on").checked) drawLoad();
     else $("load").replaceChildren();
   });
-  const again = () => { if (state.answers[0]) { policyChips(); draw(); if ($("load-on").checked) later("load", 250, drawLoad); } };
-  darkness.addEventListener("change", again);
+  const again = () => {
+    if (!state.answers[0]) return;
+    draw();
+    if ($("load-on").checked && state.loads[0]) paintLoad();
+  };
+  darkness.addEventListener("change", () => { policyChips(); again(); });
   let width = 0;
   new ResizeObserver(() => {
     if (document.body.clientWidth === width) return;
     width = document.body.clientWidth;
-    later("width", 120, () => { if (state.answers[0]) draw(); });
+    later("width", 120, again);
   }).observe(document.body);
+  // On a narrow screen the curves stay in sight as long as there are sliders to move (see the style).
+  const inSight = new Set();
+  new IntersectionObserver((seen) => {
+    for (const one of seen) inSight[one.isIntersecting ? "add" : "delete"](one.target);
+    document.body.classList.toggle("moving", inSight.size > 0);
+  }).observe($("settings"));
 
   settings();
   policyChips();
