@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..fleet import router as routers
 from ..metrics import figure_style
 from ..metrics.compare import MEMORY
@@ -104,7 +104,7 @@ def explore(
         if not no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    answers = {"picture": _Picture(read), server.SLOW: _Load(read)}
+    answers = {"picture": _Picture(read, data), server.SLOW: _Load(read, data)}
     try:
         server.serve(data, answers, listening, told)
     except KeyboardInterrupt:
@@ -114,13 +114,27 @@ def explore(
 
 
 class _Picture:
-    """Answers what a setting gives."""
+    """Answers what a setting gives, of the machines and policies that the page offers: no other file is opened."""
 
-    def __init__(self, requests: picture.Requests) -> None:
+    def __init__(self, requests: picture.Requests, offered: Mapping[str, Any]) -> None:
         self.requests = requests
+        self.machines = [machine["name"] for machine in offered["machines"]]
+        self.policies = [policy["text"] for policy in offered["policies"]]
 
     def __call__(self, values: Any, progress: picture.Progress) -> dict[str, Any]:
-        return picture.picture(_setting(values), self.requests, progress)
+        return picture.picture(self.setting(values), self.requests, progress)
+
+    def setting(self, values: Any) -> Setting:
+        """The setting that the page sends. Raises InputError for what is none, or not offered."""
+        setting = Setting.from_json(values)
+        if len(setting.policies) > _MOST_POLICIES:
+            raise InputError(f"choose at most {_MOST_POLICIES} policies: more lines cannot be told apart")
+        for policy in setting.policies:
+            if policy not in self.policies:
+                raise InputError(f"the page has no policy {policy!r}; {nearest(policy, self.policies)}")
+        if setting.machine not in self.machines:
+            raise InputError(f"the page has no machine {setting.machine!r}; {nearest(setting.machine, self.machines)}")
+        return setting
 
 
 class _Load(_Picture):
@@ -129,19 +143,12 @@ class _Load(_Picture):
     def __call__(self, values: Any, progress: picture.Progress) -> dict[str, Any]:
         if not isinstance(values, dict) or set(values) != {"setting", "most"}:
             raise InputError("a question about load has a setting and most, the largest rate")
-        setting = _setting(values["setting"])
-        most = _setting(values["setting"] | {"rate": values["most"]}).rate
+        setting = self.setting(values["setting"])
+        most = self.setting(values["setting"] | {"rate": values["most"]}).rate
         if most is None:
             raise InputError("most is the largest rate: a number")
         rates = [float(f"{most * share:.3g}") for share in picture.LOADS]
         return {"curves": picture.load_curve(setting, self.requests, rates, progress)}
-
-
-def _setting(values: Any) -> Setting:
-    setting = Setting.from_json(values)
-    if len(setting.policies) > _MOST_POLICIES:
-        raise InputError(f"choose at most {_MOST_POLICIES} policies: more lines cannot be told apart")
-    return setting
 
 
 def _page_data(requests: picture.Requests, machine_name: str | None, chosen: Sequence[str]) -> dict[str, Any]:

@@ -128,30 +128,32 @@ def cache_over_time(result: Result, end: float) -> dict[str, list[float]]:
 
 def _in_moments(timeline: Timeline, end: float) -> tuple[Array, Array]:
     """The most tokens in each moment, and evictions."""
-    stop = _ends(timeline)
-    first, last = (np.minimum((t / end * MOMENTS).astype(np.int64), MOMENTS - 1) for t in (timeline.time, stop))
+    time, (stop, last_round) = timeline.time, _ends(timeline)
+    first, last = (np.minimum((t / end * MOMENTS).astype(np.int64), MOMENTS - 1) for t in (time, stop))
     full = (timeline.memory + (timeline.rounds - 1) * timeline.batch).astype(np.float64)
     tokens = np.zeros(MOMENTS)
     np.maximum.at(tokens, first, timeline.memory.astype(np.float64))
     np.maximum.at(tokens, last, full)
-    for segment in np.flatnonzero(last - first > 1).tolist():  # moments that a segment runs through
-        inside = np.arange(first[segment] + 1, last[segment])
-        share = ((inside + 1) * end / MOMENTS - timeline.time[segment]) / (stop[segment] - timeline.time[segment])
+    for segment in np.flatnonzero(last > first).tolist():  # which grows up to the end of each of its moments
+        moments = np.arange(first[segment], last[segment])
+        growing = max(last_round[segment] - time[segment], 1e-300)
+        share = np.minimum(((moments + 1) * end / MOMENTS - time[segment]) / growing, 1)
         grown = timeline.memory[segment] + share * (full[segment] - timeline.memory[segment])
-        tokens[inside] = np.maximum(tokens[inside], grown)
+        tokens[moments] = np.maximum(tokens[moments], grown)
     return tokens, np.bincount(first, weights=timeline.evictions, minlength=MOMENTS).astype(np.float64)
 
 
-def _ends(timeline: Timeline) -> Array:
-    """When each segment ends: to the last bit without a clock, and with one to what a screen shows."""
+def _ends(timeline: Timeline) -> tuple[Array, Array]:
+    """When each segment ends, and when its last round begins: with a clock to what a screen shows."""
     rounds, batch, context = timeline.rounds, timeline.batch, timeline.context
     if timeline.clock is None:
-        return timeline.time + rounds
+        return timeline.time + rounds, timeline.time + rounds - 1
     none = np.zeros_like(rounds)
     begins = timeline.clock.duration(batch, context, timeline.prefilled, timeline.swapped)
     second, last = (timeline.clock.duration(batch, context + k * batch, none, none) for k in (1, rounds - 1))
     ends = timeline.time + begins + (rounds - 1) * (second + last) / 2
-    return np.asarray(np.minimum(ends, np.append(timeline.time[1:], np.inf)), np.float64)
+    ends = np.minimum(ends, np.append(timeline.time[1:], np.inf))
+    return ends, np.where(rounds > 1, ends - last, timeline.time)
 
 
 def _bound(result: Result, gap: float) -> float | None:

@@ -49,12 +49,8 @@ class Stopped(Exception):
 
 def require() -> None:
     """Raises MissingExtraError unless the extra is installed."""
-    for module, package in (
-        ("starlette", "starlette"),
-        ("uvicorn", "uvicorn"),
-        ("vl_convert", "vl-convert-python"),
-        ("pydantic", "pydantic"),
-    ):
+    packages = {"starlette": "starlette", "uvicorn": "uvicorn", "vl_convert": "vl-convert-python"}
+    for module, package in packages.items():
         try:
             __import__(module)
         except ImportError:
@@ -182,7 +178,7 @@ async def _body(request: Request) -> Any:
         parts.append(part)
     try:
         return json.loads(b"".join(parts))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError("that is no JSON") from None
 
 

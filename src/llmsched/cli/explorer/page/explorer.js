@@ -352,6 +352,13 @@
     return hold.children[k].lastChild;
   }
 
+  // An image with words for those who do not see it; what Vega makes is hidden from them.
+  function chartPlace(hold) {
+    const made = element("div", { className: "chart", role: "img" }, element("div", { "aria-hidden": "true" }));
+    hold.replaceChildren(made);
+    return made;
+  }
+
   const drawn = new Map(); // chart and side -> the view, and what it was made for
 
   async function chart(id, k, answers) {
@@ -360,10 +367,9 @@
     let one = drawn.get(`${id} ${k}`);
     if (one?.made !== made || one.hold !== hold) {
       one?.view.finalize();
-      const inside = element("div", { className: "chart", role: "img" });
-      hold.replaceChildren(inside);
+      const inside = chartPlace(hold);
       const whole = { width, height: height(), autosize: { type: "fit", contains: "padding", resize: true }, config: config(), ...spec(k) };
-      const { view } = await vegaEmbed(inside, whole, { mode: "vega-lite", renderer: "canvas", actions: false });
+      const { view } = await vegaEmbed(inside.firstChild, whole, { mode: "vega-lite", renderer: "canvas", actions: false });
       one = { view, made, hold, inside };
       drawn.set(`${id} ${k}`, one);
       explorer.views[`${id} ${NAMES[k]}`] = view;
@@ -479,9 +485,9 @@
       const hold = place("load", k), answer = answers[k];
       if (!answer || answer.error) { hold.replaceChildren(element("p", { className: "note", role: "alert" }, answer?.error ?? "…")); continue; }
       const words = Object.entries(answer.curves).map(([policy, one]) => `${policy}: ${number(one.mean[0])} at ${one.rate[0]}, ${number(one.mean.at(-1))} at ${one.rate.at(-1)}`);
-      const inside = element("div", { className: "chart", role: "img", "aria-label": `Mean latency against load. ${words.join("; ")}` });
-      hold.replaceChildren(inside);
-      const { view } = await vegaEmbed(inside, {
+      const inside = chartPlace(hold);
+      inside.setAttribute("aria-label", `Mean latency against load. ${words.join("; ")}`);
+      const { view } = await vegaEmbed(inside.firstChild, {
         width: hold.clientWidth, height: 260, autosize: { type: "fit", contains: "padding" }, config: config(),
         data: { name: "points", values: rows[k] }, mark: { type: "line", point: { size: 36, filled: true }, strokeWidth: 2 },
         encoding: {
