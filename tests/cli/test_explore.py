@@ -62,7 +62,8 @@ def source(n: int = 300) -> RequestOptions:
 
 
 def drawn_by(dials: Setting, requests: RequestOptions | None = None) -> dict[str, Any]:
-    return picture.picture(dials, picture.Requests(requests or source()))
+    asked = picture.Requests(requests or source())
+    return picture.picture(dials, asked, picture.Bounds(asked).find(dials))
 
 
 def simulated(dials: Setting, policy: str, n: int) -> ls.Result:
@@ -253,12 +254,18 @@ QUESTION = {name: getattr(PLAIN, name) for name in PLAIN.__dataclass_fields__} |
 
 
 def test_the_server_answers_with_the_picture(served: Served) -> None:
-    status, headers, text = served.ask(f"/{served.token}/picture", QUESTION)
-    assert status == 200
-    assert headers["content-type"] == "application/json"
-    answer = json.loads(text)
-    assert answer.pop("took") > 0
-    assert answer == json.loads(json.dumps(drawn_by(PLAIN)))
+    question = QUESTION | {"memory": 7777}
+    found = json.loads(json.dumps(drawn_by(changed(memory=7777))))
+    for bounded in (False, True):
+        status, headers, text = served.ask(f"/{served.token}/picture", question)
+        assert status == 200
+        assert headers["content-type"] == "application/json"
+        answer = json.loads(text)
+        assert answer.pop("took") > 0
+        assert answer["bounded"] == bounded  # the bound takes its time, and is asked for on its own
+        assert answer["curves"] == found["curves"]
+        assert served.ask(f"/{served.token}/gap", question)[0] == 200
+    assert answer == found
 
 
 @pytest.mark.parametrize("path", ["", "picture", "load", "vega.js", "explorer.js", "explorer.css"])

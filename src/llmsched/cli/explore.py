@@ -104,7 +104,9 @@ def explore(
         if not no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    answers = {"picture": _Picture(read, data), server.SLOW: _Load(read, data)}
+    bounds = picture.Bounds(read)
+    kinds = {"picture": _Picture, server.ASIDE: _Gap, server.SLOW: _Load}
+    answers = {name: kind(read, bounds, data) for name, kind in kinds.items()}
     try:
         server.serve(data, answers, listening, told)
     except KeyboardInterrupt:
@@ -116,13 +118,14 @@ def explore(
 class _Picture:
     """Answers what a setting gives, of the machines and policies that the page offers: no other file is opened."""
 
-    def __init__(self, requests: picture.Requests, offered: Mapping[str, Any]) -> None:
-        self.requests = requests
+    def __init__(self, requests: picture.Requests, bounds: picture.Bounds, offered: Mapping[str, Any]) -> None:
+        self.requests, self.bounds = requests, bounds
         self.machines = [machine["name"] for machine in offered["machines"]]
         self.policies = [policy["text"] for policy in offered["policies"]]
 
     def __call__(self, values: Any, progress: picture.Progress) -> dict[str, Any]:
-        return picture.picture(self.setting(values), self.requests, progress)
+        setting = self.setting(values)
+        return picture.picture(setting, self.requests, self.bounds.known(setting), progress)
 
     def setting(self, values: Any) -> Setting:
         """The setting that the page sends. Raises InputError for what is none, or not offered."""
@@ -135,6 +138,14 @@ class _Picture:
         if setting.machine not in self.machines:
             raise InputError(f"the page has no machine {setting.machine!r}; {nearest(setting.machine, self.machines)}")
         return setting
+
+
+class _Gap(_Picture):
+    """Finds the lower bound that the next picture of the same setting shows."""
+
+    def __call__(self, values: Any, progress: picture.Progress) -> dict[str, Any]:
+        self.bounds.find(self.setting(values))
+        return {}
 
 
 class _Load(_Picture):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...fleet.result import FleetResult
 from ...metrics.compare import Comparison, compare
+from ...optimum.lower_bounds import LowerBound, lower_bound
 from ...simulation.result import Result
 from ...simulation.timeline import Timeline
 from ...workloads import generate
@@ -28,6 +29,8 @@ LOADS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
 #: Columns of `Row.record` that the page's table shows.
 SHOWN = ("policy", "finished", "completed", "mean_latency", "p50_latency", "p99_latency", "ratio", "gap", "makespan",
          "evictions", "wasted_share", "peak_share", "error")  # fmt: skip
+
+_KEPT = 64  # bounds
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -56,26 +59,70 @@ class Requests:
         return workload.lower is not None or workload.upper is not None
 
 
-def compared(setting: Setting, requests: Requests, progress: Progress | None = None) -> tuple[Comparison, Setup]:
-    """The comparison that a setting asks for: what `llmsched compare` runs for the same options."""
-    policies, rule = parse_policies(setting.policies), interval_rule(setting.intervals)
+class Bounds:
+    """Lower bounds on the latency of any schedule: they depend on requests and machine, not on policy or predictor.
+
+    One can take longer than the simulations: a picture does not wait for it, and shows the gap once `find` has found it.
+    """
+
+    def __init__(self, requests: Requests) -> None:
+        self.requests = requests
+        self._found: dict[tuple[Any, ...], LowerBound] = {}
+
+    def known(self, setting: Setting) -> LowerBound | None:
+        """The bound, if it has been found."""
+        return self._found.get(self._key(setting))
+
+    def find(self, setting: Setting) -> LowerBound:
+        """The bound, as `llmsched.compare` takes it."""
+        key = self._key(setting)
+        if key not in self._found:
+            workload, setup = arriving(setting, self.requests)
+            bound = lower_bound(
+                workload, memory=setup.memory, iterations=0, clock=setup.clock, replicas=setting.replicas
+            )  # fmt: skip
+            for policy in parse_policies(setting.policies).values():
+                bound.of(policy)  # which it keeps
+            while len(self._found) >= _KEPT:
+                self._found.pop(next(iter(self._found)))
+            self._found[key] = bound
+        return self._found[key]
+
+    @staticmethod
+    def _key(setting: Setting) -> tuple[Any, ...]:
+        processed = any(policy.slots == "processed" for policy in parse_policies(setting.policies).values())
+        return setting.machine, setting.memory, setting.rate, setting.replicas, setting.seed, processed
+
+
+def arriving(setting: Setting, requests: Requests) -> tuple[Workload, Setup]:
+    """The requests of a setting, without predictions of ours, and what serves them."""
     workload = requests(setting.seed)
     setup = setting.machine_options().setup(workload)
-    if setting.rate is not None:
-        workload = generate.poisson(workload, setting.rate, setting.seed)
+    return workload if setting.rate is None else generate.poisson(workload, setting.rate, setting.seed), setup
+
+
+def compared(setting: Setting, requests: Requests, progress: Progress | None = None) -> tuple[Comparison, Setup]:
+    """The comparison that a setting asks for: what `llmsched compare` runs for the same options, but for the gap."""
+    policies, rule = parse_policies(setting.policies), interval_rule(setting.intervals)
+    workload, setup = arriving(setting, requests)
     workload, _, _ = with_predictions(workload, rule, policies.values())
     options: dict[str, Any] = {**setup.arguments(), **setting.fleet_options().arguments(), "seed": setting.seed}
-    return compare(workload, policies, **options, record=("timeline",), progress=progress), setup
+    return compare(workload, policies, **options, record=("timeline",), gap=False, progress=progress), setup
 
 
-def picture(setting: Setting, requests: Requests, progress: Progress | None = None) -> dict[str, Any]:
-    """Everything that the page shows of a setting."""
+def picture(
+    setting: Setting, requests: Requests, bound: LowerBound | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Everything that the page shows of a setting; gaps only if there is a `bound`."""
     comparison, setup = compared(setting, requests, progress)
+    if bound is not None:
+        comparison = _with_gaps(comparison, bound)
     results = {row.policy: row.result for row in comparison if row.result is not None}
     end = max((float(result.makespan) for result in results.values()), default=0.0)
     policies = parse_policies(setting.policies)
     return {
         "unit": "rounds" if setup.clock is None else "s",
+        "bounded": bound is not None,
         "rows": [{name: record[name] for name in SHOWN} for record in comparison.records()],
         "curves": {name: latency_curve(result) for name, result in results.items()},
         "timelines": {name: cache_over_time(result, end) for name, result in results.items()},
@@ -88,6 +135,16 @@ def picture(setting: Setting, requests: Requests, progress: Progress | None = No
             "study": study(setting, requests.source, policies),
         },
     }
+
+
+def _with_gaps(comparison: Comparison, bound: LowerBound) -> Comparison:
+    rows = [
+        row
+        if row.result is None
+        else dataclasses.replace(row, gap=bound.gap(row.result.total_latency, row.result.policy))
+        for row in comparison
+    ]
+    return dataclasses.replace(comparison, rows=tuple(rows))
 
 
 def latency_curve(result: Result) -> dict[str, list[float]]:

@@ -39,7 +39,7 @@
     return value.toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits });
   }
   const percent = (value, digits = 0) => (value === null ? "–" : `${(100 * value).toFixed(digits)} %`);
-  const atMost = (gap) => (gap === null ? "–" : `≤ ${Math.ceil(100 * gap)} %`); // a bound is rounded up
+  const atMost = (gap) => (gap === null ? "…" : `≤ ${Math.ceil(100 * gap)} %`); // a bound is rounded up
   const rounded = (value, digits) => Number(value.toPrecision(digits));
 
   // Dials: a slider and a field for the same number ---------------------------------------------------------------------
@@ -177,7 +177,7 @@
   // Asking ------------------------------------------------------------------------------------------------------------
 
   const waiting = new Map(); // side -> when the first of the moves was made that its picture does not show yet
-  let busy = false;
+  let busy = false, turn = 0;
 
   function changed(k, event) {
     document.documentElement.dataset.drawn = "no";
@@ -193,6 +193,7 @@
   // One question at a time, always about where the dials are now: moves that come meanwhile are answered together.
   async function work() {
     busy = true;
+    turn += 1;
     while (waiting.size) {
       const [k, since] = waiting.entries().next().value;
       waiting.delete(k);
@@ -206,9 +207,24 @@
       if (!answer.error) $("took").textContent = `${took.toFixed(0)} ms from the move to the picture, of which ${answer.took.toFixed(0)} ms simulated.`;
     }
     busy = false;
-    document.documentElement.dataset.drawn = "all";
+    if (sides().some((k) => state.answers[k].bounded === false)) later("gap", 60, gaps);
+    else document.documentElement.dataset.drawn = "all";
     later("said", 700, () => say(inWords()));
     if ($("load-on").checked) later("load", 250, drawLoad);
+  }
+
+  // The lower bound can take longer than all simulations: it is asked for when the dials rest, and then shown.
+  async function gaps() {
+    const mine = turn;
+    for (const name of ["gap", "picture"]) {
+      for (const k of sides()) {
+        const asked = setting(k), answer = await ask(name, asked);
+        if (busy || turn !== mine) return;
+        if (name === "picture") state.answers[k] = { ...answer, asked };
+      }
+    }
+    await draw();
+    if (!busy && turn === mine) document.documentElement.dataset.drawn = "all";
   }
 
   const timers = {};
@@ -336,7 +352,7 @@
           { mark: { type: "text", align: "left", dx: 6, color: colour("ink") }, encoding: { x: { field: "mean", type: "quantitative" }, text: { field: "gap" } } },
         ],
       }),
-      rows: (answer) => ({ bars: answer.rows.filter((row) => row.finished).map((row) => ({ policy: row.policy, mean: row.mean_latency, bound: answer.bounds[row.policy], gap: row.gap === null ? "" : `${atMost(row.gap)} above` })) }),
+      rows: (answer) => ({ bars: answer.rows.filter((row) => row.finished).map((row) => ({ policy: row.policy, mean: row.mean_latency, bound: answer.bounds[row.policy], gap: row.gap === null ? "…" : `${atMost(row.gap)} above` })) }),
       signals: (answers) => ({ most: 1.3 * Math.max(...answers.flatMap((answer) => answer.rows.map((row) => row.mean_latency ?? 0)), 1e-9) }),
       words: (answer) => `Gap of the mean latency to the lower bound. ${answer.rows.filter((row) => row.finished).map((row) => `${row.policy}: ${atMost(row.gap)} above`).join("; ")}`,
     },
