@@ -62,7 +62,7 @@ class Requests:
 class Bounds:
     """Lower bounds on the latency of any schedule: they depend on requests and machine, not on policy or predictor.
 
-    One can take longer than the simulations: a picture does not wait for it, and shows the gap once `find` has found it.
+    One can take longer than the simulations: a picture does not wait for it, and has gaps once `find` has found it.
     """
 
     def __init__(self, requests: Requests) -> None:
