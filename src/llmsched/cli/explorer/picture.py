@@ -155,14 +155,14 @@ def latency_curve(result: Result) -> dict[str, list[float]]:
     return {"x": latency[at - 1].tolist(), "y": (at / n).tolist()}
 
 
-def waits(result: Result) -> dict[str, list[float]]:
+def waits(result: Result) -> dict[str, list[Any]]:
     """Mean time from arrival to first admission of tenths of the requests, from the shortest answers to the longest."""
     output, wait = result.workload.output, result.start - result.workload.arrival
     groups = [part for part in np.array_split(np.argsort(output, kind="stable"), GROUPS) if len(part)]
     return {
-        "output": [float(np.median(output[part])) for part in groups],
-        "shortest": [int(output[part].min()) for part in groups],
-        "longest": [int(output[part].max()) for part in groups],
+        "output": [int(output[part[len(part) // 2]]) for part in groups],
+        "shortest": [int(output[part[0]]) for part in groups],
+        "longest": [int(output[part[-1]]) for part in groups],
         "wait": [float(wait[part].mean()) for part in groups],
     }
 
@@ -191,12 +191,12 @@ def _in_moments(timeline: Timeline, end: float) -> tuple[Array, Array]:
     tokens = np.zeros(MOMENTS)
     np.maximum.at(tokens, first, timeline.memory.astype(np.float64))
     np.maximum.at(tokens, last, full)
-    for segment in np.flatnonzero(last > first).tolist():  # which grows up to the end of each of its moments
-        moments = np.arange(first[segment], last[segment])
-        growing = max(last_round[segment] - time[segment], 1e-300)
-        share = np.minimum(((moments + 1) * end / MOMENTS - time[segment]) / growing, 1)
-        grown = timeline.memory[segment] + share * (full[segment] - timeline.memory[segment])
-        tokens[moments] = np.maximum(tokens[moments], grown)
+    count = last - first  # moments at whose end a segment still grows
+    segment = np.repeat(np.arange(len(count)), count)
+    moment = first[segment] + np.arange(len(segment)) - np.repeat(np.cumsum(count) - count, count)
+    since = (moment + 1) * end / MOMENTS - time[segment]
+    share = np.minimum(since / np.maximum(last_round - time, 1e-300)[segment], 1)
+    np.maximum.at(tokens, moment, timeline.memory[segment] + share * (full - timeline.memory)[segment])
     return tokens, np.bincount(first, weights=timeline.evictions, minlength=MOMENTS).astype(np.float64)
 
 
