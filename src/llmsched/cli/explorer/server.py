@@ -62,7 +62,8 @@ def require() -> None:
 
 def listen(port: int) -> socket.socket:
     """A socket on loopback; port 0 takes a free one. Raises InputError if the port is taken."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio switches Nagle's algorithm off where the protocol is named: with it every answer takes 40 ms longer.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))

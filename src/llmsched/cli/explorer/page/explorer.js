@@ -194,18 +194,21 @@
   async function work() {
     busy = true;
     turn += 1;
-    while (waiting.size) {
-      const [k, since] = waiting.entries().next().value;
-      waiting.delete(k);
-      if (!sides().includes(k)) continue;
-      const asked = setting(k), answer = await ask("picture", asked);
-      state.answers[k] = { ...answer, asked };
-      await draw();
-      await new Promise((seen) => requestAnimationFrame(() => setTimeout(seen)));
-      const took = performance.now() - since;
-      explorer.latencies.push(took);
-      if (!answer.error) $("took").textContent = `${took.toFixed(0)} ms from the move to the picture, of which ${answer.took.toFixed(0)} ms simulated.`;
-    }
+    do {
+      while (waiting.size) {
+        const [k, since] = waiting.entries().next().value;
+        waiting.delete(k);
+        if (!sides().includes(k)) continue;
+        const asked = setting(k), answer = await ask("picture", asked);
+        state.answers[k] = { ...answer, asked };
+        await draw(inView);
+        await new Promise((seen) => requestAnimationFrame(() => setTimeout(seen)));
+        const took = performance.now() - since;
+        explorer.latencies.push(took);
+        if (!answer.error) $("took").textContent = `${took.toFixed(0)} ms from the move to the picture, of which ${answer.took.toFixed(0)} ms simulated.`;
+      }
+      await draw(); // what is out of sight, too
+    } while (waiting.size);
     busy = false;
     if (sides().some((k) => state.answers[k].bounded === false)) later("gap", 60, gaps);
     else document.documentElement.dataset.drawn = "all";
@@ -282,7 +285,7 @@
         mark: { type: "line", interpolate: "step-after", strokeWidth: 2, clip: true },
         encoding: {
           x: { field: "x", type: "quantitative", scale: state.log ? { type: "log", domain: { expr: "[least, most]" }, nice: false } : upTo("most"), axis: { title: latencyTitle(k), tickCount: 6 } },
-          y: { field: "y", type: "quantitative", scale: { domain: [0, 1] }, axis: { title: null, format: "%", tickCount: 5 } }, ...byPolicy(),
+          y: { field: "y", type: "quantitative", scale: { domain: [0, 1] }, axis: { title: null, format: "%", tickCount: 5, minExtent: 40 } }, ...byPolicy(),
         },
       }),
       rows: (answer) => ({ points: Object.entries(answer.curves).flatMap(([policy, { x, y }]) => x.map((value, i) => ({ policy, x: value, y: y[i] }))) }),
@@ -329,7 +332,7 @@
         mark: { type: "line", point: { size: 36, filled: true }, strokeWidth: 2, clip: false },
         encoding: {
           x: { field: "output", type: "quantitative", scale: { type: "log", domain: { expr: "[shortest, longest]" }, nice: false }, axis: { title: "length of the answer (tokens)", tickCount: 6, format: "~s", grid: false } },
-          y: { field: "wait", type: "quantitative", scale: upTo("most"), axis: { title: latencyTitle(k, "wait"), tickCount: 5 } }, ...byPolicy(),
+          y: { field: "wait", type: "quantitative", scale: upTo("most"), axis: { title: latencyTitle(k, "wait"), tickCount: 5, minExtent: 44 } }, ...byPolicy(),
           tooltip: [{ field: "policy" }, { field: "lengths", title: "answer" }, { field: "wait", format: ",.4~g" }],
         },
       }),
@@ -384,7 +387,7 @@
     if (one?.made !== made || one.hold !== hold) {
       one?.view.finalize();
       const inside = chartPlace(hold);
-      const whole = { width, height: height(), autosize: { type: "fit", contains: "padding", resize: true }, config: config(), ...spec(k) };
+      const whole = { width, height: height(), autosize: { type: "fit", contains: "padding" }, config: config(), ...spec(k) };
       const { view } = await vegaEmbed(inside.firstChild, whole, { mode: "vega-lite", renderer: "canvas", actions: false });
       one = { view, made, hold, inside };
       drawn.set(`${id} ${k}`, one);
@@ -397,7 +400,10 @@
     await one.view.runAsync();
   }
 
-  async function draw() {
+  const inView = (id) => { const at = $(id).getBoundingClientRect(); return at.bottom > 0 && at.top < innerHeight; };
+
+  // Draw the charts that `which` is true of; a moving slider does not wait for those that are out of sight.
+  async function draw(which = () => true) {
     document.body.classList.toggle("two", state.two);
     const good = sides().filter((k) => state.answers[k] && !state.answers[k].error && ready(k));
     for (const k of sides()) {
@@ -406,7 +412,7 @@
     }
     legend();
     const answers = good.map((k) => state.answers[k]);
-    await Promise.all(Object.keys(CHARTS).flatMap((id) => good.map((k) => chart(id, k, answers))));
+    await Promise.all(Object.keys(CHARTS).filter(which).flatMap((id) => good.map((k) => chart(id, k, answers))));
   }
 
   // Whether an answer is about the policies that are chosen now: until the next one is there, the last picture stays.
