@@ -331,7 +331,7 @@
         data: { name: "points", values: [] }, params: [{ name: "most", value: 1 }, { name: "shortest", value: 1 }, { name: "longest", value: 2 }],
         mark: { type: "line", point: { size: 36, filled: true }, strokeWidth: 2, clip: false },
         encoding: {
-          x: { field: "output", type: "quantitative", scale: { type: "log", domain: { expr: "[shortest, longest]" }, nice: false }, axis: { title: "length of the answer (tokens)", tickCount: 6, format: "~s", grid: false } },
+          x: { field: "output", type: "quantitative", scale: { type: "log", domain: { expr: "[shortest, longest]" }, nice: false }, axis: { title: "length of the answer (tokens)", tickCount: 4, format: "~s", grid: false } },
           y: { field: "wait", type: "quantitative", scale: upTo("most"), axis: { title: latencyTitle(k, "wait"), tickCount: 5, minExtent: 44 } }, ...byPolicy(),
           tooltip: [{ field: "policy" }, { field: "lengths", title: "answer" }, { field: "wait", format: ",.4~g" }],
         },
@@ -355,7 +355,7 @@
           { mark: { type: "text", align: "left", dx: 6, color: colour("ink") }, encoding: { x: { field: "mean", type: "quantitative" }, text: { field: "gap" } } },
         ],
       }),
-      rows: (answer) => ({ bars: answer.rows.filter((row) => row.finished).map((row) => ({ policy: row.policy, mean: row.mean_latency, bound: answer.bounds[row.policy], gap: row.gap === null ? "…" : `${atMost(row.gap)} above` })) }),
+      rows: (answer) => ({ bars: answer.rows.filter((row) => row.finished).map((row) => ({ policy: row.policy, mean: row.mean_latency, bound: answer.bounds[row.policy], gap: atMost(row.gap) })) }),
       signals: (answers) => ({ most: 1.3 * Math.max(...answers.flatMap((answer) => answer.rows.map((row) => row.mean_latency ?? 0)), 1e-9) }),
       words: (answer) => `Gap of the mean latency to the lower bound. ${answer.rows.filter((row) => row.finished).map((row) => `${row.policy}: ${atMost(row.gap)} above`).join("; ")}`,
     },
@@ -387,7 +387,7 @@
     if (one?.made !== made || one.hold !== hold) {
       one?.view.finalize();
       const inside = chartPlace(hold);
-      const whole = { width, height: height(), autosize: { type: "fit", contains: "padding" }, config: config(), ...spec(k) };
+      const whole = { width, height: height(), autosize: { type: "fit", contains: "padding" }, padding: { left: 2, top: 5, right: 14, bottom: 5 }, config: config(), ...spec(k) };
       const { view } = await vegaEmbed(inside.firstChild, whole, { mode: "vega-lite", renderer: "canvas", actions: false });
       one = { view, made, hold, inside };
       drawn.set(`${id} ${k}`, one);
