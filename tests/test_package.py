@@ -26,7 +26,7 @@ COMPILED = sorted(
 # Libraries that belong to an extra: whoever has only numpy can import and simulate.
 EXTRAS = (
     *("matplotlib", "typer", "rich", "pandas", "polars", "pyarrow", "pydantic", "scipy", "sklearn", "skops"),
-    *("highspy", "distributed"),
+    *("highspy", "distributed", "starlette", "uvicorn", "vl_convert"),
 )
 
 

@@ -550,7 +550,7 @@ def test_without_a_study_or_results_there_is_no_report(directory: Path, tmp_path
 
 def test_a_missing_extra_is_named(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    report._vega.cache_clear()
+    report.vega_script.cache_clear()
     with pytest.raises(MissingExtraError, match=r"vl-convert-python.*llmsched\[study\]"):
         report.write(directory, tmp_path / "report.html")
     monkeypatch.setitem(sys.modules, "scipy", None)

@@ -13,6 +13,7 @@ from .calibrate import calibrate
 from .capacity import capacity
 from .compare import compare
 from .doctor import doctor
+from .explore import explore
 from .generate import generate
 from .given_once import Command
 from .help_pages import HelpGroup
@@ -35,8 +36,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (
-    compare, timeline, capacity, size, sweep, bound, generate, paper, policies, routers, machines, theory, predictors,
-    calibrate, validate, doctor,
+    compare, explore, timeline, capacity, size, sweep, bound, generate, paper, policies, routers, machines, theory,
+    predictors, calibrate, validate, doctor,
 ):  # fmt: skip
     app.command(command.__name__, cls=Command)(command)
 

@@ -267,6 +267,7 @@ def compare(
     record: Collection[str] = (),
     baseline: str | Policy | None = "hsf",
     max_rounds: int | None = None,
+    gap: bool = True,
     progress: Progress | None = None,
 ) -> Comparison:
     """Simulate each policy on `workload` with the same memory and seed; on a fleet, if `replicas` says so.
@@ -284,6 +285,8 @@ def compare(
         for each router, and ratios refer to the first of them.
     baseline
         Ratios of mean latency refer to this policy; it is run too if it is not among `policies`. None: no ratios.
+    gap
+        False leaves `Row.gap` NaN: the lower bound can take longer than a few short simulations.
     progress
         Called a few times a second with (label, requests completed, requests in all), counted over all rows.
 
@@ -307,9 +310,8 @@ def compare(
         shown = list(wanted)
     rows = _rows(workload, chosen, replicas, options, progress)
     latency = _mean_latency(rows[label]) if label is not None else math.nan
-    bound = lower_bound(
-        workload, memory=memory, iterations=0, clock=clock, replicas=1 if replicas is None else replicas
-    )
+    fleet_of = 1 if replicas is None else replicas
+    bound = lower_bound(workload, memory=memory, iterations=0, clock=clock, replicas=fleet_of) if gap else None
     compared = tuple(
         dataclasses.replace(row, ratio=_mean_latency(row) / latency, gap=_gap(row, bound))
         for row in (rows[name] for name in shown)
@@ -387,8 +389,8 @@ def _shifted(progress: Progress, label: str, before: int, total: int) -> Callabl
     return lambda completed, _: progress(label, before + completed, total)
 
 
-def _gap(row: Row, bound: LowerBound) -> float:
-    if row.result is None or not row.requests:
+def _gap(row: Row, bound: LowerBound | None) -> float:
+    if bound is None or row.result is None or not row.requests:
         return math.nan
     return bound.gap(row.result.total_latency, row.result.policy)
 

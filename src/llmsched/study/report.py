@@ -94,7 +94,7 @@ def page(contents: Contents) -> str:
         {
             "title": escape(contents.name),
             "style": _template("report.css"),
-            "library": _script(_vega()),
+            "library": _script(vega_script("study", "the report of a study")),
             "app": _script(_template("report.js")),
             "data": json.dumps(_data(contents), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         },
@@ -116,12 +116,15 @@ def _script(code: str) -> str:
 
 
 @functools.cache
-def _vega() -> str:
-    """Vega-Lite, Vega and vega-embed as one script; making it takes a second."""
+def vega_script(extra: str, purpose: str) -> str:
+    """Vega-Lite, Vega and vega-embed as one script; making it takes a second.
+
+    Raises MissingExtraError, which names the extra and what it is for, without vl-convert.
+    """
     try:
         import vl_convert
     except ImportError:
-        raise MissingExtraError("vl-convert-python", "study", "the report of a study") from None
+        raise MissingExtraError("vl-convert-python", extra, purpose) from None
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
@@ -154,7 +157,7 @@ def _data(contents: Contents) -> dict[str, Any]:
             for k, (name, levels) in enumerate(contents.factors.items())
             for scale in [contents.scale(name)]
         ],
-        "styles": [_style(*styles[str(policy)]) for policy in contents.factors["policy"]],
+        "styles": [web_style(*styles[str(policy)]) for policy in contents.factors["policy"]],
         "clairvoyant": [policy in contents.clairvoyant for policy in contents.factors["policy"]],
         "verdicts": contents.verdicts,
         "metrics": [
@@ -172,7 +175,7 @@ def _data(contents: Contents) -> dict[str, Any]:
     }
 
 
-def _style(colour: str, dash: str) -> dict[str, Any]:
+def web_style(colour: str, dash: str) -> dict[str, Any]:
     """How the page draws a policy: relatives share a colour, and differ in dashes of lines and shapes of points."""
     dashes: dict[str, list[int]] = {"-": [1, 0], "--": [7, 4], ":": [2, 3], "-.": [7, 3, 2, 3]}
     shapes = {"-": "circle", "--": "square", ":": "triangle-up", "-.": "diamond"}
