@@ -76,12 +76,12 @@ def public_names(path: str = "llmsched") -> Iterator[str]:
 
 @functools.cache
 def public_of() -> dict[str, str]:
-    """Home of a class or function -> the path that users write."""
+    """Home of a class or function -> the path that users write, the first one."""
     homes = {}
     for path in public_names():
         thing = found(path)
         if inspect.isclass(thing) or inspect.isroutine(thing):
-            homes[f"{thing.__module__}.{thing.__qualname__}"] = path
+            homes.setdefault(f"{thing.__module__}.{thing.__qualname__}", path)
     return homes
 
 
@@ -106,6 +106,10 @@ def with_code_blocks(text: str) -> str:
 def entry(path: str) -> list[str]:
     """The lines that describe one name."""
     thing = found(path)
+    first = public_of().get(f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}", path)
+    if first != path:  # offered in a second place, too
+        module, _, name = path.rpartition(".")
+        return [f".. py:data:: {name}", f"   :module: {module}", "", f"   The same as `{first}`.", ""]
     if inspect.isclass(thing):
         kind = "exception" if issubclass(thing, BaseException) else "class"
         others = ", ".join(base.__name__ for base in thing.__mro__ if not base.__module__.startswith("llmsched"))
