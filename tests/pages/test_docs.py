@@ -40,7 +40,7 @@ def runs_of(page: Path) -> Iterator[tuple[int, str, str, str | None]]:
     """(line, language, code, what it prints if the page says) of each block that runs."""
     text = page.read_text(encoding="utf-8")
     blocks = list(BLOCK.finditer(text))
-    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, after in zip(blocks, [*blocks, None][1:], strict=True):
         if block["mark"] or block["language"] not in ("python", "sh"):
             continue
         shown = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,8 @@ def project(tmp_path: Path) -> Path:
 def run(project: Path, *arguments: str, scheduler: str = "scheduler") -> tuple[int, str]:
     (project / "test_own.py").write_text(TESTS.replace("SCHEDULER", scheduler))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=env)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -83,7 +85,8 @@ def test_a_file_that_is_none_of_counters_is_refused(project: Path) -> None:
 
 def test_counters_are_written_by_one_process(project: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-n", "2", "--llmsched-write-counters"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 4
     assert "leave out -n" in done.stderr
 

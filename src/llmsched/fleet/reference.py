@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import NotFinishedError
 from ..policy import Policy
-from ..simulation.blocks import down_to_blocks, whole_blocks
+from ..simulation.blocks import down_to_blocks, full_blocks, whole_blocks
 from ..simulation.endless import bound_passed
 from ..simulation.problem import problem_of
 from ..simulation.readable import engine_of
@@ -233,7 +233,7 @@ class ReadableRouter:
         if not isinstance(engine, PrefixesCached) or problem.names is None:
             return engine.need(), 0
         asked = engine.requests[-1]
-        most = min((max(asked.prompt, 1) - 1) // problem.block, int(problem.names.size[asked.index]))
+        most = min(full_blocks(max(asked.prompt, 1) - 1, problem.block), int(problem.names.size[asked.index]))
         return engine.need(), engine.in_cache(engine.name(asked, j) for j in range(most)) * problem.block
 
 

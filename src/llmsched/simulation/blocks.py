@@ -19,6 +19,11 @@ def blocks_of(tokens: _Tokens, block: int) -> _Tokens:
     return whole_blocks(tokens, block) // block
 
 
+def full_blocks(tokens: _Tokens, block: int) -> _Tokens:
+    """How many blocks so many tokens fill."""
+    return tokens // block
+
+
 def down_to_blocks(tokens: int, block: int) -> int:
     """Tokens of the whole blocks that a cache of so many has: part of a block is of no use."""
     return tokens - tokens % block

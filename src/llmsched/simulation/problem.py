@@ -19,7 +19,7 @@ from ..workloads.columns import COLUMNS, LARGEST, FloatArray, IntArray
 from ..workloads.midpoints import with_midpoints
 from ..workloads.workload import Workload, turns_before
 from ._compiled import formula_values, whole_tokens
-from .blocks import down_to_blocks, whole_blocks
+from .blocks import down_to_blocks, full_blocks, whole_blocks
 from .clock import Clock
 from .limits import LARGEST_BLOCK, LARGEST_BOUND, LARGEST_POOL, STALL_FACTOR, STALL_START
 
@@ -137,9 +137,9 @@ def problem_of(
     _check_predictions(workload, policy)
     if workload.think is not None:
         _check_closed_loop(policy)
-    if policy.prefixes == "cached" and memory // block > LARGEST_POOL:
+    if policy.prefixes == "cached" and full_blocks(memory, block) > LARGEST_POOL:
         raise InputError(
-            f"memory={memory} is {memory // block} blocks of {block}, more than the {LARGEST_POOL} that can be looked "
+            f"memory={memory} is {full_blocks(memory, block)} blocks of {block}, more than the {LARGEST_POOL} that can be looked "
             "after one by one: take a larger block"
         )
     if not may_not_fit:  # of a fleet, where another replica takes those that do not

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable
 
-from .blocks import blocks_of
+from .blocks import blocks_of, full_blocks
 from .prefix_cache import Block, BlockPool, Name
 from .problem import Problem
 from .reference import Request
@@ -18,7 +18,7 @@ class PrefixesCached(SlotsAsProcessed):
 
     def __init__(self, problem: Problem, record: Collection[str]) -> None:
         super().__init__(problem, record)
-        self.pool = BlockPool(problem.memory // problem.block)
+        self.pool = BlockPool(full_blocks(problem.memory, problem.block))
 
     def need(self) -> int:
         return self.pool.held * self.problem.block
@@ -36,7 +36,7 @@ class PrefixesCached(SlotsAsProcessed):
     def hits(self, r: Request) -> list[Block]:
         """The blocks of a waiting request that are in the cache."""
         found: list[Block] = []
-        for j in range((max(r.prompt + r.generated, 1) - 1) // self.problem.block):
+        for j in range(full_blocks(max(r.prompt + r.generated, 1) - 1, self.problem.block)):
             block = self.pool.find(self.name(r, j))
             if block is None:
                 break
@@ -72,10 +72,10 @@ class PrefixesCached(SlotsAsProcessed):
     def serve(self, r: Request, tokens: int) -> None:
         super().serve(r, tokens)
         block = self.problem.block
-        full = r.cached // block
+        full = full_blocks(r.cached, block)
         while len(r.blocks) * block < r.cached + tokens:
             r.blocks.append(self.pool.take())
-        for j in range(full, (r.cached + tokens) // block):
+        for j in range(full, full_blocks(r.cached + tokens, block)):
             self.pool.call(r.blocks[j], self.name(r, j))
 
     def stop_running(self, r: Request) -> None:

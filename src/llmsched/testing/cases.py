@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..predict import intervals
+from ..simulation.blocks import whole_blocks
 from ..workloads import generate
 from ..workloads.argument_checks import whole
 from ..workloads.workload import Workload
@@ -95,4 +96,4 @@ def random_case(seed: int, *, limits: bool = False) -> Case:
     clock = None if draw.random() < 0.6 else "llama2-70b-2xa100"
     most_running = int(draw.integers(1, 5)) if limits and draw.random() < 0.5 else None
     budget = int(draw.integers(1, 20)) if limits and draw.random() < 0.5 else None
-    return Case(workload, memory + -memory % block, clock, most_running, block, budget)
+    return Case(workload, whole_blocks(memory, block), clock, most_running, block, budget)
