@@ -139,8 +139,8 @@ def problem_of(
         _check_closed_loop(policy)
     if policy.prefixes == "cached" and full_blocks(memory, block) > LARGEST_POOL:
         raise InputError(
-            f"memory={memory} is {full_blocks(memory, block)} blocks of {block}, more than the {LARGEST_POOL} that can be looked "
-            "after one by one: take a larger block"
+            f"memory={memory} is {full_blocks(memory, block)} blocks of {block}, more than the {LARGEST_POOL} that can "
+            "be looked after one by one: take a larger block"
         )
     if not may_not_fit:  # of a fleet, where another replica takes those that do not
         _check_fits(workload, memory, block)
