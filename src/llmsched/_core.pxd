@@ -225,9 +225,10 @@ cdef struct BlockPool:
     int64_t names           # in the table
     BlocksHeld* held_by     # by number of a request
     int64_t holders_allocated
-    # What is done with it, called through here: whatever the compiler would put in their place stood in the way of a run
+    # What is done with it, called through here: whatever the compiler would put in their place stood in the way of a
+    # run
     # without a pool. See prefix_cache.pxd.
-    int (*make_room)(Engine* engine, int64_t requests) noexcept nogil
+    int (*allocate_for)(Engine* engine, int64_t requests) noexcept nogil
     int64_t (*hits_of)(const Engine* engine, int32_t p, int64_t* held) noexcept nogil
     int64_t (*hold_hits)(Engine* engine, int32_t p) noexcept nogil
     int (*take_blocks)(Engine* engine, int32_t p, int64_t before, int64_t tokens) noexcept nogil

@@ -29,7 +29,7 @@ cdef inline void pool_free(Engine* engine) noexcept nogil:
     free(engine.pool)
 
 
-cdef inline int make_room(Engine* engine, int64_t requests) noexcept nogil:
+cdef inline int allocate_for(Engine* engine, int64_t requests) noexcept nogil:
     # Room for what so many requests hold. OK or NO_MEMORY.
     cdef BlockPool* pool = engine.pool
     cdef BlocksHeld* block = <BlocksHeld*>realloc(pool.held_by, requests * sizeof(BlocksHeld))
@@ -46,10 +46,11 @@ cdef inline int make_room(Engine* engine, int64_t requests) noexcept nogil:
 
 cdef inline int64_t block_name(const Problem* problem, int64_t index, int64_t j) noexcept nogil:
     # What block j of a request is called: as `BlockNames` in workloads/block_names.py, or for itself alone.
-    cdef int64_t h
+    cdef int64_t h, stretch
     if j < problem.name_size[index]:
         h = ((j + 1) * problem.block - 1) // problem.hashed
-        return problem.name_ids[problem.name_first[index] + h] * problem.name_stride + j - h * problem.hashed // problem.block
+        stretch = problem.name_ids[problem.name_first[index] + h]
+        return stretch * problem.name_stride + j - h * problem.hashed // problem.block
     if problem.numbers != NULL:
         index = problem.numbers[index]
     return (<int64_t>1 << 62) + (index << 31) + j
@@ -266,7 +267,8 @@ cdef inline int take_blocks(Engine* engine, int32_t p, int64_t before, int64_t t
 
 
 cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
-    # It holds nothing any more: engine.need, from which all of its blocks will be taken, gets those back that others hold.
+    # It holds nothing any more: engine.need, from which all of its blocks will be taken, gets those back that others
+    # hold.
     cdef BlockPool* pool = engine.pool
     cdef BlocksHeld* held = &pool.held_by[p]
     cdef int32_t b
@@ -302,7 +304,7 @@ cdef inline int pool_init(Engine* engine) noexcept nogil:
     if pool == NULL:
         return NO_MEMORY
     pool.first_free = pool.last_free = pool.nameless = NONE
-    pool.make_room, pool.hits_of, pool.hold_hits = &make_room, &hits_of, &hold_hits
+    pool.allocate_for, pool.hits_of, pool.hold_hits = &allocate_for, &hits_of, &hold_hits
     pool.take_blocks, pool.give_back = &take_blocks, &give_back
     pool.table = <int32_t*>calloc(FEWEST, sizeof(int32_t))
     pool.mask = FEWEST - 1

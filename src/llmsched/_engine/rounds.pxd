@@ -78,14 +78,15 @@ cdef inline int64_t run_rounds(Engine* engine, int64_t rounds) noexcept nogil:
     # Lets time pass: up to `rounds` rounds, or with a clock until somebody arrives. Returns how many.
     cdef const Clock* clock = &engine.problem.clock
     cdef double fixed, duration, arrival, time
-    cdef int64_t context, k
+    cdef int64_t context, requests, k
     if not engine.problem.clocked:
         if engine.problem.record_tokens:
             for k in range(rounds):
                 engine.round_end[engine.round + k] = engine.epoch + <double>(engine.round + k + 1 - engine.epoch_round)
         return rounds
     arrival = next_arrival(engine) if engine.arrived < engine.problem.n else INFINITY
-    fixed = clock.base + clock.per_request * <double>(engine.served_requests if engine.problem.as_processed else engine.running)
+    requests = engine.served_requests if engine.problem.as_processed else engine.running
+    fixed = clock.base + clock.per_request * <double>requests
     context = charged_context(engine)
     time = engine.time
     for k in range(rounds):

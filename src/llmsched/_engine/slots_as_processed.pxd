@@ -150,7 +150,10 @@ cdef inline int64_t rounds_alike(Engine* engine) noexcept nogil:
     if problem.block > 1 and problem.record_timeline:
         return 1
     if engine.waiting > 0:  # each round may decide otherwise
-        if engine.pool != NULL or problem.order == ORDER_OVER_TIME or problem.paced or problem.methods.is_feasible != NULL:
+        if (
+            engine.pool != NULL or problem.order == ORDER_OVER_TIME or problem.paced
+            or problem.methods.is_feasible != NULL
+        ):
             return 1
     if problem.may_cycle:  # nor need the count of admissions be looked at, of which there are none
         rounds = min(rounds, <int64_t>ROUNDS_PER_LOOK)

@@ -55,7 +55,7 @@ cdef inline int32_t make_request(Engine* engine, int64_t place) noexcept nogil:
                 if prefills == NULL:
                     return NONE
                 engine.prefills = prefills
-            if engine.pool != NULL and engine.pool.make_room(engine, engine.requests_allocated) == NO_MEMORY:
+            if engine.pool != NULL and engine.pool.allocate_for(engine, engine.requests_allocated) == NO_MEMORY:
                 return NONE
         p = engine.requests_made
         engine.requests_made += 1

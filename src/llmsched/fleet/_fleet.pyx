@@ -21,8 +21,8 @@ from llmsched._core cimport (
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.fed_arrivals cimport next_round_begins, queued, stands_still
 from llmsched._engine.formula cimport (
-    FORMULA_CELLS, NAME_BELIEVED_WORK, NAME_CACHED, NAME_FREE, NAME_MEMORY, NAME_REQUESTS, NAME_RUNNING, NAME_SPEED, NAME_USED,
-    NAME_WAITING, NAMES, Formula, formula_begin, formula_value,
+    FORMULA_CELLS, NAME_BELIEVED_WORK, NAME_CACHED, NAME_FREE, NAME_MEMORY, NAME_REQUESTS, NAME_RUNNING, NAME_SPEED,
+    NAME_USED, NAME_WAITING, NAMES, Formula, formula_begin, formula_value,
 )
 from llmsched._engine.prefix_cache cimport tokens_cached
 from llmsched._engine.radix_sort cimport double_key
@@ -439,10 +439,10 @@ cdef class Fleet:
 
     def send_turns(self, int64_t upto):
         """Send all requests, as they come. True if that is done, False to be called again."""
-        cdef int64_t k
+        cdef int64_t _event
         cdef int status = OK
         with nogil:
-            for k in range(REQUESTS_PER_LOOK):
+            for _event in range(REQUESTS_PER_LOOK):
                 if self.sent == upto or status != OK:
                     break
                 status = self.next_event()

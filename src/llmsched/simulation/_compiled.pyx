@@ -272,7 +272,7 @@ def run(problem, record=(), progress=None):
     fill_problem(&c_problem, problem, completion, start, evictions)
     c_problem.cached = changing(cached)
     if arrival is not None:
-        next_turn = close_loop(&c_problem, problem, arrival)
+        _next_turn = close_loop(&c_problem, problem, arrival)
     c_problem.record_timeline = "timeline" in record
     c_problem.record_tokens = "tokens" in record
     try:
