@@ -131,3 +131,12 @@ def test_unknown_machines_suggest_the_nearest():
         module.named(3)
     with pytest.raises(InputError, match="clock is missing"):
         ls.Machine("x", None, 5)
+
+
+@pytest.mark.parametrize("clock", ["", ".", "missing.toml"])
+def test_a_clock_that_is_no_file_is_refused_in_words(tmp_path, clock):
+    """The fuzzer found the first: the place beside the file is a directory."""
+    path = tmp_path / "machine.toml"
+    path.write_text(f'clock = "{clock}"\nmemory = 1000\n')
+    with pytest.raises(InputError, match=r"clock: .* cannot be read: (Is a directory|No such file)"):
+        ls.Machine.read(path)

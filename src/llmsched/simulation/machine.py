@@ -181,6 +181,8 @@ def _clock(value: Any, path: str) -> Clock:
             return Clock.from_values(value)
         beside = os.path.join(os.path.dirname(path), value)
         return clocks.parse(beside if value not in clocks.clocks and os.path.exists(beside) else value)
+    except OSError as error:
+        raise InputError(f"clock: {value!r} cannot be read: {error.strerror}") from None
     except InputError as error:
         raise InputError(f"clock: {error}") from None
 
