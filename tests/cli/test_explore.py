@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import resource
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -420,32 +417,6 @@ def test_ctrl_c_ends_a_long_simulation_too() -> None:
 
 
 # In a browser ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium under its own driver; nothing is downloaded."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium or no chromedriver: on Debian, apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # the sanitizers'
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard != resource.RLIM_INFINITY:
-        pytest.skip("chromium reserves more addresses than a hard `ulimit -v` leaves: ulimit -S -v would do")
-    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-    try:
-        started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver, env=environment))
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    yield started
-    started.quit()
 
 
 class Page:
