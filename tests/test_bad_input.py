@@ -450,3 +450,17 @@ def test_integers_of_hundreds_of_digits_are_told_in_a_line(tmp_path, digits):
         with pytest.raises(errors.InputError) as caught:
             use()
         assert len(str(caught.value)) < 700
+
+
+def test_whoever_needs_arrivals_beforehand_refuses_think_times() -> None:
+    thinking = ls.Workload([5, 5], [3, 3], session=[0, 0], think=[0.0, 1.0])
+    for refuses in (
+        lambda w: ls.best_known(w, memory=20),
+        lambda w: ls.optimal(w, memory=20),
+        lambda w: ls.foreign_result.from_arrays(w, [0, 4], [3, 7], memory=20),
+        lambda w: ls.testing.run(lambda state: ls.testing.Decision((), ()), w, memory=20),
+    ):
+        with pytest.raises(errors.WorkloadError, match=r"depend on the schedule: .*replace\(think=None\)"):
+            refuses(thinking)
+    arrived = ls.simulate(thinking, "fcfs", memory=20).workload.replace(think=None)
+    assert ls.best_known(arrived, memory=20, time_limit=None, iterations=1).total_latency == 6

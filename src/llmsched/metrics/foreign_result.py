@@ -35,7 +35,7 @@ from ..simulation.clock import Clock
 from ..simulation.result import Result
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray, IntArray
-from ..workloads.workload import Workload
+from ..workloads.workload import Workload, refuse_think_times
 from .compare import Comparison, Row
 
 __all__ = ["ForeignResult", "added", "from_arrays", "read"]
@@ -148,10 +148,11 @@ def from_arrays(
     Raises
     ------
     WorkloadError
-        A request cannot have done that (names it).
+        A request cannot have done that (names it), or the workload has think times.
     InputError
         Not one number per request, or more memory than there is (says when, and how much).
     """
+    refuse_think_times(workload, "a result of one's own")
     n, memory = len(workload), whole("memory", memory, 1)
     began, ended = (_numbers(key, values, n) for key, values in (("start", start), ("completion", completion)))
     left = None if evictions is None else _whole_numbers(_numbers("evictions", evictions, n))

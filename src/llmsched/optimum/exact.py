@@ -20,7 +20,7 @@ from ..policy import policies
 from ..simulation.problem import problem_of
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
-from ..workloads.workload import Workload
+from ..workloads.workload import Workload, refuse_think_times
 from .exact_search import MOST_MEMORY, MOST_REQUESTS, Instance, Search, highs, time_indexed
 from .lower_bounds import lower_bound
 from .planner import plan_starts, seconds_of
@@ -75,6 +75,8 @@ def optimal(
 
     Raises
     ------
+    WorkloadError
+        It has think times.
     InputError
         The instance is too large (the message says what can be done), or an argument is not usable.
     MemoryTooSmallError
@@ -85,6 +87,7 @@ def optimal(
     began = time.perf_counter()
     if not isinstance(workload, Workload):
         raise InputError(f"optimal needs a llmsched.Workload, not {type(workload).__name__}")
+    refuse_think_times(workload, "optimal")
     if solver not in SOLVERS:
         raise InputError(f"there is no solver {solver!r}; {nearest(str(solver), SOLVERS)}")
     memory = problem_of(workload, policies["hsf"], memory, None).memory

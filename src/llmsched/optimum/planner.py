@@ -19,7 +19,7 @@ from ..simulation.problem import problem_of
 from ..simulation.run import simulate
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
-from ..workloads.workload import Workload
+from ..workloads.workload import Workload, refuse_think_times
 from .fluid_relaxation import volumes
 from .lower_bounds import lower_bound
 from .schedule import Schedule, peak_memory, total_latency
@@ -70,12 +70,15 @@ def best_known(
     ------
     MemoryTooSmallError
         A request can never fit (names it, and the memory that would do).
+    WorkloadError
+        It has think times.
     InputError
         Another argument is not usable.
     """
     began = time.perf_counter()
     if not isinstance(workload, Workload):
         raise InputError(f"best_known needs a llmsched.Workload, not {type(workload).__name__}")
+    refuse_think_times(workload, "best_known")
     memory = problem_of(workload, policies["hsf"], memory, None).memory
     limit, rounds = budget(time_limit, iterations)
     seed = whole("seed", seed, 0, LARGEST_SEED)

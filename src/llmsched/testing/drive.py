@@ -23,7 +23,7 @@ from ..simulation.reference import ReferenceEngine
 from ..simulation.reference import Request as Served
 from ..simulation.run import result_of
 from ..workloads.midpoints import with_midpoints
-from ..workloads.workload import Workload
+from ..workloads.workload import Workload, refuse_think_times
 from .state import OPTIONAL, Looks, Request, Requests, State
 
 __all__ = ["Decide", "Decision", "Scheduler", "label_of", "run"]
@@ -293,7 +293,7 @@ def run(
     NotFinishedError
         Requests evict each other without end, or `max_rounds` is reached.
     WorkloadError, InputError
-        The input cannot be simulated by any scheduler.
+        The input cannot be simulated by any scheduler, or the workload has think times.
     """
     engine = driven(
         decide,
@@ -331,6 +331,7 @@ def driven(
     salt: int = 0,
 ) -> Driven:
     """The engine of `run` before its first round. `salt` stirs what no scheduler may depend on."""
+    refuse_think_times(workload, "a scheduler of one's own")
     policy = Policy(order="arrival", reserve="none", evict="newest", refine="none", resume=resume)
     problem = problem_of(
         workload,

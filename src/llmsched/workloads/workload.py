@@ -363,6 +363,15 @@ def _check_turns(workload: Workload) -> None:
         )
 
 
+def refuse_think_times(workload: Workload, who: str) -> None:
+    """Raises WorkloadError where requests arrive as the schedule lets them, for whom that must be known beforehand."""
+    if workload.think is not None:
+        raise WorkloadError(
+            f"{who} takes arrivals as they are, and with think times they depend on the schedule: simulate it first, "
+            "and give result.workload.replace(think=None)"
+        )
+
+
 def turns_before(workload: Workload) -> IntArray:
     """The request that is the turn before each, of its session; -1 for first turns, and all without think times."""
     before = np.full(len(workload), -1, np.int64)
