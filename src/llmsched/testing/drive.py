@@ -124,7 +124,7 @@ class Driven(ReferenceEngine):
             )
         return decision
 
-    def indices(self, named: Iterable[object], what: str) -> tuple[int, ...]:
+    def indices(self, named: Iterable[Any], what: str) -> tuple[int, ...]:
         """The requests of a decision by index, each of them there and named once."""
         found: dict[int, None] = {}
         remedy = f"{what} takes requests of the state, or their index"
@@ -133,7 +133,7 @@ class Driven(ReferenceEngine):
         for one in named:
             i = -1
             with contextlib.suppress(TypeError):
-                i = one.index if isinstance(one, Request) else operator.index(one)  # type: ignore[arg-type]
+                i = one.index if isinstance(one, Request) else operator.index(one)
             if isinstance(one, bool) or not 0 <= i < self.n:
                 raise self.wrong(f"{what} names {shown(one)}, which is no request", remedy)
             if i in found:
