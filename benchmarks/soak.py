@@ -24,6 +24,7 @@ from llmsched.errors import NotFinishedError
 
 DRIVEN = sorted(name for name, policy in ls.policies.items() if not policy.clairvoyant)
 WAITING, LONGEST = 100, 200  # requests that wait at a server, and their longest outputs
+DISPATCHING = sorted(set(ls.routers) - {"central-queue"})  # which has no queue for what a dead replica loses
 DAY = 20_000  # requests of a policy and a machine
 FLEET = 5_000  # requests of a fleet
 
@@ -222,7 +223,7 @@ def fleet(rng: np.random.Generator, number: Counter[str]) -> None:
     times = [float(t) for t in rng.random(6) * w.arrival.max()]
     replicas = [ls.Replica(fails_at=t, returns_at=t + float(rng.exponential(w.arrival.max() / 5))) for t in times]
     replicas += [ls.Replica(), ls.Replica(fails_at=times[0])]
-    policy, router = str(rng.choice(["amin", "fcfs", "vllm", "s3", "mcsf"])), str(rng.choice(sorted(ls.routers)))
+    policy, router = str(rng.choice(["amin", "fcfs", "vllm", "s3", "mcsf"])), str(rng.choice(DISPATCHING))
     r = ls.simulate_fleet(
         w,
         policy,
