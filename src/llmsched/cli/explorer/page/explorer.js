@@ -32,11 +32,11 @@
     return made;
   }
 
+  const FORMATS = [0, 1, 2, 3].map((digits) => new Intl.NumberFormat("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits }));
   function number(value) {
     if (value === null || value === undefined) return "–";
     const size = Math.abs(value);
-    const digits = size >= 1000 || Number.isInteger(value) ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 3;
-    return value.toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: digits });
+    return FORMATS[size >= 1000 || Number.isInteger(value) ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 3].format(value);
   }
   const percent = (value, digits = 0) => (value === null ? "–" : `${(100 * value).toFixed(digits)} %`);
   const atMost = (gap) => (gap === null ? "…" : `≤ ${Math.ceil(100 * gap)} %`); // a bound is rounded up
@@ -190,25 +190,36 @@
     return answer === null ? { error: "llmsched explore does not answer: was it ended?" } : answer.json().catch(() => ({ error: `the server said ${answer.status}` }));
   }
 
-  // One question at a time, always about where the dials are now: moves that come meanwhile are answered together.
+  // The question about where the dials are now: moves that come meanwhile are answered together. null: none is open.
+  function question() {
+    for (const [k, since] of waiting) {
+      waiting.delete(k);
+      if (!sides().includes(k)) continue;
+      const asked = setting(k);
+      return ask("picture", asked).then((answer) => ({ k, since, asked, answer }));
+    }
+    return null;
+  }
+
+  // One question at a time; while a picture is drawn, the next one is simulated.
   async function work() {
     busy = true;
     turn += 1;
-    do {
-      while (waiting.size) {
-        const [k, since] = waiting.entries().next().value;
-        waiting.delete(k);
-        if (!sides().includes(k)) continue;
-        const asked = setting(k), answer = await ask("picture", asked);
-        state.answers[k] = { ...answer, asked };
-        await draw(inView);
-        await new Promise((seen) => requestAnimationFrame(() => setTimeout(seen)));
-        const took = performance.now() - since;
-        explorer.latencies.push(took);
-        if (!answer.error) $("took").textContent = `${took.toFixed(0)} ms from the move to the picture, of which ${answer.took.toFixed(0)} ms simulated.`;
-      }
+    let open = question();
+    while (open) {
+      const { k, since, asked, answer } = await open;
+      state.answers[k] = { ...answer, asked };
+      open = question();
+      await draw(inView);
+      await new Promise((seen) => requestAnimationFrame(() => setTimeout(seen)));
+      const took = performance.now() - since;
+      explorer.latencies.push(took);
+      if (!answer.error) $("took").textContent = `${took.toFixed(0)} ms from the move to the picture, of which ${answer.took.toFixed(0)} ms simulated.`;
+      open ??= question();
+      if (open) continue;
       await draw(); // what is out of sight, too
-    } while (waiting.size);
+      open = question();
+    }
     busy = false;
     if (sides().some((k) => state.answers[k].bounded === false)) later("gap", 60, gaps);
     else document.documentElement.dataset.drawn = "all";
