@@ -7,6 +7,7 @@ tests/test_fuzz_corpus.py replays the corpus.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import tempfile
 from collections.abc import Callable
@@ -25,14 +26,18 @@ from llmsched.study import Study, manifest
 from llmsched.workloads import generate
 from llmsched.workloads.workload import Workload
 
-_FOLDER = tempfile.TemporaryDirectory(prefix="llmsched-fuzz-")
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Made when it is needed: each target runs in a process of its own, forked after this module was imported."""
+    return tempfile.TemporaryDirectory(prefix="llmsched-fuzz-")
 
 
 def _file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], None]:
     """A target that reads a file of this name."""
 
     def target(content: bytes) -> None:
-        path = Path(_FOLDER.name, name)
+        path = Path(_folder().name, name)
         path.write_bytes(content)
         read(path)
 

@@ -585,6 +585,13 @@ class FleetJudge:
                 assert not ours or not theirs or max(ours) < min(theirs)
 
 
+def tells_classes(result: ls.FleetResult) -> bool:
+    """Whether where a request went tells its class: if none of its class holds it, it goes to any that does."""
+    court, n, c = FleetJudge(result), len(result.outcomes), result.router.classes
+    groups = [range(n * g // c, n * (g + 1) // c) for g in range(c)]
+    return c == 1 or all(any(court.fits(i, k) for k in group) for i in range(len(result.workload)) for group in groups)
+
+
 def judge_fleet(result: ls.FleetResult) -> None:
     """Every choice of the router, and on every replica every round."""
     w = result.workload
@@ -595,7 +602,7 @@ def judge_fleet(result: ls.FleetResult) -> None:
         court.sent.add(i)
         if result.router.sessions:
             court.sessions[int(w.session[i])] = int(result.replica[i])
-    if result.router.classes > 1:
+    if result.router.classes > 1 and not result.router.sessions:  # a later turn goes where the first went
         court.check_classes()
     for part in result.replicas:
         if len(part) and part.policy.slots == "ahead":

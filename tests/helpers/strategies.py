@@ -1,9 +1,15 @@
-"""Hypothesis strategies: small workloads placed around the edges, and any composition of the policy fields."""
+"""Hypothesis strategies: small workloads placed around the edges, and any composition of the policy fields.
+
+A simulation is made of some two hundred small choices. Drawn from Hypothesis one by one they take longer than both
+engines do: here they are read from bytes, which are drawn at once, and shrink too.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+import functools
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 from hypothesis import strategies as st
 
@@ -14,27 +20,56 @@ from llmsched.formula import Place, parse
 from llmsched.formula_names import PLACES
 from llmsched.policy import CHOICES
 
+T = TypeVar("T")
 
-@st.composite
-def lengths(draw: st.DrawFn, n: int, memory: int) -> tuple[list[int], list[int]]:
+
+class Picks:
+    """Small choices, one for each byte; when there are no more, the first of every choice, which is the simplest."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.at = content, 0
+
+    def __repr__(self) -> str:
+        return f"Picks({self.content.rstrip(bytes(1))!r})"
+
+    def whole(self, least: int, most: int) -> int:
+        """A whole number, both ends included."""
+        assert 0 <= most - least < 256, (least, most)
+        byte = self.content[self.at] if self.at < len(self.content) else 0
+        self.at += 1
+        return least + byte % (most - least + 1)
+
+    def of(self, things: Sequence[T]) -> T:
+        return things[self.whole(0, len(things) - 1)]
+
+    def coin(self) -> bool:
+        return self.whole(0, 1) == 1
+
+
+@functools.cache
+def picks(size: int) -> st.SearchStrategy[Picks]:
+    return st.binary(min_size=size, max_size=size).map(Picks)
+
+
+def _lengths(pick: Picks, n: int, memory: int) -> tuple[list[int], list[int]]:
     """Prompts and outputs that fit `memory`: many zeros, ones, equal requests and requests of exactly `memory`."""
     prompts, outputs = [], []
     for _ in range(n):
-        kind = draw(st.integers(0, 9))
-        prompt = 0 if kind < 4 else draw(st.integers(0, max(0, min(memory - 1, memory // 2))))
+        kind = pick.whole(0, 9)
+        prompt = 0 if kind < 4 else pick.whole(0, max(0, min(memory - 1, memory // 2)))
         most = memory - prompt
         if kind == 9:
             output = most
         elif kind in (0, 8):
             output = 1
         else:
-            output = draw(st.integers(1, max(1, min(most, memory // 2))))
+            output = pick.whole(1, max(1, min(most, memory // 2)))
         prompts.append(prompt)
         outputs.append(output)
-    if n and draw(st.booleans()):  # many equals, for ties
-        first = draw(st.integers(0, n - 1))
+    if n and pick.coin():  # many equals, for ties
+        first = pick.whole(0, n - 1)
         for i in range(n):
-            if draw(st.booleans()):
+            if pick.coin():
                 prompts[i], outputs[i] = prompts[first], outputs[first]
     return prompts, outputs
 
@@ -42,63 +77,60 @@ def lengths(draw: st.DrawFn, n: int, memory: int) -> tuple[list[int], list[int]]
 @st.composite
 def problems(draw: st.DrawFn, most: int = 12) -> tuple[ls.Workload, int]:
     """A workload with every column, and a memory in which each request fits."""
-    memory = draw(st.integers(1, 60))
-    n = draw(st.integers(1, most))
-    prompts, outputs = draw(lengths(n, memory))
-    if draw(st.booleans()):  # a cache exactly full, or that some request fills alone
+    pick = draw(picks(60 + 13 * most))
+    memory = pick.whole(1, 60)
+    n = pick.whole(1, most)
+    prompts, outputs = _lengths(pick, n, memory)
+    if pick.coin():  # a cache exactly full, or that some request fills alone
         memory = max(
             max(s + o for s, o in zip(prompts, outputs, strict=True)),
-            draw(st.sampled_from([sum(s + 1 for s in prompts), sum(prompts) + sum(outputs), memory])),
+            pick.of([0, 0, sum(s + 1 for s in prompts), sum(prompts) + sum(outputs)]),
         )
     lower, upper, point = [], [], []
     for o in outputs:
-        a, b = draw(st.integers(1, 2 * o + 2)), draw(st.integers(1, 2 * o + 2))
-        exact = draw(st.booleans())
+        a, b = pick.whole(1, 2 * o + 2), pick.whole(1, 2 * o + 2)
+        exact = pick.coin()
         lower.append(o if exact else min(a, b))
         upper.append(o if exact else max(a, b))
-        point.append(draw(st.sampled_from([o, a, b])))
+        point.append(pick.of([o, a, b]))
     arrival: list[float] | float = 0.0
-    if draw(st.booleans()):
-        grain = draw(st.sampled_from([1.0, 0.25, 0.1, 7.0]))
-        arrival = [grain * draw(st.integers(0, 40)) for _ in range(n)]
-    priority = draw(st.lists(st.integers(-2, 2), min_size=n, max_size=n))
-    deadline = draw(st.lists(st.sampled_from([0.0, 0.5, 3.0, 20.0, 1e6]), min_size=n, max_size=n))
+    if pick.coin():
+        grain = pick.of([1.0, 0.25, 0.1, 7.0])
+        arrival = [grain * pick.whole(0, 40) for _ in range(n)]
+    priority = [pick.whole(-2, 2) for _ in range(n)]
+    deadline = [pick.of([0.0, 0.5, 3.0, 20.0, 1e6]) for _ in range(n)]
     workload = ls.Workload(prompts, outputs, lower, upper, point, arrival, priority, deadline=deadline)
-    return draw(with_lengths(workload)), memory
+    return _with_lengths(pick, workload), memory
 
 
-@st.composite
-def with_lengths(draw: st.DrawFn, workload: ls.Workload) -> ls.Workload:
+def _with_lengths(pick: Picks, workload: ls.Workload) -> ls.Workload:
     """The workload with a table of lengths of up to three classes, longer and shorter than the truth."""
-    kinds = draw(st.integers(1, 3))
-    seen = draw(st.lists(st.integers(1, 40), min_size=kinds, max_size=20))
-    labels = [*range(kinds), *(draw(st.integers(0, kinds - 1)) for _ in seen[kinds:])]
+    kinds = pick.whole(1, 3)
+    seen = [pick.whole(1, 40) for _ in range(pick.whole(kinds, 20))]
+    labels = [*range(kinds), *(pick.whole(0, kinds - 1) for _ in seen[kinds:])]
     table = ls.LengthTable.from_outputs(seen, labels)
-    return workload.with_lengths(table, [draw(st.integers(0, kinds - 1)) for _ in range(len(workload))])
+    return workload.with_lengths(table, [pick.whole(0, kinds - 1) for _ in range(len(workload))])
 
 
-@st.composite
-def formulas(draw: st.DrawFn, place: str, depth: int = 3) -> str:
+def _formula(pick: Picks, place: str, depth: int = 3) -> str:
     """Any formula of few operations, some of which have no value for some requests in some rounds."""
-    if depth == 0 or draw(st.integers(0, 3)) == 0:
-        number = st.sampled_from(["0", "1", "2", "0.3", "100"])
-        return draw(st.one_of(st.sampled_from(PLACES[place]), st.sampled_from(PLACES[place]), number))
-    inner = formulas(place, depth - 1)
-    a, b = draw(inner), draw(inner)
-    kind = draw(st.sampled_from(["+", "-", "*", "+", "-", "*", "/", "//", "%", "min", "max", "if", "-x", "**"]))
+    if depth == 0 or pick.whole(0, 3) == 0:
+        return pick.of(pick.of([PLACES[place], PLACES[place], ["0", "1", "2", "0.3", "100"]]))
+    inner = functools.partial(_formula, pick, place, depth - 1)
+    a, b = inner(), inner()
+    kind = pick.of(["+", "-", "*", "+", "-", "*", "/", "//", "%", "min", "max", "if", "-x", "**"])
     if kind in ("min", "max"):
         return f"{kind}({a}, {b})"
     if kind == "if":
-        return f"({a} if {draw(inner)} < {draw(inner)} else {b})"
+        return f"({a} if {inner()} < {inner()} else {b})"
     if kind == "-x":
         return f"(-{a})"
     return f"({a}) ** 2" if kind == "**" else f"({a} {kind} {b})"
 
 
-@st.composite
-def policy_formulas(draw: st.DrawFn, place: str) -> str:
+def _policy_formula(pick: Picks, place: str) -> str:
     """Any formula that a policy takes; those that are no number whatever a request is are refused."""
-    text = draw(formulas(place))
+    text = _formula(pick, place)
     try:
         parse(text, cast(Place, place))
     except FormulaError:
@@ -112,36 +144,36 @@ def compositions(draw: st.DrawFn, n: int, formulas: bool = False, slots: tuple[s
 
     `slots` are its words for that field: what a round of "processed" serves is another thing than what runs.
     """
-    if draw(st.integers(0, 2)) == 0:
-        return ls.policies[draw(st.sampled_from(sorted(k for k, p in ls.policies.items() if p.slots in slots)))]
-    fields = {name: draw(st.sampled_from(words)) for name, words in CHOICES.items()}
-    fields["slots"] = draw(st.sampled_from(slots))
-    fields["prefixes"] = "none"  # `turns_or_hashes` says otherwise: it needs to know which requests begin alike
+    pick = draw(picks(60 + n + 100 * formulas))
+    if not pick.coin():
+        return ls.policies[pick.of(sorted(k for k, p in ls.policies.items() if p.slots in slots))]
+    fields = {name: pick.of(words) for name, words in CHOICES.items()}
+    fields["slots"] = pick.of(slots)
+    fields["prefixes"] = "none"  # `_turns_or_hashes` says otherwise: it needs to know which requests begin alike
     for place in PLACES if formulas else ():
-        if draw(st.integers(0, 2)) == 0:
-            fields[place] = draw(policy_formulas(place))
-    if draw(st.integers(0, 5)) == 0:
-        fields["order"] = draw(st.lists(st.sampled_from([-1.5, -0.0, 0.0, 1.0, 2.5, 1e300]), min_size=n, max_size=n))
-    fields["margin"] = draw(st.sampled_from([0.0, 0.0, 0.1, 0.25, 0.9]))
-    fields["beta"] = draw(st.sampled_from([0.1, 0.5, 1.0]))
-    fields["headroom"] = draw(st.sampled_from([1, 1, 2, 5, 20]))
-    fields["quantile"] = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
-    fields["ratio"] = draw(st.sampled_from([0.01, 0.3, 0.7, 1.0]))
-    fields["ratio_floor"] = draw(st.sampled_from([0.0, 0.14, 1.0]))
-    fields["ratio_rounds"] = draw(st.sampled_from([1, 3, 20, 600]))
-    fields["clip"] = draw(st.sampled_from([1, 4, 4096]))
-    fields["window"] = draw(st.sampled_from([1, 3, 1000]))
-    fields["rate_limit"] = draw(st.sampled_from([0.0, 0.0, 0.3, 1.0, 1.6, 5.0]))
-    fields["chunk"] = draw(st.sampled_from([3, 7, 2**30, 2**30]))
-    return ls.Policy(**fields | (draw(served_as_processed()) if fields["slots"] == "processed" else {}))
+        if pick.whole(0, 2) == 0:
+            fields[place] = _policy_formula(pick, place)
+    if pick.whole(0, 5) == 0:
+        fields["order"] = [pick.of([-1.5, -0.0, 0.0, 1.0, 2.5, 1e300]) for _ in range(n)]
+    fields["margin"] = pick.of([0.0, 0.0, 0.1, 0.25, 0.9])
+    fields["beta"] = pick.of([0.1, 0.5, 1.0])
+    fields["headroom"] = pick.of([1, 1, 2, 5, 20])
+    fields["quantile"] = pick.of([0.0, 0.1, 0.5, 0.9, 1.0])
+    fields["ratio"] = pick.of([0.01, 0.3, 0.7, 1.0])
+    fields["ratio_floor"] = pick.of([0.0, 0.14, 1.0])
+    fields["ratio_rounds"] = pick.of([1, 3, 20, 600])
+    fields["clip"] = pick.of([1, 4, 4096])
+    fields["window"] = pick.of([1, 3, 1000])
+    fields["rate_limit"] = pick.of([0.0, 0.0, 0.3, 1.0, 1.6, 5.0])
+    fields["chunk"] = pick.of([3, 7, 2**30, 2**30])
+    return ls.Policy(**fields | (_served_as_processed(pick) if fields["slots"] == "processed" else {}))
 
 
-@st.composite
-def served_as_processed(draw: st.DrawFn) -> dict[str, Any]:
+def _served_as_processed(pick: Picks) -> dict[str, Any]:
     """What goes with slots="processed" in the place of what does not."""
     return {
-        "reserve": draw(st.sampled_from(["none", "prompt"])),
-        "resume": draw(st.sampled_from(["restart", "recompute"])),
+        "reserve": pick.of(["none", "prompt"]),
+        "resume": pick.of(["restart", "recompute"]),
         "headroom": 1,
     }
 
@@ -149,23 +181,24 @@ def served_as_processed(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def machines(draw: st.DrawFn) -> dict[str, Any]:
     """What else `simulate` takes: mostly the plain model, sometimes a clock, a cap, blocks, prefill in chunks."""
+    pick = draw(picks(12))
     options: dict[str, Any] = {}
-    if draw(st.booleans()):
-        coefficients = st.sampled_from([0.0, 0.1, 1.0, 0.3])
+    if pick.coin():
+        coefficients = [0.0, 0.1, 1.0, 0.3]
         options["clock"] = ls.Clock(
-            base=draw(st.sampled_from([0.05, 0.7, 1.0])),
-            per_request=draw(coefficients),
-            per_context_token=draw(coefficients),
-            per_prompt_token=draw(coefficients),
-            per_swapped_token=draw(coefficients),
-            context=draw(st.sampled_from(["generated", "all"])),
+            base=pick.of([0.05, 0.7, 1.0]),
+            per_request=pick.of(coefficients),
+            per_context_token=pick.of(coefficients),
+            per_prompt_token=pick.of(coefficients),
+            per_swapped_token=pick.of(coefficients),
+            context=pick.of(["generated", "all"]),
         )
-    if draw(st.booleans()):
-        options["max_batch"] = draw(st.integers(1, 5))
-    if draw(st.booleans()):
-        options["block"] = draw(st.sampled_from([2, 3, 4, 16]))
-    if draw(st.booleans()):
-        options["prefill_budget"] = draw(st.sampled_from([1, 2, 3, 5, 8, 20]))
+    if pick.whole(0, 2) == 2:
+        options["max_batch"] = pick.whole(1, 5)
+    if pick.whole(0, 2) == 2:
+        options["block"] = pick.of([2, 3, 4, 16])
+    if pick.whole(0, 2) == 2:
+        options["prefill_budget"] = pick.of([1, 2, 3, 5, 8, 20])
     return options
 
 
@@ -181,24 +214,23 @@ _SCORES = (
 _WORK = (*PREDICTIONS, "lower+(upper-lower)*0.3", "min(prompt, upper)")
 
 
-@st.composite
-def routers(draw: st.DrawFn, replicas: int = 8) -> ls.Router:
-    """Any router for a fleet of so many: a named one, or any choice of all fields, formulas and delays included."""
-    if draw(st.integers(0, 2)) == 0:
+def _router(pick: Picks, replicas: int) -> ls.Router:
+    """Any router for so many replicas: a named one, or any choice of all fields, formulas and delays included."""
+    if pick.whole(0, 2) == 0:
         named = [router for router in ls.routers.values() if router.classes <= replicas]
-        return draw(st.sampled_from(named))
-    rule = draw(st.sampled_from([*RULES, "least", "least"]))
+        return pick.of(named)
+    rule = pick.of([*RULES, "least", "least"])
     if rule == "central":
         return ls.Router(rule=rule)
     return ls.Router(
         rule=rule,
-        score=draw(st.sampled_from([*SCORES, *_SCORES])),
-        choices=draw(st.sampled_from([None, None, 1, 2, 3])),
-        work=draw(st.sampled_from(_WORK)),
-        classes=draw(st.integers(1, min(3, replicas))),
-        by=draw(st.sampled_from([*PREDICTIONS, "prompt"])),
-        sessions=draw(st.booleans()),
-        delay=draw(st.sampled_from([0.0, 0.0, 0.3, 1.0, 4.0, 100.0])),
+        score=pick.of([*SCORES, *_SCORES]),
+        choices=pick.of([None, None, 1, 2, 3]),
+        work=pick.of(_WORK),
+        classes=pick.whole(1, min(3, replicas)),
+        by=pick.of([*PREDICTIONS, "prompt"]),
+        sessions=pick.coin(),
+        delay=pick.of([0.0, 0.0, 0.3, 1.0, 4.0, 100.0]),
     )
 
 
@@ -207,45 +239,47 @@ def fleets(draw: st.DrawFn, most: int = 24) -> tuple[ls.Workload, dict[str, Any]
     """A workload and the other arguments of `simulate_fleet`: replicas that differ, any machine, router and seed."""
     workload, memory = draw(problems(most))
     n = len(workload)
+    pick = draw(picks(30 + 22 * n))
     machine = draw(machines())
     memory += machine.get("block", 1) - 1
-    number = draw(st.integers(1, 4))
+    number = pick.whole(1, 4)
     policy = draw(compositions(n, formulas=True, slots=CHOICES["slots"]))
-    workload, policy = draw(turns_or_hashes(workload, policy, memory, draw(st.sampled_from(["hashes", "sessions"]))))
+    workload, policy = _turns_or_hashes(pick, workload, policy, memory, pick.of(["hashes", "sessions"]))
     if workload.session is None:
-        workload = workload.replace(session=draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
+        workload = workload.replace(session=[pick.whole(0, 3) for _ in range(n)])
     replicas: int | list[ls.Replica] = number
-    if draw(st.booleans()):  # the last holds every request, the others what they may
-        others = st.builds(
-            ls.Replica,
-            memory=st.integers(machine.get("block", 1), 60),
-            policy=st.sampled_from([None, *ls.policies]),
-            max_batch=st.sampled_from([None, 1, 3]),
-        )
-        replicas = [*(draw(others) for _ in range(number - 1)), ls.Replica(memory=memory)]
-    router = draw(routers(number))
+    if pick.coin():  # the last holds every request, the others what they may
+        others = [
+            ls.Replica(
+                memory=pick.whole(machine.get("block", 1), 60),
+                policy=pick.of([None, *ls.policies]),
+                max_batch=pick.of([None, 1, 3]),
+            )
+            for _ in range(number - 1)
+        ]
+        replicas = [*others, ls.Replica(memory=memory)]
+    router = _router(pick, number)
     options = {"replicas": replicas, "router": router, "memory": memory, "seed": draw(seeds), **machine}
     return workload, {"policy": policy, **options}
 
 
-@st.composite
-def turns_or_hashes(
-    draw: st.DrawFn, workload: ls.Workload, policy: ls.Policy, memory: int, kind: str
+def _turns_or_hashes(
+    pick: Picks, workload: ls.Workload, policy: ls.Policy, memory: int, kind: str
 ) -> tuple[ls.Workload, ls.Policy]:
     """The workload with block hashes, or with sessions whose turns mostly begin with all before them and may have think
     times; and the policy, which keeps prefixes in the cache where it can."""
     n, prompt = len(workload), workload.prompt.tolist()
     if kind == "hashes":
-        block = draw(st.sampled_from([1, 2, 3, 4, 8]))
+        block = pick.of([1, 2, 3, 4, 8])
         hashes = []
         for s in prompt:
             ids = [1]  # the children of k are 2k and 2k + 1: an id says all that is ahead of it
-            for _ in range(min(draw(st.integers(0, 20)), -(-s // block))):
-                ids.append(2 * ids[-1] + draw(st.sampled_from([0, 0, 0, 1])))
+            for _ in range(min(pick.whole(0, 20), -(-s // block))):
+                ids.append(2 * ids[-1] + pick.of([0, 0, 0, 1]))
             hashes.append(ids[1:])
         workload = workload.with_prefixes(ls.Prefixes(hashes, block))
     else:
-        session = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
+        session = [pick.whole(0, 3) for _ in range(n)]
         said: dict[int, int] = {}
         latest: dict[int, float] = {}
         arrival = workload.arrival.tolist()
@@ -255,10 +289,9 @@ def turns_or_hashes(
             said[which] = prompt[i] + int(workload.output[i])
             arrival[i] = latest[which] = max(latest.get(which, 0.0), arrival[i])
         workload = workload.replace(prompt=prompt, session=session, arrival=arrival)
-        if draw(st.booleans()) and not _ranks_by_arrival(policy):
-            think = st.sampled_from([0.0, 0.0, 0.3, 1.0, 7.0])
-            workload = workload.replace(think=draw(st.lists(think, min_size=n, max_size=n)))
-    cached = policy.slots == "processed" and draw(st.integers(0, 3)) > 0
+        if pick.coin() and not _ranks_by_arrival(policy):
+            workload = workload.replace(think=[pick.of([0.0, 0.0, 0.3, 1.0, 7.0]) for _ in range(n)])
+    cached = policy.slots == "processed" and pick.whole(0, 3) > 0
     return workload, dataclasses.replace(policy, prefixes="cached") if cached else policy
 
 
@@ -277,8 +310,8 @@ def simulations(draw: st.DrawFn) -> tuple[ls.Workload, ls.Policy, int, int | Non
     """All that a simulation is of: workload, policy (any there is), memory, seed, and options of the machine."""
     workload, memory = draw(problems())
     policy = draw(compositions(len(workload), formulas=True, slots=CHOICES["slots"]))
-    seed, machine = draw(seeds), draw(machines())
-    kind = draw(st.sampled_from(["apart", "apart", "hashes", "sessions"]))
+    pick, seed, machine = draw(picks(10 + 22 * len(workload))), draw(seeds), draw(machines())
+    kind = pick.of(["apart", "apart", "hashes", "sessions"])
     if kind != "apart":
-        workload, policy = draw(turns_or_hashes(workload, policy, memory, kind))
+        workload, policy = _turns_or_hashes(pick, workload, policy, memory, kind)
     return workload, policy, memory + machine.get("block", 1) - 1, seed, machine

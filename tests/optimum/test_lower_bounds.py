@@ -223,3 +223,23 @@ def test_what_cannot_be_bounded_is_refused():
         lower_bound(w, memory=20, iterations=-1)
     with pytest.raises(ls.errors.InputError, match="Workload"):
         lower_bound([1, 2], memory=20)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 2**30])
+@pytest.mark.parametrize("prompt", [0, 1, 2])
+def test_a_clock_that_charges_for_all_context_is_no_dearer_after_an_eviction(prompt: int, chunk: int) -> None:
+    """A request without a prompt holds a token less after it has been recomputed."""
+    policy = ls.Policy(
+        order="prompt",
+        reserve="none",
+        evict="prompt",
+        shed="lottery",
+        resume="recompute",
+        slots="processed",
+        chunk=chunk,
+    )
+    w = ls.Workload([prompt], [4], lower=1, upper=1)
+    clock = ls.Clock(base=0.05, per_context_token=0.1, per_prompt_token=0.1, context="all")
+    for seed in (None, 0, 1, 2):
+        result = ls.simulate(w, policy, memory=10, seed=seed, clock=clock)
+        assert ls.lower_bound(w, memory=10, clock=clock).of(policy) <= result.total_latency * (1 + 1e-9)

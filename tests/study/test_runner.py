@@ -467,7 +467,7 @@ def test_any_executor_gives_the_same_table(plain, tmp_path, kind):
 
 
 def test_an_executor_that_breaks_loses_nothing_that_was_reported(tmp_path):
-    study = STUDY.replace(replications=3000)  # long enough to be told of progress before it is over
+    study = STUDY.replace(replications=1200)  # long enough to be told of progress before it is over
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         killed = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -21,6 +22,11 @@ def t_quantile(freedom: int, coverage: float = 0.95) -> float:
     freedom = whole("degrees of freedom", freedom, 1)
     if not 0 < coverage < 1:
         raise InputError(f"coverage must be between 0 and 1, not {coverage}")
+    return _quantile(freedom, coverage)
+
+
+@functools.lru_cache(maxsize=1024)  # tables have thousands of means of as many values each
+def _quantile(freedom: int, coverage: float) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(64):
         middle = (low + high) / 2

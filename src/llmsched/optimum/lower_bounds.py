@@ -108,7 +108,8 @@ class LowerBound:
             trivial = self.each["trivial"]
             return LowerBound(trivial, trivial, {"trivial": trivial}, "trivial")
         workload, machines, iterations = self._asked
-        charged = [{**machine, "clock": _charging_processed(machine["clock"])} for machine in machines]
+        bare = bool((workload.prompt == 0).any())
+        charged = [{**machine, "clock": _charging_processed(machine["clock"], bare)} for machine in machines]
         return _bound_of(workload.replace(prompt=counted(workload.prompt)), charged, iterations)
 
     def improved_by(self, schedule: Schedule) -> LowerBound:
@@ -123,14 +124,19 @@ class LowerBound:
         return optimality_gap(total_latency, self.of(policy))
 
 
-def _charging_processed(clock: clocks.Clock | None) -> clocks.Clock | None:
-    """A clock that charges what `lower_bound` counts no more than `clock` does the tokens of slots="processed"."""
+def _charging_processed(clock: clocks.Clock | None, promptless: bool) -> clocks.Clock | None:
+    """A clock that charges what `lower_bound` counts no more than `clock` does the tokens of slots="processed".
+
+    `promptless`: some requests have no prompt.
+    """
     if clock is None:
         return None
     if clock.context == "all":
         # A prompt is no context in the round that processes it: c for each of its tokens less, at most.
         charged = min(clock.per_context_token, clock.per_prompt_token)
-        return dataclasses.replace(clock, per_context_token=charged, per_prompt_token=clock.per_prompt_token - charged)
+        clock = dataclasses.replace(clock, per_context_token=charged, per_prompt_token=clock.per_prompt_token - charged)
+        if not promptless:  # else what it has been recomputed with is a token less than what it was admitted with
+            return clock
     # A round charges c·Σ(g − 1)⁺ where `lower_bound` takes c·Σg: c for each request more, at most.
     spared = clock.per_request if clock.base > 0 else clock.per_request / 2  # a clock may not stand still
     charged = min(clock.per_context_token, spared)
