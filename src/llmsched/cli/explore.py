@@ -100,7 +100,7 @@ def explore(
 
     def told(address: str) -> None:
         console.say(f"{describe.requests_text(read(0))}\n{address}")
-        console.say("That page is for this computer alone. Ctrl-C ends it.")
+        console.aside("That page is for this computer alone. Ctrl-C ends it.")
         if not no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..html_tables import table
+from ..progress import with_seconds
 from ..simulation.clock import Clock
 from ..workloads.columns import FloatArray
 from . import logs
@@ -167,6 +168,7 @@ def _statistic(values: FloatArray, which: str) -> float:
     return float(np.mean(values) if which == "mean" else np.percentile(values, float(which[1:])))
 
 
+@with_seconds("validating")
 def validate(
     run: str | os.PathLike[str] | Log,
     system: str = "vllm",
