@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import progress
 from ..errors import InputError, nearest
 from ..fleet import router as routers
 from ..metrics import figure_style
@@ -108,7 +109,8 @@ def explore(
     kinds = {"picture": _Picture, server.ASIDE: _Gap, server.SLOW: _Load}
     answers = {name: kind(read, bounds, data) for name, kind in kinds.items()}
     try:
-        server.serve(data, answers, listening, told)
+        with progress.no_other():  # nobody watches a bar for each answer
+            server.serve(data, answers, listening, told)
     except KeyboardInterrupt:
         console.complain("ended")
     finally:

@@ -103,15 +103,13 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         self._finished: list[str] = []  # since the last decision
         self._delayed: list[str] = []  # of the last step
         self._decided: set[str] = set()  # whom the policy is preempting
-        _log.info(
-            "inside vLLM: %s, %d tokens, %s", policy.name, self.core.memory, "exact" if self._exact else "reported"
-        )
-        logger.info(
-            "llmsched schedules by %s (%d tokens of cache, %s steps)",
-            policy.name,
-            self.core.memory,
-            "exact" if self._exact else "reported",
-        )
+        for log in (logger, _log):  # vLLM's, which it shows, and ours
+            log.info(
+                "llmsched schedules by %s (%d tokens of cache, %s steps)",
+                policy.name,
+                self.core.memory,
+                "exact" if self._exact else "reported",
+            )
 
     # A step -----------------------------------------------------------------------------------------------------------
 
