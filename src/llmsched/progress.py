@@ -190,16 +190,17 @@ class _Bar:
 
     def report(self, *told: Any) -> None:
         *label, done, total = told
-        now = time.time()
+        words, now = str(label[0]) if label else self.verb, time.time()
         if now - self.began < PATIENCE or now - self.drawn < _BETWEEN:
             return
         if self.bar is None:
-            look = {"bar_format": "{desc}: {elapsed}"} if self.unit == "seconds" and total is None else {}
-            self.bar = self.tqdm(total=total, unit=f" {self.unit}", unit_scale=True, dynamic_ncols=True, **look)
+            look: dict[str, Any] = {"bar_format": "{desc}{elapsed}"} if self.unit == "seconds" and total is None else {}
+            look |= {"unit": f" {self.unit}", "unit_scale": True, "dynamic_ncols": True}
+            self.bar = self.tqdm(desc=words, total=total, **look)
         elif total != self.bar.total:
             self.bar.reset(total)
         self.bar.start_t, self.bar.n = self.began, done
-        self.bar.set_description(str(label[0]) if label else self.verb, refresh=False)
+        self.bar.set_description(words, refresh=False)
         self.bar.refresh()
         self.drawn = now
 

@@ -93,7 +93,9 @@ def best_known(
     memory = problem_of(workload, policies["hsf"], memory, None).memory
     limit, rounds = budget(time_limit, iterations)
     seed = whole("seed", seed, 0, LARGEST_SEED)
-    bound = lower_bound(workload, memory=memory).value
+    most = limit if math.isfinite(limit) else None
+    not_yet = None if progress is None else lambda *_: progress(0.0, most)
+    bound = lower_bound(workload, memory=memory, progress=not_yet).value
     plan, done = plan_starts(workload, memory, bound, limit, rounds, seed, progress)
     total = total_latency(workload, plan)
     proven = total <= bound
@@ -142,6 +144,8 @@ def plan_starts(
     best: FloatArray = np.empty(0)
     least = math.inf
     for start in _first_schedules(workload, memory):
+        if progress is not None:
+            progress(0.0, time_limit if math.isfinite(time_limit) else None)
         total = total_latency(workload, start)
         if total < least:
             least, best = total, start
