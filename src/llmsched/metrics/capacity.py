@@ -392,7 +392,8 @@ class _Search:
             if 0 < value < math.inf:
                 attained = mean_and_half_width(shares(value))
                 stable = self.tried[value][1][~np.isnan(self.tried[value][1])]
-        _log.info("%s for %s: %g (95 %% CI %g to %g)", quantity, self.policy.name, value, *ends)
+        interval = "" if math.isnan(ends[0]) else f" (95 % CI {ends[0]:g} to {ends[1]:g})"
+        _log.info("%s for %s: %g%s", quantity, self.policy.name, value, interval)
         probes = tuple((at, *mean_and_half_width(self.tried[at][0])) for at in sorted(self.tried))
         return Capacity(
             quantity=quantity,
@@ -460,10 +461,16 @@ class _Search:
         return max(self.least, down_to_blocks(tokens, block))
 
 
+def share_text(mean: float, half: float) -> str:
+    """A share with half the width of its interval, if that is known."""
+    return f"{mean:.1%}" if math.isnan(half) else f"{mean:.1%} ± {half:.1%}"
+
+
 def _met(shares: FloatArray, attainment: float) -> str:
     """What a probe found, for the log."""
-    mean, half = mean_and_half_width(shares)
-    return f"{mean:.1%} ± {half:.1%} of the requests meet the targets, {attainment:.1%} are asked for"
+    return (
+        f"{share_text(*mean_and_half_width(shares))} of the requests meet the targets, {attainment:.1%} are asked for"
+    )
 
 
 def _largest(enough: Callable[[float], bool], guess: float, tolerance: float) -> float:

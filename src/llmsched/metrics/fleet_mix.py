@@ -38,6 +38,7 @@ from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.random_streams import raw_stream
 from ..workloads.workload import Workload
 from . import service
+from .capacity import share_text
 from .confidence import mean_and_half_width
 
 _log = logger(__name__)
@@ -278,9 +279,9 @@ class _Search:
         if counts not in self.tried:
             replicas = [kind for kind, n in zip(self.kinds.values(), counts, strict=True) for _ in range(n)]
             shares = list(self.pool.map(lambda k: self.goodput(k, replicas), range(self.replications)))
-            mean, half = self.tried[counts] = mean_and_half_width(np.array(shares))
+            self.tried[counts] = mean_and_half_width(np.array(shares))
             mix = " + ".join(f"{n} x {name}" for n, name in zip(counts, self.kinds, strict=True))
-            _log.info("%s: %.1f%% ± %.1f%% of the requests meet the targets", mix, 100 * mean, 100 * half)
+            _log.info("%s: %s of the requests meet the targets", mix, share_text(*self.tried[counts]))
             if self.progress is not None:
                 done = len(self.tried)
                 self.progress(done * self.replications, 2 * max(done, 8) * self.replications)
