@@ -195,7 +195,7 @@ def capacity(
                 swept = _of_routers(found, workload, policies, fleet, ran_on, seed, partial(bar.update, "figure"))
                 figure = load_figures.sweep(swept, intervals=str(spelling), attainment=wanted.attainment)
             else:
-                figure = load_figures.capacity(found, workload, **ran_on, intervals=str(spelling))
+                figure = [load_figures.capacity(found, workload, **ran_on, intervals=str(spelling))]
             figure_style.save(figure, plot_file)
     if as_json:
         settings = {"intervals": str(spelling), "known": spelling.words, "seed": seed, **describe.setup_json(setup)}

@@ -181,7 +181,7 @@ def predictors(
 
 def _write(study: PredictorValue, out: Path) -> list[Path]:
     drawn = {"heatmap": predictor_figures.heatmap(study), "curves": predictor_figures.latency_curves(study)}
-    drawn |= {"real": predictor_figures.real_predictors(study)} if study.real else {}
+    drawn |= {"real": [predictor_figures.real_predictors(study)]} if study.real else {}
     files = [out / f"{name}.{extension}" for name in drawn for extension in ("png", "svg")]
     for file in files:
         figure_style.save(drawn[file.stem], file)

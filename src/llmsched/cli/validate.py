@@ -7,6 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from .._version import version
+from ..metrics.figure_style import save
 from ..serving import validation
 from ..serving.log_rows import OnError as OnErrorWord
 from ..serving.validation import METRICS, STATISTICS, Validation
@@ -43,7 +44,7 @@ def validate(
         run, system, clock=clock, fit_fraction=fit_fraction, on_error=cast(OnErrorWord, on_error)
     )
     if plot is not None:
-        found.plot(plot)
+        save(found.plot(), plot)
     if as_json:
         console.print_json({"llmsched": version, **found.summary()})
         return
