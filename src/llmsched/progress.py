@@ -194,9 +194,11 @@ class _Bar:
         if now - self.began < PATIENCE or now - self.drawn < _BETWEEN:
             return
         if self.bar is None:
-            look: dict[str, Any] = {"bar_format": "{desc}{elapsed}"} if self.unit == "seconds" and total is None else {}
-            look |= {"unit": f" {self.unit}", "unit_scale": True, "dynamic_ncols": True}
-            self.bar = self.tqdm(desc=words, total=total, **look)
+            look: dict[str, Any] = {"unit": f" {self.unit}", "unit_scale": True}
+            if self.unit == "seconds":  # so many a second, which tqdm would say, are no news
+                form = "{desc}{elapsed}" if total is None else "{l_bar}{bar}| {n:.0f} of {total:.0f} seconds"
+                look = {"bar_format": form}
+            self.bar = self.tqdm(desc=f"{words}: ", total=total, dynamic_ncols=True, **look)
         elif total != self.bar.total:
             self.bar.reset(total)
         self.bar.start_t, self.bar.n = self.began, done
