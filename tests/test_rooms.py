@@ -19,8 +19,8 @@ from helpers import ROOT
 #: The rooms (folders, and modules beside them) from the ground up; those on one floor do not import each other. The
 #: parts of the compiled core, _engine, are one room with it.
 FLOORS = (
-    ("errors", "_lazy", "_version", "formula_names", "html_tables"),
-    ("formula", "input_limits"),
+    ("errors", "_lazy", "_logging", "_version", "formula_names", "html_tables"),
+    ("formula", "input_limits", "progress"),
     ("settings_files",),
     ("policy", "_core"),
     ("policy_files",),

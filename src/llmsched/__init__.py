@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .optimum.schedule import Schedule
     from .policy import Policy, policies
     from .predict import intervals
+    from .progress import show_progress
     from .simulation import kv_cache, live
     from .simulation.batch import Batch, simulate_batch
     from .simulation.clock import Clock, clocks
@@ -91,6 +92,7 @@ __all__ = [
     "routers",
     "service",
     "serving",
+    "show_progress",
     "simulate",
     "simulate_batch",
     "simulate_disaggregated",
@@ -156,6 +158,7 @@ __getattr__, _ = lazy(
         "routers": "fleet.router",
         "service": "metrics.service",
         "serving": "serving",
+        "show_progress": "progress",
         "simulate": "simulation.run",
         "simulate_batch": "simulation.batch",
         "simulate_disaggregated": "fleet.disaggregated",

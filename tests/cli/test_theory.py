@@ -74,7 +74,7 @@ def test_the_figure_has_a_curve_for_every_statement(tmp_path: Path) -> None:
     file = tmp_path / "theory.svg"
     theory_prints("--plot", str(file))
     assert file.read_bytes().startswith(b"<?xml")
-    panels = theory_tables.figure().axes
+    panels = theory_tables.figure()
     assert [len(panel.get_lines()) for panel in panels] == [3, 3, 3, 2]
     assert all(panel.get_ylabel() == "ratio to hsf" and panel.get_xlabel() for panel in panels)
     line = panels[2].get_lines()[-1]

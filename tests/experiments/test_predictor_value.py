@@ -18,6 +18,7 @@ import llmsched as ls
 from llmsched.errors import InputError, MemoryTooSmallError, TraceError
 from llmsched.experiments import real_predictors
 from llmsched.experiments.predictor_value import BIAS_AT, BIASES, COVERAGES, WIDTHS, PredictorValue, Row
+from llmsched.metrics.figure_style import figure_of
 from llmsched.predict import intervals
 from llmsched.predict.intervals import with_midpoints
 
@@ -153,8 +154,8 @@ def test_a_policy_that_does_not_finish_has_rows_without_numbers():
     assert [(p.width, p.sure) for p in study.break_even(endless.name)] == [(0, 0)] * 2
     assert np.isfinite(study.table("amin", "vs_none")).all()
     json.dumps([r.record() for r in study.rows()], allow_nan=False)
-    predictor_figures.heatmap(study).draw_without_rendering()
-    predictor_figures.latency_curves(study).draw_without_rendering()
+    figure_of(predictor_figures.heatmap(study)).draw_without_rendering()
+    figure_of(predictor_figures.latency_curves(study)).draw_without_rendering()
 
 
 def test_a_request_that_never_fits_is_named_before_the_first_simulation():
@@ -252,9 +253,8 @@ def test_wide_intervals_stay_inside_the_figure_and_ticks_apart():
     found = [Row(name, nan, nan, nan, nan, nan, "amin", 2, 1.0, nan, ratio, half, 1.0, nan, 1.2, nan, nan)
              for name, ratio, half in (("good", 1.5, 1.34), ("bad", 10.2, 22.1))]  # fmt: skip
     found = [dataclasses.replace(r, none_vs_perfect=1.2) for r in found]
-    figure = predictor_figures.real_predictors(PredictorValue([], [], found, [], ["amin"], 10, 2, 100, 0))
-    figure.draw_without_rendering()
-    (axes,) = figure.axes
+    axes = predictor_figures.real_predictors(PredictorValue([], [], found, [], ["amin"], 10, 2, 100, 0))
+    figure_of(axes).draw_without_rendering()
     low, high = axes.get_xlim()
     assert 0.8 < low < 1
     assert high > 10.2 + 22.1
@@ -420,7 +420,7 @@ def test_what_is_off_the_scale_of_the_curves_is_told_in_the_legend(study):
     from llmsched.experiments import predictor_figures
 
     far = [dataclasses.replace(r, vs_perfect=99.0) if r.predictor == "none" else r for r in study.references]
-    figure = predictor_figures.latency_curves(dataclasses.replace(study, references=far))
+    figure = figure_of(predictor_figures.latency_curves(dataclasses.replace(study, references=far)))
     assert unreadable(figure) == []
     (legend,) = figure.legends
     assert "amin, no predictor: 99, off the scale" in [text.get_text() for text in legend.get_texts()]

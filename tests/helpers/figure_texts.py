@@ -6,6 +6,8 @@ import itertools
 import math
 from typing import Any
 
+from llmsched.metrics.figure_style import figure_of
+
 
 def visible_texts(figure: Any) -> list[Any]:
     """Every text that is drawn: tick labels in view, titles, labels, legends and annotations."""
@@ -25,8 +27,9 @@ def visible_texts(figure: Any) -> list[Any]:
     return [text for text in dict.fromkeys(seen) if text.get_visible() and text.get_text().strip()]
 
 
-def unreadable(figure: Any) -> list[str]:
-    """Pairs of texts that overlap, and texts that the edge of the figure cuts off."""
+def unreadable(drawn: Any) -> list[str]:
+    """Pairs of texts in the figure of these axes that overlap, and texts that its edge cuts off."""
+    figure = drawn if hasattr(drawn, "draw_without_rendering") else figure_of(drawn)
     texts = visible_texts(figure)
     assert len(texts) > 3
     boxes = [text.get_window_extent() for text in texts]

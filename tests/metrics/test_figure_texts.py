@@ -11,6 +11,7 @@ from helpers.figure_texts import unreadable
 import llmsched as ls
 from llmsched.experiments import paper, paper_figure, theory_tables
 from llmsched.metrics import capacity, figure_style, figures, knowledge, load_figures
+from llmsched.metrics.figure_style import figure_of
 from llmsched.predict.intervals import with_midpoints
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
@@ -35,7 +36,7 @@ def test_the_comparison_of_all_policies(n: int, memory: int) -> None:
 
 def test_the_comparison_with_targets() -> None:
     compared = ls.compare(served(200, 3.0), ["hsf", "amin", "vllm"], **MACHINE.options(), record="tokens")
-    figure = figures.comparison(compared, intervals="buckets:100", slo=SLO)
+    figure = figure_of(figures.comparison(compared, intervals="buckets:100", slo=SLO))
     assert unreadable(figure) == []
     title = figure.get_suptitle()
     for said in ("200 requests", "lmsys generator", "llama2-70b-2xa100", "16,492", "buckets:100", "seed 0"):
@@ -53,7 +54,7 @@ def test_the_comparison_by_what_policies_are_told() -> None:
     requests, chosen = served(200), {name: ls.policies[name] for name in ("amin", "mcsf", "fcfs")}
     compared = ls.compare(requests, chosen, memory=2000)
     told = knowledge.levels(requests, chosen, known=compared, memory=2000)
-    figure = figures.comparison(compared, levels=told)
+    figure = figure_of(figures.comparison(compared, levels=told))
     assert unreadable(figure) == []
     for axes, column in zip(figure.axes[-2:], ("mean_latency", "p99_latency"), strict=True):
         assert [label.get_text() for label in axes.get_xticklabels()] == [level.words for level in told]
@@ -78,7 +79,7 @@ def test_the_timeline(n: int) -> None:
 
 def test_the_timeline_of_a_long_run_labels_its_bands() -> None:
     run = ls.simulate(served(1500, 0.2), "fcfs", memory=2000, record="timeline")
-    figure = figures.timeline(run)
+    figure = figure_of(figures.timeline(run))
     assert "shaded" in figure.axes[0].get_title(loc="left")
     assert unreadable(figure) == []
 
@@ -89,27 +90,27 @@ def test_the_tradeoff() -> None:
                for cap in (2, 8, 32)]
         for name in ("amin", "vllm")
     }  # fmt: skip
-    figure = figures.tradeoff(runs, "example-2xa100", intervals="buckets:100")
+    figure = figure_of(figures.tradeoff(runs, "example-2xa100", intervals="buckets:100"))
     assert unreadable(figure) == []
     for said in ("80 requests", "lmsys generator", MACHINE.name, "16,492", "buckets:100", "example-2xa100", "one run"):
         assert said in figure.get_suptitle()
 
 
 def test_the_paper_and_the_theory() -> None:
-    figure = paper_figure.paper(paper.reproduce(subsets=2, sizes=[200, 2000], memory=20_000))
+    figure = figure_of(paper_figure.paper(paper.reproduce(subsets=2, sizes=[200, 2000], memory=20_000)))
     assert unreadable(figure) == []
     for said in ("2 random subsets", "200 to 2,000 requests", "lmsys generator", "20,000 tokens of KV cache", "seed 0"):
         assert said in figure.get_suptitle()
     legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
     assert any("95 %" in text.get_text() for text in legend.get_texts())
-    theory = theory_tables.figure()
+    theory = figure_of(theory_tables.figure())
     assert unreadable(theory) == []
     assert "closed forms" in theory.get_suptitle()
 
 
 def test_the_paper_on_a_trace_and_a_machine() -> None:
     rows = paper.reproduce(served(300), subsets=2, sizes=[20, 100], memory=20_000, clock=MACHINE.clock, seed=3)
-    figure = paper_figure.paper(rows, workload=served(300), clock=MACHINE.clock, seed=3)
+    figure = figure_of(paper_figure.paper(rows, workload=served(300), clock=MACHINE.clock, seed=3))
     assert unreadable(figure) == []
     for said in ("300 requests of", MACHINE.name, "seed 3"):
         assert said in figure.get_suptitle()
@@ -125,7 +126,7 @@ def test_the_figures_of_predictors() -> None:
     for ran_on in ({"memory": 2000}, options):
         study = predictor_value(pool, requests=60, replications=2, predicted=real, **ran_on)
         for draw in (predictor_figures.heatmap, predictor_figures.latency_curves, predictor_figures.real_predictors):
-            figure = draw(study)
+            figure = figure_of(draw(study))
             assert unreadable(figure) == []
             said = figure.get_suptitle().replace("\n", " ").replace("\u00a0", " ")
             assert "2 replications of 60 requests from the lmsys generator" in said
@@ -144,7 +145,7 @@ def swept() -> ls.Sweep:
 
 
 def test_the_sweep(swept: ls.Sweep) -> None:
-    figure = load_figures.sweep(swept, intervals="buckets:100", capacities={"amin": 3.0}, attainment=0.9)
+    figure = figure_of(load_figures.sweep(swept, intervals="buckets:100", capacities={"amin": 3.0}, attainment=0.9))
     assert unreadable(figure) == []
     assert len(figure.axes) == 3
     assert "Poisson" in figure.get_suptitle()

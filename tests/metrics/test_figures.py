@@ -73,7 +73,7 @@ def test_another_extension_is_refused_before_anything_is_drawn(name: str) -> Non
 def test_the_comparison_shows_each_policy_in_its_colour(compared: Comparison) -> None:
     from matplotlib.colors import to_hex
 
-    bars, curves = figures.comparison(compared).axes
+    bars, curves = figures.comparison(compared)
     ranked = [row.policy for row in compared.ranked()]
     assert [label.get_text() for label in bars.get_yticklabels()] == ranked
     lines = {line.get_label(): line for line in curves.get_lines()}
@@ -87,7 +87,7 @@ def test_the_comparison_shows_each_policy_in_its_colour(compared: Comparison) ->
 
 
 def test_the_curve_is_the_distribution_of_latency(compared: Comparison) -> None:
-    _, curves = figures.comparison(compared).axes
+    _, curves = figures.comparison(compared)
     line = next(line for line in curves.get_lines() if line.get_label() == "amin")
     result = compared["amin"].result
     assert result is not None
@@ -97,9 +97,9 @@ def test_the_curve_is_the_distribution_of_latency(compared: Comparison) -> None:
 
 def test_a_policy_without_a_result_says_so() -> None:
     stuck = with_midpoints(ls.Workload(prompt=0, output=[10] * 4).with_intervals(ls.intervals.buckets(100)))
-    bars, _ = figures.comparison(compare(stuck, ["hsf", "protection"], memory=20)).axes
+    bars, _ = figures.comparison(compare(stuck, ["hsf", "protection"], memory=20))
     assert [text.get_text().strip() for text in bars.texts] == ["1.00", "does not finish"]
-    bars, _ = figures.comparison(compare(ls.Workload(prompt=0, output=[3]), ["fcfs", "mcsf"], memory=20)).axes
+    bars, _ = figures.comparison(compare(ls.Workload(prompt=0, output=[3]), ["fcfs", "mcsf"], memory=20))
     assert bars.texts[1].get_text().strip() == "cannot run"
 
 
@@ -124,12 +124,12 @@ def test_nothing_cannot_be_drawn(compared: Comparison) -> None:
 
 def test_compositions_of_ones_own_are_drawn(compared: Comparison) -> None:
     mine = {f"mine {k}": ls.Policy(margin=k / 100) for k in range(8)}
-    _, curves = figures.comparison(compare(compared.workload, mine, memory=3000)).axes
+    _, curves = figures.comparison(compare(compared.workload, mine, memory=3000))
     assert len(curves.get_lines()) == 8
 
 
 def test_the_papers_figure_has_a_panel_per_setting(rows: list[paper.Row]) -> None:
-    figure = paper_figure.paper(rows)
+    figure = figure_style.figure_of(paper_figure.paper(rows))
     panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
     titles = [panel.get_title(loc="left") for panel in panels]
     assert titles == [f"{e.number}. {e.title}" for e in paper.EXPERIMENTS]
@@ -165,7 +165,8 @@ def test_without_matplotlib_the_error_says_what_to_install(
 
 
 def test_a_run_without_a_queue_has_an_axis_of_whole_requests() -> None:
-    figure = figures.timeline(ls.simulate(ls.Workload(5, [3]), "fcfs", memory=100, record=("timeline", "tokens")))
+    run = ls.simulate(ls.Workload(5, [3]), "fcfs", memory=100, record=("timeline", "tokens"))
+    figure = figure_style.figure_of(figures.timeline(run))
     bounds = {axes.get_ylabel(): axes.get_ylim() for axes in figure.axes}
     assert bounds["waiting"] == (0, 1)
     assert bounds["running"][0] == 0 < 1 <= bounds["running"][1]

@@ -18,8 +18,7 @@ def test_imbalance_draws_the_fullest_replica_of_each_fleet(tmp_path):
         router: ls.simulate_fleet(w, "fcfs", replicas=3, router=router, memory=16492, clock="llama2-70b-2xa100")
         for router in ("random", "least-requests")
     }
-    figure = fleet_figures.imbalance(fleets)
-    most, over_mean = figure.axes
+    most, over_mean = fleet_figures.imbalance(fleets)
     assert [line.get_label() for line in most.lines] == ["random", "least-requests"]
     for line, fleet in zip(most.lines, fleets.values(), strict=True):
         times, drawn = line.get_data()

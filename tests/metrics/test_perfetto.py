@@ -175,7 +175,7 @@ def plots() -> Any:
 def test_the_figure_shows_cache_batch_queue_evictions_and_a_gantt_chart(plots: Any) -> None:
     result = run()
     assert result.total_evictions
-    cache, batch, waiting, left, gantt = figures.timeline(result).axes
+    cache, batch, waiting, left, gantt = figures.timeline(result)
     rows = result.timeline.expand()
     assert max(cache.get_lines()[0].get_ydata()) == pytest.approx(100 * result.peak_memory / 1200)
     assert max(batch.get_lines()[0].get_ydata()) == rows["batch"].max()
@@ -192,28 +192,28 @@ def test_long_runs_are_drawn_as_means_over_pieces_of_time(plots: Any) -> None:
     workload = ls.generate.poisson(ls.generate.lmsys(400), 0.05)
     result = ls.simulate(workload, "fcfs", memory=1500, record=BOTH)
     assert result.rounds > ls.plots._MOST_ROUNDS
-    figure = figures.timeline(result)
-    cache = figure.axes[0]
+    drawn = figures.timeline(result)
+    cache = drawn[0]
     line = cache.get_lines()[0]
     time, value = line.get_xdata(), line.get_ydata()
     rows = result.timeline.expand()
     mean = float((rows["memory"] * rows["duration"]).sum()) / result.makespan / 1500 * 100
     assert float((np.diff(time) * value[:-1]).sum()) / result.makespan == pytest.approx(mean)
-    assert "gantt" not in {axes.get_ylabel() for axes in figure.axes}
+    assert "gantt" not in {axes.get_ylabel() for axes in drawn}
 
 
 @pytest.mark.parametrize("policy", ["fcfs", "hsf"])
 def test_idle_times_and_small_runs_are_drawn(plots: Any, tmp_path: Path, policy: str) -> None:
     workload = ls.Workload([2, 2], [2, 2], arrival=[1.0, 11.0])
     result = ls.simulate(workload, policy, memory=10, record=BOTH, clock=ls.Clock(base=1.0))
-    figure = figures.timeline(result)
-    assert len(figure.axes) == 4  # nothing was evicted
-    line = figure.axes[1].get_lines()[0]
+    drawn = figures.timeline(result)
+    assert len(drawn) == 4  # nothing was evicted
+    line = drawn[1].get_lines()[0]
     assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == [
         (1, 1), (2, 1), (3, 0), (11, 1), (12, 1), (13, 0),
     ]  # fmt: skip
     empty = ls.simulate(ls.Workload([], []), "fcfs", memory=9, record=BOTH)
-    figure_style.save(figure, tmp_path / "timeline.png")
+    figure_style.save(drawn, tmp_path / "timeline.png")
     with pytest.raises(errors.InputError, match="nothing to draw"):
         figures.timeline(empty)
 
@@ -223,4 +223,4 @@ def test_a_figure_needs_a_timeline(plots: Any) -> None:
         figures.timeline(run(record="tokens"))
     with pytest.raises(errors.InputError, match="expected a"):
         figures.timeline(3)
-    assert len(figures.timeline(run(record="timeline")).axes) == 4  # no log, no Gantt chart
+    assert len(figures.timeline(run(record="timeline"))) == 4  # no log, no Gantt chart

@@ -137,7 +137,7 @@ def test_every_metric_has_the_unit_and_the_direction_of_the_table(tmp_path: Path
     assert shown[0]["tokens_rate"]["moreIsBetter"]
     assert not shown[0]["slowdown_p99"]["moreIsBetter"]
     figures = report_figures.draw(report.read(tmp_path / "timed", metric="slowdown_p99"), along="workload")
-    figure = figures["slowdown_p99"]
+    figure = figure_style.figure_of(figures["slowdown_p99"])
     assert figure.get_supylabel() == "slowdown p99 (ratio)"
 
 
@@ -426,7 +426,7 @@ def test_no_axis_of_evictions_or_latency_starts_below_zero(browser: Any, tmp_pat
         assert not [text for text in texts if re.match(r"[-\u2212]\s*[\d.]", text)]
     for figure in report_figures.draw(contents).items():
         if "ratio" not in figure[0] and "differences" not in figure[0]:
-            assert all(axes.get_ylim()[0] >= 0 for axes in figure[1].axes if axes.has_data()), figure[0]
+            assert all(axes.get_ylim()[0] >= 0 for axes in figure[1] if axes.has_data()), figure[0]
 
 
 def test_the_page_says_when_no_policy_differs(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_titles_say_what_does_not_vary_and_how_many_replications(tmp_path: Path)
     study = {"name": "t", "policies": ["amin", "hsf"], "intervals": ["buckets:100"], "memories": [2000],
              "workloads": [workload], "replications": 3}  # fmt: skip
     Study.from_dict(study).run(tmp_path / "out")
-    for figure in report_figures.draw(report.read(tmp_path / "out")).values():
+    for figure in map(figure_style.figure_of, report_figures.draw(report.read(tmp_path / "out")).values()):
         said = " ".join(figure.get_suptitle().split())
         for words in ("t: 6 simulations, 3 replications a point", "20 requests of lmsys at 0.5 a round",
                       "tokens of KV cache: 2,000", "intervals buckets:100"):  # fmt: skip
@@ -468,7 +468,7 @@ def test_figures_show_the_means_and_their_bands(directory: Path) -> None:
         "evictions_per_request",
     ]
     assert {name: unreadable(figure) for name, figure in drawn_.items()} == {name: [] for name in drawn_}
-    panels = drawn_["mean_latency"].axes
+    panels = drawn_["mean_latency"]
     assert [panel.get_title(loc="left").replace("\n", " ") for panel in panels] == [
         f"{workload} · {rule}"
         for workload in ("many", "two_point:5,40,0.5")
@@ -478,8 +478,8 @@ def test_figures_show_the_means_and_their_bands(directory: Path) -> None:
     at = [contents.cells.index(("many", "relative:0.5", "amin", memory)) for memory in (1000, 2000, 8000)]
     assert list(line.get_xdata()) == [1000, 2000, 8000]
     assert list(line.get_ydata()) == [contents.values["mean_latency"]["mean"][k] for k in at]
-    assert "hsf" not in {line.get_label() for line in drawn_["mean_latency-ratio"].axes[0].get_lines()}
-    along = report_figures.draw(contents, along="intervals")["mean_latency"].axes[0]
+    assert "hsf" not in {line.get_label() for line in drawn_["mean_latency-ratio"][0].get_lines()}
+    along = report_figures.draw(contents, along="intervals")["mean_latency"][0]
     assert [label.get_text() for label in along.get_xticklabels()] == ["buckets:100", "relative:0.5"]
     with pytest.raises(InputError, match="no factor 'memry': did you mean 'memory'"):
         report_figures.draw(contents, along="memry")
@@ -579,7 +579,7 @@ def test_workloads_that_differ_in_one_number_lie_along_it(
     assert contents.scale("policy") is None
     expected = None if scale is None else {"title": scale[0], "values": scale[1]}
     assert embedded(tmp_path / "report.html")["factors"][0]["scale"] == expected
-    axes = report_figures.draw(contents)["mean_latency"].axes[0]
+    axes = report_figures.draw(contents)["mean_latency"][0]
     assert axes.get_xlabel() == ("workload" if scale is None else scale[0])
     if scale is not None:
         assert list(axes.get_lines()[0].get_xdata()) == sorted(scale[1])

@@ -28,6 +28,7 @@ from .sweep import sweep
 from .theory import theory
 from .timeline import timeline
 from .validate import validate
+from .verbosity import with_verbosity
 
 app = typer.Typer(
     cls=HelpGroup,
@@ -39,7 +40,7 @@ for command in (
     compare, explore, timeline, capacity, size, sweep, bound, generate, paper, policies, routers, machines, theory,
     predictors, calibrate, validate, doctor,
 ):  # fmt: skip
-    app.command(command.__name__, cls=Command)(command)
+    app.command(command.__name__, cls=Command)(with_verbosity(command))
 
 study_app = typer.Typer(
     cls=HelpGroup,
@@ -56,7 +57,7 @@ def _study(context: typer.Context) -> None:
 
 
 for command in (report, study.new, study.check, study.run, study.results, study.repeat):
-    study_app.command(command.__name__, cls=Command)(command)
+    study_app.command(command.__name__, cls=Command)(with_verbosity(command))
 app.add_typer(study_app, name="study")
 
 

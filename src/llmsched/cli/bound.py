@@ -19,7 +19,7 @@ from ..simulation.blocks import down_to_blocks
 from ..simulation.run import simulate
 from ..workloads.workload import Workload
 from . import console, describe
-from .console import aligned, at_most, print_columns, say
+from .console import aligned, aside, at_most, print_columns, say
 from .option_groups import expand_groups
 from .options import DataOutput, MachineOptions, RequestOptions, RoundSeconds, Seed, Setup
 
@@ -135,8 +135,8 @@ def _print_bound(
 ) -> None:
     """Bounds on total latency, then schedules, by name: total latency and gap."""
     timed = setup.clock is not None
-    say(f"{describe.requests_text(workload)}{describe.arrivals_text(workload, round_seconds, timed)}")
-    say(f"{describe.machine_text(setup)}; times in {'seconds' if timed else 'rounds'}\n")
+    aside(f"{describe.requests_text(workload)}{describe.arrivals_text(workload, round_seconds, timed)}")
+    aside(f"{describe.machine_text(setup)}; times in {'seconds' if timed else 'rounds'}\n")
     n = max(len(workload), 1)
     names = [f"no less, by {name}" for name in found.each] + list(schedules)
     bounds = {**found.each, found.method: found.value}  # the best is rounded up as far as the proof allows
@@ -153,16 +153,20 @@ def _print_bound(
         left_aligned=(0, 4),
     )
     say()
-    say("gap: latency is at most so far above that of the best possible schedule (a proven bound)")
+    aside("gap: latency is at most so far above that of the best possible schedule (a proven bound)")
     if "optimal in whole rounds" in schedules:
-        say("note: requests arrive between rounds. The optimum is that of schedules whose rounds start a whole number")
-        say("      after the first arrival; the bounds hold for all schedules")
+        aside(
+            "note: requests arrive between rounds. The optimum is that of schedules whose rounds start a whole number"
+        )
+        aside("      after the first arrival; the bounds hold for all schedules")
     if timed:
-        say("note: schedules are planned in rounds: --rounds or --round-seconds S looks for better ones than these")
+        aside("note: schedules are planned in rounds: --rounds or --round-seconds S looks for better ones than these")
     elif len(totals) > len(found.each) + 2 and setup.limits() != Setup(None, None).limits():
-        say("note: best_known knows the cache, and no other limit: it may be out of reach with blocks or a cap")
+        aside("note: best_known knows the cache, and no other limit: it may be out of reach with blocks or a cap")
     if found.preemptive < found.value:
-        say(f"note: policies that keep the tokens of what they evict (fcfs) have no less than {found.preemptive:,.0f}")
+        aside(
+            f"note: policies that keep the tokens of what they evict (fcfs) have no less than {found.preemptive:,.0f}"
+        )
 
 
 def _bound_json(

@@ -18,7 +18,7 @@ from ..serving.calibration import Calibration
 from ..serving.log_rows import OnError as OnErrorWord
 from ..serving.tables import Point
 from . import console
-from .console import print_columns, say
+from .console import aside, print_columns
 from .option_groups import expand_groups
 from .options import Json
 from .output_files import check_outputs
@@ -103,7 +103,7 @@ def calibrate(
 
 def _print(found: Calibration, output: Path | None) -> None:
     left_out = f" ({found.left_out:,} left out)" if found.left_out else ""
-    say(f"clock from {found.rows:,} {found.method}{left_out}, mean error {found.error:.1%}\n")
+    aside(f"clock from {found.rows:,} {found.method}{left_out}, mean error {found.error:.1%}\n")
     names = list(_NAMES)
     known = [found.profile.get(name) for name in names]
     columns = {
@@ -123,11 +123,11 @@ def _print(found: Calibration, output: Path | None) -> None:
             f"{words.get(name, name)} {value:{'.1%' if name == 'error' else '+.1%'}}"
             for name, value in found.held_out.items()
         )
-        say(f"\nlast third, by a clock fitted to the rest: {errors}")
+        aside(f"\nlast third, by a clock fitted to the rest: {errors}")
     for note in found.notes:
-        say(f"note: {note}")
+        aside(f"note: {note}")
     if output is not None:
-        say(f"wrote {output}", keep=True)
+        aside(f"wrote {output}", keep=True)
 
 
 def _seconds(value: float) -> str:
@@ -173,9 +173,9 @@ def _points(path: str, only: str | None, output: Path | None, as_json: bool) -> 
         },
         drop=("context", "request", "points"),
     )
-    say("\ntpot, ttft: mean error on the points; a first token also waits for what is around the engine")
+    aside("\ntpot, ttft: mean error on the points; a first token also waits for what is around the engine")
     if output is not None:
-        say(f"wrote {output}", keep=True)
+        aside(f"wrote {output}", keep=True)
 
 
 def _fields(point: Point) -> dict[str, object]:

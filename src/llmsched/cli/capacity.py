@@ -24,7 +24,7 @@ from ..policy import Policy
 from ..workloads.workload import Workload
 from . import console, describe
 from .capacity_mix import kinds_of, notes_of, print_answer
-from .console import aligned, number_of, print_columns, say
+from .console import aligned, aside, number_of, print_columns
 from .describe import Spelling
 from .option_groups import expand_groups
 from .options import (
@@ -195,7 +195,7 @@ def capacity(
                 swept = _of_routers(found, workload, policies, fleet, ran_on, seed, partial(bar.update, "figure"))
                 figure = load_figures.sweep(swept, intervals=str(spelling), attainment=wanted.attainment)
             else:
-                figure = load_figures.capacity(found, workload, **ran_on, intervals=str(spelling))
+                figure = [load_figures.capacity(found, workload, **ran_on, intervals=str(spelling))]
             figure_style.save(figure, plot_file)
     if as_json:
         settings = {"intervals": str(spelling), "known": spelling.words, "seed": seed, **describe.setup_json(setup)}
@@ -309,14 +309,14 @@ def _print_capacity(
         if first.rate is None
         else f", {first.rate:g}/{first.unit}"
     )
-    say(f"{describe.requests_text(workload)}; {drawn}{arriving}")
+    aside(f"{describe.requests_text(workload)}; {drawn}{arriving}")
     unit = "rounds" if setup.clock is None else "seconds"
     one_router = len({answer.router for answer in answers}) == 1
     behind = "" if first.router is None else f"replicas behind {first.router}; each " if one_router else "replicas of "
-    say(f"{behind}{describe.machine_text(setup)}; times in {unit}")
-    say(spelling.text())
+    aside(f"{behind}{describe.machine_text(setup)}; times in {unit}")
+    aside(spelling.text())
     what, heading, decimals = _FOUND[first.quantity]
-    say(f"{what} with {first.attainment:.4g} of requests within {describe.targets_text(first.slo)}:\n")
+    aside(f"{what} with {first.attainment:.4g} of requests within {describe.targets_text(first.slo)}:\n")
     print_columns(
         {
             "policy" if one_router else "router": list(found),

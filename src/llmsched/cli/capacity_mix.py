@@ -13,7 +13,7 @@ from ..metrics.fleet_mix import Mix
 from ..simulation import machine as machines
 from ..workloads.workload import Workload
 from . import console, describe
-from .console import aligned, number_of, print_columns, say
+from .console import aligned, aside, number_of, print_columns, say
 from .describe import Spelling
 
 
@@ -54,11 +54,11 @@ def print_answer(
     first = next(iter(found.values()))
     drawn = f"{number_of(first.replications, 'replication')} of {number_of(first.requests, 'request')}"
     arriving = ", as they arrive" if first.rate is None else f", {first.rate:g}/s"
-    say(f"{describe.requests_text(workload)}; {drawn}{arriving}")
+    aside(f"{describe.requests_text(workload)}; {drawn}{arriving}")
     prices = ", ".join(f"machine {name} at {kind.price:g} an hour" for name, kind in kinds.items())
-    say(f"up to {number_of(first.most, 'replica')} behind {first.router}: {prices}")
-    say(spelling.text())
-    say(f"Cheapest mix with {first.attainment:.4g} of requests within {describe.targets_text(first.slo)}:\n")
+    aside(f"up to {number_of(first.most, 'replica')} behind {first.router}: {prices}")
+    aside(spelling.text())
+    aside(f"Cheapest mix with {first.attainment:.4g} of requests within {describe.targets_text(first.slo)}:\n")
     rows = list(found.values())
     columns = {"policy": list(found)}
     for name in kinds:
@@ -72,7 +72,7 @@ def print_answer(
         columns[f"{name} alone"] = aligned([one.alone[name][1] for one in rows], decimals=2)
     print_columns(columns)
     say()
-    say("±: half the 95 % confidence interval of the share; alone: price if all were of that kind")
+    aside("±: half the 95 % confidence interval of the share; alone: price if all were of that kind")
     describe.print_notes(notes)
 
 

@@ -21,7 +21,7 @@ from ..metrics.service import Service
 from ..policy import Policy
 from ..simulation.run import EngineName
 from . import console, describe
-from .console import aligned, at_most, print_table, say
+from .console import aligned, aside, at_most, print_table, say
 from .option_groups import expand_groups
 from .options import (
     POLICY_HELP,
@@ -321,9 +321,9 @@ def _print_comparison(measured: _Measured, max_rounds: int | None, notes: Sequen
     for row in ranked:
         if isinstance(row.error, MissingPredictionError):
             other = ", or give --intervals" if row.error.column in ("lower", "upper") else ""
-            say(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it{other}")
+            aside(f"note: {row.policy} needs {row.error.column!r}, which the trace lacks: add it{other}")
         elif row.error is not None and not _stopped_by_max_rounds(row, max_rounds):
-            say(f"note: {row.error}")
+            aside(f"note: {row.error}")
 
 
 def _print_levels(measured: _Measured) -> None:
@@ -439,19 +439,19 @@ def _explain_columns(measured: _Measured) -> None:
     unit = "seconds" if timed else "rounds"
     baseline = measured.comparison.baseline
     if measured.services is None:
-        say(f"mean, p50, p99: latency; vs {baseline}: ratio of mean latencies; wasted: share of generated tokens")
+        aside(f"mean, p50, p99: latency; vs {baseline}: ratio of mean latencies; wasted: share of generated tokens")
     else:
-        say("mean, p99: latency; ttft: time to first token; tpot: time per output token (mean of a request)")
+        aside("mean, p99: latency; ttft: time to first token; tpot: time per output token (mean of a request)")
         if measured.targets:
             targets = describe.targets_text(measured.targets)
-            say(f"good: share of requests with {targets}; good/{unit[0]}: such requests per {unit[:-1]}")
+            aside(f"good: share of requests with {targets}; good/{unit[0]}: such requests per {unit[:-1]}")
     if measured.energies:
         power = measured.asked.power
-        say(f"J/token: all joules over all output tokens, power model {power}; wasted J: share by evictions")
+        aside(f"J/token: all joules over all output tokens, power model {power}; wasted J: share by evictions")
     if measured.fleet.replicas is not None:
-        say("busy: share of the time in which rounds ran, on the least and on the most busy replica")
+        aside("busy: share of the time in which rounds ran, on the least and on the most busy replica")
     better = "proven, and far off where few requests wait" if timed else "llmsched bound proves better bounds"
-    say(f"gap: mean latency is at most so far above the best possible ({better})")
+    aside(f"gap: mean latency is at most so far above the best possible ({better})")
 
 
 def _stopped_by_max_rounds(row: Row, max_rounds: int | None) -> bool:

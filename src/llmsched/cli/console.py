@@ -6,12 +6,12 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import math
 import os
 import re
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,47 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from .. import progress
 from ..errors import number_of as number_of
+
+_quiet = False  # the answer alone: no bars, no explanations
+_said, _gap = False, False  # when quiet: whether something was printed, and a blank line is due before what follows
+
+
+@contextlib.contextmanager
+def one_command(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
+    """A command runs inside: every call of the library that takes a second shows a bar.
+
+    `quiet`: the answer on stdout, and no bars. `verbose`: what the library logs on stderr, with times.
+    """
+    global _quiet, _said, _gap
+    log = logging.getLogger("llmsched")
+    before = _quiet, progress.set_bars(None if quiet else _bar), log.level
+    _quiet, _said, _gap, handler = quiet, False, False, _ToStderr()
+    if verbose:
+        handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[2])
+        progress.set_bars(before[1])
+        _quiet = before[0]
+
+
+def is_quiet() -> bool:
+    """Whether the answer alone is wanted."""
+    return _quiet
+
+
+class _ToStderr(logging.Handler):
+    """Lines above a bar that may be there: rich takes sys.stderr for that, and puts it back."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it. What a terminal would obey is written out."""
+        complain(self.format(record))
 
 
 class ProgressBar:
@@ -30,47 +70,52 @@ class ProgressBar:
 
     def __init__(self, unit: str) -> None:
         console = Console(stderr=True)
-        self._shown = console.is_terminal
-        self._begin = time.monotonic()
-        count = TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit}")
+        self._shown = console.is_terminal and not _quiet
+        self._begin, self._unit, self._alone = time.monotonic(), unit, contextlib.ExitStack()
+        count = TextColumn("{task.fields[count]}")
         layout = TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn()
         self._progress = Progress(*layout, console=console, transient=True)
-        self._task = self._progress.add_task("", visible=False)
+        self._task = self._progress.add_task("", visible=False, count="")
 
     def __enter__(self) -> ProgressBar:
+        self._alone.enter_context(progress.no_other())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._alone.close()
         if self._progress.live.is_started:  # stopping what never began would print an empty line
             self._progress.stop()
 
-    def update(self, label: str, done: int, total: int) -> None:
-        if not self._shown or time.monotonic() - self._begin < 1:
+    def update(self, label: str, done: float, total: float | None) -> None:
+        """Show how far it is; `total` is None where nobody knows."""
+        if not self._shown or time.monotonic() - self._begin < progress.PATIENCE:
             return
-        self._progress.update(self._task, description=printable(label), completed=done, total=total, visible=True)
+        count = f"{done:,.0f} {self._unit}" if total is None else f"{done:,.0f} of {total:,.0f} {self._unit}"
+        told: dict[str, Any] = {"description": printable(label), "completed": done, "total": total, "count": count}
+        self._progress.update(self._task, **told, visible=True)
         self._progress.start()
+
+
+@contextlib.contextmanager
+def _bar(verb: str, unit: str) -> Iterator[progress.Report]:
+    """A bar for a call of the library that was given none."""
+    with ProgressBar(unit) as bar:
+
+        def report(*told: Any) -> None:
+            *label, done, total = told
+            bar.update(label[0] if label else verb, done, total)
+
+        yield report
 
 
 @contextlib.contextmanager
 def ticking(label: str, seconds: float) -> Iterator[None]:
     """A progress bar for work that ends after so many seconds, or before: it goes with the time."""
-    if not math.isfinite(seconds) or seconds < 1:
+    if not math.isfinite(seconds) or seconds < progress.PATIENCE:
         yield
         return
-    over, began = threading.Event(), time.monotonic()
-
-    def tick() -> None:
-        while not over.wait(0.25):
-            bar.update(label, min(round(time.monotonic() - began), math.ceil(seconds)), math.ceil(seconds))
-
-    with ProgressBar("seconds") as bar:
-        ticker = threading.Thread(target=tick, daemon=True)
-        ticker.start()
-        try:
-            yield
-        finally:
-            over.set()
-            ticker.join()
+    with ProgressBar("seconds") as bar, progress.ticking(lambda *told: bar.update(label, *told), math.ceil(seconds)):
+        yield
 
 
 def stdout() -> Console:
@@ -84,7 +129,16 @@ def room() -> int | None:
 
 
 def say(text: str = "", style: str = "", *, keep: bool = False) -> None:
-    """Print a text, its lines broken between words where there is no room; not if it is to `keep` (to be copied)."""
+    """Print a text, its lines broken between words where there is no room; not if it is to `keep` (to be copied).
+
+    When quiet, a blank line stands between two things only.
+    """
+    global _said, _gap
+    if _quiet and not text:
+        _gap = _said
+        return
+    text = "\n" * _gap + text
+    _said, _gap = True, False
     console, text = stdout(), printable(text)
     if console.options.ascii_only:
         text = text.replace("─", "-").replace("±", "+-")
@@ -92,6 +146,12 @@ def say(text: str = "", style: str = "", *, keep: bool = False) -> None:
     if width is not None and not keep:
         text = "\n".join(_broken(line, width) for line in text.split("\n"))
     console.print(Text(text, style), soft_wrap=True)  # never wrapped or cut by rich: a file has the whole line
+
+
+def aside(text: str = "", style: str = "", *, keep: bool = False) -> None:
+    """`say` what explains an answer or comes with it: --quiet leaves it out."""
+    if not _quiet:
+        say(text, style, keep=keep)
 
 
 def _broken(line: str, width: int, hang: int | None = None) -> str:
@@ -142,7 +202,7 @@ def print_table(
     shown = [row if len(row) < len(header) else [row[k] for k in kept] for row in rows]
     _print_rows([header[k] for k in kept], shown, at_left, width)
     if left_out:
-        say(f"(no room for {', '.join(left_out)}: a wider terminal shows more)", "dim")
+        aside(f"(no room for {', '.join(left_out)}: a wider terminal shows more)", "dim")
 
 
 def _least_width(header: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> int:

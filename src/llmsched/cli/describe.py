@@ -10,7 +10,7 @@ from ..metrics.service import Service
 from ..predict.intervals import IntervalRule
 from ..simulation.blocks import down_to_blocks
 from ..workloads.workload import Workload
-from .console import number_of, say
+from .console import aside, number_of
 from .options import Setup
 
 
@@ -24,9 +24,9 @@ def print_run_header(
 ) -> None:
     """The requests in a line, what they ran on in another, and what is known of their lengths in a third."""
     timed = setup.clock is not None
-    say(f"{requests_text(workload)}{arrivals_text(workload, round_seconds, timed)}")
-    say(f"{fleet}{machine_text(setup)}; seed {seed}; times in {'seconds' if timed else 'rounds'}")
-    say(intervals.text())
+    aside(f"{requests_text(workload)}{arrivals_text(workload, round_seconds, timed)}")
+    aside(f"{fleet}{machine_text(setup)}; seed {seed}; times in {'seconds' if timed else 'rounds'}")
+    aside(intervals.text())
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def overload_notes(services: Mapping[str, Service]) -> list[str]:
 def print_notes(notes: Sequence[str]) -> None:
     """Each note in a line of its own."""
     for note in notes:
-        say(f"note: {note}")
+        aside(f"note: {note}")
 
 
 def listed(names: Sequence[str]) -> str:

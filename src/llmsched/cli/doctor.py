@@ -40,6 +40,8 @@ _PACKAGES = {
     "distributed": "clusters",
     "pandas": "data frames",
     "polars": "data frames",
+    "tqdm": "progress bars in notebooks",
+    "ipywidgets": "progress bars in notebooks",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import progress
 from ..errors import InputError, nearest
 from ..fleet import router as routers
 from ..metrics import figure_style
@@ -100,7 +101,7 @@ def explore(
 
     def told(address: str) -> None:
         console.say(f"{describe.requests_text(read(0))}\n{address}")
-        console.say("That page is for this computer alone. Ctrl-C ends it.")
+        console.aside("That page is for this computer alone. Ctrl-C ends it.")
         if not no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
@@ -108,7 +109,8 @@ def explore(
     kinds = {"picture": _Picture, server.ASIDE: _Gap, server.SLOW: _Load}
     answers = {name: kind(read, bounds, data) for name, kind in kinds.items()}
     try:
-        server.serve(data, answers, listening, told)
+        with progress.no_other():  # nobody watches a bar for each answer
+            server.serve(data, answers, listening, told)
     except KeyboardInterrupt:
         console.complain("ended")
     finally:

@@ -9,7 +9,7 @@ import typer
 from ..workloads import generate as generators
 from ..workloads import traces
 from . import describe
-from .console import say
+from .console import aside
 from .options import Seed
 from .output_files import check_outputs
 
@@ -44,4 +44,4 @@ def generate(
         if len(workload):
             workload = workload.replace(arrival=workload.arrival - workload.arrival.min())
     traces.write(workload, out)
-    say(f"Wrote {out}: {describe.requests_text(workload)}")
+    aside(f"Wrote {out}: {describe.requests_text(workload)}")

@@ -26,7 +26,9 @@ def machines(as_json: Json = False) -> None:
         },
         left_aligned=(0, 5),
     )
-    console.say("\nKV cache in tokens; budget: most tokens that a round processes; your own is a file (--machine FILE)")
+    console.aside(
+        "\nKV cache in tokens; budget: most tokens that a round processes; your own is a file (--machine FILE)"
+    )
     for machine in known:
         lines = textwrap.wrap(
             f"{machine.name}: {machine.source}", max(console.stdout().width, 60), subsequent_indent="  "

@@ -18,7 +18,7 @@ from ..simulation.clock import parse as parse_clock
 from ..simulation.run import EngineName
 from ..workloads.workload import Workload
 from . import console, describe
-from .console import aligned, at_most, number_of, plus_minus, print_columns, say
+from .console import aligned, aside, at_most, number_of, plus_minus, print_columns, say
 from .option_groups import expand_groups
 from .options import ClockName, EngineOption, Memory, Seed, TraceOptions
 from .output_files import make_directory
@@ -67,16 +67,16 @@ def paper(
     records = [row.record() for row in rows]
     console.write_csv(str(files[2]), list(records[0]), records)
     _print_paper(rows, workload, memory, seed, clock_name)
-    console.say(f"\nWrote {', '.join(map(str, files[:2]))} and {files[2]}.")
+    console.aside(f"\nWrote {', '.join(map(str, files[:2]))} and {files[2]}.")
 
 
 def _print_paper(
     rows: Sequence[Row], workload: Workload | None, memory: int, seed: int, clock_name: str | None
 ) -> None:
     most, subsets = max(row.requests for row in rows), rows[0].subsets
-    say(f"{number_of(subsets, 'random subset')} of each size from {describe.drawn_from(workload)}")
+    aside(f"{number_of(subsets, 'random subset')} of each size from {describe.drawn_from(workload)}")
     clock = "" if clock_name is None else f"clock {clock_name}; "
-    say(f"KV cache {memory:,} tokens; {clock}seed {seed}; all requests arrive at 0")
+    aside(f"KV cache {memory:,} tokens; {clock}seed {seed}; all requests arrive at 0")
     say(f"Average latency in {rows[0].unit} of {number_of(most, 'request')}, and ratios ± 95 % confidence:\n")
     at = {(row.intervals, row.policy): row for row in rows if row.requests == most}
     lines = [[at[str(experiment.rule), policy] for policy in POLICIES] for experiment in EXPERIMENTS]
@@ -99,4 +99,4 @@ def _print_paper(
         say(textwrap.fill(finding, max(console.stdout().width, 60), subsequent_indent="   "))
     describe.print_notes([] if workload is None else describe.reading_notes(workload))
     if memory == MEMORY:
-        say("note: the paper prints no cache size, and how close amin comes to hsf depends on it: try --memory 80000")
+        aside("note: the paper prints no cache size, and how close amin comes to hsf depends on it: try --memory 80000")

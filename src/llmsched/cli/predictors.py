@@ -20,7 +20,7 @@ from ..predict.conformal import coverage_of
 from ..workloads import generate
 from ..workloads.workload import Workload
 from . import console, describe
-from .console import at_most, plus_minus, print_columns, say
+from .console import aside, at_most, plus_minus, print_columns, say
 from .option_groups import expand_groups
 from .options import (
     POLICY_HELP,
@@ -176,12 +176,12 @@ def predictors(
         console.print_json(_json(study, workload, setup, coverage))
     else:
         _print(study, workload, setup, coverage if classes or features else None)
-        say(f"\nWrote {', '.join(map(str, files[:-1]))} and {files[-1]}.")
+        aside(f"\nWrote {', '.join(map(str, files[:-1]))} and {files[-1]}.")
 
 
 def _write(study: PredictorValue, out: Path) -> list[Path]:
     drawn = {"heatmap": predictor_figures.heatmap(study), "curves": predictor_figures.latency_curves(study)}
-    drawn |= {"real": predictor_figures.real_predictors(study)} if study.real else {}
+    drawn |= {"real": [predictor_figures.real_predictors(study)]} if study.real else {}
     files = [out / f"{name}.{extension}" for name in drawn for extension in ("png", "svg")]
     for file in files:
         figure_style.save(drawn[file.stem], file)
@@ -195,12 +195,12 @@ def _print(study: PredictorValue, workload: Workload | None, setup: Setup, cover
     drawn = f"{study.replications} replications of {console.number_of(study.requests, 'request')}"
     per = "round" if study.clock is None else "second"
     arriving = "all arriving at 0" if study.rate is None else f"Poisson arrivals, {study.rate:g} per {per}"
-    say(f"{drawn} from {describe.drawn_from(workload)}, {arriving}")
+    aside(f"{drawn} from {describe.drawn_from(workload)}, {arriving}")
     ran_on = (
         f"{describe.machine_text(setup)}; seed {study.seed}; times in {'rounds' if setup.clock is None else 'seconds'}"
     )
-    say(ran_on)
-    say("the baseline is hsf, which knows every length, on the same requests\n")
+    aside(ran_on)
+    aside("the baseline is hsf, which knows every length, on the same requests\n")
     _print_without_predictor(study)
     say("\nIntervals as wide as so many times the truth are better than no predictor, at a coverage of:")
     print_columns(_break_even_cells(study), left_aligned=(0, 1))
@@ -220,11 +220,11 @@ def _print(study: PredictorValue, workload: Workload | None, setup: Setup, cover
         print_columns(_real_cells(study))
         _print_worth(study)
     if any(row.policy == "fcfs" and row.vs_perfect < _FCFS_IS_ENOUGH for row in study.references):
-        say("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
+        aside("note: the cache hardly fills, and fcfs is as good as hsf: try less --memory or more --requests")
     describe.print_notes([] if workload is None else describe.reading_notes(workload))
     incomplete = {row.policy for row in study.rows() if row.replications < study.replications}
     if incomplete:
-        say(f"note: {' and '.join(sorted(incomplete))}: replications that did not finish are left out")
+        aside(f"note: {' and '.join(sorted(incomplete))}: replications that did not finish are left out")
 
 
 def _print_without_predictor(study: PredictorValue) -> None:
@@ -239,7 +239,7 @@ def _print_without_predictor(study: PredictorValue) -> None:
     )
     (perfect,) = (row for row in study.references if row.predictor == "perfect")
     hsf = at_most([perfect.gap])[0]
-    say(f"gap: latency is at most so far above the best possible (a proven bound); hsf itself: {hsf}")
+    aside(f"gap: latency is at most so far above the best possible (a proven bound); hsf itself: {hsf}")
 
 
 def _print_worth(study: PredictorValue) -> None:
@@ -252,7 +252,7 @@ def _print_worth(study: PredictorValue) -> None:
         cells[f"requests/{per}"] = [_rate_text(row.rate, study.rate) for row in study.real]
     print_columns(cells, left_aligned=(0, 1))
     if study.rate is not None:
-        say(f"requests/{per}: the rate at which latency is what it is with no predictor at {study.rate:g}")
+        aside(f"requests/{per}: the rate at which latency is what it is with no predictor at {study.rate:g}")
 
 
 def _rate_text(rate: float, asked: float) -> str:

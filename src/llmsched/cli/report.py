@@ -77,9 +77,9 @@ def report(
         console.write_csv(csv_file, table.column_names, rows)
         written += [csv_file] if csv_file != "-" else []
     if csv_file != "-":
-        console.say(
+        console.aside(
             f"{console.number_of(len(contents.cells), 'cell')}, {console.number_of(contents.simulations, 'simulation')}"
         )
         if contents.unfinished:
-            console.say(f"note: {contents.unfinished}")
-        console.say(f"Wrote {', '.join(written)}.")
+            console.aside(f"note: {contents.unfinished}")
+        console.aside(f"Wrote {', '.join(written)}.")

@@ -18,7 +18,7 @@ from ..simulation import kv_cache
 from ..simulation.machine import Machine
 from ..workloads.workload import Workload
 from . import console, describe
-from .console import aligned, number_of, print_columns, say
+from .console import aligned, aside, number_of, print_columns, say
 from .describe import Spelling
 from .option_groups import expand_groups
 from .options import (
@@ -119,11 +119,11 @@ def _print(found: Mapping[str, Sizing], workload: Workload, setup: Setup, spelli
     first = answers[0].capacity
     drawn = f"{number_of(first.replications, 'replication')} of {number_of(first.requests, 'request')}"
     arriving = ", as they arrive" if first.rate is None else f", {first.rate:g}/s"
-    say(f"{describe.requests_text(workload)}; {drawn}{arriving}")
-    say(f"{describe.machine_text(setup)}; times in seconds")
-    say(spelling.text())
+    aside(f"{describe.requests_text(workload)}; {drawn}{arriving}")
+    aside(f"{describe.machine_text(setup)}; times in seconds")
+    aside(spelling.text())
     targets = describe.targets_text(first.slo)
-    say(f"Fewest tokens of KV cache with {first.attainment:.4g} of requests within {targets}:\n")
+    aside(f"Fewest tokens of KV cache with {first.attainment:.4g} of requests within {targets}:\n")
     print_columns(
         {
             "policy": list(found),

@@ -62,7 +62,7 @@ def new(
     file.write_text(
         resources.files("llmsched.study").joinpath("example.toml").read_text(encoding="utf-8"), encoding="utf-8"
     )
-    console.say(f"Wrote {file}. Next: llmsched study check {file}")
+    console.aside(f"Wrote {file}. Next: llmsched study check {file}")
 
 
 @expand_groups()
@@ -169,10 +169,10 @@ def run(
             console.complain(f"{console.number_of(done, 'simulation')} {are} in {out}; the same command goes on")
         raise
     for part in last.damaged:
-        console.say(f"note: {part} was damaged: it is in {out / 'damaged'}, and what was lost was simulated again")
+        console.aside(f"note: {part} was damaged: it is in {out / 'damaged'}, and what was lost was simulated again")
     took = f" in {time.monotonic() - begin:,.1f} s" if last.done > last.before else ""
     new = f"{last.done - last.before:,} new{took}" if last.before else f"all{took}"
-    console.say(f"{console.number_of(last.done, 'simulation')} in {out} ({new}).")
+    console.aside(f"{console.number_of(last.done, 'simulation')} in {out} ({new}).")
     if last.failed:
         console.say(f"{last.failed:,} failed:")
         _print_failures(out, most=5)
@@ -195,7 +195,7 @@ def _note_no_difference(labels: list[dict[str, Any]], means: list[float], metric
 
     said = summary.said_of_difference(summary.largest_difference(labels, means), metric)
     if said:
-        console.say(f"note: {said}")
+        console.aside(f"note: {said}")
 
 
 def results(
@@ -248,7 +248,7 @@ def results(
     )
     _note_no_difference([{f: row[f] for f in factors} for row in found], [row["mean"] for row in found], name)
     if missing:
-        console.say(f"note: {missing}")
+        console.aside(f"note: {missing}")
 
 
 def _level_text(level: Any) -> str:

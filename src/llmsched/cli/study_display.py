@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..study.runner import Status
-from .console import number_of, printable
+from .console import is_quiet, number_of, printable
 
 #: Seconds between two lines where there is no terminal.
 _LINE_EVERY = 60.0
@@ -38,6 +38,8 @@ class Display:
 
     def update(self, status: Status) -> None:
         """Show this status."""
+        if is_quiet():
+            return
         if self._console.is_terminal:
             if not self._live.is_started:
                 self._live.start()

@@ -17,7 +17,7 @@ from ..metrics.sweep import Sweep, parse_rates
 from ..metrics.sweep import sweep as sweep_rates
 from . import console, describe
 from .compare import ComparisonOutput
-from .console import aligned, number_of, print_columns, say
+from .console import aligned, aside, number_of, print_columns, say
 from .describe import Spelling
 from .option_groups import expand_groups
 from .options import (
@@ -133,16 +133,16 @@ def _finite(value: float) -> float | None:
 
 def _print(swept: Sweep, setup: Setup, fleet: FleetOptions, spelling: Spelling, notes: Sequence[str]) -> None:
     drawn = f"{number_of(swept.replications, 'replication')} of {number_of(swept.requests, 'request')}"
-    say(f"{describe.requests_text(swept.workload)}; {drawn}, Poisson arrivals")
+    aside(f"{describe.requests_text(swept.workload)}; {drawn}, Poisson arrivals")
     unit = "rounds" if setup.clock is None else "seconds"
-    say(f"{fleet.text()}{describe.machine_text(setup)}; seed {swept.seed}; times in {unit}")
-    say(f"{spelling.text()}\n")
+    aside(f"{fleet.text()}{describe.machine_text(setup)}; seed {swept.seed}; times in {unit}")
+    aside(f"{spelling.text()}\n")
     heading = "policy" if len(fleet.routers) == 1 else "router"
     print_columns(_cells(swept, heading), drop=_DROPPED)
     say()
-    say("p99: of latency; ttft: time to first token; ±: half the 95 % confidence interval; *: beyond the knee")
+    aside("p99: of latency; ttft: time to first token; ±: half the 95 % confidence interval; *: beyond the knee")
     if swept.slo:
-        say(f"good: share of requests with {describe.targets_text(swept.slo)}")
+        aside(f"good: share of requests with {describe.targets_text(swept.slo)}")
     say()
     say(f"Knee: requests/{swept.unit} that can be served for ever")
     knees = [swept.knee(name) for name in swept.policies]

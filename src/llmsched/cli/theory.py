@@ -12,7 +12,7 @@ from ..experiments import theory_tables
 from ..metrics import figure_style
 from ..optimum.theory import ALPHA_STAR
 from . import console
-from .console import print_table, say
+from .console import aside, print_table, say
 from .options import Json
 from .output_files import check_outputs
 
@@ -77,8 +77,8 @@ def _print_theory(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         print_table(list(headings.values()), [[_cell(row[key]) for key in headings] for row in rows])
         say()
     say(f"aell has the better bound below alpha = {ALPHA_STAR:.3f}, amin above.")
-    say("note: limits of many requests in a large cache; simulated ratios differ, some by a lot. To see how far:")
-    say("python -m verification, in the sources, and docs/background/theory.md")
+    aside("note: limits of many requests in a large cache; simulated ratios differ, some by a lot. To see how far:")
+    aside("python -m verification, in the sources, and docs/background/theory.md")
 
 
 def _cell(value: Any) -> str:

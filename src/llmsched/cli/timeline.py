@@ -76,4 +76,4 @@ def timeline(
     )
     notes += describe.reading_notes(workload) + describe.overload_notes({chosen.name: service.metrics(result)})
     describe.print_notes(notes)
-    console.say(f"\nWrote {' and '.join(files)}.")
+    console.aside(f"\nWrote {' and '.join(files)}.")

@@ -7,12 +7,13 @@ from typing import Annotated, cast
 import typer
 
 from .._version import version
+from ..metrics.figure_style import save
 from ..serving import validation
 from ..serving.log_rows import OnError as OnErrorWord
 from ..serving.validation import METRICS, STATISTICS, Validation
 from . import console
 from .calibrate import LogErrors, SystemSettings
-from .console import print_columns, say
+from .console import aside, print_columns, say
 from .options import Json
 from .output_files import check_outputs
 
@@ -43,18 +44,18 @@ def validate(
         run, system, clock=clock, fit_fraction=fit_fraction, on_error=cast(OnErrorWord, on_error)
     )
     if plot is not None:
-        found.plot(plot)
+        save(found.plot(), plot)
     if as_json:
         console.print_json({"llmsched": version, **found.summary()})
         return
     _print(found)
     if plot is not None:
-        say(f"wrote {plot}", keep=True)
+        aside(f"wrote {plot}", keep=True)
 
 
 def _print(found: Validation) -> None:
     kind = f", clock fitted to the {found.fitted:,} that came before" if found.fitted else ""
-    say(f"{len(found.measured):,} requests{kind}; {found.system}\n")
+    aside(f"{len(found.measured):,} requests{kind}; {found.system}\n")
     statistics, errors, own = found.statistics, found.errors, found.per_request
     rows = [(name, which) for name in statistics for which in STATISTICS]
     print_columns(
@@ -67,7 +68,7 @@ def _print(found: Validation) -> None:
         },
         drop=("of a request",),
     )
-    say("\nof a request: the mean, and percentiles, of the sizes of the requests' own errors")
+    aside("\nof a request: the mean, and percentiles, of the sizes of the requests' own errors")
     for note in found.notes:
-        say(f"note: {note}")
+        aside(f"note: {note}")
     say(f"\n{found.verdict}")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._logging import logger
 from ..errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError
 from ..metrics.confidence import mean_and_half_width
 from ..optimum import theory
@@ -22,11 +23,14 @@ from ..optimum.lower_bounds import lower_bound
 from ..optimum.planner import plan_starts
 from ..optimum.schedule import total_latency
 from ..policy import Policy, named
+from ..progress import with_bar
 from ..simulation.batch import simulate_batch
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.random_streams import raw_stream, uniforms
 from ..workloads.workload import Workload
+
+_log = logger(__name__)
 
 __all__ = ["Adversary", "Step", "adversarial_search"]
 
@@ -95,6 +99,7 @@ class Adversary:
         )
 
 
+@with_bar("searching", "instances")
 def adversarial_search(
     policy: str | Policy,
     interval: tuple[int, int],
@@ -226,6 +231,7 @@ class _Search:
                 self.unfinished += 1
                 continue
             if not self.elite or ratio > self.elite[0][0]:
+                _log.info("instance %d, %s: ratio %.6g, the largest so far", self.tried, candidate.origin, ratio)
                 self.history.append(Step(self.tried, ratio, int(candidate.counts.sum()), candidate.origin))
             self.elite = sorted([*self.elite, (ratio, candidate)], key=lambda known: -known[0])[:_ELITE]
 

@@ -24,6 +24,7 @@ from ..optimum.lower_bounds import lower_bound
 from ..policy import policies
 from ..predict import intervals
 from ..predict.intervals import IntervalRule
+from ..progress import with_bar
 from ..simulation.clock import Clock
 from ..simulation.problem import problem_of
 from ..simulation.run import EngineName, simulate
@@ -103,6 +104,7 @@ class Row:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
+@with_bar("simulating", "settings")
 def reproduce(
     workload: Workload | None = None,
     *,

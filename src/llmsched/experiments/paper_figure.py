@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError, number_of
-from ..metrics.figure_style import STYLES, band, light_grid, machine_of, new_figure, requests_of, title
+from ..metrics.figure_style import STYLES, Panels, band, light_grid, machine_of, panels_of, requests_of, title
 from ..simulation.clock import Clock
 from ..workloads.workload import Workload
 from .paper import EXPERIMENTS
@@ -16,22 +16,26 @@ from .paper import Row as PaperRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def paper(
-    rows: Sequence[PaperRow], *, workload: Workload | None = None, clock: Clock | None = None, seed: int = 0
-) -> Figure:
+    rows: Sequence[PaperRow],
+    *,
+    workload: Workload | None = None,
+    clock: Clock | None = None,
+    seed: int = 0,
+    ax: Panels | None = None,
+) -> Panels:
     """The paper's experiments: average latency against the number of requests, a panel per setting of the intervals.
 
     Lines are means over subsets, bands their 95 % confidence intervals. `workload`, `clock` and `seed`, as given to
-    `llmsched.experiments.paper.reproduce`, go into the title. Raises InputError without rows, MissingExtraError without
-    matplotlib.
+    `llmsched.experiments.paper.reproduce`, go into the title. Draws on `ax`, six axes in two rows, of which the third
+    has the legend, or on a new figure, which alone gets a title; returns the axes. Raises InputError without rows or
+    for another number of axes, MissingExtraError without matplotlib.
     """
     if not rows:
         raise InputError("there is nothing to draw: no experiment has run")
-    figure = new_figure(10, 5.8)
-    grid = figure.subplots(2, 3, sharex=True, sharey="row")
+    figure, grid = panels_of(ax, 2, 3, 10, 5.8, sharex=True, sharey="row")
     panels = [*grid[0, :2], *grid[1]]
     for panel, experiment in zip(panels, EXPERIMENTS, strict=True):
         spelling = str(experiment.rule)
@@ -60,7 +64,7 @@ def paper(
         f"{number_of(subsets, 'random subset')} of {range_of_sizes} from {source}, all arriving at 0",
         f"{machine_of(memory, clock)}; seed {seed}",
     )
-    return figure
+    return np.ravel(grid)
 
 
 def _line(axes: Axes, rows: Sequence[PaperRow]) -> None:

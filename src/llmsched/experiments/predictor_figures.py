@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..metrics.figure_style import light_grid, machine_of, new_figure, requests_of, styles_of
+from ..metrics.figure_style import Panels, figure_of, legend, light_grid, machine_of, panels_of, requests_of, styles_of
 from ..metrics.figure_style import title as write_title
 from ..workloads.columns import FloatArray
 from .predictor_value import BIAS_AT, PredictorValue, Row
@@ -28,21 +28,23 @@ _LETTERS = 125
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
-def heatmap(study: PredictorValue) -> Figure:
+def heatmap(study: PredictorValue, *, ax: Panels | None = None) -> Panels:
     """Mean latency over coverage and width, a column per policy: relative to perfect knowledge, and to no predictor.
 
-    Lines are where the policy breaks even: with itself with no predictor (solid), and with `fcfs` (dashed).
+    Lines are where the policy breaks even: with itself with no predictor (solid), and with `fcfs` (dashed). Draws on
+    `ax`, two rows of as many axes as there are policies, or on a new figure, which alone gets a title and a legend;
+    returns the axes.
 
-    Raises MissingExtraError without matplotlib.
+    Raises InputError for another number of axes, MissingExtraError without matplotlib.
     """
-    figure = new_figure(1.5 + 3.2 * len(study.policies), 6.4)
-    panels = figure.subplots(2, len(study.policies), sharex=True, sharey=True, squeeze=False)
+    count = len(study.policies)
+    figure, panels = panels_of(ax, 2, count, 1.5 + 3.2 * count, 6.4, sharex=True, sharey=True)
     rows = (("vs_perfect", "latency / hsf", "cividis_r"), ("vs_none", "latency / no predictor", "RdBu_r"))
     for line, (column, label, colours) in zip(panels, rows, strict=True):
         norm = _norm([study.table(policy, column) for policy in study.policies], around_one=column == "vs_none")
         for axes, policy in zip(line, study.policies, strict=True):
             mesh = _mesh(axes, study, policy, column, norm, colours)
-        bar = figure.colorbar(mesh, ax=line.tolist(), pad=0.01, aspect=14)
+        bar = figure_of(line).colorbar(mesh, ax=line.tolist(), pad=0.01, aspect=14)
         bar.set_label(label)
         low, high = norm.vmin, norm.vmax
         ticks = [t for t in (0.05, *_TICKS[:3], 0.7, 1, 1.4, 2, 3, 5, 10, 20) if low / 1.02 <= t <= high * 1.02]
@@ -54,6 +56,8 @@ def heatmap(study: PredictorValue) -> Figure:
         axes.set_xlabel("width of the interval / truth")
     for axes in panels[:, 0]:
         axes.set_ylabel("coverage")
+    if figure is None:
+        return np.ravel(panels)
     from matplotlib.lines import Line2D
 
     _title(figure, study, "")
@@ -62,19 +66,20 @@ def heatmap(study: PredictorValue) -> Figure:
         Line2D([], [], color="black", linestyle="--", label="as good as fcfs, which needs none"),
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False)
-    return figure
+    return np.ravel(panels)
 
 
-def latency_curves(study: PredictorValue) -> Figure:
+def latency_curves(study: PredictorValue, *, ax: Panels | None = None) -> Panels:
     """Mean latency relative to perfect knowledge: against width, against coverage, against bias.
 
     Bands are 95 % confidence intervals; dotted lines are policies with no predictor; the legend tells the values
-    of those that lie above the picture.
+    of those that lie above the picture. Draws on `ax`, two axes or with biases three, or on a new figure, which alone
+    gets a title; returns the axes.
 
-    Raises MissingExtraError without matplotlib.
+    Raises InputError for another number of axes, MissingExtraError without matplotlib.
     """
-    figure = new_figure(11, 4.2)
-    panels = figure.subplots(1, 3 if study.biased else 2, sharey=True)
+    figure, grid = panels_of(ax, 1, 3 if study.biased else 2, 11, 4.2, sharey=True)
+    panels = grid[0]
     coverages, widths = study.axes()
     coverage = float(coverages[np.argmin(np.abs(coverages - _COVERAGE))])
     width = float(widths[np.argmin(np.abs(np.log(widths + 1e-9) - math.log(_WIDTH)))])
@@ -96,32 +101,38 @@ def latency_curves(study: PredictorValue) -> Figure:
     panels[1].set_xlabel("coverage")
     if study.biased:
         panels[2].set_xlabel("bias / truth")
-    panels[0].set_yscale("log")
-    panels[0].set_ylim(0.93 * lowest, 1.2 * highest)  # the bands of few replications may be wider
     ticks = [t for t in (0.5, 0.7, 1, 1.2, 1.4, 1.7, 2, 2.5, 3, 5, 7, 10, 20, 50) if 0.9 <= t <= highest * 1.2]
-    panels[0].set_yticks(ticks, labels=[f"{t:g}" for t in ticks])
+    for axes in panels:
+        axes.set_yscale("log")
+        axes.set_ylim(0.93 * lowest, 1.2 * highest)  # the bands of few replications may be wider
+        axes.set_yticks(ticks, labels=[f"{t:g}" for t in ticks])
     panels[0].set_xticks(*_labelled(widths))
     for axes in panels:
         axes.minorticks_off()
     panels[0].set_ylabel("mean latency / hsf")
     handles, labels = panels[0].get_legend_handles_labels()
+    if figure is None:
+        legend(None, panels[0], handles, labels)
+        return np.ravel(panels)
     _title(figure, study, "bands: 95 % confidence")
     columns = max(1, int(_LETTERS / (max(map(len, labels)) + 8)))
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(len(labels), columns), frameon=False, handlelength=2.6
     )
-    return figure
+    return np.ravel(panels)
 
 
-def real_predictors(study: PredictorValue) -> Figure:
+def real_predictors(study: PredictorValue, *, ax: Axes | None = None) -> Axes:
     """Real predictors: mean latency relative to perfect knowledge, by policy, and hollow what it is without them.
 
     Bars are 95 % confidence intervals; one that reaches below every ratio (few replications) ends in an arrow at the
-    edge. Raises MissingExtraError without matplotlib.
+    edge. Draws on `ax`, or on a new figure, which alone gets a title; returns the axes.
+
+    Raises MissingExtraError without matplotlib.
     """
     names = list(dict.fromkeys(row.predictor for row in study.real))
-    figure = new_figure(8.5, 1.3 + 0.5 * len(names))
-    axes = figure.subplots()
+    figure, panels = panels_of(ax, 1, 1, 8.5, 1.3 + 0.5 * len(names))
+    axes: Axes = panels[0, 0]
     styles = styles_of(study.policies)
     points = [getattr(row, name) for row in study.real for name in ("vs_perfect", "none_vs_perfect")]
     left = 0.9 * min([1.0, *(value for value in points if value > 0)])
@@ -147,10 +158,10 @@ def real_predictors(study: PredictorValue) -> Figure:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _title(figure, study, "bars: 95 % confidence", "")
-    return figure
+    return axes
 
 
-def _title(figure: Figure, study: PredictorValue, bands: str, intervals: str = _NOISY) -> None:
+def _title(figure: Figure | None, study: PredictorValue, bands: str, intervals: str = _NOISY) -> None:
     """What every figure rests on."""
     source = f"{study.requests:,} requests from the lmsys generator"
     if study.workload is not None:

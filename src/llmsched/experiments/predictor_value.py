@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from .._logging import logger
 from ..errors import InputError, nearest
 from ..html_tables import number, table
 from ..metrics.compare import MEMORY
@@ -26,6 +27,7 @@ from ..policy import Policy, named, policies
 from ..predict import intervals
 from ..predict.conformal import Number
 from ..predict.intervals import IntervalRule, with_midpoints
+from ..progress import with_bar
 from ..simulation.batch import simulate_batch
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
@@ -34,6 +36,8 @@ from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, decimal_fraction, whole
 from ..workloads.columns import FloatArray
 from ..workloads.workload import Workload
+
+_log = logger(__name__)
 
 __all__ = [
     "BIASES",
@@ -244,6 +248,7 @@ class PredictorValue:
         return f"vs_{against}", f"vs_{against}_ci95"
 
 
+@with_bar("simulating", "simulations")
 def predictor_value(
     workload: Workload | None = None,
     *,
@@ -332,6 +337,7 @@ def predictor_value(
             rules = {setting: intervals.noisy(*setting[:2], own_seed, setting[2]) for setting in settings}
             drawn = _draw(source, requests, own_seed, rate)
             done += study.replicate(name, drawn, rules if not name else {}, own_seed)
+            _log.info("replication %d of %d: %s simulated", k + 1, replications, name or "the grid")
             if progress is not None:
                 progress(done, total)
     if rate is not None:
@@ -381,6 +387,7 @@ class _Replications:
             for p, policy in enumerate(self.policies):
                 blind = float(np.mean([measured.none[p] for measured in self.measured[name]]))
                 self.rates[name, policy.name] = self._rate(drawn, policy, blind, rate)
+                _log.info("%s with %s: as slow at rate %g", policy.name, name, self.rates[name, policy.name])
                 done += (_HALVINGS + 2) * len(drawn)
                 progress(done)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..policy import policies
+from ..progress import with_seconds
 from ..simulation.problem import problem_of
 from ..simulation.run import ENGINES, EngineName
 from ..workloads.columns import FloatArray
@@ -56,6 +57,7 @@ class Routed:
         return self.total_latency / len(self.completion) if len(self.completion) else float("nan")
 
 
+@with_seconds("routing")
 def route(workload: Workload, memory: int, *, seed: int | None = 0, engine: EngineName = "compiled") -> Routed:
     """Run Route on requests that are all there at 0 and whose outputs are not known (arXiv 2607.09248, Algorithm 4).
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..metrics.figure_style import STYLES, light_grid, new_figure, title
+from ..metrics.figure_style import STYLES, Panels, light_grid, panels_of, title
 from ..optimum import theory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["ALPHAS", "QS", "UPPERS", "figure", "geometric", "guarantees", "worst"]
 
@@ -68,13 +67,14 @@ def geometric(qs: Iterable[theory.Number] = QS) -> list[dict[str, Any]]:
     ]
 
 
-def figure() -> Figure:
+def figure(*, ax: Panels | None = None) -> Panels:
     """The bounds against alpha, the worst case of Lemma 2 against u, the geometric curves against q.
 
-    Raises MissingExtraError without matplotlib.
+    Draws on `ax`, four axes in two rows, or on a new figure, which alone gets a title; returns the axes.
+
+    Raises InputError for another number of axes, MissingExtraError without matplotlib.
     """
-    drawn = new_figure(10, 7)
-    panels = drawn.subplots(2, 2)
+    drawn, panels = panels_of(ax, 2, 2, 10, 7)
     _amax(panels[0, 0])
     _two_point(panels[0, 1])
     _worst(panels[1, 0])
@@ -86,7 +86,7 @@ def figure() -> Figure:
     title(
         drawn, "Total latency relative to hsf: the closed forms of arXiv 2508.14544 for large n, nothing is simulated"
     )
-    return drawn
+    return np.ravel(panels)
 
 
 def _amax(axes: Axes) -> None:

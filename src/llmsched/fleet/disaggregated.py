@@ -10,17 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MemoryTooSmallError, PolicyError, nearest
+from .._logging import logger
+from ..errors import InputError, MemoryTooSmallError, PolicyError, nearest, number_of
 from ..policy import Policy
+from ..progress import with_bar
 from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.clock import Clock
-from ..simulation.run import EngineName
+from ..simulation.run import EngineName, Progress
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from .replica import Replica, machines_of, replicas_of
 from .result import FleetResult
 from .router import Router
 from .simulate_fleet import simulate_fleet
+
+_log = logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +171,7 @@ class Disaggregated:
         return {**self.workload.columns(), **times, "prefill": self.prefill.replica, "decode": replica}
 
 
+@with_bar("simulating", "requests")
 def simulate_disaggregated(
     workload: Workload,
     policy: str | Policy = "fcfs",
@@ -184,6 +189,7 @@ def simulate_disaggregated(
     prefill_budget: int | None = None,
     engine: EngineName = "compiled",
     record: str | Collection[str] | None = None,
+    progress: Progress | None = None,
 ) -> Disaggregated:
     """Schedule `workload` on a pool that processes prompts and one that generates (docs/background/disaggregation.md).
 
@@ -207,6 +213,8 @@ def simulate_disaggregated(
         Of the prefill replicas alone.
     seed, engine, record
         As in `simulate_fleet`, for both pools.
+    progress
+        Called now and then with (requests completed in a pool, in both of them in all).
 
     Raises
     ------
@@ -233,7 +241,15 @@ def simulate_disaggregated(
     _check_fits(workload.prompt + 1, workload, prefilling, "prefill")
     _check_fits(workload.prompt + workload.output, workload, decoding, "decode")
     how: dict[str, Any] = {"seed": seed, "engine": engine, "record": record}
-    first = simulate_fleet(_first_tokens(workload), replicas=[Replica(**m) for m in prefilling], router=router, **how)
+    n, both = len(workload), len(workload) + int(np.count_nonzero(workload.output > 1))
+    first = simulate_fleet(
+        _first_tokens(workload),
+        replicas=[Replica(**m) for m in prefilling],
+        router=router,
+        progress=None if progress is None else lambda done, _: progress(done, both),
+        **how,
+    )
+    _log.info("prefill: %d requests have their first token at %g", n, first.makespan)
     ready = first.completion + transfer.seconds(workload.prompt)
     decoded = np.flatnonzero(workload.output > 1)
     decoded = decoded[np.argsort(ready[decoded], kind="stable")]
@@ -241,8 +257,10 @@ def simulate_disaggregated(
         _after_first_tokens(workload, ready, decoded),
         replicas=[Replica(**_without_prompts(machine)) for machine in decoding],
         router=router if decode_router is None else decode_router,
+        progress=None if progress is None else lambda done, _: progress(n + done, both),
         **how,
     )
+    _log.info("decode: %s, the last completes at %g", number_of(len(decoded), "request"), rest.makespan)
     completion = first.completion.copy()
     completion[decoded] = rest.completion
     ready[workload.output == 1] = np.nan

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError, WorkloadError, nearest
+from .._logging import logger
+from ..errors import InputError, MemoryTooSmallError, NotFinishedError, PolicyError, WorkloadError, nearest, number_of
 from ..policy import Policy
+from ..progress import with_bar
 from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.clock import Clock
 from ..simulation.limits import LARGEST_BOUND, STALL_FACTOR, STALL_START
@@ -32,7 +34,10 @@ from .router import Router
 from .router import named as named_router
 from .views import class_bounds, classes_of, request_columns, work_of
 
+_log = logger(__name__)
 
+
+@with_bar("simulating", "requests")
 def simulate_fleet(
     workload: Workload,
     policy: str | Policy = "amin",
@@ -100,6 +105,7 @@ def simulate_fleet(
     check_columns(workload, chosen)
     workload = _with_names(workload, machines)
     lives = lives_of(replicas_of(replicas))
+    _log.debug("%d requests to %d replicas behind %s, %s engine", len(workload), len(machines), chosen.name, engine)
     if any(life.until < math.inf for life in lives):
         _refuse_closed(workload, machines, "replicas that fail")
         return _with_failures(workload, machines, lives, chosen, seed, keep, max_rounds, engine, progress)
@@ -569,7 +575,9 @@ def _with_failures(
         request, rows = sendings.as_workload(death)
         life, completion, *_ = fleet.run(rows)
         dying = np.array([one.until == death for one in lives])
-        sendings.again(request[dying[life] & (completion > death)], death)
+        again = request[dying[life] & (completion > death)]
+        _log.info("replica failed at %g: %s, sent again", death, number_of(len(again), "request"))
+        sendings.again(again, death)
     request, rows = sendings.as_workload()
     life, completion, start, evictions, outcomes = fleet.run(rows)
     lost = np.bincount(request, minlength=len(workload)) - 1

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._logging import logger
 from ..errors import InputError, WorkloadError, nearest
 from ..policy import Policy
+from ..progress import with_bar
 from ..simulation.clock import Clock
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
@@ -22,6 +24,8 @@ from .result import Outcome
 from .router import Router
 from .router import named as named_router
 from .simulate_fleet import Run, check_columns
+
+_log = logger(__name__)
 
 #: Quantiles are within this of the true ones, as a share.
 RELATIVE_ERROR = 0.001
@@ -160,6 +164,7 @@ class StreamResult:
         self._wait.add(wait)
 
 
+@with_bar("simulating", "requests", lambda sent, completed: (completed, None))
 def stream(
     requests: Iterable[Workload],
     policy: str | Policy = "amin",
@@ -221,6 +226,7 @@ def stream(
         run.take(chunk, replica)
         run.send(result.requests + len(chunk))
         result.requests += len(chunk)
+        _log.debug("chunk of %d requests: %d so far", len(chunk), result.requests)
         _hand_on(run, result, completed)
         if progress is not None:
             progress(result.requests, run.fleet.completed_requests)

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .._logging import logger
 from ..errors import InputError, NotFinishedError
 from ..fleet.replica import MOST_REPLICAS
 from ..fleet.router import Router
@@ -30,6 +31,7 @@ from ..fleet.simulate_fleet import check_columns, simulate_fleet
 from ..html_tables import share, table
 from ..policy import Policy
 from ..policy import named as named_policy
+from ..progress import with_bar
 from ..simulation.blocks import down_to_blocks, whole_blocks
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
@@ -43,6 +45,8 @@ from ..workloads.random_streams import raw_stream
 from ..workloads.workload import Workload
 from . import service
 from .confidence import mean_and_half_width
+
+_log = logger(__name__)
 
 __all__ = ["Capacity", "fewest_replicas", "highest_rate", "smallest_memory"]
 
@@ -132,6 +136,7 @@ class Capacity:
         return {name: _finite(value) for name, value in values.items()}
 
 
+@with_bar("searching", "simulations")
 def highest_rate(
     workload: Workload,
     policy: str | Policy = "fcfs",
@@ -188,6 +193,7 @@ def highest_rate(
     return search.find("rate", memory, None, progress)
 
 
+@with_bar("searching", "simulations")
 def smallest_memory(
     workload: Workload,
     policy: str | Policy = "fcfs",
@@ -221,6 +227,7 @@ def smallest_memory(
     return search.find("memory", None, rate, progress)
 
 
+@with_bar("searching", "simulations")
 def fewest_replicas(
     workload: Workload,
     policy: str | Policy = "fcfs",
@@ -349,6 +356,7 @@ class _Search:
                     at: dict[str, Any] = {"rate": rate, "memory": memory, "replicas": None} | {quantity: tried}
                     seen = list(pool.map(lambda k: self.share_and_stable_rate(k, **at), range(self.replications)))
                     self.tried[tried] = (np.array([s for s, _ in seen]), np.array([r for _, r in seen]))
+                    _log.info("%s %g: %s", quantity, tried, _met(self.tried[tried][0], self.attainment))
                     if progress is not None:
                         done = len(self.tried)
                         progress(done * self.replications, max(done + 1, _USUALLY_TRIED) * self.replications)
@@ -384,6 +392,8 @@ class _Search:
             if 0 < value < math.inf:
                 attained = mean_and_half_width(shares(value))
                 stable = self.tried[value][1][~np.isnan(self.tried[value][1])]
+        interval = "" if math.isnan(ends[0]) else f" (95 % CI {ends[0]:g} to {ends[1]:g})"
+        _log.info("%s for %s: %g%s", quantity, self.policy.name, value, interval)
         probes = tuple((at, *mean_and_half_width(self.tried[at][0])) for at in sorted(self.tried))
         return Capacity(
             quantity=quantity,
@@ -449,6 +459,18 @@ class _Search:
         drawn = [self.requests_of(k, rate) for k in range(self.replications)]
         tokens = max(int(w.prompt.sum() + w.output.sum()) + block * len(w) for w in drawn)
         return max(self.least, down_to_blocks(tokens, block))
+
+
+def share_text(mean: float, half: float) -> str:
+    """A share with half the width of its interval, if that is known."""
+    return f"{mean:.1%}" if math.isnan(half) else f"{mean:.1%} ± {half:.1%}"
+
+
+def _met(shares: FloatArray, attainment: float) -> str:
+    """What a probe found, for the log."""
+    return (
+        f"{share_text(*mean_and_half_width(shares))} of the requests meet the targets, {attainment:.1%} are asked for"
+    )
 
 
 def _largest(enough: Callable[[float], bool], guess: float, tolerance: float) -> float:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._logging import logger
 from ..errors import InputError, MissingPredictionError, NotFinishedError, nearest, number_of
 from ..fleet.replica import Replica
 from ..fleet.router import Router
@@ -19,6 +20,7 @@ from ..fleet.simulate_fleet import simulate_fleet
 from ..html_tables import bar, share, table
 from ..optimum.lower_bounds import LowerBound, lower_bound
 from ..policy import Policy, named
+from ..progress import with_bar
 from ..simulation.clock import Clock
 from ..simulation.dataframes import Columns
 from ..simulation.result import Result
@@ -29,6 +31,8 @@ from .plots import axes_or_new, draw_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_log = logger(__name__)
 
 __all__ = ["COLUMNS", "DEFAULT_POLICIES", "FLEET_COLUMNS", "Comparison", "Row", "compare"]
 
@@ -251,6 +255,7 @@ class Comparison(Columns):
         return {name: summary[name] for name in FLEET_COLUMNS}
 
 
+@with_bar("comparing", "requests")
 def compare(
     workload: Workload,
     policies: Iterable[str | Policy] | Mapping[str, str | Policy] = DEFAULT_POLICIES,
@@ -364,8 +369,10 @@ def _rows(
                 )  # fmt: skip
         except (NotFinishedError, MissingPredictionError) as error:
             rows[name] = Row(name, n, None, error)
+            _log.info("%s: no result, as %s", name, error)
         else:
             rows[name] = Row(name, n, result)
+            _log.info("%s: mean latency %.6g, %d evictions", name, result.mean_latency, result.total_evictions)
         if report is not None:
             report(n, n)
     return rows

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, by_name
+from ..progress import with_seconds
 from ..simulation.clock import Clock
 from ..simulation.dataframes import Columns
 from ..simulation.result import Result
@@ -212,6 +213,7 @@ class Energy(Columns):
         return {"joules": self.per_request, "wasted_joules": self.wasted_per_request}
 
 
+@with_seconds("measuring")
 def metrics(result: Result, power: str | Power) -> Energy:
     """What a run recorded with ``record="tokens"`` spent, in joules.
 

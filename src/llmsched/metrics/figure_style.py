@@ -7,9 +7,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import InputError, MissingExtraError
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError, MissingExtraError, number_of
 from ..simulation.clock import Clock, clocks
 from ..workloads.workload import Workload
 from . import figure_ticks
@@ -17,6 +20,9 @@ from . import figure_ticks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+#: Several axes, row by row: what a figure of several panels takes as `ax` and returns.
+Panels: TypeAlias = "Sequence[Axes] | npt.NDArray[np.object_]"
 
 _TITLE_SIZE = 11
 
@@ -84,8 +90,8 @@ def check_path(path: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot draw {os.fspath(path)!r}: the extension must be one of {known}")
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure in the format that the path's extension says; equal figures make equal files.
+def save(drawn: Figure | Axes | Panels, path: str | os.PathLike[str]) -> None:
+    """Write a figure, or that of axes, in the format that the path's extension says; equal figures make equal files.
 
     Raises InputError for any other extension than those of `FORMATS`, OSError if the file cannot be written.
     """
@@ -95,7 +101,40 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     extension = Path(path).suffix.lower()
     undated: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(extension, {})
     with matplotlib.rc_context({"svg.hashsalt": "llmsched"}):
-        figure.savefig(path, dpi=150, metadata=undated)
+        figure_of(drawn).savefig(path, dpi=150, metadata=undated)
+
+
+def figure_of(drawn: Figure | Axes | Panels) -> Figure:
+    """The figure that axes are in: what every function that draws returns, or one of them."""
+    one: Any = drawn[0] if isinstance(drawn, (Sequence, np.ndarray)) else drawn
+    figure: Figure = one.get_figure(root=True)
+    return figure
+
+
+def panels_of(
+    ax: Axes | Panels | None, rows: int, columns: int, width: float, height: float, **layout: Any
+) -> tuple[Figure | None, Any]:
+    """The panels to draw in, an array of axes (rows, columns): those of `ax`, row by row, or of a new figure.
+
+    The figure is None for axes that are given: their figure's title and legend are somebody else's.
+    Raises InputError for another number of axes, MissingExtraError without matplotlib.
+    """
+    if ax is None:
+        figure = new_figure(width, height)
+        return figure, figure.subplots(rows, columns, squeeze=False, **layout)
+    given = np.ravel(np.array(ax, dtype=object))
+    if len(given) != rows * columns:
+        number = number_of(rows * columns, "panel")
+        raise InputError(f"this figure has {number}: give ax= so many axes, in a list row by row, not {len(given)}")
+    return None, given.reshape(rows, columns)
+
+
+def legend(figure: Figure | None, axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend beside all panels of a figure of its own, else on these axes."""
+    if figure is not None:
+        figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
+    elif handles:
+        axes.legend(handles, labels, frameon=False, handlelength=2.6, fontsize=8)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -124,11 +163,13 @@ def light_grid(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def title(figure: Figure, *parts: str) -> None:
+def title(figure: Figure | None, *parts: str) -> None:
     """What is drawn, above the figure: parts, of which empty ones are left out, in as many lines as they need.
 
-    After the legend is there: the title keeps out of its way.
+    After the legend is there: the title keeps out of its way. Nothing for None, a figure that is somebody else's.
     """
+    if figure is None:
+        return
     beside = max((len(text.get_text()) for legend in figure.legends for text in legend.get_texts()), default=-10)
     points = figure.get_figwidth() * 72 - 6.2 * (beside + 10)
     letters = max(30, int(points / (_TITLE_SIZE * 0.6)))

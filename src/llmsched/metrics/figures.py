@@ -1,4 +1,4 @@
-"""Figures (extra `plot`): matplotlib Figure objects, without pyplot and without any global state.
+"""Figures (extra `plot`): on matplotlib axes of yours, or on new ones without pyplot and without any global state.
 
     figure_style.save(figures.comparison(compare(workload, memory=16492)), "comparison.png")
 
@@ -25,10 +25,12 @@ from .figure_style import (
     RED,
     SKY,
     STYLES,
+    Panels,
     check_path,
+    legend,
     light_grid,
     machine_of,
-    new_figure,
+    panels_of,
     requests_of,
     require_matplotlib,
     save,
@@ -40,7 +42,6 @@ from .plots import PIECES_OF_TIME, check_recorded, draw_cache, draw_distribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = [
     "FORMATS",
@@ -65,7 +66,8 @@ def comparison(
     intervals: str = "",
     slo: Mapping[str, float] | None = None,
     levels: Sequence[Level] = (),
-) -> Figure:
+    ax: Panels | None = None,
+) -> Panels:
     """Mean latency of each policy as bars, and the distribution of latency behind it.
 
     With targets (`slo`: metric -> the most it may be) also the share of requests that meet them all, and the
@@ -73,15 +75,18 @@ def comparison(
     (`llmsched.metrics.knowledge.levels`) also mean and p99 of each policy against what it is told of the lengths.
     `intervals`, in words, goes into the title.
 
-    Raises InputError if there are no requests, MissingExtraError without matplotlib.
+    Draws on `ax`, two axes, and two more for targets and for levels, or on a new figure, and returns the axes. What
+    was run stands in the title of a new figure alone.
+
+    Raises InputError if there are no requests or another number of axes, MissingExtraError without matplotlib.
     """
     if not len(compared.workload):
         raise InputError("there is nothing to draw: the workload has no requests")
     rows = compared.ranked()
     height = max(2.9, 0.9 + 0.3 * len(rows))
     heights = [height] * (2 if slo else 1) + [3.2] * bool(levels)
-    figure = new_figure(10, 0.9 + sum(heights))
-    panels = figure.subplots(len(heights), 2, width_ratios=[1, 1.25], height_ratios=heights, squeeze=False)
+    layout = {"width_ratios": [1, 1.25], "height_ratios": heights}
+    figure, panels = panels_of(ax, len(heights), 2, 10, 0.9 + sum(heights), **layout)
     bars, curves = panels[0]
     styles = styles_of([row.policy for row in rows])
     compared.plot(ax=bars)
@@ -96,14 +101,14 @@ def comparison(
             axes.set_title(f"{words} latency by what policies are told", fontsize=10, loc="left")
     handles, labels = curves.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
+        legend(figure, curves, handles, labels)
     result = next((row.result for row in rows if row.result is not None), None)
     limits = {} if result is None else {name: getattr(result, name) for name in _LIMITS}
     ran_on = machine_of(compared.memory, None if result is None else result.clock, **limits)
     said = [f"intervals {intervals}"] if intervals else []
     said = [*_fleet_of(compared, result), ran_on, *said, f"one run, seed {compared.seed}"]
     title(figure, requests_of(compared.workload), "; ".join(said))
-    return figure
+    return np.ravel(panels)
 
 
 def _fleet_of(compared: Comparison, result: Result | None) -> list[str]:
@@ -165,22 +170,26 @@ def _service_panels(
         curves.axvline(slo["ttft"], color=BLACK, linewidth=0.9, linestyle=":")
 
 
-def timeline(result: Result, *, intervals: str = "") -> Figure:
+def timeline(result: Result, *, intervals: str = "", ax: Panels | None = None) -> Panels:
     """Use of the cache, batch size, queue and evictions over time; for up to 60 requests a Gantt chart as well.
 
     The run must be recorded with ``record="timeline"``, and with ``"tokens"`` for the Gantt chart. Of long runs, means
     over short pieces of time are drawn, and lightly behind them the largest values. `intervals`, in words, goes into
     the title.
 
-    Raises InputError without a timeline or requests, MissingExtraError without matplotlib.
+    Draws on `ax`, from the top: three axes, a fourth if there are evictions, and one more for the Gantt chart; or on a
+    new figure, which alone gets a title. Returns the axes.
+
+    Raises InputError without a timeline or requests, or for another number of axes, MissingExtraError without
+    matplotlib.
     """
     check_recorded(result)
     chart = result.tokens is not None and 0 < len(result) <= _MOST_IN_GANTT
     heights = {"memory": 2.2, "batch": 1.3, "waiting": 1.3}
     heights |= {"evictions": 1.0} if result.total_evictions else {}
     heights |= {"gantt": 0.4 + 0.16 * len(result)} if chart else {}
-    figure = new_figure(10, 1.0 + sum(heights.values()))
-    rows = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights.values()))
+    layout = {"sharex": True, "height_ratios": list(heights.values())}
+    figure, rows = panels_of(ax, len(heights), 1, 10, 1.0 + sum(heights.values()), **layout)
     panels: dict[str, Axes] = dict(zip(heights, rows[:, 0], strict=True))
     rounds = rounds_of(result)
     draw_cache(panels["memory"], rounds, result.memory)
@@ -201,7 +210,8 @@ def timeline(result: Result, *, intervals: str = "") -> Figure:
             figure_ticks.in_whole_numbers(axes.yaxis)
     lowest = rows[-1, 0]
     lowest.set_xlabel("seconds" if result.clock is not None else "rounds")
-    lowest.set_xlim(0, max(result.makespan, 1e-9))
+    for axes in panels.values():
+        axes.set_xlim(0, max(result.makespan, 1e-9))
     if any("at most" in name for name in rounds):
         panels["memory"].set_title(
             f"lines: means over pieces of 1/{PIECES_OF_TIME} of the time; shaded: the largest value in each",
@@ -215,7 +225,7 @@ def timeline(result: Result, *, intervals: str = "") -> Figure:
         f"{result.policy.name}: {requests_of(result.workload)}, {evictions}",
         "; ".join([ran_on, *said, f"one run, seed {result.seed}"]),
     )
-    return figure
+    return np.ravel(rows)
 
 
 def tradeoff(
@@ -225,18 +235,19 @@ def tradeoff(
     metric: str = "e2e",
     q: float = 99,
     intervals: str = "",
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Latency against energy: a point for each run, by label; several of one label are joined by a line.
 
     The runs must be recorded with ``record="tokens"`` and a clock. Across is joules per output token, all included; up
     is the `q`-th percentile of `metric` (one of `llmsched.service.METRICS`) in seconds. Points of a line are marked
-    with the memory or the cap on the batch, if that is what tells them apart. `intervals`, in words, goes
-    into the title.
+    with the memory or the cap on the batch, if that is what tells them apart. Draws on `ax`, or on a new figure, in
+    whose title is what was run, and `intervals`, in words; returns the axes.
 
     Raises what `llmsched.energy.metrics` and `llmsched.service.metrics` raise; MissingExtraError without matplotlib.
     """
-    figure = new_figure(7.5, 4.8)
-    axes = figure.subplots()
+    figure, panels = panels_of(ax, 1, 1, 7.5, 4.8)
+    axes: Axes = panels[0, 0]
     styles = styles_of(list(runs))
     what, marks = "", []
     for label, given in runs.items():
@@ -263,7 +274,7 @@ def tradeoff(
     every = [result for given in runs.values() for result in ([given] if isinstance(given, Result) else given)]
     parts = [requests_of(every[0].workload), _shared(every)] if every else []
     title(figure, *parts[:1], "; ".join([*parts[1:], *said, model, "one run a point", *numbers]))
-    return figure
+    return axes
 
 
 def _shared(runs: Sequence[Result]) -> str:

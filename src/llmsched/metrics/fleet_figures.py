@@ -6,34 +6,32 @@ figure_style.save(fleet_figures.imbalance({"random": fleet, "least-requests": ot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError, number_of
 from ..fleet.result import FleetResult
-from .figure_style import BLACK, light_grid, machine_of, new_figure, requests_of, styles_of, title
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .figure_style import BLACK, Panels, legend, light_grid, machine_of, panels_of, requests_of, styles_of, title
 
 __all__ = ["imbalance"]
 
 _POINTS = 400
 
 
-def imbalance(fleets: Mapping[str, FleetResult]) -> Figure:
+def imbalance(fleets: Mapping[str, FleetResult], *, ax: Panels | None = None) -> Panels:
     """Requests at the replica that has the most of them, as long as requests arrive: how many, and over the mean.
 
     A line for each fleet, by label: the same requests behind several routers, say.
 
-    Raises InputError if there is nothing to draw, MissingExtraError without matplotlib.
+    Draws on `ax`, two axes, or on a new figure, which alone gets a title; returns the axes.
+
+    Raises InputError if there is nothing to draw or for another number of axes, MissingExtraError without matplotlib.
     """
     if not fleets or not any(len(fleet) for fleet in fleets.values()):
         raise InputError("there is nothing to draw: no fleet has a request")
     first = next(iter(fleets.values()))
-    figure = new_figure(11, 4.2)
-    most, over_mean = figure.subplots(1, 2)
+    figure, panels = panels_of(ax, 1, 2, 11, 4.2)
+    most, over_mean = panels[0]
     styles = styles_of(list(fleets))
     for label, fleet in fleets.items():
         times = np.linspace(0.0, float(fleet.workload.arrival.max(initial=0.0)), _POINTS)
@@ -51,11 +49,11 @@ def imbalance(fleets: Mapping[str, FleetResult]) -> Figure:
         axes.set_xlabel("time (rounds)" if first.clock is None else "time (s)")
         light_grid(axes)
     handles, labels = over_mean.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
+    legend(figure, over_mean, handles, labels)
     one = first.outcomes[0]
     title(
         figure,
         f"{number_of(len(first.outcomes), 'replica')}, {requests_of(first.workload)}",
         f"{first.policy.name}; each {machine_of(one.memory, one.clock, one.max_batch, one.block, one.prefill_budget)}",
     )
-    return figure
+    return np.ravel(panels)

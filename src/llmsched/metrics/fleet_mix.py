@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from .._logging import logger
 from ..errors import InputError, MemoryTooSmallError, NotFinishedError
 from ..fleet.replica import MOST_REPLICAS, Replica
 from ..fleet.router import Router
@@ -30,13 +31,17 @@ from ..fleet.router import named as named_router
 from ..fleet.simulate_fleet import check_columns, simulate_fleet
 from ..policy import Policy
 from ..policy import named as named_policy
+from ..progress import with_bar
 from ..simulation.clock import named as named_clock
 from ..workloads import generate
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.random_streams import raw_stream
 from ..workloads.workload import Workload
 from . import service
+from .capacity import share_text
 from .confidence import mean_and_half_width
+
+_log = logger(__name__)
 
 __all__ = ["BY_SPEED", "Mix", "cheapest_mix"]
 
@@ -106,6 +111,7 @@ class Mix:
         return {name: _finite(value) for name, value in values.items()}
 
 
+@with_bar("searching", "simulations")
 def cheapest_mix(
     workload: Workload,
     policy: str | Policy = "fcfs",
@@ -274,6 +280,8 @@ class _Search:
             replicas = [kind for kind, n in zip(self.kinds.values(), counts, strict=True) for _ in range(n)]
             shares = list(self.pool.map(lambda k: self.goodput(k, replicas), range(self.replications)))
             self.tried[counts] = mean_and_half_width(np.array(shares))
+            mix = " + ".join(f"{n} x {name}" for n, name in zip(counts, self.kinds, strict=True))
+            _log.info("%s: %s of the requests meet the targets", mix, share_text(*self.tried[counts]))
             if self.progress is not None:
                 done = len(self.tried)
                 self.progress(done * self.replications, 2 * max(done, 8) * self.replications)

@@ -16,6 +16,7 @@ from typing import Any
 from ..policy import Policy
 from ..predict import intervals
 from ..predict.intervals import IntervalRule
+from ..progress import with_bar
 from ..workloads.length_table import LengthTable
 from ..workloads.workload import Workload
 from .compare import Comparison, Progress, Row, compare
@@ -77,6 +78,7 @@ def candidates(comparison: Comparison, policies: Mapping[str, Policy]) -> dict[s
     return {name: policies[name] for name in chosen}
 
 
+@with_bar("comparing", "requests")
 def levels(
     workload: Workload,
     policies: Mapping[str, Policy],

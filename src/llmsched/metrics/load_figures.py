@@ -18,12 +18,22 @@ from ..errors import InputError, number_of
 from ..simulation.clock import Clock
 from ..workloads.workload import Workload
 from .capacity import Capacity
-from .figure_style import BLACK, band, light_grid, machine_of, new_figure, requests_of, styles_of, title
+from .figure_style import (
+    BLACK,
+    Panels,
+    band,
+    legend,
+    light_grid,
+    machine_of,
+    panels_of,
+    requests_of,
+    styles_of,
+    title,
+)  # fmt: skip
 from .sweep import Sweep, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["capacity", "sweep"]
 
@@ -32,21 +42,28 @@ _PANELS = {"latency_mean": "e2e", "ttft_mean": "ttft", "goodput": ""}
 
 
 def sweep(
-    swept: Sweep, *, intervals: str = "", capacities: Mapping[str, float] | None = None, attainment: float | None = None
-) -> Figure:
+    swept: Sweep,
+    *,
+    intervals: str = "",
+    capacities: Mapping[str, float] | None = None,
+    attainment: float | None = None,
+    ax: Panels | None = None,
+) -> Panels:
     """Mean latency, mean time to first token and, with targets, goodput against the rate: a line per policy.
 
     Bands are 95 % confidence intervals. Hollow points are loads beyond the knee: what they show grows with the
     length of the run. A dashed vertical line marks each knee within the rates (`Sweep.knee`). `capacities` (policy
     -> rate) are marked by triangles on the goodput, `attainment` by a line; `intervals`, in words, goes into the title.
 
-    Raises InputError if nothing finished, MissingExtraError without matplotlib.
+    Draws on `ax`, two axes or with targets three, or on a new figure, which alone gets a title; returns the axes.
+
+    Raises InputError if nothing finished or for another number of axes, MissingExtraError without matplotlib.
     """
     if not any(point.replications for point in swept.points):
         raise InputError("there is nothing to draw: no simulation finished")
     measures = [name for name in _PANELS if name in swept.measures]
-    figure = new_figure(4.1 * len(measures) + 2.4, 4.4)
-    panels = figure.subplots(1, len(measures), sharex=True, squeeze=False)[0]
+    figure, rows = panels_of(ax, 1, len(measures), 4.1 * len(measures) + 2.4, 4.4, sharex=True)
+    panels = rows[0]
     styles = styles_of(swept.policies)
     for axes, name in zip(panels, measures, strict=True):
         draw(swept, name, axes)
@@ -54,13 +71,8 @@ def sweep(
         _finish_goodput(panels[-1], swept, styles, capacities or {}, attainment)
     handles, labels = panels[0].get_legend_handles_labels()
     notes = _notes(swept)
-    figure.legend(
-        [*handles, *(handle for handle, _ in notes)],
-        [*labels, *(text for _, text in notes)],
-        loc="outside right upper",
-        frameon=False,
-        handlelength=2.6,
-    )
+    handles, labels = [*handles, *(handle for handle, _ in notes)], [*labels, *(text for _, text in notes)]
+    legend(figure, panels[0], handles, labels)
     limits = machine_of(swept.memory, swept.clock, swept.max_batch, swept.block, swept.prefill_budget)
     said = [f"intervals {intervals}"] if intervals else []
     if swept.replicas is not None:
@@ -72,7 +84,7 @@ def sweep(
         f"{requests_of(swept.workload, swept.requests)}, Poisson arrivals, warm-up cut off",
         "; ".join([limits, *said, f"seed {swept.seed}"]),
     )
-    return figure
+    return np.ravel(panels)
 
 
 def capacity(
@@ -84,11 +96,14 @@ def capacity(
     block: int = 1,
     prefill_budget: int | None = None,
     intervals: str = "",
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """What was tried on the way to each capacity: the share of requests within the targets against what was searched.
 
     Bands are 95 % confidence intervals of the mean; a dashed vertical line marks each answer, a dotted horizontal one
     the share that is asked for.
+
+    Draws on `ax`, or on a new figure, which alone gets a title; returns the axes.
 
     Raises InputError if there is nothing to draw, MissingExtraError without matplotlib.
     """
@@ -96,8 +111,8 @@ def capacity(
     if not any(math.isfinite(at) for one in answers for at, _, _ in one.probes):
         raise InputError("there is nothing to draw: no finite number was tried")
     first = answers[0]
-    figure = new_figure(8.5, 4.2)
-    axes = figure.subplots()
+    figure, panels = panels_of(ax, 1, 1, 8.5, 4.2)
+    axes: Axes = panels[0, 0]
     styles = styles_of(list(found))
     for name, one in found.items():
         tried = [probe for probe in one.probes if math.isfinite(probe[0]) and probe[0] > 0]
@@ -120,7 +135,7 @@ def capacity(
     handles, labels = axes.get_legend_handles_labels()
     if first.replications > 1:
         handles, labels = [*handles, band()], [*labels, "band: 95 % confidence"]
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
+    legend(figure, axes, handles, labels)
     targets = ", ".join(f"{name} <= {limit:g}" for name, limit in first.slo.items())
     ran_on = machine_of(first.memory, clock, max_batch, block, prefill_budget)
     said = [f"intervals {intervals}"] if intervals else []
@@ -132,7 +147,7 @@ def capacity(
         f"{first.replications} replications of {requests_of(workload, first.requests)}{at_rate}; targets {targets}",
         "; ".join(filter(None, [ran_on, *said])),
     )
-    return figure
+    return axes
 
 
 def _finish_goodput(

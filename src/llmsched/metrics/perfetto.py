@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from ..progress import with_seconds
 from ..simulation.result import Result
 from ..workloads.argument_checks import whole
 from .attempts import Attempts, attempts
@@ -47,6 +48,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot write a trace to {name!r}: its name must end in .json or .json.gz")
 
 
+@with_seconds("writing")
 def write(
     result: Result,
     path: str | os.PathLike[str],

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, nearest, shown
+from ..progress import with_seconds
 from ..simulation.dataframes import Columns
 from ..simulation.result import Result
 from ..workloads.columns import FloatArray, IntArray
@@ -195,6 +196,7 @@ class Service(Columns):
         return {**self.per_request, "counted": self.counted, "met": self.met}
 
 
+@with_seconds("measuring")
 def metrics(
     result: Result, slo: Mapping[str, float] | None = None, *, warmup: float = 0.0, drain: float = 0.0
 ) -> Service:

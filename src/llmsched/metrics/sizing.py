@@ -12,15 +12,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from .._logging import logger
 from ..errors import InputError, nearest
 from ..html_tables import table
 from ..policy import Policy
+from ..progress import with_bar
 from ..simulation import kv_cache
 from ..simulation.kv_cache import GPU, RESERVE, Fit, Model
 from ..simulation.machine import Machine
 from ..simulation.machine import named as named_machine
 from ..workloads.workload import Workload
 from .capacity import Capacity, Progress, smallest_memory
+
+_log = logger(__name__)
 
 __all__ = ["Sizing", "size"]
 
@@ -78,6 +82,7 @@ class Sizing:
         return self.capacity.record() | {"machine": self.machine.fields(), "share": share} | fits
 
 
+@with_bar("searching", "simulations")
 def size(
     workload: Workload,
     policy: str | Policy = "fcfs",
@@ -157,4 +162,7 @@ def size(
         progress=progress,
         **there.options(memory=False),
     )
-    return Sizing(found, there, fits(found.value), fits(found.high))
+    holding = fits(found.value)
+    if model is not None:
+        _log.info("GPUs for %s tokens of cache: %s", f"{found.value:,.0f}", "; ".join(map(str, holding)) or "none")
+    return Sizing(found, there, holding, fits(found.high))

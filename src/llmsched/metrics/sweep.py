@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._logging import logger
 from ..errors import InputError, NotFinishedError, nearest, number_of
 from ..fleet.replica import Replica
 from ..fleet.router import Router
@@ -34,6 +35,7 @@ from ..fleet.simulate_fleet import check_columns, simulate_fleet
 from ..html_tables import share, table
 from ..policy import Policy
 from ..policy import named as named_policy
+from ..progress import with_bar
 from ..simulation.clock import Clock
 from ..simulation.clock import named as named_clock
 from ..simulation.result import Result
@@ -50,6 +52,8 @@ from .plots import axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_log = logger(__name__)
 
 __all__ = ["MEASURES", "Point", "Sweep", "parse_rates", "sweep"]
 
@@ -294,6 +298,7 @@ def _checked_rates(rates: Iterable[float]) -> list[float]:
     return checked
 
 
+@with_bar("sweeping", "simulations")
 def sweep(
     workload: Workload,
     policies: Iterable[str | Policy] | Mapping[str, str | Policy] = ("fcfs", "amin", "hsf"),
@@ -383,6 +388,8 @@ def sweep(
     ) as pool:
         for found in pool.map(run, jobs):
             runs.append(found)
+            label, rate, k = jobs[len(runs) - 1]
+            _log.info("%s at rate %g, replication %d: %s", label, rate, k, _said(found))
             if progress is not None:
                 progress(len(runs), len(jobs))
     points = [
@@ -406,6 +413,13 @@ def simulated(
     if replicas is None:
         return simulate(workload, policy, **options)
     return simulate_fleet(workload, policy, replicas=replicas, router=router, **options)
+
+
+def _said(run: _Run | None) -> str:
+    """What became of a run, for the log."""
+    if run is None:
+        return "does not finish"
+    return f"mean latency {run.values['latency_mean']:.4g}, {run.warm_up:.0%} cut off as warm-up"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,22 +11,28 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
+from .._logging import logger
 from ..errors import InputError, nearest
 from ..policy import policies
+from ..progress import with_bar
 from ..simulation.problem import problem_of
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload, refuse_think_times
 from .exact_search import MOST_MEMORY, MOST_REQUESTS, Instance, Search, highs, time_indexed
 from .lower_bounds import lower_bound
-from .planner import plan_starts, seconds_of
+from .planner import Progress, plan_starts, seconds_of, seconds_told
 from .schedule import Schedule, total_latency
 
+_log = logger(__name__)
+
 Solver = Literal["search", "highs"]
+Tell = Callable[[], None]
 SOLVERS: tuple[Solver, ...] = ("search", "highs")
 
 _MOST_ENTRIES = 2_000_000  # of the relaxation's matrix: about Σ output × makespan
@@ -42,6 +48,7 @@ _SHARES = (0.25, 0.5, 0.8)  # of the time that is left, for the first such quest
 _PLANS = 300  # iterations of the planner for the first schedule
 
 
+@with_bar("searching", "seconds")
 def optimal(
     workload: Workload,
     *,
@@ -49,6 +56,7 @@ def optimal(
     time_limit: float | None = 60.0,
     solver: Solver = "search",
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Schedule:
     """The schedule of least total latency among all that never interrupt a request.
 
@@ -72,6 +80,9 @@ def optimal(
         to check the search.
     seed
         Of the planner that provides the first schedule.
+    progress
+        Called now and then with (seconds of the search that are over, seconds at most; None without a limit). The
+        solver ``"highs"`` calls nobody.
 
     Raises
     ------
@@ -98,7 +109,7 @@ def optimal(
         return Schedule(workload, memory, np.empty(0), 0.0, True, solver, time.perf_counter() - began)
     incumbent = _Incumbent(workload, memory, seed)
     solve = _searched if solver == "search" else _integer_program
-    least, effort = solve(incumbent, began + limit)
+    least, effort = solve(incumbent, began + limit, seconds_told(progress, limit))
     found = incumbent.schedule()
     offset = total_latency(workload, incumbent.origin + np.zeros(len(workload)))
     proven = least >= int(incumbent.start.sum())
@@ -170,9 +181,9 @@ class _Incumbent:
 class _Passes:
     """The passes of the search over one instance, and what is proven so far: Σ starts >= `least`."""
 
-    def __init__(self, incumbent: _Incumbent, deadline: float) -> None:
+    def __init__(self, incumbent: _Incumbent, deadline: float, tell: Tell | None) -> None:
         self.incumbent, self.count = incumbent, 0
-        self.search = Search(incumbent.instance, incumbent.makespan + 2, deadline)
+        self.search = Search(incumbent.instance, incumbent.makespan + 2, deadline, tell=tell)
         self.least = max(incumbent.bound, self.search.root_bound)
 
     @property
@@ -190,10 +201,13 @@ class _Passes:
         self.count += 1
         self.incumbent.offer(result.start)
         self.least = max(self.least, min(result.bound, self.incumbent.total))
+        kind, states = "beam" if beam else "proof", self.search.states
+        told = "optimal: pass %d (%s, %d states so far): the sum of starts is from %d to %d"
+        _log.info(told, self.count, kind, states, self.least, self.incumbent.total)
         return before - self.search.seconds_left if math.isfinite(before) else 0.0
 
 
-def _searched(incumbent: _Incumbent, deadline: float) -> tuple[int, dict[str, int]]:
+def _searched(incumbent: _Incumbent, deadline: float, tell: Tell | None) -> tuple[int, dict[str, int]]:
     """Improve the incumbent; returns a bound on Σ starts, and the work done.
 
     First passes of a few sizes: beams find good schedules, those between prove what they can with so many states. Then
@@ -201,7 +215,7 @@ def _searched(incumbent: _Incumbent, deadline: float) -> tuple[int, dict[str, in
     """
     if incumbent.bound >= incumbent.total:
         return incumbent.bound, {}
-    passes = _Passes(incumbent, deadline)
+    passes = _Passes(incumbent, deadline, tell)
     seconds = 0.0  # of the last pass that is no beam
     for width, beam in _WIDTHS:
         if not passes.over:
@@ -225,7 +239,7 @@ def _searched(incumbent: _Incumbent, deadline: float) -> tuple[int, dict[str, in
     return passes.least, passes.effort
 
 
-def _integer_program(incumbent: _Incumbent, deadline: float) -> tuple[int, dict[str, int]]:
+def _integer_program(incumbent: _Incumbent, deadline: float, tell: Tell | None) -> tuple[int, dict[str, int]]:
     """The time-indexed integer program as it is, given the best schedule and no starts too late to beat it."""
     highspy = highs("the exact optimum")
     instance, least = incumbent.instance, incumbent.bound

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,8 +171,15 @@ def priced_starts(instance: Instance, rate: FloatArray) -> PricedStarts:
 class Search:
     """Passes over the rounds of one instance. Prices found in one pass help the next."""
 
-    def __init__(self, instance: Instance, horizon: int, deadline: float, most_bytes: int = 2**28) -> None:
-        self.instance, self.deadline = instance, deadline
+    def __init__(
+        self,
+        instance: Instance,
+        horizon: int,
+        deadline: float,
+        most_bytes: int = 2**28,
+        tell: Callable[[], None] | None = None,
+    ) -> None:
+        self.instance, self.deadline, self.tell = instance, deadline, tell
         self.relaxation = Relaxation(instance, horizon)
         n, self.span = len(instance.output), int(instance.output.max())
         self.widest = max(1000, most_bytes // (64 + 4 * self.span))
@@ -209,6 +217,8 @@ class Search:
         history: list[Trail] = []
         most_states = 2 * width + _EXTRA_STATES
         for now in range(self.instance.horizon + 1):
+            if self.tell is not None:
+                self.tell()
             history.append(states.trail())
             self.states += states.size
             before, states, at = states, States(self.rules), 0
@@ -281,6 +291,8 @@ class Search:
                 if lowest is None:
                     break
                 programs += 1
+                if self.tell is not None:
+                    self.tell()
                 waiting, taken = (self.bit & np.uint64(lowest[0])) > 0, lowest[1].astype(np.float64)
                 rate = self.relaxation.prices(waiting, taken, now, self.seconds_left)
                 if rate is None:

@@ -22,16 +22,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from .._logging import logger
 from ..errors import InputError
 from ..fleet.replica import Replica, machines_of
 from ..html_tables import number, table
 from ..policy import Policy, named, policies
+from ..progress import with_bar
 from ..simulation import clock as clocks
 from ..simulation.problem import problem_of
 from ..workloads.argument_checks import whole
@@ -39,11 +42,13 @@ from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from . import clock_costs
 from .fluid_relaxation import fluid_schedule, total_delay, volumes
-from .price_relaxation import Pricing, price_bounds
+from .price_relaxation import Pricing, Progress, price_bounds
 from .schedule import optimality_gap
 
 if TYPE_CHECKING:
     from .schedule import Schedule
+
+_log = logger(__name__)
 
 #: Requests, machines and iterations, as they were asked for.
 _Asked: TypeAlias = tuple[Workload, Sequence[Mapping[str, Any]], int | None]
@@ -143,6 +148,7 @@ def _charging_processed(clock: clocks.Clock | None, promptless: bool) -> clocks.
     return dataclasses.replace(clock, per_context_token=charged, per_request=max(clock.per_request - charged, 0.0))
 
 
+@with_bar("bounding", "iterations")
 def lower_bound(
     workload: Workload,
     *,
@@ -150,6 +156,7 @@ def lower_bound(
     iterations: int | None = None,
     clock: str | clocks.Clock | None = None,
     replicas: int | Sequence[Replica] = 1,
+    progress: Progress | None = None,
 ) -> LowerBound:
     """The best of several proven lower bounds on the total latency of any schedule.
 
@@ -176,6 +183,8 @@ def lower_bound(
         Bounds in seconds.
     replicas
         A fleet: how many, or a `Replica` for each, with memory and clock of its own.
+    progress
+        Called now and then with (iterations done, iterations at most).
 
     Raises
     ------
@@ -186,10 +195,15 @@ def lower_bound(
     """
     if not isinstance(workload, Workload):
         raise InputError(f"lower_bound needs a llmsched.Workload, not {type(workload).__name__}")
-    return _bound_of(workload, machines_of(replicas, policy="hsf", memory=memory, clock=clock), iterations)
+    return _bound_of(workload, machines_of(replicas, policy="hsf", memory=memory, clock=clock), iterations, progress)
 
 
-def _bound_of(workload: Workload, machines: Sequence[Mapping[str, Any]], iterations: int | None) -> LowerBound:
+def _bound_of(
+    workload: Workload,
+    machines: Sequence[Mapping[str, Any]],
+    iterations: int | None,
+    progress: Progress | None = None,
+) -> LowerBound:
     memories = [whole("memory", machine["memory"], 1) for machine in machines]
     timed = [machine["clock"] for machine in machines]
     problem_of(workload, policies["hsf"], max(memories), None)  # a request that fits none
@@ -212,10 +226,12 @@ def _bound_of(workload: Workload, machines: Sequence[Mapping[str, Any]], iterati
     fluid = fluid_schedule(workload, pooled)
     each = {"trivial": trivial_bound(workload), "area": area_bound(workload, pooled), "busy": fluid.bound(workload)}
     for_all_policies = dict(each)
-    by_prices = price_bounds(workload, pooled, fluid, iterations)
+    by_prices = price_bounds(workload, pooled, fluid, iterations, progress)
     if by_prices is not None:
         each["price"], for_all_policies["price"] = by_prices
     method = max(each, key=lambda name: each[name])
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("bound: %s is the largest of %s", method, ", ".join(f"{k} {v:.7g}" for k, v in each.items()))
     rounded = [_rounded_up(workload, max(bounds.values())) for bounds in (each, for_all_policies)]
     return LowerBound(rounded[0], min(rounded), each, method, asked)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from .._logging import logger
 from ..errors import InputError, WorkloadError
 from ..policy import Policy, policies
+from ..progress import with_bar
 from ..simulation.problem import problem_of
 from ..simulation.run import simulate
 from ..workloads.argument_checks import LARGEST_SEED, whole
@@ -23,6 +25,11 @@ from ..workloads.workload import Workload, refuse_think_times
 from .fluid_relaxation import volumes
 from .lower_bounds import lower_bound
 from .schedule import Schedule, peak_memory, total_latency
+
+_log = logger(__name__)
+
+#: Called with (seconds that are over, seconds at most; None without a limit).
+Progress = Callable[[float, float | None], None]
 
 # Order by o·(s + (o+1)/2)^x: shortest first at x = 0, smallest volume first at 1. Which is best depends on the prompts.
 _EXPONENTS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -36,6 +43,7 @@ _NOISE = (0.1, 0.3, 0.8)
 _COMPACT_EVERY = 500
 
 
+@with_bar("planning", "seconds")
 def best_known(
     workload: Workload,
     *,
@@ -43,6 +51,7 @@ def best_known(
     time_limit: float | None = 10.0,
     iterations: int | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Schedule:
     """The best schedule that could be found in the given time, with a proven bound on what any could reach.
 
@@ -65,6 +74,8 @@ def best_known(
         seed alone.
     seed
         0 <= seed < 2**64.
+    progress
+        Called now and then with (seconds of the search that are over, seconds at most; None without a limit).
 
     Raises
     ------
@@ -82,9 +93,13 @@ def best_known(
     memory = problem_of(workload, policies["hsf"], memory, None).memory
     limit, rounds = budget(time_limit, iterations)
     seed = whole("seed", seed, 0, LARGEST_SEED)
-    bound = lower_bound(workload, memory=memory).value
-    plan, done = plan_starts(workload, memory, bound, limit, rounds, seed)
-    proven = total_latency(workload, plan) <= bound
+    most = limit if math.isfinite(limit) else None
+    not_yet = None if progress is None else lambda *_: progress(0.0, most)
+    bound = lower_bound(workload, memory=memory, progress=not_yet).value
+    plan, done = plan_starts(workload, memory, bound, limit, rounds, seed, progress)
+    total = total_latency(workload, plan)
+    proven = total <= bound
+    _log.info("plan: a total latency of %.10g after %d iterations; the bound is %.10g", total, done, bound)
     seconds = time.perf_counter() - began
     return Schedule(workload, memory, plan, bound, proven, "best_known", seconds, {"iterations": done}).verified()
 
@@ -108,16 +123,33 @@ def seconds_of(time_limit: float | None, name: str = "time_limit") -> float:
     return float(time_limit)
 
 
+def seconds_told(progress: Progress | None, limit: float) -> Callable[[], None] | None:
+    """What tells `progress` how many seconds are over since now."""
+    if progress is None:
+        return None
+    began = time.perf_counter()
+    return lambda: progress(min(time.perf_counter() - began, limit), limit if math.isfinite(limit) else None)
+
+
 def plan_starts(
-    workload: Workload, memory: int, bound: float, time_limit: float, iterations: int, seed: int
+    workload: Workload,
+    memory: int,
+    bound: float,
+    time_limit: float,
+    iterations: int,
+    seed: int,
+    progress: Progress | None = None,
 ) -> tuple[FloatArray, int]:
     """Starts of the best schedule found, and how many iterations that took; stops early at the bound."""
     best: FloatArray = np.empty(0)
     least = math.inf
     for start in _first_schedules(workload, memory):
+        if progress is not None:
+            progress(0.0, time_limit if math.isfinite(time_limit) else None)
         total = total_latency(workload, start)
         if total < least:
             least, best = total, start
+    _log.debug("plan: the best first schedule has a total latency of %.10g, the bound is %.10g", least, bound)
     if not len(workload) or least <= bound or not iterations:
         return best, 0
     origin = float(workload.arrival.min())
@@ -126,8 +158,10 @@ def plan_starts(
         return best, 0
     timetable = Timetable(workload, memory, on_grid)
     goal = bound - float(workload.output.sum()) + float((workload.arrival - origin).sum())
-    done = local_search(timetable, time.perf_counter() + time_limit, iterations, np.random.default_rng(seed), goal)
+    rng, deadline = np.random.default_rng(seed), time.perf_counter() + time_limit
+    done = local_search(timetable, deadline, iterations, rng, goal, seconds_told(progress, time_limit))
     found: FloatArray = origin + timetable.start.astype(np.float64)
+    _log.debug("plan: %d iterations later %.10g", done, total_latency(workload, found))
     # Arrivals at fractions of a round: a greedy schedule may start some requests between the rounds of the grid.
     return (found if total_latency(workload, found) < least else best), done
 
@@ -290,11 +324,16 @@ class Timetable:
 
 
 def local_search(
-    timetable: Timetable, deadline: float, iterations: int, rng: np.random.Generator, goal: float = 0.0
+    timetable: Timetable,
+    deadline: float,
+    iterations: int,
+    rng: np.random.Generator,
+    goal: float = 0.0,
+    tell: Callable[[], None] | None = None,
 ) -> int:
     """Lower the sum of starts by taking requests out and putting them back; stops early at `goal`. Returns iterations.
 
-    Every decision depends on `rng` alone; the clock only ends it.
+    Every decision depends on `rng` alone; the clock only ends it. `tell` is called now and then.
     """
     weight = np.log(volumes(timetable.workload))
     n = len(weight)
@@ -303,6 +342,8 @@ def local_search(
         if total <= goal or time.perf_counter() >= deadline:
             return k
         if k % _COMPACT_EVERY == 0:
+            if tell is not None:
+                tell()
             _compact(timetable, order)
             total, order = int(timetable.start.sum()), np.argsort(timetable.start, kind="stable")
         size = min(n, int(rng.integers(2, _MOST_REMOVED + 1)))

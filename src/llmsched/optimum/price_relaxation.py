@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ import numpy as np
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 from .fluid_relaxation import FluidSchedule
+
+#: Called with (iterations done, iterations at most).
+Progress = Callable[[int, int], None]
 
 # Prices are tried where a valuation takes less than this many steps (half a second), improved within a budget of them.
 _MOST_STEPS = 50_000_000
@@ -121,7 +125,11 @@ def _parts(group: _Group, width: int) -> list[_Group]:
 
 
 def price_bounds(
-    workload: Workload, memory: int, fluid: FluidSchedule, iterations: int | None
+    workload: Workload,
+    memory: int,
+    fluid: FluidSchedule,
+    iterations: int | None,
+    progress: Progress | None = None,
 ) -> tuple[float, float] | None:
     """The price bound for non-preemptive schedules and for all policies; None where it would take too long."""
     if not len(fluid.times) or len(workload) > _MOST_REQUESTS:
@@ -135,7 +143,7 @@ def price_bounds(
     start = fluid.prices(memory, horizon)
     if iterations is None:
         iterations = min(_MOST_ITERATIONS, _BUDGET // pricing.steps)
-    best = improved_prices(pricing, start, iterations)
+    best = improved_prices(pricing, start, iterations, progress)
     if _never_rises(best):
         value = pricing.exact(best)
         return value, value
@@ -149,7 +157,9 @@ def _never_rises(prices: FloatArray) -> bool:
     return bool((np.diff(prices) <= 0).all())
 
 
-def improved_prices(pricing: Pricing, prices: FloatArray, iterations: int) -> FloatArray:
+def improved_prices(
+    pricing: Pricing, prices: FloatArray, iterations: int, progress: Progress | None = None
+) -> FloatArray:
     """Better prices, by deflected subgradient steps towards a target somewhat above the best value found so far.
 
     The target moves away while that works and comes nearer when it does not (Goffin and Kiwiel 1999). On small
@@ -159,7 +169,9 @@ def improved_prices(pricing: Pricing, prices: FloatArray, iterations: int) -> Fl
         return prices
     best_value, slope = pricing.value(prices)
     best, direction, ahead, idle = prices, slope, 0.02 * abs(best_value), 0
-    for _ in range(iterations):
+    for done in range(iterations):
+        if progress is not None:
+            progress(done, iterations)
         square = float(direction @ direction)
         if square == 0 or ahead < 1e-7 * abs(best_value):
             break

@@ -10,11 +10,14 @@ from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from .._logging import logger
 from ..errors import InputError
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray
 from .conformal import coverage_of
 from .interval_predictor import IntervalPredictor, RawBounds
+
+_log = logger(__name__)
 
 # Sums of probabilities are compared with what was asked up to this.
 _ROUNDING = 1e-9
@@ -89,6 +92,7 @@ class IntervalClassifier(IntervalPredictor):
         if self.random_state is not None:
             names = [name for name in self.model_.get_params() if name.rpartition("__")[2] == "random_state"]
             self.model_.set_params(**dict.fromkeys(names, self.random_state))
+        _log.info("buckets of up to %s tokens, by %s", ", ".join(map(str, ends.tolist())), type(self.model_).__name__)
         self.model_.fit(X, bucket)
 
     def _ends(self, y: FloatArray) -> npt.NDArray[np.int64]:

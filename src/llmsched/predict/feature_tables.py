@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..errors import InputError, TraceError
 from ..input_limits import open_text
+from ..progress import with_seconds
 
 # Words in the name of a column that is known only when the answer is, and words that say that it is not so.
 _AFTERWARDS = re.compile(
@@ -91,6 +92,7 @@ def refuse_leaks(names: Iterable[Any], allow: Iterable[str] = ()) -> None:
             )
 
 
+@with_seconds("reading")
 def read_csv(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
     """A CSV file with a header as column -> values: numbers where all of a column are, None where empty, else text.
 

@@ -15,11 +15,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from threadpoolctl import threadpool_limits
 
-from ..errors import InputError
+from .._logging import logger
+from ..errors import InputError, number_of
+from ..progress import with_seconds
 from ..workloads.columns import LARGEST, FloatArray, IntArray
 from . import conformal
 from .feature_tables import column_of, refuse_leaks, row_count, take_rows
 from .scores import interval_scores
+
+_log = logger(__name__)
 
 #: The two bounds before they are calibrated, in tokens; None for one that is not predicted.
 RawBounds = tuple[FloatArray | None, FloatArray | None]
@@ -46,6 +50,7 @@ class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[mis
     calibration: Any
     random_state: Any
 
+    @with_seconds("fitting")
     def fit(self, X: Any, y: npt.ArrayLike) -> IntervalPredictor:
         """Learn from features `X`, a row per request, and true outputs `y` in tokens (1 or more each).
 
@@ -62,6 +67,8 @@ class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[mis
         X, y = self._checked(X, y)
         groups = self._groups(X)
         train, held = self._split(groups, coverage)
+        name = type(self).__name__
+        _log.info("%s: learns from %s, calibrates with %d", name, number_of(len(train), "row"), len(held))
         self.features_ = None if self.features is None else clone(self.features).fit(take_rows(X, train), y[train])
         with _one_thread():
             self._fit_model(self._numbers(take_rows(X, train)), y[train])
@@ -73,7 +80,15 @@ class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[mis
             kinds = groups[held]
             for group in [] if self.group_by is None else sorted(set(kinds.tolist()), key=str):
                 self.group_corrections_[group] = _correction(scores[kinds == group], coverage, f"group {group!r}: ")
+            _log.info(
+                "%s: bounds moved apart by a factor of %.4g%s", name, math.exp(self.correction_), self._by_group()
+            )
         return self
+
+    def _by_group(self) -> str:
+        """The factor of each group, for the log."""
+        factors = (f"{group} {math.exp(correction):.4g}" for group, correction in self.group_corrections_.items())
+        return f"; by {self.group_by}: {', '.join(factors)}" if self.group_corrections_ else ""
 
     def predict_interval(self, X: Any) -> tuple[IntArray | None, IntArray | None]:
         """The bounds (lower, upper) of each row's output: int64, whole tokens, at least 1; None for one not predicted.

@@ -8,10 +8,13 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from .._logging import logger
 from ..errors import InputError
 from ..workloads.columns import FloatArray
 from .conformal import coverage_of
 from .interval_predictor import IntervalPredictor, RawBounds
+
+_log = logger(__name__)
 
 
 class IntervalRegressor(IntervalPredictor):
@@ -65,6 +68,7 @@ class IntervalRegressor(IntervalPredictor):
     def _fit_model(self, X: FloatArray, y: FloatArray) -> None:
         miss = 1 - self._target_coverage()
         levels = {"both": (miss / 2, 1 - miss / 2), "lower": (miss, None), "upper": (None, 1 - miss)}[self.side]
+        _log.info("quantiles %s and the median", " and ".join(f"{q:.4g}" for q in levels if q is not None))
         self.lower_, self.upper_ = (None if q is None else self._quantile(q).fit(X, np.log(y)) for q in levels)
         self.median_ = self._quantile(0.5).fit(X, np.log(y))
 

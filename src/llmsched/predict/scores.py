@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._logging import logger
 from ..errors import InputError
+from ..progress import with_seconds
 from ..workloads.columns import FloatArray
 from .conformal import Number, coverage_of
+
+_log = logger(__name__)
 
 
 def interval_scores(
@@ -61,6 +65,7 @@ def interval_scores(
     }
 
 
+@with_seconds("evaluating")
 def evaluate(predictor: Any, X: Any, y: npt.ArrayLike, *, coverage: Number | None = None) -> dict[str, float]:
     """`interval_scores` of a predictor on rows that it has not seen.
 
@@ -72,7 +77,9 @@ def evaluate(predictor: Any, X: Any, y: npt.ArrayLike, *, coverage: Number | Non
     point = predictor.predict(X) if hasattr(predictor, "predict") else None
     if coverage is None:
         coverage = predictor._target_coverage() if hasattr(predictor, "_target_coverage") else 0.9
-    return interval_scores(y, lower, upper, point, coverage=coverage)
+    scores = interval_scores(y, lower, upper, point, coverage=coverage)
+    _log.info("%s: %s", type(predictor).__name__, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+    return scores
 
 
 def _pinball(truth: FloatArray, bound: FloatArray | None, level: float) -> float | None:

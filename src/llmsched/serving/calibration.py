@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from .._logging import logger
+from ..errors import InputError, number_of
 from ..html_tables import share, table
+from ..progress import with_seconds
 from ..simulation.clock import Clock
 from ..workloads.columns import FloatArray
 from . import logs, systems, tables
@@ -32,6 +34,8 @@ from .log_rows import OnError
 from .records import Log, Requests, Steps
 from .search import Coefficient, search
 from .tables import Tabled
+
+_log = logger(__name__)
 
 __all__ = ["Calibration", "Coefficient", "calibrate", "of_requests", "of_steps"]
 
@@ -101,6 +105,7 @@ class Calibration:
         }
 
 
+@with_seconds("calibrating")
 def calibrate(
     log: str | os.PathLike[str] | Log,
     *,
@@ -140,6 +145,7 @@ def calibrate(
     if communication:
         raise InputError("communication is for tables of kernels: steps and requests were measured with it")
     read = log if isinstance(log, Log) else logs.read(log, on_error=on_error)
+    _log.info("clock of the %s in %s", "requests" if read.steps is None else "steps", read.path)
     if read.steps is not None:
         return of_steps(read.steps, source=f"fitted to the steps in {Path(read.path).name}", notes=read.notes)
     assert read.requests is not None
@@ -177,6 +183,7 @@ def of_steps(steps: Steps, *, source: str = "fitted to steps", notes: tuple[str,
     table = {name: np.asarray(column, np.float64) for name, column in columns.items()} | {"seconds": steps.seconds}
     usual = _usual(table)
     kept = {name: column[usual] for name, column in table.items()}
+    _log.info("fitted to %d steps, %d left out; terms %s", usual.sum(), (~usual).sum(), ", ".join(columns))
     fit = Clock.fit(kept, relative=True, source=source)
     if left_out := int((~usual).sum()):
         said.append(f"{left_out:,} steps are left out that took far longer or shorter than others of their kind")
@@ -254,6 +261,7 @@ def of_requests(requests: Requests, system: systems.System, *, notes: tuple[str,
     early = requests.first_half(2 / 3)
     before = search(requests, times, early, profile=False)
     found = search(requests, times, start=before.clock)
+    _log.info("fitted to %s, misfit %.1f%%", number_of(len(requests.arrival), "request"), 100 * found.misfit)
     first, completion = times(before.clock)
     later = ~early
     simulated = dataclasses.replace(requests, first_token=first, completion=completion)

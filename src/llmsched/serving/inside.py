@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .._logging import logger
 from ..errors import InputError, nearest
 from ..policy import Policy
 from ..simulation import live
 from ..workloads.columns import LATEST
+
+_log = logger(__name__)
 
 __all__ = ["PATIENCE", "Patience", "filled_in", "looking_ahead", "recomputing"]
 
@@ -21,6 +24,7 @@ def recomputing(policy: Policy, engine: str, say: Callable[[str], object]) -> Po
     """The policy as engines can run it: who is preempted keeps its tokens, and its cache is computed again."""
     if policy.resume == "recompute":
         return policy
+    _log.info("%s: resume=%r becomes 'recompute' inside %s", policy.name, policy.resume, engine)
     say(
         f"policy {policy.name} says resume={policy.resume!r}: {engine} keeps the tokens of whom it preempts (recompute)"
     )
@@ -59,6 +63,7 @@ class Patience:
                 break
             if id in core:
                 core.hasten(id)
+                _log.info("request %s goes first: it was there for %.1f s", id, now - came)
             del self._oldest[id]
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from ..errors import TraceError
 from ..input_limits import open_text
+from ..progress import with_seconds
 from ..settings_files import json_value
 from . import request_logs, step_logs
 from .log_rows import OnError, Reading
@@ -43,6 +44,7 @@ FORMATS: dict[str, Callable[[Reading], Log]] = {
 }
 
 
+@with_seconds("reading")
 def read(path: str | os.PathLike[str], *, on_error: OnError = "raise") -> Log:
     """The log in a file, or in a directory with `requests.jsonl`.
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, MissingExtraError
+from ..progress import with_seconds
 from ..simulation.clock import Clock
 from ..workloads.columns import FloatArray
 from .records import Requests
@@ -141,6 +142,7 @@ def _typical(requests: Requests, counted: npt.NDArray[np.bool_], timed: bool) ->
 _STARTS = ((0.6, 0.05, 0.3, 0.5), (0.8, 0.1, 0.1, 0.8), (0.4, 0.2, 0.5, 0.3), (0.3, 0.6, 0.1, 0.5))
 
 
+@with_seconds("searching")
 def search(
     requests: Requests,
     times: Replay,

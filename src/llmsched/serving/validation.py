@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..html_tables import table
+from ..metrics.figure_style import Panels
+from ..progress import with_seconds
 from ..simulation.clock import Clock
 from ..workloads.columns import FloatArray
 from . import logs
@@ -140,17 +142,19 @@ class Validation:
             "notes": list(self.notes),
         }
 
-    def plot(self, path: str | os.PathLike[str]) -> None:
+    def plot(self, *, ax: Panels | None = None) -> Panels:
         """Draw the distributions of latency and of the time to the first token, and each request's latency.
 
-        Raises as `llmsched.metrics.figure_style.save`; MissingExtraError without matplotlib.
+        Draws on `ax`, three axes, or on a new figure, which alone gets a title; returns the axes, for
+        `llmsched.metrics.figure_style.save`. Raises InputError for another number of axes, MissingExtraError without
+        matplotlib.
         """
         kind = f"clock fitted to the {self.fitted:,} before" if self.fitted else "clock given"
         heading = (
             f"Measured and simulated: {len(self.measured):,} requests, {self.system.name}, {kind}; "
             f"mean latency {self.errors['latency']['mean']:+.1%}"
         )
-        draw(self.measured, self.simulated, heading, path)
+        return draw(self.measured, self.simulated, heading, ax)
 
     def _columns(self) -> dict[str, tuple[FloatArray, FloatArray]]:
         """Metric -> measured and simulated, of the requests that have it."""
@@ -167,6 +171,7 @@ def _statistic(values: FloatArray, which: str) -> float:
     return float(np.mean(values) if which == "mean" else np.percentile(values, float(which[1:])))
 
 
+@with_seconds("validating")
 def validate(
     run: str | os.PathLike[str] | Log,
     system: str = "vllm",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..metrics.figure_style import BLACK, ORANGE, light_grid, new_figure, save, title
+from ..metrics.figure_style import BLACK, ORANGE, Panels, light_grid, panels_of, title
 from ..workloads.columns import FloatArray
 from .records import Requests
 
@@ -15,13 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw(real: Requests, made: Requests, heading: str, path: str | os.PathLike[str]) -> None:
-    """Write the figure of the requests as measured and as simulated. Raises as `figure_style.save`.
-
-    The extension of `path` says in which format.
-    """
-    figure = new_figure(11.5, 4.2)
-    axes = figure.subplots(1, 3)
+def draw(real: Requests, made: Requests, heading: str, ax: Panels | None = None) -> Panels:
+    """Draw the requests as measured and as simulated, on three axes; see `Validation.plot`."""
+    figure, panels = panels_of(ax, 1, 3, 11.5, 4.2)
+    axes = panels[0]
     _distributions(axes[0], real.latency, made.latency, "latency (s)")
     second = ("time to the first token (s)", real.ttft, made.ttft)
     if not np.isfinite(real.ttft).any():
@@ -29,7 +25,7 @@ def draw(real: Requests, made: Requests, heading: str, path: str | os.PathLike[s
     _distributions(axes[1], second[1], second[2], second[0])
     _scatter(axes[2], real.latency, made.latency)
     title(figure, heading)
-    save(figure, path)
+    return np.ravel(panels)
 
 
 def _distributions(axes: Axes, real: FloatArray, made: FloatArray, label: str) -> None:

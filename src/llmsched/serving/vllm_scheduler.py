@@ -21,11 +21,14 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request, RequestStatus
 
+from .._logging import logger as logger_of
 from ..errors import InputError, LlmschedError, nearest
 from ..policy_files import parse
 from ..simulation import live
 from ..workloads.columns import LATEST
 from .inside import PATIENCE, Patience, filled_in, looking_ahead, recomputing
+
+_log = logger_of(__name__)
 
 #: The vLLM whose scheduler this was written for and is tested with.
 SUPPORTED = "0.32"
@@ -100,12 +103,13 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         self._finished: list[str] = []  # since the last decision
         self._delayed: list[str] = []  # of the last step
         self._decided: set[str] = set()  # whom the policy is preempting
-        logger.info(
-            "llmsched schedules by %s (%d tokens of cache, %s steps)",
-            policy.name,
-            self.core.memory,
-            "exact" if self._exact else "reported",
-        )
+        for log in (logger, _log):  # vLLM's, which it shows, and ours
+            log.info(
+                "llmsched schedules by %s (%d tokens of cache, %s steps)",
+                policy.name,
+                self.core.memory,
+                "exact" if self._exact else "reported",
+            )
 
     # A step -----------------------------------------------------------------------------------------------------------
 
@@ -142,6 +146,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         victims = {*ids}
         if not victims:
             return
+        _log.debug("preempted: %s", ids)
         leaving = {r.request_id: r for r in self.running if r.request_id in victims}
         self.running = [r for r in self.running if r.request_id not in victims]
         # One that starts again in this very step is sent to the workers with all its tokens, as one that did not run.
@@ -173,6 +178,7 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         try:
             self.core.submit(request.request_id, request.num_prompt_tokens, **self._predicted(request), **known)
         except LlmschedError as error:
+            _log.warning("%s: scheduled by its max_tokens", error)
             logger.warning("%s: scheduled by its max_tokens", error)
             known |= {"lower": 1, "upper": request.max_tokens, "deadline": LATEST}
             self.core.submit(request.request_id, request.num_prompt_tokens, **known)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..errors import InputError, LlmschedError, nearest, number_of
 from ..html_tables import table
 from ..policy import Policy, named
+from ..progress import with_bar
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.workload import Workload
 from ._compiled import FAILURES, OUT_OF_MEMORY, TOTALS, Stop, run_many
@@ -102,6 +103,7 @@ class Batch(Columns):
         }
 
 
+@with_bar("simulating", "simulations")
 def simulate_batch(
     workloads: Workload | Sequence[Workload],
     policies: str | Policy | Sequence[str | Policy] = "amin",

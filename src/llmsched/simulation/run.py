@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ..errors import InputError, NotFinishedError, nearest
 from ..policy import Policy, named
+from ..progress import with_bar
 from ..workloads.workload import Workload
 from . import _compiled
 from .clock import Clock
@@ -35,6 +36,7 @@ ENGINES: dict[str, Callable[[Problem, Collection[str], Progress | None], Outcome
 }
 
 
+@with_bar("simulating", "requests")
 def simulate(
     workload: Workload,
     policy: str | Policy = "amin",

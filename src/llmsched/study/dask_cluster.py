@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import pickle
 import time
 from concurrent.futures import CancelledError
 from typing import Any
 
+from .._logging import logger
 from .._version import version
-from ..errors import MissingExtraError, StudyError
+from ..errors import MissingExtraError, StudyError, number_of
 from .executors import Future
 from .plan import Plan, Trace, fingerprint
 from .worker import UnitResults, WorkUnit, simulate_unit
+
+_log = logger(__name__)
 
 #: Seconds to wait for the scheduler, and then for its first worker.
 PATIENCE = 15.0
@@ -32,7 +36,8 @@ class DaskWorkers:
         self.plan, self.address = plan, address
         patience = PATIENCE if patience is None else patience
         self._client = _connected(address, patience)
-        self._asked, self._threads = -_NEWS, 1
+        self._asked = -_NEWS
+        self._threads: int | None = None  # not known yet
         try:
             self._wait_for_workers(patience)
             self._check_versions()
@@ -74,8 +79,13 @@ class DaskWorkers:
         if now - self._asked > _NEWS:
             self._asked = now
             with contextlib.suppress(OSError, ValueError):
-                self._threads = sum(self._client.nthreads().values())
-        return max(self._threads, 1)
+                before, self._threads = self._threads, sum(self._client.nthreads().values())
+                if before not in (None, self._threads):
+                    _tell_of_workers(self.address, before, self._threads)
+        return max(self._threads or 0, 1)
+
+    def __str__(self) -> str:
+        return f"Dask scheduler {self.address}, {number_of(self.count, 'thread')}"
 
     def submit(self, unit: WorkUnit) -> Future:
         """Have a work unit done. Unit and trace travel to the worker; the trace does so once."""
@@ -106,6 +116,12 @@ class DaskWorkers:
         """Give up what is under way, and leave the scheduler alone."""
         with contextlib.suppress(Exception):  # it may be gone
             self._client.close(timeout=2)
+
+
+def _tell_of_workers(address: str, before: int, now: int) -> None:
+    """Log that workers came, or went."""
+    what, level = ("lost", logging.WARNING) if now < before else ("more", logging.INFO)
+    _log.log(level, "workers %s: the scheduler %s has %s, and had %d", what, address, number_of(now, "thread"), before)
 
 
 def _connected(address: str, patience: float) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ..errors import StudyError
+from ..errors import StudyError, number_of
 from ..simulation._compiled import Stop
 from ..workloads.argument_checks import whole
 from .plan import Plan, Trace
@@ -58,6 +58,9 @@ class ThreadWorkers:
         self._stop = Stop()
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="llmsched-study")
 
+    def __str__(self) -> str:
+        return number_of(self.count, "thread")
+
     def submit(self, unit: WorkUnit) -> Future:
         """Have a work unit done."""
         return self._pool.submit(simulate_unit, unit, trace_of(self.plan, unit), self._stop)
@@ -83,6 +86,9 @@ class ExecutorWorkers:
         own = getattr(executor, "_max_workers", None)
         self.count = workers or (own if isinstance(own, int) else processors())
         self._futures: set[Any] = set()
+
+    def __str__(self) -> str:
+        return f"{type(self._executor).__name__}, {number_of(self.count, 'worker')}"
 
     def submit(self, unit: WorkUnit) -> Future:
         """Have a work unit done. Its trace is sent along: an executor promises no more."""

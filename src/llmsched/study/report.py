@@ -24,6 +24,7 @@ import numpy as np
 from .._version import version
 from ..errors import MissingExtraError
 from ..metrics import figure_style
+from ..progress import with_seconds
 from .report_contents import Contents
 from .whole_files import write_whole
 
@@ -54,6 +55,7 @@ def read(directory: str | os.PathLike[str], *, metric: str | None = None, agains
     )
 
 
+@with_seconds("writing")
 def write(
     directory: str | os.PathLike[str],
     path: str | os.PathLike[str],

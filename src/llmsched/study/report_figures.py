@@ -18,11 +18,11 @@ import numpy as np
 from ..errors import InputError, nearest, number_of
 from ..metrics import figure_style
 from ..metrics.catalogue import Metric
+from ..metrics.figure_style import Panels
 from .report_contents import Contents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["draw", "save"]
 
@@ -36,12 +36,12 @@ _DIFFERENCES = ("difference", "difference_low", "difference_high")
 _LOG = {_MEANS: 30, _RATIOS: 8}  # what spans more than this gets a logarithmic axis
 
 
-def draw(contents: Contents, *, along: str | None = None) -> dict[str, Figure]:
-    """The figures by name, which is the metric's and what is shown of it.
+def draw(contents: Contents, *, along: str | None = None) -> dict[str, Panels]:
+    """The axes of each figure by name, which is the metric's and what is shown of it.
 
     ``mean_latency``, ``mean_latency-ratio`` and ``mean_latency-differences`` (or another metric than `mean_latency`,
     as `contents` was made), the use of the cache and the eviction rate; each against the factor `along` (by default
-    memory, if it varies), a panel per setting of the other factors. More than 12 panels go on several figures, whose
+    memory, if it varies), axes per setting of the other factors. More than 12 panels go on several figures, whose
     names end in ``-2`` and so on.
 
     Raises InputError if there is no such factor, MissingExtraError without matplotlib.
@@ -62,8 +62,8 @@ def draw(contents: Contents, *, along: str | None = None) -> dict[str, Figure]:
             wanted.append((name, other, _MEANS, other.title(contents.clocked)))
     drawn = {}
     for name, of, keys, title in wanted:
-        for page, figure in enumerate(_pages(contents, of, keys, title, along), 1):
-            drawn[name if page == 1 else f"{name}-{page}"] = figure
+        for page, panels in enumerate(_pages(contents, of, keys, title, along), 1):
+            drawn[name if page == 1 else f"{name}-{page}"] = panels
     return drawn
 
 
@@ -80,12 +80,12 @@ def save(
     directory = Path(folder)
     directory.mkdir(parents=True, exist_ok=True)
     files = [directory / f"{name}.{extension}" for name in drawn for extension in formats]
-    for file, (figure, _) in zip(files, ((f, e) for f in drawn.values() for e in formats), strict=True):
-        figure_style.save(figure, file)
+    for file, (panels, _) in zip(files, ((f, e) for f in drawn.values() for e in formats), strict=True):
+        figure_style.save(panels, file)
     return files
 
 
-def _pages(contents: Contents, metric: Metric, keys: tuple[str, str, str], title: str, along: str) -> Iterator[Figure]:
+def _pages(contents: Contents, metric: Metric, keys: tuple[str, str, str], title: str, along: str) -> Iterator[Panels]:
     panels = list(_panels(contents, along).items())
     for begin in range(0, len(panels), _PANELS):
         yield _page(contents, metric, keys, title, along, dict(panels[begin : begin + _PANELS]))
@@ -115,7 +115,7 @@ def _page(
     title: str,
     along: str,
     panels: Mapping[str, Sequence[int]],
-) -> Figure:
+) -> Panels:
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = figure_style.new_figure(max(5.5, 3.4 * columns) + 1.6, max(3.6, 2.5 * rows + 0.4))
@@ -145,7 +145,7 @@ def _page(
             [handles[label] for label in labels], labels, loc="outside right upper", frameon=False, handlelength=2.6
         )
     figure_style.title(figure, *_title(contents, values[keys[0]], metric, along))
-    return figure
+    return np.ravel(grid)[: len(panels)]
 
 
 def _title(contents: Contents, values: np.ndarray[Any, Any], metric: Metric, along: str) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from .._logging import logger
 from .._version import version
-from ..errors import DamagedResultsError, InputError, StudyError
+from ..errors import DamagedResultsError, InputError, StudyError, number_of
 from ..html_tables import table
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray, IntArray
@@ -30,6 +31,8 @@ from .store import Directory
 from .study_file import StudyFile
 from .work_list import WorkList
 from .worker import Failure, UnitResults, WorkUnit
+
+_log = logger(__name__)
 
 #: What a work unit should take, in seconds: long against what it costs to hand out, short against a person's patience.
 _UNIT_SECONDS = 1.0
@@ -116,12 +119,18 @@ def run(
     directory = Directory(out, plan, study.to_toml(), about(study), **more)
     with contextlib.closing(directory):
         running = _StudyRun(study, plan, directory, repair, retry)
+        wanted, cells = running.work_list.remaining, number_of(len(plan.cells), "cell")
+        _log.info("study %s in %s: %s, %s to do", study.name, out, cells, number_of(wanted, "simulation"))
         if running.work_list.waiting_workloads():
             pool = _workers(plan, executor, cluster, workers)
+            _log.info("executor: %s", pool)
             with contextlib.closing(pool):
                 running.work(pool, progress)
         running.finish()
-        return running.status(0)
+        status = running.status(0)
+        done = number_of(status.done, "simulation")
+        _log.info("study %s: %s on disk, %s failed, %.1f s", study.name, done, f"{status.failed:,}", status.seconds)
+        return status
 
 
 def _workers(plan: Plan, executor: Executor | None, cluster: str | None, workers: int | None) -> Workers:
@@ -176,14 +185,20 @@ class _StudyRun:
             if not repair:
                 raise damage
             self.damaged.append(damage.path)
+            _log.warning("repaired: %s put aside, what was in it is simulated again", damage.path)
 
         metric = self.plan.metrics[self.work_list.metric_index]
         for cells, columns in self.directory.stored("results", ["replication", metric], damaged):
             self.work_list.record(cells, columns["replication"], columns[metric])
         if retry:
+            failed = sum(part.rows for part in self.directory.failures.parts)
+            _log.info("retried: %s", number_of(failed, "failure"))
             self.directory.failures.clear()
         for cells, columns in self.directory.stored("failures", ["replication"], damaged):
             self.work_list.record(cells, columns["replication"], None)
+        if there := int(self.work_list.recorded.sum()):
+            failed = int(self.work_list.failed.sum())
+            _log.info("resumed: %s on disk, %s of them failed", number_of(there, "simulation"), f"{failed:,}")
         self.work_list.ask_for_more()
 
     @property
@@ -262,6 +277,8 @@ class _StudyRun:
     def _halve(self, unit: WorkUnit, error: BaseException) -> None:
         """A unit that kills its workers is halved, until the one simulation is found that does."""
         halves = unit.halves()
+        then = "halved, and handed out again" if halves else "given up"
+        _log.warning("workers lost (%s): their %s %s", error, number_of(len(unit), "simulation"), then)
         self.to_retry.extend(halves)
         if not halves and len(unit):
             from .plan import replication_seed

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedResultsError, MissingExtraError, StudyError
+from .._logging import logger
+from ..errors import DamagedResultsError, MissingExtraError, StudyError, number_of
 from .plan import Plan, fingerprint
 from .summary import AXES
 from .whole_files import finish, half_of, read_sealed, write_half, write_sealed, write_whole
@@ -35,6 +36,8 @@ try:
     from .manifest import KINDS, NAME, ROWS_IN_MEMORY, Manifest, Part, batches, other_files, part_name, stranger
 except ImportError:
     raise MissingExtraError("pyarrow", "study", "a study") from None
+
+_log = logger(__name__)
 
 #: Batches of rows that are compacted into one part.
 _COMPACTED_AT = 64
@@ -151,6 +154,7 @@ class Rows:
             raise stranger(strange[0])
         for path in leftover:
             path.unlink()
+            _log.info("removed: %s, left by a run that was killed", path)
 
     def read(self, columns: Sequence[str], damaged: Callable[[DamagedResultsError], None]) -> Iterator[pa.RecordBatch]:
         """All rows, some at a time. Damage is found before a row of the part is handed out; `damaged` may raise, else
@@ -171,6 +175,7 @@ class Rows:
         """Write a batch of rows. When this returns they are on disk. Raises OSError."""
         number = self.parts[-1].last + 1 if self.parts else 0
         self._write(number, number, len(table), lambda file: pq.write_table(table, file, **_PARQUET_OPTIONS), [])
+        _log.info("written: %s, %s", self.folder / self.parts[-1].name, number_of(len(table), "row"))
         if len(self.small()) >= _COMPACTED_AT:
             self.compact()
 
@@ -204,6 +209,7 @@ class Rows:
                     writer.write_table(table, row_group_size=2 * ROWS_IN_MEMORY)
 
         self._write(small[0].first, small[-1].last, sum(part.rows for part in small), copy, small)
+        _log.info("compacted: %d parts into %s", len(small), self.folder / self.parts[-1].name)
         for part in small:
             (self.folder / part.name).unlink()
 
@@ -322,6 +328,7 @@ class Directory:
             for path in [self.path / NAME, *parts]:
                 put_aside(self.path, path)
                 self.damaged.append(str(path))
+                _log.warning("repaired: %s put aside, what was in it is simulated again", path)
             return Manifest("")
 
     def _described_before(self, manifest: Manifest, fingerprint: str, repair: bool) -> dict[str, Any] | None:
@@ -342,6 +349,7 @@ class Directory:
             )
         put_aside(self.path, path)
         self.damaged.append(str(path))
+        _log.warning("repaired: %s put aside, and written anew", path)
         return None
 
     def schema(self, kind: str) -> pa.Schema:
@@ -443,6 +451,8 @@ def _check_same_study(
         raise StudyError(
             f"{path} holds the results of another study: {'; '.join(fatal)}. Give --out a new directory", str(path)
         )
+    if changes and extend:
+        _log.info("extended: %s", "; ".join(text for text, _ in changes))
     if changes and not extend:
         raise StudyError(
             f"{path} holds the results of a study that differs: {'; '.join(text for text, _ in changes)}. To add to "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic.dataclasses import dataclass
 
+from ..progress import with_bar
 from ..simulation.result import Result
 from . import plan as plans
 from . import runner, store, worker
@@ -56,6 +57,7 @@ class Study(StudyFile):
         precision = dataclasses.replace(self.precision, first=16, most=min(self.precision.most, 64))
         return self.replace(workloads=tuple(small), precision=precision)
 
+    @with_bar("simulating", "simulations", lambda status: (status.done, status.total))
     def run(
         self,
         out: str | os.PathLike[str],

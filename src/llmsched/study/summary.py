@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import InputError, nearest, number_of
 from ..html_tables import number, table
+from ..progress import with_seconds
 from . import statistics
 from .statistics import FloatArray, Precision
 
@@ -58,6 +59,7 @@ AXES = {
 FACTORS = tuple(AXES)
 
 
+@with_seconds("resampling")
 def means(
     results: pyarrow.Table | Cells,
     metrics: Sequence[str] | None = None,
@@ -98,6 +100,7 @@ def means(
     return _rows(cells, names, [(*row, *both) for row, both in zip(rows, limits.T.tolist(), strict=True)])
 
 
+@with_seconds("resampling")
 def quantiles(
     results: pyarrow.Table | Cells,
     metrics: Sequence[str] | None = None,
@@ -118,6 +121,7 @@ def quantiles(
     return _rows(cells, ("metric", "q", "n", "value", "low", "high"), rows)
 
 
+@with_seconds("resampling")
 def compared(
     results: pyarrow.Table | Cells,
     against: Any = "hsf",
@@ -151,6 +155,7 @@ def compared(
     return _rows(cells, ("metric", "against", "n", *names), sorted(rows, key=lambda row: row[0]))
 
 
+@with_seconds("resampling")
 def best(
     results: pyarrow.Table | Cells,
     metric: str = "mean_latency",

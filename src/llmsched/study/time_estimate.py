@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from ..progress import with_seconds
 from .plan import Plan
 from .study_file import StudyFile
 from .work_list import WorkList
@@ -37,6 +38,7 @@ class Estimate:
     failures: tuple[Failure, ...]
 
 
+@with_seconds("timing")
 def estimate(study: StudyFile, plan: Plan) -> Estimate:
     """Time the first replications of every workload."""
     work_list = WorkList(plan, study.replications, study.precision)

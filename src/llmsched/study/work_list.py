@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from .._logging import logger
+from ..errors import number_of
 from ..metrics.confidence import t_quantile
 from ..workloads.columns import FloatArray, IntArray
 from .plan import Plan
@@ -16,6 +18,8 @@ from .worker import WorkUnit
 
 if TYPE_CHECKING:
     from .file_entries import PrecisionEntry
+
+_log = logger(__name__)
 
 
 class WorkList:
@@ -95,6 +99,7 @@ class WorkList:
         """
         if self.rule is None:
             return
+        before, cells = self.total, 0
         for cell in np.flatnonzero(self._unsettled & (self.recorded >= self.wanted)).tolist():
             wanted = int(self.wanted[cell])
             while self._is_recorded[cell, :wanted].all():
@@ -107,6 +112,10 @@ class WorkList:
                     break
                 self._widen(asked)
                 self.wanted[cell] = wanted = asked
+                cells += 1
+        if more := self.total - before:
+            many = number_of(cells, "cell")
+            _log.info("precision: %s more, as %s not known well enough", number_of(more, "simulation"), many)
 
     # Handing out ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ..html_tables import number, share, table
 from ..metrics.compare import Row, compare
 from ..optimum.lower_bounds import lower_bound
 from ..policy import Policy
+from ..progress import with_seconds
 from ..simulation.dataframes import Columns
 from .cases import STANDARD, Case
 from .drive import Resume, Scheduler, label_of, run
@@ -101,6 +102,7 @@ class ScoreCard(Columns):
         return f"geometric mean vs hsf: {ratios}"
 
 
+@with_seconds("scoring")
 def score(
     decide: Scheduler,
     against: Iterable[str | Policy] | Mapping[str, str | Policy] = AGAINST,

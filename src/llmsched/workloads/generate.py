@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import InputError
+from ..progress import with_seconds
 from .argument_checks import LARGEST_SEED, decimal_fraction, split_spelling, whole
 from .columns import FloatArray, IntArray
 from .random_streams import Uniforms, raw_stream, uniforms
@@ -71,6 +72,7 @@ _TABLE_SIZE = 10**6  # different lengths at most: each still has some 2**20 step
 _GAP_STEPS = 2**20  # arrival gaps are whole multiples of 2**-20 of the mean gap
 
 
+@with_seconds("generating")
 def lmsys(n: int = 2000, seed: int = 0, *, second_moments: bool = False) -> Workload:
     """`n` conversations like the 2,000 of LMSYS-Chat-1M in the paper (arXiv 2508.14544, Section 6), arriving at 0.
 

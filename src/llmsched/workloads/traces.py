@@ -7,13 +7,14 @@ import gzip
 import io
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import IO, Literal
 
 from ..errors import InputError, TraceError, nearest
+from ..progress import with_bar
 from .trace_formats import csv_reader, jsonl_reader, parquet_reader
-from .trace_formats.formats import EMPTY_FILE, PLAIN_COLUMNS, TABLE, recognised
+from .trace_formats.formats import EMPTY_FILE, PLAIN_COLUMNS, ROWS_AT_ONCE, TABLE, recognised
 from .trace_formats.row_checks import shortened
 from .trace_formats.source_stream import failure_reason, open_stream
 from .trace_formats.text_lines import first_line
@@ -22,14 +23,20 @@ from .workload import Workload
 
 __all__ = ["FORMATS", "chunks", "load", "write"]
 
+#: Called with (requests so far, requests in all; None where nobody knows).
+Progress = Callable[[int, int | None], None]
+
 #: The formats that `load` reads: name -> what it is, in a line.
 FORMATS: Mapping[str, str] = MappingProxyType({name: format.description for name, format in TABLE.items()})
 
 
+@with_bar("reading", "requests")
 def load(
     source: str | os.PathLike[str] | IO[bytes] | IO[str],
     format: str | None = None,
     on_error: Literal["raise", "skip"] = "raise",
+    *,
+    progress: Progress | None = None,
 ) -> Workload:
     """Read a trace.
 
@@ -43,6 +50,8 @@ def load(
     on_error
         What to do with a bad row: ``"raise"``, or ``"skip"`` it and count it. A file that is bad as a whole (missing,
         truncated, without a known header) is an error in either case.
+    progress
+        Called now and then with (requests read, None: nobody knows how many there are).
 
     Returns
     -------
@@ -66,7 +75,8 @@ def load(
     with contextlib.ExitStack() as stack:
         builder, blocks = _opened(source, format, on_error, stack)
         for _ in blocks:
-            pass
+            if progress is not None:
+                progress(builder.rows, None)
     return builder.workload()
 
 
@@ -133,8 +143,11 @@ def _read_text(
     return builder, csv_reader.read(builder, stream, header, line + lines)
 
 
-def write(workload: Workload, path: str | os.PathLike[str]) -> None:
+@with_bar("writing", "requests")
+def write(workload: Workload, path: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
     """Write a workload as plain CSV (``.csv``, ``.csv.gz``) or Parquet (``.parquet``); `load` gives an equal one back.
+
+    `progress` is called now and then with (requests written, requests in all); not for Parquet.
 
     Arrivals go to a column ``arrival_s`` if the first is at 0, as in every trace that was loaded. Otherwise the column
     is called ``arrival``, which `load` takes as it is: a trace's clock would lose the time before the first arrival.
@@ -163,12 +176,20 @@ def write(workload: Workload, path: str | os.PathLike[str]) -> None:
             parquet_reader.write(named, name)
         elif name.endswith(".csv"):
             with open(name, "wb") as file:
-                file.writelines(csv_reader.file_pieces(named))
+                file.writelines(_told(csv_reader.file_pieces(named), len(workload), progress))
         elif name.endswith(".csv.gz"):
             # No time and no name inside: the same workload makes the same bytes.
             with open(name, "wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped:
-                zipped.writelines(csv_reader.file_pieces(named))
+                zipped.writelines(_told(csv_reader.file_pieces(named), len(workload), progress))
         else:
             raise TraceError("cannot be written: expected a name that ends in .csv, .csv.gz or .parquet", name)
     except OSError as error:
         raise TraceError(f"cannot be written: {failure_reason(error)}", name) from error
+
+
+def _told(pieces: Iterator[bytes], n: int, progress: Progress | None) -> Iterator[bytes]:
+    """The pieces of a file of `n` requests, the first of which is its header."""
+    for k, piece in enumerate(pieces):
+        yield piece
+        if progress is not None:
+            progress(min(k * ROWS_AT_ONCE, n), n)

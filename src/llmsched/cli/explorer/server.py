@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..._logging import logger
 from ...errors import InputError, LlmschedError, MissingExtraError
 from .picture import Progress
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+
+_log = logger(__name__)
 
 #: An answer to what the page asks: its values -> plain values for JSON.
 Answer = Callable[[Any, Progress], Any]
@@ -95,6 +98,7 @@ class Guard:
         else:
             from starlette.responses import PlainTextResponse
 
+            _log.warning("explorer: a request without the page's token, host or origin was refused")
             refusal = PlainTextResponse("not for you: open the address that llmsched explore printed\n", 403)
             await refusal(scope, receive, send)
 
@@ -148,11 +152,14 @@ def application(
                     begun = time.perf_counter()
                     values = await asyncio.to_thread(answer, body, progress)
                     took = {"took": 1000 * (time.perf_counter() - begun)}
+                    _log.info("explorer: %s answered in %.0f ms", name, took["took"])
             except LlmschedError as error:
+                _log.info("explorer: %s refused (%s)", name, error)
                 return JSONResponse({"error": str(error)}, 400, headers=_HEADERS)
             except OSError as error:
                 return JSONResponse({"error": f"{error.filename}: {error.strerror}"}, 400, headers=_HEADERS)
             except Stopped:
+                _log.info("explorer: %s given up, as another question came", name)
                 return JSONResponse({"error": "no longer asked for"}, 503, headers=_HEADERS)
             return JSONResponse(values | took, headers=_HEADERS)
 
@@ -208,5 +215,6 @@ def serve(
         app, ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
+    _log.info("explorer: listening on port %d of this computer", port)  # the token is a secret
     told(f"http://{HOST}:{port}/{token}/")
     Server(config).run(sockets=[listening])

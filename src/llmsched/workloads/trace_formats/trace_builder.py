@@ -37,6 +37,11 @@ class TraceBuilder:
     first_skipped: str | None = None
     origin: Any = None  # of the clock: the earliest request
 
+    @property
+    def rows(self) -> int:
+        """Good rows that were read since the last `workload`."""
+        return sum(len(part["output"]) for part in self.parts)
+
     def find_columns(self, header: list[str], line: int | None) -> None:
         """Note which of the format's columns are in `header`. Raises TraceError if one is missing, or there twice."""
         columns = self.format.columns
