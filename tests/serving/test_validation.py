@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ def test_with_the_clock_that_made_it_a_run_has_no_error(tmp_path: Path, format: 
     found = ls.serving.validate(REQUESTS[format](tmp_path / "log", result), SYSTEM, clock=CLOCK)
     for of in (*found.errors.values(), *found.per_request.values()):
         assert all(abs(error) < 1e-3 for error in of.values())
-    assert "right to within 5%" in found.verdict
+    assert "are right to within 5%" in found.verdict
 
 
 def test_settings_that_are_left_out_are_those_of_the_log(tmp_path: Path, result: ls.Result) -> None:
@@ -124,7 +125,49 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "recorded with pipeline_parallel_size=2, which a simulation cannot express",
     ),
     ("vllm", {"speculative_config": "eagle"}, "recorded with speculative_config='eagle'"),
+    ("vllm", {"speculative_config": {"method": "ngram"}}, "recorded with speculative_config={'method': 'ngram'}"),
+    ("vllm", {"num_speculative_tokens": 3}, "recorded with num_speculative_tokens=3"),
+    ("vllm", {"kv_transfer_config": {"kv_role": "kv_both"}}, "recorded with kv_transfer_config"),
+    ("vllm", {"enable_lora": True}, "recorded with enable_lora=True"),
 ]
+
+
+def test_meta_json_hides_no_setting(tmp_path: Path, result: ls.Result) -> None:
+    folder = run_directory(tmp_path / "run", result)
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    for where in (meta, meta.setdefault("engine_kwargs", {})):
+        where["speculative_config"] = {"method": "ngram", "num_speculative_tokens": 3}
+        (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        with pytest.raises(InputError, match="speculative_config"):
+            ls.serving.validate(logs.read(folder), clock=CLOCK)
+        where["speculative_config"] = None
+    (folder / "meta.json").write_text(json.dumps(meta | {"vllm_version": "0.45.1"}), encoding="utf-8")
+    assert "recorded with vLLM 0.45.1" in "; ".join(ls.serving.validate(logs.read(folder), clock=CLOCK).notes)
+
+
+def test_cached_prefixes_of_a_log_are_simulated(tmp_path: Path, result: ls.Result) -> None:
+    """A request that is preempted finds a part of its own blocks again, so that less is processed."""
+    log = logs.read(run_directory(tmp_path / "run", result))
+    assert log.requests is not None
+    tight = {**log.settings, "num_gpu_blocks": 80, "enable_prefix_caching": True}
+    on = ls.serving.validate(dataclasses.replace(log, settings=tight), clock=CLOCK)
+    off = ls.serving.validate(log, "vllm:num-gpu-blocks=80,enable-prefix-caching=false", clock=CLOCK)
+    assert on.system.settings["enable_prefix_caching"] is True
+    assert "no two prompts are taken to begin alike" in on.notes[-1]
+    assert on.simulated.latency.mean() != off.simulated.latency.mean()
+
+
+def test_the_verdict_names_percentiles_that_are_further_off(tmp_path: Path, result: ls.Result) -> None:
+    log = logs.read(run_directory(tmp_path / "run", result))
+    assert log.requests is not None
+    first = log.requests.first_token.copy()
+    slow = np.argsort(log.requests.ttft)[-len(first) // 10 :]  # of a few the first token came much earlier
+    first[slow] = log.requests.arrival[slow] + log.requests.ttft[slow] * 0.8
+    changed = dataclasses.replace(log, requests=dataclasses.replace(log.requests, first_token=first))
+    found = ls.serving.validate(changed, clock=CLOCK)
+    worst = max(abs(error) for of in found.errors.values() for error in of.values())
+    assert worst > 0.05
+    assert "off" in found.verdict or "other percentiles" in found.verdict or f"{worst:.1%}" in found.verdict
 
 
 @pytest.mark.parametrize(("text", "settings", "message"), REFUSED)

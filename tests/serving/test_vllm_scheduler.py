@@ -117,6 +117,62 @@ def test_a_predictor_file_says_the_intervals(synchronous, tmp_path):
     assert sum(found["evictions"]) > 0
 
 
+HOSTILE = [
+    "[" * 100_000, "{" * 100_000, '{"lower": 1, "lower": 2}', "null", 3, [1], {"lower": float("nan")}, {"lower": "5"},
+    "{\"upper\": 1" + "0" * 400 + "}", "{\"point\": 1" + "0" * 5000 + "}", {"lower": {"a": 1}}, {"deadline": "soon"}, {"deadline": float("inf")}, {"point": -1},
+    {"features": [1]}, {"features": "x"}, {"features": None}, {"features": {"kind": []}}, {"features": {"kind": {}}},
+    {"features": {"kind": "a", "prompt_tokens": None}}, {"features": {"kind": 2**63}}, {"features": {"kind": 1e308}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("predicts", [False, True])
+def test_nothing_that_a_client_sends_ends_the_engine(predicts, synchronous, tmp_path):
+    from vllm import SamplingParams
+
+    options = {"policy": "vllm-priority"}
+    if predicts:
+        predict = pytest.importorskip("llmsched.predict", reason="needs the extra predict")
+        pytest.importorskip("skops")
+        table = {"prompt_tokens": np.arange(200) % 60, "kind": np.arange(200) % 3}
+        predictor = predict.IntervalRegressor(0.8, features=predict.RequestFeatures(["prompt_tokens", "kind"]))
+        predict.save(predictor.fit(table, 1 + np.arange(200) % 40), tmp_path / "lengths.model")
+        options = {"policy": "amin-recompute", "predictor": str(tmp_path / "lengths.model")}
+    schedule_by(synchronous, options, **MACHINE)
+    for i, given in enumerate(HOSTILE):
+        parameters = SamplingParams(
+            max_tokens=5, ignore_eos=True, temperature=0.0, detokenize=False, extra_args={"llmsched": given}
+        )
+        priority = [0, 2**40, -(2**40)][i % 3]
+        synchronous.add_request(str(i), {"prompt_token_ids": [3, 4, 5]}, parameters, priority=priority)
+    tokens = {}
+    while synchronous.has_unfinished_requests():
+        tokens |= {o.request_id: len(o.outputs[0].token_ids) for o in synchronous.step() if o.finished}
+    assert tokens == {str(i): 5 for i in range(len(HOSTILE))}
+
+
+def test_a_request_with_streamed_input_fails_and_no_other(synchronous):
+    from vllm.v1.engine import EngineCoreRequest, FinishReason
+
+    scheduler = schedule_by(synchronous, {"policy": "amin-recompute"}, **MACHINE)
+    core = synchronous.engine_core.engine_core
+    from vllm import SamplingParams
+
+    for id, streamed in (("a", False), ("b", True), ("b", True), ("c", False)):
+        asked = EngineCoreRequest(
+            request_id=id, prompt_token_ids=[3, 4, 5], mm_features=None, arrival_time=0.0, lora_request=None,
+            cache_salt=None, data_parallel_rank=None, resumable=streamed, pooling_params=None,
+            sampling_params=SamplingParams(max_tokens=4, ignore_eos=True, temperature=0.0),
+        )  # fmt: skip
+        core.add_request(core.preprocess_add_request(asked)[0])
+    ended = {}
+    while scheduler.has_requests():
+        for outputs in (core.step_fn()[0] or {}).values():
+            ended |= {o.request_id: o.finish_reason for o in outputs.outputs if o.finish_reason is not None}
+        check(scheduler)
+    assert ended == {"a": FinishReason.LENGTH, "b": FinishReason.ERROR, "c": FinishReason.LENGTH}
+    assert len(scheduler.core) == 0
+
+
 def serve_by_max_tokens(engine, w, options):
     """When requests complete whose features are missing: they are scheduled by their max_tokens."""
     schedule_by(engine, options, **MACHINE)

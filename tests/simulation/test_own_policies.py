@@ -273,8 +273,28 @@ def test_what_methods_return_is_checked():
         ls.simulate(w, NoKey(), memory=60)
     with pytest.raises(PolicyError, match=r"Nobody.victims in round \d+ returned \[\], expected at least one"):
         ls.simulate(w, Nobody(order="arrival", reserve="none"), memory=60)
-    with pytest.raises(AttributeError, match="not 'output': add it to the `reads`"):
+    with pytest.raises(PolicyError, match=r"not 'output': add it to the `reads`.* \(.*test_own_policies.py:\d+\)"):
         ls.simulate(w, Peeks(), memory=60)
     Peeks.reads = ("outptu",)
     with pytest.raises(PolicyError, match="did you mean 'output'"):
         Peeks()
+
+
+@pytest.mark.parametrize("method", ["admission_key", "feasible", "victims"])
+def test_a_method_that_raises_is_told_with_its_line(method):
+    def broken(self, *arguments):
+        return 1 / 0
+
+    own = type("Broken", (ls.Policy,), {method: broken})(order="arrival", reserve="none")
+    line = broken.__code__.co_firstlineno + 1
+    said = rf"Broken.{method} in round \d+ raised ZeroDivisionError: .* \(.*test_own_policies.py:{line}\)"
+    with pytest.raises(PolicyError, match=said):
+        ls.simulate(crowd(), own, memory=60)
+
+
+def test_answers_that_cannot_be_read_are_told():
+    unreadable = {"feasible": np.array([True, False]), "victims": 5}
+    for method, answer in unreadable.items():
+        own = type("Odd", (ls.Policy,), {method: lambda self, *_, answer=answer: answer})(order="arrival", reserve="none")
+        with pytest.raises(PolicyError, match=rf"Odd.{method} in round \d+ raised \w+Error"):
+            ls.simulate(crowd(), own, memory=60)

@@ -19,7 +19,8 @@ written when what it tells is over, so a run that was killed loses what was runn
     ``num_gpu_blocks`` (those that requests can use: vLLM keeps one of its own for itself), ``block_size``,
     ``max_num_seqs``, ``max_num_batched_tokens``, ``max_model_len``, ``scheduling_policy``, ``watermark``,
     ``scheduler_reserve_full_isl``, ``long_prefill_token_threshold``, ``enable_chunked_prefill``,
-    ``enable_prefix_caching``.
+    ``enable_prefix_caching``, ``pipeline_parallel_size``, ``speculative_config`` (its method), ``kv_connector`` (the name
+    of its class), ``enable_lora``.
 
 ``{"type": "step", ...}``: one per step, in order.
     ``step``
@@ -237,6 +238,11 @@ def _settings(scheduler: Any, config: Any) -> dict[str, Any]:
         "long_prefill_token_threshold": rules.long_prefill_token_threshold,
         "enable_chunked_prefill": rules.enable_chunked_prefill,
         "enable_prefix_caching": bool(cache.enable_prefix_caching),
+        # What a simulation cannot express (systems.py): noted, so that it is told.
+        "pipeline_parallel_size": config.parallel_config.pipeline_parallel_size,
+        "speculative_config": None if config.speculative_config is None else str(config.speculative_config.method),
+        "kv_connector": "" if scheduler.connector is None else type(scheduler.connector).__name__,
+        "enable_lora": config.lora_config is not None,
     }
 
 

@@ -84,9 +84,10 @@ def _meta(path: Path) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise TraceError("expected an object in braces. Copy it again, or delete it", str(path))
     settings: dict[str, Any] = {}
-    for part in (meta, meta.get("engine_kwargs"), meta.get("kv_cache"), meta.get("resolved_config")):
+    parts = ("engine_kwargs", "kv_cache", "resolved_config")
+    for part in (meta, *(meta.get(name) for name in parts)):
         if isinstance(part, dict):
-            settings |= {key: value for key, value in part.items() if value is not None and not isinstance(value, dict)}
+            settings |= {key: value for key, value in part.items() if value is not None and key not in parts}
     if number(settings.get("num_gpu_blocks")):
         settings["num_gpu_blocks"] -= 1  # one is vLLM's own, the null block
     return settings

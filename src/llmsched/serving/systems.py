@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads.columns import FloatArray
 from .records import Log, Requests
+from .vllm import RELEASE
 from .written import SYSTEMS, settings_of
 
 __all__ = ["Replay", "System", "of_log"]
@@ -25,11 +27,19 @@ Replay = Callable[[Clock], tuple[FloatArray, FloatArray]]
 
 #: Settings of a log that are simulated as if they were off: what they change is small, and the errors say how small.
 _APPROXIMATED = ("async_scheduling", "enable_prefix_caching")
-#: Settings of a log that a simulation cannot express -> the value at which they change nothing.
-_NEUTRAL: Mapping[str, Any] = {
-    "pipeline_parallel_size": 1,
-    "speculative_config": None,
-    "enable_chunked_prefill": True,
+#: Settings of a log that a simulation cannot express -> the values at which they change nothing.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "pipeline_parallel_size": (1,),
+    "decode_context_parallel_size": (1,),
+    "speculative_config": ({},),
+    "num_speculative_tokens": (0,),
+    "kv_transfer_config": ({},),
+    "kv_connector": ("",),
+    "lora_config": ({},),
+    "enable_lora": (False,),
+    "enable_chunked_prefill": (True,),
+    "long_prefill_token_threshold_adaptive": (False,),
+    "prefill_schedule_interval": (0, 1),
 }
 
 
@@ -66,6 +76,8 @@ class System:
         """
         arguments = SYSTEMS[self.name](**self.settings)
         workload = requests.workload()
+        if arguments["policy"].prefixes == "cached":  # of its own blocks a preempted request may find some again
+            workload = workload.replace(session=np.arange(len(requests)))
         engines = [np.arange(engine, len(requests), self.engines) for engine in range(self.engines)]
         shares = [(own, workload.take(own)) for own in engines]
 
@@ -98,15 +110,24 @@ def of_log(text: str, log: Log) -> System:
     name, given = settings_of(text, {"data_parallel_size": "int"})
     parameters = inspect.signature(SYSTEMS[name]).parameters
     for key, neutral in _NEUTRAL.items():
-        if log.settings.get(key) not in (None, neutral):
+        if log.settings.get(key) not in (None, *neutral):
             raise InputError(
                 f"{log.path} was recorded with {key}={log.settings[key]!r}, which a simulation cannot express"
             )
-    said = [key for key in (*parameters, "data_parallel_size") if key not in _APPROXIMATED]
+    said = [key for key in (*parameters, "data_parallel_size") if key != "async_scheduling"]
     known = {key: log.settings[key] for key in said if log.settings.get(key) is not None}
     settings = {**known, **given}
     engines = int(settings.pop("data_parallel_size", 1))
-    notes = [f"recorded with {key}; simulated without it" for key in _APPROXIMATED if log.settings.get(key) is True]
+    notes = [
+        f"recorded with {key}; simulated without it"
+        for key in _APPROXIMATED
+        if log.settings.get(key) is True and not settings.get(key)
+    ]
+    if settings.get("enable_prefix_caching"):
+        notes.append("no two prompts are taken to begin alike: the log does not say which do")
+    release = str(log.settings.get("vllm") or log.settings.get("vllm_version") or "")
+    if _minor(release) > _minor(RELEASE):
+        notes.append(f"recorded with vLLM {release}; simulated as {RELEASE}, the newest that was looked at")
     if engines > 1:
         notes.append(f"requests are taken to go to the {engines} engines in turn: the log does not say to which")
     if "num_gpu_blocks" not in settings:
@@ -115,3 +136,8 @@ def of_log(text: str, log: Log) -> System:
         settings["num_gpu_blocks"] = int(np.sum(blocks_of(log.requests.prompt + log.requests.output, block)))
         notes.append("the log does not say how large the cache is: it is taken never to be full (num-gpu-blocks=N)")
     return System(name, settings, engines, tuple(notes))
+
+
+def _minor(release: str) -> tuple[int, ...]:
+    """Of 0.32.1 it is (0, 32)."""
+    return tuple(int(part) for part in re.findall(r"\d+", release)[:2])

@@ -97,26 +97,32 @@ class Validation:
 
     @property
     def verdict(self) -> str:
-        """What the errors mean, in words."""
+        """What the errors mean, in words: by the means, and by the median and the p99 of latency."""
         errors = self.errors
         judged = {
-            f"{which} {METRICS[name]}": errors[name][which]
+            (which, name): errors[name][which]
             for name, which in (
                 ("latency", "mean"), ("latency", "p50"), ("latency", "p99"), ("ttft", "mean"), ("tpot", "mean"),
             )
             if name in errors
         }  # fmt: skip
-        what, worst = max(judged.items(), key=lambda item: abs(item[1]))
-        size = f"{abs(worst):.1%} too {'long' if worst > 0 else 'short'}"
-        if abs(worst) <= _GOOD:
-            return f"The simulation is right to within {_GOOD:.0%}: the largest error is that of the {what}, {size}."
+        worst = max(judged, key=lambda one: abs(judged[one]))
+        size = abs(judged[worst])
+        if size <= _GOOD:
+            others = {(which, name): error for name, of in errors.items() for which, error in of.items()}
+            last = max(others, key=lambda one: abs(others[one]))
+            but = f"; of other percentiles {_in_words(last, others[last])}" if abs(others[last]) > _GOOD else ""
+            return (
+                f"Means, and the median and p99 of latency, are right to within {_GOOD:.0%}: at worst "
+                f"{_in_words(worst, judged[worst])}{but}."
+            )
         advice = (
             "Compare policies with it, and calibrate the clock on a run at this load before you size anything"
-            if abs(worst) <= _ROUGH
+            if size <= _ROUGH
             else "Do not use it: check the settings of --system, then calibrate the clock again"
         )
-        word = "roughly right" if abs(worst) <= _ROUGH else "off"
-        return f"The simulation is {word}: the {what} is {size}. {advice}."
+        word = "roughly right" if size <= _ROUGH else "off"
+        return f"The simulation is {word}: {_in_words(worst, judged[worst])}. {advice}."
 
     def _repr_html_(self) -> str:
         rows = [
@@ -165,6 +171,11 @@ class Validation:
             if there.any():
                 found[name] = (real[there], made[there])
         return found
+
+
+def _in_words(one: tuple[str, str], error: float) -> str:
+    which, name = one
+    return f"the {which} {METRICS[name]} is {abs(error):.1%} too {'long' if error > 0 else 'short'}"
 
 
 def _statistic(values: FloatArray, which: str) -> float:

@@ -10,8 +10,9 @@ it is a subclass; this module imports vllm, and no other does.
 
 from __future__ import annotations
 
-import json
+import reprlib
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from vllm.v1.request import Request, RequestStatus
 from .._logging import logger as logger_of
 from ..errors import InputError, LlmschedError, nearest
 from ..policy_files import parse
+from ..settings_files import json_value
 from ..simulation import live
 from ..workloads.columns import LATEST
 from .inside import PATIENCE, Patience, filled_in, looking_ahead, recomputing
@@ -169,12 +171,20 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
     # Requests come and go ---------------------------------------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
-        """As vLLM does, and the policy knows of it. An impossible prediction is noted, and max_tokens taken for it."""
-        if request.resumable:
-            raise InputError("llmsched's scheduler takes no requests whose input is streamed")
+        """As vLLM does, and the policy knows of it. An impossible prediction is noted, and max_tokens taken for it.
+
+        Nothing that a client sends raises here: that would end the engine, and with it everybody's requests.
+        """
+        if request.request_id in self.requests:  # more of a streamed input, whose request fails already
+            return
+        if request.resumable:  # more of its prompt is to come, which the policy cannot count
+            request.resumable, request.streaming_queue = False, deque()
+            self.grammar_compile_error_reqs.add(request.request_id)  # whom vLLM fails with the coming step
+            logger.warning("request %s fails: llmsched's scheduler takes no streamed input", request.request_id)
         super().add_request(request)
         came = max(0.0, min(request.arrival_time - self._zero, self._now()))
-        known: dict[str, Any] = {"priority": request.priority, "arrival": came}
+        priority = max(-live.LARGEST_PRIORITY, min(request.priority, live.LARGEST_PRIORITY))
+        known: dict[str, Any] = {"priority": priority, "arrival": came}
         try:
             self.core.submit(request.request_id, request.num_prompt_tokens, **self._predicted(request), **known)
         except LlmschedError as error:
@@ -189,15 +199,17 @@ class Scheduler(AsyncScheduler):  # type: ignore[misc]  # vllm is not there when
         extra = (request.sampling_params and request.sampling_params.extra_args) or {}
         given = extra.get("llmsched", {})
         try:
-            given = json.loads(given) if isinstance(given, str) else given
+            given = json_value(given) if isinstance(given, str) else given
         except ValueError:
-            raise InputError(f"request {request.request_id}: llmsched={given!r} is no JSON") from None
+            raise InputError(f"request {request.request_id}: llmsched={_short(given)} is no JSON") from None
         if not isinstance(given, Mapping):
-            raise InputError(f"request {request.request_id}: llmsched={given!r} is no mapping")
+            raise InputError(f"request {request.request_id}: llmsched={_short(given)} is no mapping")
         values = dict(given)
         features = values.pop("features", {})
+        if not isinstance(features, Mapping):
+            raise InputError(f"request {request.request_id}: features={_short(features)} is no mapping")
         if self._predictor is not None and not values:
-            values = _intervals(self._predictor, {"prompt_tokens": request.num_prompt_tokens} | features)
+            values = _intervals(self._predictor, {"prompt_tokens": request.num_prompt_tokens, **features})
         return filled_in(request.request_id, values, request.max_tokens)
 
     def _free_request(self, request: Request, *args: Any, **options: Any) -> Any:
@@ -328,7 +340,12 @@ def _intervals(predictor: Any, features: Mapping[str, Any]) -> dict[str, int]:
     """The bounds that it predicts for one request. Raises InputError where a column is missing or makes no sense."""
     try:
         lower, upper = predictor.predict_interval({name: [value] for name, value in features.items()})
-    except (KeyError, TypeError, ValueError) as error:  # what scikit-learn makes of a table that it was not fitted on
-        raise InputError(f"the predictor cannot read the features {dict(features)}: {error}") from None
+    except Exception as error:  # whatever NumPy and scikit-learn make of what a client sent
+        raise InputError(f"the predictor cannot read the features {_short(dict(features))}: {error}") from None
     bounds = {"lower": lower, "upper": upper}
     return {name: int(bound[0]) for name, bound in bounds.items() if bound is not None}
+
+
+def _short(value: Any) -> str:
+    """What a client sent, for a message."""
+    return reprlib.repr(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 import numbers
+import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import SimpleNamespace
@@ -545,7 +546,7 @@ class ReferenceEngine:
         return RequestView(**values)
 
     def key_by_method(self, r: Request) -> float:
-        key = self.method("admission_key")(self.seen(r), self.now)
+        key = self.asked("admission_key", self.seen(r), self.now)
         if not isinstance(key, numbers.Real) or math.isnan(key):
             raise self.refused("admission_key", f"{key!r} for request {r.index}, expected a number")
         return float(key)
@@ -561,22 +562,31 @@ class ReferenceEngine:
             return False
         if prefill >= self.problem.prefill_budget:
             return False
-        return bool(self.method("feasible")([self.seen(r) for r in self.running], self.seen(candidate), self.now))
+        running = [self.seen(r) for r in self.running]
+        return bool(self.asked("feasible", running, self.seen(candidate), self.now, answer=bool))
 
     def victims_by_method(self) -> list[Request]:
         running = {r.index: r for r in self.running}
-        chosen = list(self.method("victims")([self.seen(r) for r in self.running], self.need(), self.now))
+        chosen = self.asked("victims", [self.seen(r) for r in self.running], self.need(), self.now, answer=list)
         indices = [getattr(victim, "index", None) for victim in chosen]
         if not chosen or len({*indices}) < len(indices) or not running.keys() >= {*indices}:
             raise self.refused("victims", f"{chosen!r}, expected at least one request of the batch, each of them once")
         return [running[index] for index in indices if index is not None]
 
-    def method(self, name: str) -> Callable[..., Any]:
-        method: Callable[..., Any] = getattr(self.policy, name)
-        return method
+    def asked(self, method: str, *arguments: Any, answer: Callable[[Any], Any] = lambda given: given) -> Any:
+        """What a method of the policy says, as an `answer`. Raises PolicyError, with the line, where it raises."""
+        try:
+            return answer(getattr(self.policy, method)(*arguments))
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__, limit=2)[1:]  # the first is this one
+            where = f" ({frames[0].filename}:{frames[0].lineno})" if frames else ""
+            raise PolicyError(f"{self.called(method)} raised {type(error).__name__}: {error}{where}") from error
 
     def refused(self, method: str, answer: str) -> PolicyError:
-        return PolicyError(f"{type(self.policy).__name__}.{method} in round {self.round} returned {answer}")
+        return PolicyError(f"{self.called(method)} returned {answer}")
+
+    def called(self, method: str) -> str:
+        return f"{type(self.policy).__name__}.{method} in round {self.round}"
 
     # ---------------------------------------------------------------------------------------------------------------
 

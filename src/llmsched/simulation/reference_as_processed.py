@@ -78,7 +78,7 @@ class SlotsAsProcessed(ReferenceEngine):
             return True
         running = [self.seen(r) for r in self.running]
         fits = self.fits(candidate, self.problem.memory)
-        return fits and bool(self.method("feasible")(running, self.seen(candidate), self.now))
+        return fits and bool(self.asked("feasible", running, self.seen(candidate), self.now, answer=bool))
 
     def fits(self, candidate: Request, capacity: int) -> bool:
         """Whether there is a place, something left of the budget, and slots for this round or for the whole prompt."""
