@@ -116,6 +116,7 @@ def compositions(draw: st.DrawFn, n: int, formulas: bool = False, slots: tuple[s
         return ls.policies[draw(st.sampled_from(sorted(k for k, p in ls.policies.items() if p.slots in slots)))]
     fields = {name: draw(st.sampled_from(words)) for name, words in CHOICES.items()}
     fields["slots"] = draw(st.sampled_from(slots))
+    fields["prompts"] = draw(st.sampled_from(["processed", "processed", "processed", "moved"]))
     fields["prefixes"] = "none"  # `turns_or_hashes` says otherwise: it needs to know which requests begin alike
     for place in PLACES if formulas else ():
         if draw(st.integers(0, 2)) == 0:
@@ -259,7 +260,8 @@ def turns_or_hashes(
             think = st.sampled_from([0.0, 0.0, 0.3, 1.0, 7.0])
             workload = workload.replace(think=draw(st.lists(think, min_size=n, max_size=n)))
     cached = policy.slots == "processed" and draw(st.integers(0, 3)) > 0
-    return workload, dataclasses.replace(policy, prefixes="cached") if cached else policy
+    shared = {"prefixes": "cached", "prompts": "processed"} if cached else {}
+    return workload, dataclasses.replace(policy, **shared) if cached else policy
 
 
 def _ranks_by_arrival(policy: ls.Policy) -> bool:

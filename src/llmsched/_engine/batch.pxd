@@ -84,7 +84,7 @@ cdef inline int admit_ahead(Engine* engine, int32_t p, int64_t length) noexcept 
     else:
         if problem.resume == RESUME_SWAP and r.previous != NEVER_RAN:
             engine.swapped += held
-        else:
+        elif not problem.prompts_moved or r.previous != NEVER_RAN:
             engine.prefilled += held
         wheel_add(&engine.wheel, engine.requests, p, due(engine, r))
     if engine.tracks_beliefs and belief_add(&engine.belief, r, p, engine.round, length - kept) == NO_MEMORY:

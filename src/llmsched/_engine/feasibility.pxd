@@ -47,8 +47,10 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
     if engine.problem.paced and (other_slice(engine, r) or places_left(engine, wake) == 0):
         return False
     if unlikely(engine.problem.as_processed):
-        if not may_start(engine, p) or engine.problem.methods.is_feasible == NULL:
-            return may_start(engine, p)
+        if not may_start(engine, p):
+            return False
+        if engine.problem.methods.is_feasible == NULL:
+            return True
     elif coming_round_is_full(engine, held):
         return False
     if unlikely(engine.problem.methods.is_feasible != NULL):

@@ -61,6 +61,13 @@ cdef inline bint has_slots(const Engine* engine, int64_t held) noexcept nogil:
     return engine.need + whole_blocks(tokens, problem.block) <= problem.capacity
 
 
+cdef inline bint has_slots_for_moved(const Engine* engine, const Request* r) noexcept nogil:
+    # The same of one that comes with the cache of its prompt, but for the last token, which this round processes.
+    if engine.running >= engine.problem.max_batch or engine.budget_left == 0:
+        return False
+    return engine.need + whole_blocks(max(r.prompt, <int64_t>1), engine.problem.block) <= engine.problem.capacity
+
+
 cdef inline bint may_start(const Engine* engine, int32_t p) noexcept nogil:
     # Whether a waiting request may, while others run. It need not process what is in the cache of it, and takes no
     # slots for what others hold.
@@ -68,6 +75,8 @@ cdef inline bint may_start(const Engine* engine, int32_t p) noexcept nogil:
     cdef const Request* r = &engine.requests[p]
     cdef int64_t hits, held, left, tokens
     if engine.pool == NULL:
+        if unlikely(problem.prompts_moved) and r.previous == NEVER_RAN:
+            return has_slots_for_moved(engine, r)
         return has_slots(engine, r.prompt + r.kept)
     if engine.running >= problem.max_batch or engine.budget_left == 0:
         return False
@@ -217,9 +226,15 @@ cdef inline int admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
             engine.problem.cached[r.index] = hits * engine.problem.block
     r.birth = engine.round - r.kept
     f.first_round = engine.round
-    f.cached = hits * engine.problem.block
-    f.to_prefill = r.prompt + r.kept - f.cached
     f.granted = f.room = 0
+    if unlikely(engine.problem.prompts_moved) and r.previous == NEVER_RAN:
+        f.cached = max(r.prompt, <int64_t>1) - 1
+        f.to_prefill = 0
+        f.room = whole_blocks(f.cached, engine.problem.block) - f.cached
+        engine.need += f.cached + f.room
+    else:
+        f.cached = hits * engine.problem.block
+        f.to_prefill = r.prompt + r.kept - f.cached
     f.runs = True
     r.previous = NONE  # it ran
     engine.running += 1

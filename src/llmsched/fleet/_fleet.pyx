@@ -226,7 +226,7 @@ cdef class Fleet:
     cdef const double* arrival
     cdef const int64_t* work
     cdef const int64_t* rank    # breaks ties; NULL: the id
-    cdef const int32_t* class_of
+    cdef const int32_t* class_of  # the first and the last class of each
     cdef const int64_t* session_of
     cdef const double* request_columns[<int>NAMES]
     cdef int32_t* replica_of
@@ -246,7 +246,7 @@ cdef class Fleet:
     cdef readonly int64_t completed_requests
     cdef int64_t sent
     cdef int64_t asked          # id of the request that a replica is chosen for
-    cdef int32_t failed         # the replica that cannot go on, or NONE
+    cdef readonly int32_t failed  # the replica that cannot go on, or NONE
     cdef list problems
     cdef object router, source, outputs
 
@@ -360,7 +360,7 @@ cdef class Fleet:
 
     def take(
         self, list problems, const double[::1] arrival, const int64_t[::1] work, int32_t[::1] replica, rank=None,
-        class_of=None, session=None, int64_t sessions=0, columns=(), bint every_fits=True,
+        const int32_t[:, ::1] classes=None, session=None, int64_t sessions=0, columns=(), bint every_fits=True,
     ):
         """The next chunk of requests, in order of arrival: a problem for each kind of replica, and what routers read.
 
@@ -370,7 +370,7 @@ cdef class Fleet:
         cdef int64_t[::1] whole_out = np.empty(0, np.int64)
         cdef int k, j
         self.base = self.sent
-        self.source = (problems, arrival, work, replica, rank, class_of, session, columns)
+        self.source = (problems, arrival, work, replica, rank, classes, session, columns)
         for k in range(self.pools_size):
             fill_problem(&self.pools[k].source, problems[k], reals_out, reals_out, whole_out)
             if self.pools[k].columns_size == 0:
@@ -386,7 +386,7 @@ cdef class Fleet:
         self.replica_of = &replica[0]
         self.rank = integers(rank)
         self.session_of = integers(session)
-        self.class_of = small_integers(class_of)
+        self.class_of = NULL if classes is None else &classes[0, 0]
         self.every_fits = every_fits
         for k, name in enumerate(FORMULA_NAMES):
             self.request_columns[k] = reals(columns[name]) if name in columns else NULL
@@ -858,9 +858,9 @@ cdef class Fleet:
             if self.every_fits or self.fits(i, chosen[0]):
                 return OK
         if self.class_of != NULL:
-            which = self.class_of[i]
+            which = self.class_of[2 * i]
             first = self.first_member[which]
-            size = self.first_member[which + 1] - first
+            size = self.first_member[self.class_of[2 * i + 1] + 1] - first
             among += first
         if not self.every_fits:
             size = self.those_that_fit(i, among, size)
@@ -1070,10 +1070,6 @@ cdef void share_slots(Engine* engine, const Pool* pool, bint first) noexcept nog
 
 
 cdef const int64_t* integers(const int64_t[::1] column) noexcept:
-    return NULL if column is None else &column[0]
-
-
-cdef const int32_t* small_integers(const int32_t[::1] column) noexcept:
     return NULL if column is None else &column[0]
 
 
