@@ -37,6 +37,7 @@ class Fleet:
         sessions: int = 0,
         columns: Mapping[str, FloatArray] = ...,
         every_fits: bool = True,
+        all_of_them: bool = False,
     ) -> None: ...
     def keep_into(
         self, completion: FloatArray, start: FloatArray, evictions: IntArray, cached: IntArray | None = None

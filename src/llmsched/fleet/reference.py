@@ -79,7 +79,7 @@ class ReadableRouter:
         self.seeded, self.stream = seed is not None, splitmix64(seed or 0)
         self.work = work_of(workload, router)
         self.columns = request_columns(workload, router)
-        self.classes: Any = [(0, 0)] * len(workload)  # first and last, of each request
+        self.classes: list[list[int]] = [[0, 0]] * len(workload)  # the first and the last, of each request
         if router.classes > 1:
             if bounds is None:
                 bounds = class_bounds(workload, router, [len(group) for group in groups])

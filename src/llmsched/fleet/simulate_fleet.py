@@ -302,6 +302,7 @@ class Run:
             all(workload.extent.request <= problem.memory for problem in problems)
             and self._blocks_fit(workload)
             and not self.lives,
+            not self.endless,
         )
 
     def take_turns(self, workload: Workload, replica: Any, progress: Progress | None) -> Workload:
