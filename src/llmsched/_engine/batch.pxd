@@ -82,9 +82,11 @@ cdef inline int admit_ahead(Engine* engine, int32_t p, int64_t length) noexcept 
         if prefill_enter(engine, p, kept) == NO_MEMORY:
             return NO_MEMORY
     else:
+        if unlikely(problem.prompts_moved) and r.previous == NEVER_RAN:
+            held = 0
         if problem.resume == RESUME_SWAP and r.previous != NEVER_RAN:
             engine.swapped += held
-        elif not problem.prompts_moved or r.previous != NEVER_RAN:
+        else:
             engine.prefilled += held
         wheel_add(&engine.wheel, engine.requests, p, due(engine, r))
     if engine.tracks_beliefs and belief_add(&engine.belief, r, p, engine.round, length - kept) == NO_MEMORY:

@@ -51,21 +51,15 @@ cdef inline int take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept n
     return OK
 
 
-cdef inline bint has_slots(const Engine* engine, int64_t held) noexcept nogil:
-    # Whether a waiting request that has so many tokens to process may start, while others run.
+cdef inline bint has_slots(const Engine* engine, int64_t held, bint at_once) noexcept nogil:
+    # Whether a waiting request of so many tokens may start, while others run; `at_once`: it needs slots for all of them,
+    # as it comes with its cache.
     cdef const Problem* problem = engine.problem
     cdef int64_t tokens
     if engine.running >= problem.max_batch or engine.budget_left == 0:
         return False
-    tokens = max(held, <int64_t>1) if problem.whole_prompt else next_tokens(engine, held)
+    tokens = max(held, <int64_t>1) if problem.whole_prompt or at_once else next_tokens(engine, held)
     return engine.need + whole_blocks(tokens, problem.block) <= problem.capacity
-
-
-cdef inline bint has_slots_for_moved(const Engine* engine, const Request* r) noexcept nogil:
-    # The same of one that comes with the cache of its prompt, but for the last token, which this round processes.
-    if engine.running >= engine.problem.max_batch or engine.budget_left == 0:
-        return False
-    return engine.need + whole_blocks(max(r.prompt, <int64_t>1), engine.problem.block) <= engine.problem.capacity
 
 
 cdef inline bint may_start(const Engine* engine, int32_t p) noexcept nogil:
@@ -75,9 +69,7 @@ cdef inline bint may_start(const Engine* engine, int32_t p) noexcept nogil:
     cdef const Request* r = &engine.requests[p]
     cdef int64_t hits, held, left, tokens
     if engine.pool == NULL:
-        if unlikely(problem.prompts_moved) and r.previous == NEVER_RAN:
-            return has_slots_for_moved(engine, r)
-        return has_slots(engine, r.prompt + r.kept)
+        return has_slots(engine, r.prompt + r.kept, problem.prompts_moved and r.previous == NEVER_RAN)
     if engine.running >= problem.max_batch or engine.budget_left == 0:
         return False
     if engine.need + problem.block > problem.capacity:  # it takes a block at least
