@@ -2,7 +2,7 @@
 #     engine_start(&engine, &problem); while engine_advance(&engine, steps) == RUNNING: ...; engine_free(&engine)
 # or, as requests come and nobody knows how long they will run, decide one round after the other: see engine_open.
 
-from libc.stdint cimport int32_t, int64_t, uint64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
 
 from llmsched._engine.belief cimport Belief, BeliefRules
 from llmsched._engine.waiting_heap cimport Entry, Heap
@@ -120,6 +120,7 @@ cdef struct Problem:
     bint as_processed           # slots="processed"; see slots_as_processed.pxd
     bint whole_prompt           # reserve="prompt"
     bint cached_prefixes        # prefixes="cached", with as_processed; see prefix_cache.pxd
+    bint prompts_moved          # prompts="moved": who never ran comes with the cache of its prompt
     const int64_t* name_ids     # then, what blocks are called (BlockNames in workloads/block_names.py): ids,
     const int64_t* name_first   # by index: where its own begin,
     const int64_t* name_size    # and how many of its blocks others may ask for
@@ -129,7 +130,7 @@ cdef struct Problem:
     int64_t headroom            # tokens to be free for each that remains after an overflow
     double rate_limit           # admissions a round; 0: no limit
     bint slices                 # slices="staggered"; then `bound` is there
-    bint one_by_one             # slices or cached_prefixes: with `skip` each request is tested for itself
+    bint one_by_one             # with `skip` each request is tested for itself, as its tokens do not say it all
     bint paced                  # either of them
     int64_t max_batch
     int64_t block               # tokens in a block of cache; memory is a multiple of it
@@ -211,6 +212,14 @@ cdef struct CacheBlock:
     int32_t previous_alike  # of the same name, named before it,
     int32_t next_alike      # and after it;
     int32_t last_alike      # of the first of them, the last
+    int32_t hit             # its place among the watched hits, from 1 on; 0: it is none of them
+
+
+cdef struct NamePlace:
+    # A place of the table of names: the first block of a name, plus 1, or 0; and the hash of that name, so that others
+    # need not look at the block.
+    int32_t block
+    uint32_t hash
 
 
 cdef struct BlockPool:
@@ -220,11 +229,20 @@ cdef struct BlockPool:
     int32_t nameless        # chain of free blocks without a name
     int32_t first_free      # list of those with one
     int32_t last_free
-    int32_t* table          # of names: the number of the first block, plus 1; 0 for none
+    NamePlace* table        # of names
     int64_t mask
     int64_t names           # in the table
     BlocksHeld* held_by     # by number of a request
     int64_t holders_allocated
+    int32_t watched_for     # the waiting request whose hits are kept as they change, or NONE
+    int32_t* watched        # they, in order
+    int64_t watched_size
+    int64_t watched_held    # how many of them requests hold
+    int64_t watched_allocated
+    bint misses             # the next one was not there: it is called
+    int64_t missing         # so
+    bint looks_on           # there may be more by now
+    int64_t looked_up       # blocks, so far
     # What is done with it, called through here: whatever the compiler would put in their place stood in the way of a
     # run
     # without a pool. See prefix_cache.pxd.

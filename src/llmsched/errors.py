@@ -131,6 +131,12 @@ class NotFinishedError(LlmschedError, RuntimeError):
         self.remaining = remaining
         self.request = request
 
+    def on_replica(self, replica: int) -> NotFinishedError:
+        """The same of a replica of a fleet, which the message names."""
+        who = f"policy {self.policy}"
+        message = str(self).replace(f"{who} stopped", f"{who} on replica {replica} stopped", 1)
+        return NotFinishedError(message, self.policy, self.round, self.remaining, self.request)
+
 
 class SchedulerError(InputError):
     """A scheduler under test decided what cannot be (`llmsched.testing`). ``round`` is the round, from 0.

@@ -35,6 +35,7 @@ Tie = Literal["drawn", "prompt", "last"]
 Slices = Literal["none", "staggered"]
 Slots = Literal["ahead", "processed"]
 SharedPrefixes = Literal["none", "cached"]
+Prompts = Literal["processed", "moved"]
 
 
 class OrderRule(NamedTuple):
@@ -141,6 +142,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "slices": get_args(Slices),
         "slots": get_args(Slots),
         "prefixes": get_args(SharedPrefixes),
+        "prompts": get_args(Prompts),
     }
 )
 
@@ -298,6 +300,10 @@ class Policy:
         used goes first, and a request that begins with tokens that are there need not process them again, nor take
         slots for those that others hold (vLLM's prefix caching; model.md, section 7). Which begin alike, block hashes
         of the workload say (`Workload.with_prefixes`), else its sessions. ``"none"``: all of a prompt is processed.
+    prompts
+        ``"moved"``: a request comes with the cache of its prompt, which another machine has processed, as to the decode
+        replicas of a disaggregated service; whoever loses that cache has to process it here (model.md, section 7).
+        ``"processed"``: prompts are processed where requests run. Not with ``prefixes="cached"``.
     window
         ``reserve="history"`` (LightLLM's past-future) believes a length drawn anew, for each request in each round,
         from those of the last `window` completed requests that exceed the most tokens it ever generated; the upper
@@ -347,6 +353,7 @@ class Policy:
     slots: Slots = "ahead"
     chunk: int = 2**30
     prefixes: SharedPrefixes = "none"
+    prompts: Prompts = "processed"
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, str):
@@ -385,6 +392,11 @@ class Policy:
             raise PolicyError(
                 f"prefixes={self.prefixes!r} with slots={self.slots!r}: what stays in the cache is blocks of tokens "
                 'that were processed; slots="processed" goes with it, as the policy vllm has, or prefixes="none"'
+            )
+        if self.prefixes != "none" and self.prompts != "processed":
+            raise PolicyError(
+                f"prompts={self.prompts!r} with prefixes={self.prefixes!r}: what is moved in is not shared; "
+                'prefixes="none" goes with it, or prompts="processed" with these prefixes'
             )
         if self.slots == "processed" and self.resume == "swap":
             raise PolicyError(

@@ -177,3 +177,21 @@ def test_capacity_finds_the_cheapest_mix_that_the_library_finds() -> None:
 )
 def test_capacity_refuses_what_is_no_mix(args: list[str], said: str, refused: Refused) -> None:
     assert said in refused(*ASK, *args)
+
+
+def test_prefixes_are_kept_by_a_field_of_the_policy(tmp_path: Path) -> None:
+    """There is no option for it: the policy says so, and the table has the share that was in the cache."""
+    rows = [(0, [1, 2]), (9, [1, 3]), (30, [1, 2])]
+    lines = [
+        json.dumps({"timestamp": 1000 * at, "input_length": 1024, "output_length": 20, "hash_ids": ids})
+        for at, ids in rows
+    ]
+    trace = tmp_path / "blocks.jsonl"
+    trace.write_text("\n".join(lines) + "\n")
+    machine = ls.machines["llama2-70b-8xh100"].options()
+    expected = ls.simulate(ls.traces.load(trace), "vllm, prefixes=cached", **machine)
+    args = ["--policy", "vllm,prefixes=cached", "--policy", "vllm", "--machine", "llama2-70b-8xh100", "--json"]
+    cached, plain = sorted(compared(str(trace), *args)["policies"], key=lambda row: row["hit_share"] is None)
+    assert cached["hit_share"] == expected.hit_share > 0.4
+    assert cached["mean_latency"] == expected.mean_latency < plain["mean_latency"]
+    assert "hits" in run("compare", str(trace), *args[:-1])

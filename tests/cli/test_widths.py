@@ -43,6 +43,7 @@ TABLES = {
     "capacity": ["capacity", *SLO, "--requests", "60", "--replications", "2", "--policy", "amin-recompute"],
     "bound": ["bound", "--limit", "40", "--memory", "3k", "--search", "0.1"],
     "sweep": ["sweep", "--rate", "2:6:2", "--requests", "100", "--replications", "2", *SLO],
+    "disaggregate": ["disaggregate", "--pools", "1:2", "--limit", "60", "--rate", "4", *SLO],
 }
 
 

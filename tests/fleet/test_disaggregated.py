@@ -44,12 +44,12 @@ def test_each_pool_is_a_fleet_and_both_engines_agree(drawn, decode, latency):
     assert compiled.decode.workload.output.sum() + len(workload) == workload.output.sum()
 
 
-@pytest.mark.parametrize("context", ["all", "generated"])
-def test_a_request_alone_takes_what_one_machine_takes_and_the_transfer(context):
+@pytest.mark.parametrize(("policy", "context"), [("fcfs", "all"), ("fcfs", "generated"), ("vllm", "all")])
+def test_a_request_alone_takes_what_one_machine_takes_and_the_transfer(policy, context):
     w, clock = ls.Workload([16], [5]), dataclasses.replace(CLOCK, context=context)
-    alone = ls.service.metrics(ls.simulate(w, "fcfs", memory=100, clock=clock, record="tokens"))
+    alone = ls.service.metrics(ls.simulate(w, policy, memory=100, clock=clock, record="tokens"))
     apart = ls.simulate_disaggregated(
-        w, "fcfs", prefill=1, decode=1, memory=100, clock=clock, transfer=ls.Transfer(per_token=0.5, latency=2.0)
+        w, policy, prefill=1, decode=1, memory=100, clock=clock, transfer=ls.Transfer(per_token=0.5, latency=2.0)
     )
     assert apart.ttft.tolist() == alone.ttft.tolist()
     assert apart.e2e.tolist() == (alone.e2e + 10.0).tolist()
@@ -74,6 +74,36 @@ def test_by_hand():
     assert result.summary()["tpot_p50"] == 2.5
 
 
+@pytest.mark.parametrize("policy", ["fcfs", "vllm", "amin"])
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_a_decode_replica_processes_what_it_evicted(policy, engine):
+    """All rounds of the decode pool together: as without a charge for prompts, and that charge for what came again."""
+    rng = np.random.default_rng(4)
+    w = ls.Workload(rng.integers(1, 40, 60), rng.integers(2, 60, 60), lower=1, upper=80)
+    options = {"prefill": 2, "decode": 2, "memory": 150, "seed": 0, "engine": engine, "record": ("tokens", "timeline")}
+    r = ls.simulate_disaggregated(w, policy, clock=CLOCK, **options)
+    assert r.decode.total_evictions > 0
+    for replica in r.decode.replicas:
+        log = ls.service.attempts(replica)
+        again = ~log.is_first
+        lost = (replica.workload.prompt[log.request] + log.kept)[again]
+        first_rounds = np.isin(log.chunk_attempt, np.flatnonzero(again))
+        assert first_rounds.all()
+        assert replica.timeline.prefilled.sum() == log.chunk_tokens.sum()
+        if policy != "vllm":  # which may evict within a prompt
+            assert log.chunk_tokens.sum() == lost.sum()
+        part = ls.simulate(replica.workload, replica.policy, seed=None, memory=150, clock=CLOCK)
+        assert (part.completion == replica.completion).all()
+
+
+def test_a_decode_replica_may_process_it_in_chunks():
+    w = ls.Workload([20] * 8, [30] * 8)
+    options = {"prefill": 1, "memory": 150, "clock": CLOCK, "record": "tokens"}
+    r = ls.simulate_disaggregated(w, "vllm", decode=[ls.Replica(prefill_budget=8)], **options)
+    assert r.decode.total_evictions > 0
+    assert r.decode.replicas[0].tokens.chunk_tokens.max() <= 8
+
+
 def test_decoding_is_not_held_up_by_prompts():
     """The point of it: beside long prompts on one machine tokens are late, apart from them they are not."""
     prompts, clock = np.where(np.arange(40) % 4 == 0, 400, 4), ls.Clock(base=1.0, per_prompt_token=0.25)
@@ -96,7 +126,6 @@ CACHING = dataclasses.replace(ls.policies["vllm"], prefixes="cached")
         ({"memory": 8}, MemoryTooSmallError, "request 1 needs 11 tokens of cache in the prefill pool"),
         ({"memory": 12}, MemoryTooSmallError, "request 1 needs 30 tokens of cache in the decode pool"),
         ({"transfer": 3}, InputError, "transfer is 3, expected a llmsched.Transfer"),
-        ({"decode": [ls.Replica(prefill_budget=9)]}, InputError, "leave its prefill_budget out"),
         ({"decode": [ls.Replica(clock=CLOCK)]}, InputError, "some replicas have a clock and others none"),
         ({"decode": [ls.Replica(policy="conditional")]}, PolicyError, "policy conditional reads a table of whole"),
         ({"workload": [3]}, InputError, "needs a llmsched.Workload, not list"),

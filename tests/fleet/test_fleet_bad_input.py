@@ -164,10 +164,21 @@ def test_a_replica_that_does_not_finish_is_named():
     with pytest.raises(NotFinishedError, match=r"on replica 1 stopped .* keep evicting each other") as caught:
         fleet("least-requests,score=free", replicas, policy, endless)
     assert caught.value.remaining > 0
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+@pytest.mark.parametrize("router", ["least-requests,score=free", "central-queue"])
+def test_a_replica_that_stops_within_a_round_is_named(engine, router):
+    endless = ls.Workload(0, [4] * 9, lower=1, upper=1)
+    replicas = [ls.Replica(memory=1000, max_batch=1), ls.Replica(memory=4)]
     doubling = ls.Policy(order="arrival", reserve="upper", refine="double")
-    with pytest.raises(NotFinishedError, match=r"the bound of request \d would pass") as caught:
-        fleet("least-requests,score=free", replicas, doubling, endless)
+    said = r"on replica 1 stopped at round \d+ .* the bound of request \d would pass"
+    with pytest.raises(NotFinishedError, match=said) as caught:
+        fleet(router, replicas, doubling, endless, engine=engine)
     assert caught.value.request in range(9)
+    drawing = ls.Policy(order="arrival", reserve="upper", evict="random", beta=1e-9)
+    with pytest.raises(NotFinishedError, match=r"on replica 1 stopped at round \d+ .* draws with beta=1e-09"):
+        fleet(router, replicas, drawing, endless, engine=engine)
 
 
 def test_an_unknown_replica_of_a_result_is_refused():

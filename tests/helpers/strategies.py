@@ -149,6 +149,7 @@ def compositions(draw: st.DrawFn, n: int, formulas: bool = False, slots: tuple[s
         return ls.policies[pick.of(sorted(k for k, p in ls.policies.items() if p.slots in slots))]
     fields = {name: pick.of(words) for name, words in CHOICES.items()}
     fields["slots"] = pick.of(slots)
+    fields["prompts"] = pick.of(["processed", "processed", "processed", "moved"])
     fields["prefixes"] = "none"  # `_turns_or_hashes` says otherwise: it needs to know which requests begin alike
     for place in PLACES if formulas else ():
         if pick.whole(0, 2) == 0:
@@ -292,7 +293,8 @@ def _turns_or_hashes(
         if pick.coin() and not _ranks_by_arrival(policy):
             workload = workload.replace(think=[pick.of([0.0, 0.0, 0.3, 1.0, 7.0]) for _ in range(n)])
     cached = policy.slots == "processed" and pick.whole(0, 3) > 0
-    return workload, dataclasses.replace(policy, prefixes="cached") if cached else policy
+    shared = {"prefixes": "cached", "prompts": "processed"} if cached else {}
+    return workload, dataclasses.replace(policy, **shared) if cached else policy
 
 
 def _ranks_by_arrival(policy: ls.Policy) -> bool:

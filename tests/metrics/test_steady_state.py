@@ -148,3 +148,31 @@ def test_latencies_are_in_the_order_of_arrival():
 def test_what_is_no_series_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_closed_loop_obeys_the_response_time_law(replicas):
+    """N users who think Z on average: R = N/X - Z (Denning and Buzen 1978), as long as all of them are there."""
+    users, think, rng = 40, 30.0, np.random.default_rng(2)
+    turns = rng.integers(100, 300, users)  # so that they end at different times
+    session = rng.permutation(np.repeat(np.arange(users), turns))
+    n = len(session)
+    w = ls.Workload(20, rng.integers(1, 60, n), session=session, think=rng.exponential(think, n))
+    clock = ls.Clock(base=0.2, per_request=0.1)
+    r = ls.simulate_fleet(w, "fcfs", replicas=replicas, memory=900, clock=clock, max_batch=8 // replicas)
+    series = steady_state.latencies(r)
+    over = np.sort(r.completion)[len(series) - 1]
+    assert 0.4 * n < len(series) < 0.9 * n
+    early, late = 0.2 * over, 0.8 * over
+    throughput = np.count_nonzero((r.completion > early) & (r.completion <= late)) / (late - early)
+    found = steady_state.estimate(series)
+    law = users / throughput - think
+    assert found.mean == pytest.approx(law, rel=0.05)
+    everything = r.latency[np.argsort(r.workload.arrival)]
+    assert abs(everything[len(series) :].mean() / law - 1) > 0.1  # the loop empties, and those are faster
+
+
+def test_of_sessions_of_one_turn_all_are_counted():
+    w = ls.Workload([3, 4, 5], [2, 3, 4], arrival=[2, 0, 1], session=[0, 1, 2], think=1.0)
+    r = ls.simulate(w, "fcfs", memory=100)
+    assert steady_state.latencies(r).tolist() == r.latency[[1, 2, 0]].tolist()

@@ -169,3 +169,19 @@ def test_bounds_hold_where_prompts_are_shared_and_turns_wait_for_each_other():
             assert all(row.gap >= 0 for row in compared)
             assert compared[CACHED].record()["hit_share"] == compared[CACHED].result.hit_share > 0
             assert compared["fcfs"].record()["hit_share"] is None
+
+
+def test_who_waits_first_is_looked_up_once_and_not_in_every_round():
+    """The cache is full of a long request and of one before it: a look-up for each block, and not for each round."""
+    shared, blocks = list(range(50)), 50
+    prompt = 4 * blocks
+    w = ls.Workload([8, *[prompt] * 20], [400, *[40] * 20], arrival=[0, *range(1, 21)])
+    w = w.with_prefixes(
+        ls.Prefixes([[900, 901], *[[*shared[:40], *range(100 + 10 * i, 110 + 10 * i)] for i in range(20)]], 4)
+    )
+    r = ls.simulate(w, CACHED, memory=420, block=4, engine="compiled")
+    again = ls.simulate(w, CACHED, memory=420, block=4, engine="reference")
+    assert (r.completion == again.completion).all()
+    assert (r.cached == again.cached).all()
+    assert r.work["feasibility_tests"] > 10 * r.work["admissions"]
+    assert r.work["points_scanned"] < 2 * blocks * r.work["admissions"]

@@ -82,6 +82,8 @@ cdef inline int admit_ahead(Engine* engine, int32_t p, int64_t length) noexcept 
         if prefill_enter(engine, p, kept) == NO_MEMORY:
             return NO_MEMORY
     else:
+        if unlikely(problem.prompts_moved) and r.previous == NEVER_RAN:
+            held = 0
         if problem.resume == RESUME_SWAP and r.previous != NEVER_RAN:
             engine.swapped += held
         else:

@@ -43,6 +43,8 @@ cdef inline int prefill_enter(Engine* engine, int32_t p, int64_t kept) noexcept 
     f.first_round = engine.round
     if engine.problem.resume == RESUME_SWAP and r.previous != NEVER_RAN:
         engine.swapped += r.prompt + kept - f.to_prefill
+    elif engine.problem.prompts_moved and r.previous == NEVER_RAN:
+        f.to_prefill = 0
     else:
         f.to_prefill = r.prompt + kept
     engine.budget_used += max(f.to_prefill, <int64_t>1)

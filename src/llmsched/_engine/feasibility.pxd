@@ -48,7 +48,7 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
         return False
     if unlikely(engine.problem.as_processed):
         if not may_start(engine, p) or engine.problem.methods.is_feasible == NULL:
-            return may_start(engine, p)
+            return may_start(engine, p)  # asked twice, it is a function of its own, out of the way of the plain model
     elif coming_round_is_full(engine, held):
         return False
     if unlikely(engine.problem.methods.is_feasible != NULL):
@@ -80,7 +80,7 @@ cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t demand, int
     if engine.problem.paced and places_left(engine, wake) == 0:
         return False
     if unlikely(engine.problem.as_processed):
-        return has_slots(engine, held)
+        return has_slots(engine, held, False)
     if coming_round_is_full(engine, held):
         return False
     if engine.problem.peak:

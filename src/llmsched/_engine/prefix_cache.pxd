@@ -3,12 +3,15 @@
 # A block has a number. Those that hold the same tokens have the same name and are a chain, in the order in which they
 # were named; a table finds the first of each chain. Free blocks with a name are a list, the one that was freed first at
 # its beginning; free ones without are another, or have no number yet.
+#
+# Who is first in the queue may wait for many rounds, and be tested in each. So its hits are watched: what is named,
+# forgotten, held and given back changes them as it happens, and no block is looked up again for nothing.
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
-from llmsched._core cimport BlockPool, CacheBlock, Engine, Problem
+from llmsched._core cimport BlockPool, CacheBlock, Engine, NamePlace, Problem
 from llmsched._engine.check cimport check
 from llmsched._engine.request cimport NONE, BlocksHeld, Request
 from llmsched._engine.status cimport NO_MEMORY, OK
@@ -24,6 +27,7 @@ cdef inline void pool_free(Engine* engine) noexcept nogil:
     for p in range(engine.pool.holders_allocated):
         free(engine.pool.held_by[p].blocks)
     free(engine.pool.held_by)
+    free(engine.pool.watched)
     free(engine.pool.blocks)
     free(engine.pool.table)
     free(engine.pool)
@@ -56,37 +60,52 @@ cdef inline int64_t block_name(const Problem* problem, int64_t index, int64_t j)
     return (<int64_t>1 << 62) + (index << 31) + j
 
 
-cdef inline int64_t home_of(const BlockPool* pool, int64_t name) noexcept nogil:
-    # Where the table is searched for it first.
+cdef inline uint32_t hash_of(int64_t name) noexcept nogil:
+    # Its last bits say where the table is searched for it first.
     cdef uint64_t z = <uint64_t>name * <uint64_t>0x9E3779B97F4A7C15
-    return <int64_t>((z ^ (z >> 32)) & <uint64_t>pool.mask)
+    return <uint32_t>(z ^ (z >> 32))
 
 
 cdef inline int64_t place_of(const BlockPool* pool, int64_t name) noexcept nogil:
     # The place of the table where it is, or where it would be.
-    cdef int64_t k = home_of(pool, name)
-    while pool.table[k] != 0 and pool.blocks[pool.table[k] - 1].name != name:
+    cdef uint32_t hash = hash_of(name)
+    cdef int64_t k = hash & pool.mask
+    while pool.table[k].block != 0:
+        if pool.table[k].hash == hash and pool.blocks[pool.table[k].block - 1].name == name:
+            return k
+        k = (k + 1) & pool.mask
+    return k
+
+
+cdef inline int64_t place_of_first(const BlockPool* pool, int32_t b) noexcept nogil:
+    # The place where this block is, the first of its name.
+    cdef int64_t k = hash_of(pool.blocks[b].name) & pool.mask
+    while pool.table[k].block != b + 1:
+        check(pool.table[k].block != 0)
         k = (k + 1) & pool.mask
     return k
 
 
 cdef inline int32_t block_called(const BlockPool* pool, int64_t name) noexcept nogil:
     # The block of that name, of several the one that was named first, or NONE.
-    return pool.table[place_of(pool, name)] - 1
+    return pool.table[place_of(pool, name)].block - 1
 
 
 cdef inline int larger_table(BlockPool* pool) noexcept nogil:
     # OK or NO_MEMORY.
-    cdef int64_t k, size = pool.mask + 1
-    cdef int32_t* old = pool.table
-    cdef int32_t* table = <int32_t*>calloc(2 * size, sizeof(int32_t))
+    cdef int64_t k, to, size = pool.mask + 1
+    cdef NamePlace* old = pool.table
+    cdef NamePlace* table = <NamePlace*>calloc(2 * size, sizeof(NamePlace))
     if table == NULL:
         return NO_MEMORY
     pool.table = table
     pool.mask = 2 * size - 1
     for k in range(size):
-        if old[k] != 0:
-            table[place_of(pool, pool.blocks[old[k] - 1].name)] = old[k]
+        if old[k].block != 0:
+            to = old[k].hash & pool.mask
+            while table[to].block != 0:
+                to = (to + 1) & pool.mask
+            table[to] = old[k]
     free(old)
     return OK
 
@@ -98,53 +117,75 @@ cdef inline int call(BlockPool* pool, int32_t b, int64_t name) noexcept nogil:
     cdef int64_t k
     if 2 * pool.names > pool.mask and larger_table(pool) == NO_MEMORY:
         return NO_MEMORY
+    if pool.misses and name == pool.missing:
+        pool.looks_on = True
     k = place_of(pool, name)
     block.name = name
     block.named = True
     block.next_alike = NONE
     block.last_alike = b
-    if pool.table[k] == 0:
+    if pool.table[k].block == 0:
         block.previous_alike = NONE
-        pool.table[k] = b + 1
+        pool.table[k].block = b + 1
+        pool.table[k].hash = hash_of(name)
         pool.names += 1
         return OK
-    first = &pool.blocks[pool.table[k] - 1]
+    first = &pool.blocks[pool.table[k].block - 1]
     block.previous_alike = first.last_alike
     pool.blocks[first.last_alike].next_alike = b
     first.last_alike = b
     return OK
 
 
+cdef inline void unwatch(BlockPool* pool, int64_t size) noexcept nogil:
+    # Of the watched hits only so many are left.
+    cdef CacheBlock* block
+    while pool.watched_size > size:
+        pool.watched_size -= 1
+        block = &pool.blocks[pool.watched[pool.watched_size]]
+        block.hit = 0
+        pool.watched_held -= block.holders > 0
+    pool.misses = False
+
+
+cdef inline void stop_watching(BlockPool* pool) noexcept nogil:
+    unwatch(pool, 0)
+    pool.watched_for = NONE
+    pool.looks_on = False
+
+
 cdef inline void forget_name(BlockPool* pool, int32_t b) noexcept nogil:
     # The block has no name any more.
     cdef CacheBlock* block = &pool.blocks[b]
     cdef int64_t k, hole, home
+    if block.hit > 0:
+        unwatch(pool, block.hit - 1)
+        pool.looks_on = True
     block.named = False
     if block.previous_alike != NONE:
         pool.blocks[block.previous_alike].next_alike = block.next_alike
         if block.next_alike != NONE:
             pool.blocks[block.next_alike].previous_alike = block.previous_alike
         else:
-            pool.blocks[pool.table[place_of(pool, block.name)] - 1].last_alike = block.previous_alike
+            pool.blocks[block_called(pool, block.name)].last_alike = block.previous_alike
         return
-    hole = place_of(pool, block.name)
-    check(pool.table[hole] == b + 1)
+    hole = place_of_first(pool, b)
     if block.next_alike != NONE:
         pool.blocks[block.next_alike].previous_alike = NONE
         pool.blocks[block.next_alike].last_alike = block.last_alike
-        pool.table[hole] = block.next_alike + 1
+        pool.table[hole].block = block.next_alike + 1
         return
     pool.names -= 1
     k = hole  # those behind it move up, as far as each is not before its home
     while True:
         k = (k + 1) & pool.mask
-        if pool.table[k] == 0:
+        if pool.table[k].block == 0:
             break
-        home = home_of(pool, pool.blocks[pool.table[k] - 1].name)
+        home = pool.table[k].hash & pool.mask
         if ((k - home) & pool.mask) >= ((k - hole) & pool.mask):
             pool.table[hole] = pool.table[k]
             hole = k
-    pool.table[hole] = 0
+    pool.table[hole].block = 0
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------
@@ -181,6 +222,7 @@ cdef inline int32_t take_block(BlockPool* pool, int64_t most) noexcept nogil:
         b = <int32_t>pool.made
         pool.made += 1
         pool.blocks[b].named = False
+        pool.blocks[b].hit = 0
     else:
         b = pool.first_free
         check(b != NONE)
@@ -204,15 +246,65 @@ cdef inline int keep_block(BlocksHeld* held, int32_t b) noexcept nogil:
     return OK
 
 
+cdef inline int64_t most_hits(const Engine* engine, int32_t p) noexcept nogil:
+    # The last token is always processed, as its answer is wanted.
+    cdef const Request* r = &engine.requests[p]
+    return (max(r.prompt + r.kept, <int64_t>1) - 1) // engine.problem.block
+
+
+cdef inline bint watch(BlockPool* pool, int32_t p, int64_t most) noexcept nogil:
+    # The hits of this request, up to so many, are watched from now on, and no longer those of another. Whether there is
+    # memory for it.
+    cdef int32_t* larger
+    stop_watching(pool)
+    if most > pool.watched_allocated:
+        larger = <int32_t*>realloc(pool.watched, most * sizeof(int32_t))
+        if larger == NULL:
+            return False
+        pool.watched = larger
+        pool.watched_allocated = most
+    pool.watched_for = p
+    pool.looks_on = True
+    return True
+
+
+cdef inline bint look_on(const Engine* engine, int32_t p, int64_t most) noexcept nogil:
+    # More hits of the watched request. False where a block is one twice, which cannot be watched.
+    cdef BlockPool* pool = engine.pool
+    cdef int64_t name, j
+    cdef int32_t b
+    pool.looks_on = pool.misses = False
+    for j in range(pool.watched_size, most):
+        name = block_name(engine.problem, engine.requests[p].index, j)
+        b = block_called(pool, name)
+        pool.looked_up += 1
+        if b == NONE:
+            pool.misses = True
+            pool.missing = name
+            return True
+        if pool.blocks[b].hit > 0:
+            return False
+        pool.blocks[b].hit = <int32_t>(j + 1)
+        pool.watched[j] = b
+        pool.watched_size = j + 1
+        pool.watched_held += pool.blocks[b].holders > 0
+    return True
+
+
 cdef inline int64_t hits_of(const Engine* engine, int32_t p, int64_t* held) noexcept nogil:
     # How many blocks of a waiting request are in the cache; `held` becomes how many of these others hold.
-    cdef const BlockPool* pool = engine.pool
-    cdef const Request* r = &engine.requests[p]
-    cdef int64_t most = (max(r.prompt + r.kept, <int64_t>1) - 1) // engine.problem.block, j
+    cdef BlockPool* pool = engine.pool
+    cdef int64_t most = most_hits(engine, p), j
     cdef int32_t b
+    if pool.watched_for == p or (not engine.problem.skip and watch(pool, p, most)):
+        if not pool.looks_on or look_on(engine, p, most):
+            held[0] = pool.watched_held
+            return pool.watched_size
+        stop_watching(pool)
     held[0] = 0
     for j in range(most):
-        b = block_called(pool, block_name(engine.problem, r.index, j))
+        b = block_called(pool, block_name(engine.problem, engine.requests[p].index, j))
+        pool.looked_up += 1
         if b == NONE:
             return j
         held[0] += pool.blocks[b].holders > 0
@@ -236,15 +328,21 @@ cdef inline int64_t hold_hits(Engine* engine, int32_t p) noexcept nogil:
     # A request that is admitted holds those of its blocks that are in the cache. How many, or NO_MEMORY.
     cdef BlockPool* pool = engine.pool
     cdef int64_t held, j, hits = hits_of(engine, p, &held)
+    cdef bint watched = pool.watched_for == p
     cdef int32_t b
     for j in range(hits):
-        b = block_called(pool, block_name(engine.problem, engine.requests[p].index, j))
+        b = pool.watched[j] if watched else block_called(
+            pool, block_name(engine.problem, engine.requests[p].index, j)
+        )
         if pool.blocks[b].holders == 0:
             leave_free_list(pool, b)
             engine.need += engine.problem.block
+            pool.watched_held += pool.blocks[b].hit > 0
         pool.blocks[b].holders += 1
         if keep_block(&pool.held_by[p], b) == NO_MEMORY:
             return NO_MEMORY
+    if watched:
+        stop_watching(pool)
     return hits
 
 
@@ -281,6 +379,7 @@ cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
         if block.holders > 0:
             engine.need += engine.problem.block
             continue
+        pool.watched_held -= block.hit > 0
         if not block.named:
             block.after = pool.nameless
             pool.nameless = b
@@ -303,9 +402,9 @@ cdef inline int pool_init(Engine* engine) noexcept nogil:
     engine.pool = pool
     if pool == NULL:
         return NO_MEMORY
-    pool.first_free = pool.last_free = pool.nameless = NONE
+    pool.first_free = pool.last_free = pool.nameless = pool.watched_for = NONE
     pool.allocate_for, pool.hits_of, pool.hold_hits = &allocate_for, &hits_of, &hold_hits
     pool.take_blocks, pool.give_back = &take_blocks, &give_back
-    pool.table = <int32_t*>calloc(FEWEST, sizeof(int32_t))
+    pool.table = <NamePlace*>calloc(FEWEST, sizeof(NamePlace))
     pool.mask = FEWEST - 1
     return NO_MEMORY if pool.table == NULL else OK

@@ -51,13 +51,14 @@ cdef inline int take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept n
     return OK
 
 
-cdef inline bint has_slots(const Engine* engine, int64_t held) noexcept nogil:
-    # Whether a waiting request that has so many tokens to process may start, while others run.
+cdef inline bint has_slots(const Engine* engine, int64_t held, bint at_once) noexcept nogil:
+    # Whether a waiting request of so many tokens may start, while others run; `at_once`: it needs slots for all of them,
+    # as it comes with its cache.
     cdef const Problem* problem = engine.problem
     cdef int64_t tokens
     if engine.running >= problem.max_batch or engine.budget_left == 0:
         return False
-    tokens = max(held, <int64_t>1) if problem.whole_prompt else next_tokens(engine, held)
+    tokens = max(held, <int64_t>1) if problem.whole_prompt or at_once else next_tokens(engine, held)
     return engine.need + whole_blocks(tokens, problem.block) <= problem.capacity
 
 
@@ -68,7 +69,7 @@ cdef inline bint may_start(const Engine* engine, int32_t p) noexcept nogil:
     cdef const Request* r = &engine.requests[p]
     cdef int64_t hits, held, left, tokens
     if engine.pool == NULL:
-        return has_slots(engine, r.prompt + r.kept)
+        return has_slots(engine, r.prompt + r.kept, problem.prompts_moved and r.previous == NEVER_RAN)
     if engine.running >= problem.max_batch or engine.budget_left == 0:
         return False
     if engine.need + problem.block > problem.capacity:  # it takes a block at least
@@ -217,9 +218,15 @@ cdef inline int admit_as_processed(Engine* engine, int32_t p) noexcept nogil:
             engine.problem.cached[r.index] = hits * engine.problem.block
     r.birth = engine.round - r.kept
     f.first_round = engine.round
-    f.cached = hits * engine.problem.block
-    f.to_prefill = r.prompt + r.kept - f.cached
     f.granted = f.room = 0
+    if unlikely(engine.problem.prompts_moved) and r.previous == NEVER_RAN:
+        f.cached = max(r.prompt, <int64_t>1) - 1
+        f.to_prefill = 0
+        f.room = whole_blocks(f.cached, engine.problem.block) - f.cached
+        engine.need += f.cached + f.room
+    else:
+        f.cached = hits * engine.problem.block
+        f.to_prefill = r.prompt + r.kept - f.cached
     f.runs = True
     r.previous = NONE  # it ran
     engine.running += 1

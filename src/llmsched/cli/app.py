@@ -12,6 +12,7 @@ from .bound import bound
 from .calibrate import calibrate
 from .capacity import capacity
 from .compare import compare
+from .disaggregate import disaggregate
 from .doctor import doctor
 from .explore import explore
 from .generate import generate
@@ -37,8 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (
-    compare, explore, timeline, capacity, size, sweep, bound, generate, paper, policies, routers, machines, theory,
-    predictors, calibrate, validate, doctor,
+    compare, explore, timeline, capacity, size, sweep, disaggregate, bound, generate, paper, policies, routers,
+    machines, theory, predictors, calibrate, validate, doctor,
 ):  # fmt: skip
     app.command(command.__name__, cls=Command)(with_verbosity(command))
 

@@ -32,11 +32,12 @@ class Fleet:
         work: IntArray,
         replica: npt.NDArray[np.int32],
         rank: IntArray | None = None,
-        class_of: npt.NDArray[np.int32] | None = None,
+        classes: npt.NDArray[np.int32] | None = None,
         session: IntArray | None = None,
         sessions: int = 0,
         columns: Mapping[str, FloatArray] = ...,
         every_fits: bool = True,
+        all_of_them: bool = False,
     ) -> None: ...
     def keep_into(
         self, completion: FloatArray, start: FloatArray, evictions: IntArray, cached: IntArray | None = None
@@ -53,5 +54,7 @@ class Fleet:
     def unfinished(self, k: int) -> tuple[int, int]: ...
     @property
     def completed_requests(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
     @property
     def slots(self) -> int: ...

@@ -3,6 +3,7 @@
 An engine runs only as far as the router has to see it, or as what it was sent piles up (`_engine/fed_arrivals.pxd`).
 Engines of the same kind share a pool of slots: the numbers of a request lie in one from the time it is sent until it
 completes. So memory, and the part of it that is in use, are those of the requests that are there, however many come.
+Where all requests are at hand from the start, the slots are they themselves, and nothing is copied.
 """
 
 import dataclasses
@@ -84,6 +85,7 @@ cdef struct Pool:
     Problem source
     Column columns[COLUMNS]
     int columns_size
+    bint lent               # the slots are the requests, each the one after its id; but for arrivals and numbers
     int64_t allocated
     int64_t made            # slots that were ever used, with slot 0, which is nobody's
     int32_t free_slot       # chain of those to use again, or NONE
@@ -226,7 +228,7 @@ cdef class Fleet:
     cdef const double* arrival
     cdef const int64_t* work
     cdef const int64_t* rank    # breaks ties; NULL: the id
-    cdef const int32_t* class_of
+    cdef const int32_t* class_of  # the first and the last class of each
     cdef const int64_t* session_of
     cdef const double* request_columns[<int>NAMES]
     cdef int32_t* replica_of
@@ -246,7 +248,7 @@ cdef class Fleet:
     cdef readonly int64_t completed_requests
     cdef int64_t sent
     cdef int64_t asked          # id of the request that a replica is chosen for
-    cdef int32_t failed         # the replica that cannot go on, or NONE
+    cdef readonly int32_t failed  # the replica that cannot go on, or NONE
     cdef list problems
     cdef object router, source, outputs
 
@@ -332,7 +334,10 @@ cdef class Fleet:
                 self.replicas[k].engine.believed = NULL
             engine_free(&self.replicas[k].engine)
         for k in range(self.pools_size if self.pools != NULL else 0):
-            for j in range(self.pools[k].columns_size if self.pools[k].allocated > 0 else 0):
+            if self.pools[k].lent:
+                free(<void*>self.pools[k].rules.arrival)
+                free(<void*>self.pools[k].rules.numbers)
+            for j in range(self.pools[k].columns_size if self.pools[k].allocated > 0 and not self.pools[k].lent else 0):
                 free(pointer_in(&self.pools[k].rules, self.pools[k].columns[j].place)[0])
             free(self.pools[k].following)
             free(self.pools[k].ids)
@@ -360,17 +365,19 @@ cdef class Fleet:
 
     def take(
         self, list problems, const double[::1] arrival, const int64_t[::1] work, int32_t[::1] replica, rank=None,
-        class_of=None, session=None, int64_t sessions=0, columns=(), bint every_fits=True,
+        const int32_t[:, ::1] classes=None, session=None, int64_t sessions=0, columns=(), bint every_fits=True,
+        bint all_of_them=False,
     ):
         """The next chunk of requests, in order of arrival: a problem for each kind of replica, and what routers read.
 
+        With `all_of_them` no others come, and results go where `keep_into` said.
         `columns` maps names of formulas to arrays, `replica` is where it will say who took which.
         """
         cdef double[::1] reals_out = np.empty(0)
         cdef int64_t[::1] whole_out = np.empty(0, np.int64)
         cdef int k, j
         self.base = self.sent
-        self.source = (problems, arrival, work, replica, rank, class_of, session, columns)
+        self.source = (problems, arrival, work, replica, rank, classes, session, columns)
         for k in range(self.pools_size):
             fill_problem(&self.pools[k].source, problems[k], reals_out, reals_out, whole_out)
             if self.pools[k].columns_size == 0:
@@ -386,10 +393,14 @@ cdef class Fleet:
         self.replica_of = &replica[0]
         self.rank = integers(rank)
         self.session_of = integers(session)
-        self.class_of = small_integers(class_of)
+        self.class_of = NULL if classes is None else &classes[0, 0]
         self.every_fits = every_fits
         for k, name in enumerate(FORMULA_NAMES):
             self.request_columns[k] = reals(columns[name]) if name in columns else NULL
+        if all_of_them and self.rule != CENTRAL and arrival.shape[0] < 0x7FFFFFFF - SPARE:
+            for k in range(self.pools_size):
+                if self.lend(k, arrival.shape[0]) == NO_MEMORY:
+                    raise MemoryError(f"no memory for {arrival.shape[0]} requests")
         if sessions > self.sessions:
             if not grown(<void**>&self.session_table, sessions * sizeof(int32_t)):
                 raise MemoryError(f"no memory for {sessions} sessions")
@@ -522,7 +533,7 @@ cdef class Fleet:
         if self.failed != NONE and self.replicas[self.failed].engine.failed != NONE:
             replica = &self.replicas[self.failed]
             policy = self.problems[replica.pool].policy
-            id = self.pools[replica.pool].ids[replica.engine.failed]
+            id = id_of(&self.pools[replica.pool], replica.engine.failed)
             raise_failure(&replica.engine, policy, id if self.rank == NULL else self.rank[<int64_t>id])
         if status != OK and status != AGAIN:
             raise Stopped(self.failed)
@@ -577,24 +588,28 @@ cdef class Fleet:
         cdef int32_t s = pool.free_slot
         cdef const Column* column
         cdef int j
-        if s != NONE:
+        if pool.lent:
+            s = <int32_t>(i + 1)
+            (<double*>pool.rules.arrival)[s] = self.arrival[i]
+        elif s != NONE:
             pool.free_slot = pool.following[s]
         else:
             if pool.made >= pool.allocated and self.more_slots(which) == NO_MEMORY:
                 return NONE
             s = <int32_t>pool.made
             pool.made += 1
-        for j in range(WRITTEN, pool.columns_size):
-            column = &pool.columns[j]
-            if column.size == 8:
-                (<int64_t*>column.slots)[s] = (<const int64_t*>column.source)[i]
-            else:
-                column.slots[s] = column.source[i]
+        if not pool.lent:
+            for j in range(WRITTEN, pool.columns_size):
+                column = &pool.columns[j]
+                if column.size == 8:
+                    (<int64_t*>column.slots)[s] = (<const int64_t*>column.source)[i]
+                else:
+                    column.slots[s] = column.source[i]
+            pool.rules.evictions[s] = 0
+            pool.ids[s] = self.base + i
+            pool.order[s] = s
+            pool.rank[s] = <int32_t>((self.base + i if self.rank == NULL else self.rank[i]) & 0x7FFFFFFF)
         (<int64_t*>pool.rules.numbers)[s] = number
-        pool.rules.evictions[s] = 0
-        pool.ids[s] = self.base + i
-        pool.order[s] = s
-        pool.rank[s] = <int32_t>((self.base + i if self.rank == NULL else self.rank[i]) & 0x7FFFFFFF)
         if pool.joined != NULL:
             pool.joined[s] = self.arrival[i]
         if pool.believed != NULL:
@@ -628,6 +643,41 @@ cdef class Fleet:
         if queued(&self.replicas[k].engine) >= LONGEST_QUEUE:
             self.piled = k
         return engine_feed(&self.replicas[k].engine, s)
+
+    cdef int lend(self, int which, int64_t n) noexcept nogil:
+        # The slots are the requests of the source, all of them, and what becomes of each goes where `keep_into` said.
+        # Slot 0 is nobody's: only its arrival is ever looked at. OK or NO_MEMORY.
+        cdef Pool* pool = &self.pools[which]
+        cdef Problem* rules = &pool.rules
+        cdef const Column* column
+        cdef int64_t size = n + 1 + SPARE, s
+        cdef int k
+        for k in range(pool.columns_size):
+            column = &pool.columns[k]
+            pointer_in(rules, column.place)[0] = <void*>(column.source - column.size if column.copied else NULL)
+        rules.arrival = <double*>calloc(size, sizeof(double))
+        rules.numbers = <int64_t*>calloc(size, sizeof(int64_t))
+        rules.completion, rules.start, rules.evictions = self.completion - 1, self.start - 1, self.evictions - 1
+        rules.cached = self.cached - 1 if self.cached != NULL else NULL
+        pool.lent = True
+        pool.allocated = n
+        pool.order = <int32_t*>calloc(size, sizeof(int32_t))
+        pool.rank = <int32_t*>calloc(size, sizeof(int32_t))
+        if rules.arrival == NULL or rules.numbers == NULL or pool.order == NULL or pool.rank == NULL:
+            return NO_MEMORY
+        if rules.reads_joined and not grown(<void**>&pool.joined, size * sizeof(double)):
+            return NO_MEMORY
+        if rules.belief_changes and not grown(<void**>&pool.believed, size * sizeof(int64_t)):
+            return NO_MEMORY
+        if self.sees_work and not grown(<void**>&pool.work, size * sizeof(int64_t)):
+            return NO_MEMORY
+        for s in range(1, n + 1):
+            pool.order[s] = <int32_t>s
+            pool.rank[s] = <int32_t>((s - 1 if self.rank == NULL else self.rank[s - 1]) & 0x7FFFFFFF)
+        for k in range(self.replicas_size):
+            if self.replicas[k].pool == which:
+                share_slots(&self.replicas[k].engine, pool, True)
+        return OK
 
     cdef int more_slots(self, int which) noexcept nogil:
         # Room for more slots than ever before. OK or NO_MEMORY.
@@ -685,13 +735,14 @@ cdef class Fleet:
         cdef Completed* done
         for j in range(replica.engine.completed_size):
             s = replica.engine.completed[j]
-            id = pool.ids[s]
+            id = id_of(pool, s)
             if self.completion != NULL:
-                self.completion[id] = pool.rules.completion[s]
-                self.start[id] = pool.rules.start[s]
-                self.evictions[id] = pool.rules.evictions[s]
-                if self.cached != NULL and pool.rules.cached_prefixes:
-                    self.cached[id] = pool.rules.cached[s]
+                if not pool.lent:
+                    self.completion[id] = pool.rules.completion[s]
+                    self.start[id] = pool.rules.start[s]
+                    self.evictions[id] = pool.rules.evictions[s]
+                    if self.cached != NULL and pool.rules.cached_prefixes:
+                        self.cached[id] = pool.rules.cached[s]
                 if self.next_turn != NULL and self.next_turn[id] != NONE:
                     if self.comes(self.next_turn[id], pool.rules.completion[s] + self.think[self.next_turn[id]]):
                         return NO_MEMORY
@@ -711,7 +762,7 @@ cdef class Fleet:
                 self.done_size += 1
             if self.sees_work:
                 replica.believed -= pool.work[s]
-            if not self.record_tokens:  # else the log names requests by their slots
+            if not self.record_tokens and not pool.lent:  # else the log names requests by their slots
                 free_slot(pool, s)
         self.completed_requests += replica.engine.completed_size
         replica.engine.completed_size = 0
@@ -858,9 +909,9 @@ cdef class Fleet:
             if self.every_fits or self.fits(i, chosen[0]):
                 return OK
         if self.class_of != NULL:
-            which = self.class_of[i]
+            which = self.class_of[2 * i]
             first = self.first_member[which]
-            size = self.first_member[which + 1] - first
+            size = self.first_member[self.class_of[2 * i + 1] + 1] - first
             among += first
         if not self.every_fits:
             size = self.those_that_fit(i, among, size)
@@ -986,7 +1037,9 @@ cdef class Fleet:
         log = None
         if self.record_tokens:
             log = tokens(engine)
-            if pool.made > 1:
+            if pool.lent:
+                log = dataclasses.replace(log, request=log.request - 1, chunk_request=log.chunk_request - 1)
+            elif pool.made > 1:
                 ids = np.asarray(<int64_t[:pool.made]>pool.ids)
                 log = dataclasses.replace(log, request=ids[log.request], chunk_request=ids[log.chunk_request])
         return {
@@ -1012,7 +1065,8 @@ cdef class Fleet:
 
     @property
     def slots(self):
-        """Requests that were ever there at once, in all pools: what the memory that is held grows with."""
+        """Requests that were ever there at once, in all pools: what the memory that is held grows with. 0 where they
+        are all at hand."""
         return sum(max(self.pools[k].made - 1, 0) for k in range(self.pools_size))
 
 
@@ -1022,6 +1076,11 @@ class Stopped(Exception):  # noqa: N818 (for run.py, which says it in words)
 
 cdef inline bint is_idle(const Engine* engine) noexcept nogil:
     return engine.running == 0 and engine.waiting == 0
+
+
+cdef inline int64_t id_of(const Pool* pool, int32_t s) noexcept nogil:
+    # Which request is in this slot.
+    return s - 1 if pool.lent else pool.ids[s]
 
 
 cdef inline void free_slot(Pool* pool, int32_t s) noexcept nogil:
@@ -1070,10 +1129,6 @@ cdef void share_slots(Engine* engine, const Pool* pool, bint first) noexcept nog
 
 
 cdef const int64_t* integers(const int64_t[::1] column) noexcept:
-    return NULL if column is None else &column[0]
-
-
-cdef const int32_t* small_integers(const int32_t[::1] column) noexcept:
     return NULL if column is None else &column[0]
 
 

@@ -201,8 +201,8 @@ def simulate_disaggregated(
     workload
         The requests.
     policy, memory, clock, max_batch, block
-        Of each replica, as in `simulate_fleet`; a `Replica` may have its own, its policy too. Decode replicas process
-        no prompts: their clocks charge none.
+        Of each replica, as in `simulate_fleet`; a `Replica` may have its own, its policy too. Decode replicas have
+        ``prompts="moved"``: they process those alone whose cache they evicted, where the policy recomputes it.
     prefill, decode
         How many replicas there are in each pool, or a `Replica` for each.
     transfer
@@ -210,7 +210,7 @@ def simulate_disaggregated(
     router, decode_router
         Who takes a request in each pool; the second is the same unless it is given.
     prefill_budget
-        Of the prefill replicas alone.
+        Of the prefill replicas alone; a decode replica that has to process what it evicted in chunks says so itself.
     seed, engine, record
         As in `simulate_fleet`, for both pools.
     progress
@@ -220,7 +220,7 @@ def simulate_disaggregated(
     ------
     PolicyError, WorkloadError, InputError, NotFinishedError
         As `simulate_fleet`; for replicas that fail, think times and cached prefixes; and for decode replicas, a policy
-        that reads a table of lengths or a `prefill_budget`.
+        that reads a table of lengths.
     """
     if not isinstance(workload, Workload):
         raise InputError(f"simulate_disaggregated needs a llmsched.Workload, not {type(workload).__name__}")
@@ -255,7 +255,7 @@ def simulate_disaggregated(
     decoded = decoded[np.argsort(ready[decoded], kind="stable")]
     rest = simulate_fleet(
         _after_first_tokens(workload, ready, decoded),
-        replicas=[Replica(**_without_prompts(machine)) for machine in decoding],
+        replicas=[Replica(**_with_prompts_moved(machine)) for machine in decoding],
         router=router if decode_router is None else decode_router,
         progress=None if progress is None else lambda done, _: progress(n + done, both),
         **how,
@@ -295,24 +295,20 @@ def _after_first_tokens(workload: Workload, ready: FloatArray, decoded: IntArray
     return workload.replace(**changed, arrival=ready).take(decoded)
 
 
-def _without_prompts(machine: Mapping[str, Any]) -> dict[str, Any]:
+def _with_prompts_moved(machine: Mapping[str, Any]) -> dict[str, Any]:
     """A decode replica: prompts come with their cache, and their first token counts as generated."""
     policy, clock = machine["policy"], machine["clock"]
-    if machine["prefill_budget"] is not None:
-        raise InputError("a decode replica processes no prompts: leave its prefill_budget out")
     if "lengths" in policy.needs:
         raise PolicyError(
             f"policy {policy.name} reads a table of whole outputs, of which a decode replica generates all but the "
             "first token: choose another policy for it, Replica(policy=...)"
         )
-    if clock is None:
-        return dict(machine)
+    moved = dataclasses.replace(policy, prompts="moved").labelled(f"{policy.name},prompts=moved")
+    if clock is None or clock.context == "all":
+        return {**machine, "policy": moved}
     # Where the context is what was generated, the first token is of it.
-    more = clock.per_context_token if clock.context == "generated" else 0.0
-    return {
-        **machine,
-        "clock": dataclasses.replace(clock, per_prompt_token=0.0, per_request=clock.per_request + more),
-    }
+    counted = dataclasses.replace(clock, per_request=clock.per_request + clock.per_context_token)
+    return {**machine, "policy": moved, "clock": counted}
 
 
 def _check_fits(size: IntArray, workload: Workload, machines: Sequence[Mapping[str, Any]], pool: str) -> None:

@@ -79,11 +79,11 @@ class ReadableRouter:
         self.seeded, self.stream = seed is not None, splitmix64(seed or 0)
         self.work = work_of(workload, router)
         self.columns = request_columns(workload, router)
-        self.class_of: Any = [0] * len(workload)
+        self.classes: list[list[int]] = [[0, 0]] * len(workload)  # the first and the last, of each request
         if router.classes > 1:
             if bounds is None:
                 bounds = class_bounds(workload, router, [len(group) for group in groups])
-            self.class_of = classes_of(workload, router, bounds)
+            self.classes = classes_of(workload, router, bounds).tolist()
         self.taken: list[list[int]] = [[] for _ in machines]
         self.turns = [0] * len(groups)
         self.session: dict[int, int] = {}
@@ -152,8 +152,8 @@ class ReadableRouter:
             last = self.session.get(int(self.workload.session[i]))
             if last is not None and self.fits(i, last):
                 return last
-        which = int(self.class_of[i])
-        among = [k for k in self.groups[which] if self.fits(i, k)]
+        which, last_class = self.classes[i]
+        among = [k for group in self.groups[which : last_class + 1] for k in group if self.fits(i, k)]
         among = among or [k for k in range(len(self.machines)) if self.fits(i, k)]
         if len(among) == 1:
             return among[0]
@@ -192,7 +192,8 @@ class ReadableRouter:
         """What replica k does with these requests."""
         machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
         policy = self.machines[k]["policy"]
-        return _simulated(self.workload, taken, policy, record=("timeline", "tokens"), **machine)
+        replica = self.lives[k].replica if self.lives else k
+        return _simulated(self.workload, taken, policy, replica, record=("timeline", "tokens"), **machine)
 
     def view(self, i: int, k: int, time: float) -> View:
         """Replica k at that time, before anything that begins then, and what it has in its cache of request i."""
@@ -301,10 +302,9 @@ class ReadableQueue:
     def simulated(self, k: int, requests: Sequence[int]) -> Result:
         """What replica k does with these requests, which it took, or might."""
         machine = {name: value for name, value in self.machines[k].items() if name != "policy"}
-        seen = self.workload.replace(arrival=self.taken_at).take(requests)
-        return simulate(
-            seen, self.machines[k]["policy"], seed=None, engine="reference", record=("timeline", "tokens"),
-            max_rounds=self.max_rounds, **machine,
+        return _simulated(
+            self.workload.replace(arrival=self.taken_at), list(requests), self.machines[k]["policy"], k,
+            record=("timeline", "tokens"), max_rounds=self.max_rounds, **machine,
         )  # fmt: skip
 
     def so_far(self, k: int) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -340,22 +340,23 @@ class ReadableQueue:
 
 def outcomes(
     workload: Workload, machines: Sequence[Mapping[str, Any]], replica: IntArray, record: Collection[str],
-    max_rounds: int | None,
+    max_rounds: int | None, lives: Sequence[Life] = (),
 ) -> list[Result]:  # fmt: skip
     """What each replica does with the requests that it took."""
     results = []
     for k, machine in enumerate(machines):
         options = {name: value for name, value in machine.items() if name != "policy"}
         taken = np.flatnonzero(replica == k).tolist()
-        results.append(_simulated(workload, taken, machine["policy"], record=record, max_rounds=max_rounds, **options))
+        options |= {"record": record, "max_rounds": max_rounds}
+        results.append(_simulated(workload, taken, machine["policy"], lives[k].replica if lives else k, **options))
     return results
 
 
-def _simulated(workload: Workload, taken: list[int], policy: Policy, **options: Any) -> Result:
-    """What a replica does with the requests that it took; errors name them as the workload does."""
+def _simulated(workload: Workload, taken: list[int], policy: Policy, replica: int, **options: Any) -> Result:
+    """What a replica does with the requests that it took; errors name it, and them as the workload does."""
     try:
         return simulate(workload.take(taken), policy, seed=None, engine="reference", **options)
     except NotFinishedError as error:
-        if not isinstance(error.request, int):
-            raise
-        raise bound_passed(policy, taken[error.request], error.round, error.remaining) from None
+        if isinstance(error.request, int):
+            error = bound_passed(policy, taken[error.request], error.round, error.remaining)
+        raise error.on_replica(replica) from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -285,11 +286,11 @@ class Run:
         if self.endless:
             self._level(workload, problems)
         router = self.router
-        class_of = None
+        classes = None
         if router.classes > 1:
             if self.bounds is None:
                 self.bounds = class_bounds(workload, router, [len(group) for group in self.groups])
-            class_of = classes_of(workload, router, self.bounds)
+            classes = classes_of(workload, router, self.bounds)
         session = self._sessions(workload) if router.sessions else None
         columns = request_columns(workload, router)
         if arrival is not None and "arrival" in columns:
@@ -300,13 +301,14 @@ class Run:
             work_of(workload, router),
             replica,
             order,
-            class_of,
+            classes,
             session,
             len(self.session_of),
             columns,
             all(workload.extent.request <= problem.memory for problem in problems)
             and self._blocks_fit(workload)
             and not self.lives,
+            not self.endless,
         )
 
     def take_turns(self, workload: Workload, replica: Any, progress: Progress | None) -> Workload:
@@ -320,31 +322,25 @@ class Run:
         after = np.full(n, -1, np.int64)
         after[before[before >= 0]] = np.flatnonzero(before >= 0)
         self.fleet.close_loop(before, after, np.ascontiguousarray(workload.think), arrival)
-        try:
+        with self._naming_replicas():
             while not self.fleet.send_turns(n):
                 if progress is not None:
                     progress(self.fleet.completed_requests, n)
-        except Stopped as stopped:
-            raise self._not_finished(stopped.args[0]) from None
         return workload.replace(arrival=arrival)
 
     def send(self, upto: int, progress: Progress | None = None) -> None:
         """Send the requests up to this id. Raises NotFinishedError."""
-        try:
+        with self._naming_replicas():
             while not self.fleet.send(upto):
                 if progress is not None:
                     progress(self.fleet.completed_requests, upto)
-        except Stopped as stopped:
-            raise self._not_finished(stopped.args[0]) from None
 
     def finish(self, progress: Progress | None, n: int) -> None:
         """Run until all have completed. Raises NotFinishedError."""
-        try:
+        with self._naming_replicas():
             while not self.fleet.finish():
                 if progress is not None:
                     progress(self.fleet.completed_requests, n)
-        except Stopped as stopped:
-            raise self._not_finished(stopped.args[0]) from None
 
     def outcomes(self, replica: IntArray, order: IntArray | None) -> list[Outcome]:
         """What each replica did; logs name requests by their place among those that it took."""
@@ -420,10 +416,22 @@ class Run:
                 needed,
             )
 
+    @contextlib.contextmanager
+    def _naming_replicas(self) -> Iterator[None]:
+        """Errors of a run that does not finish say on which replica."""
+        try:
+            yield
+        except Stopped as stopped:
+            raise self._not_finished(stopped.args[0]) from None
+        except NotFinishedError as error:
+            raise error.on_replica(self._replica(self.fleet.failed)) from None
+
+    def _replica(self, k: int) -> int:
+        return self.lives[k].replica if self.lives else k
+
     def _not_finished(self, k: int) -> NotFinishedError:
         rounds, unfinished = self.fleet.unfinished(k)
-        name = self.machines[k]["policy"].name
-        replica = self.lives[k].replica if self.lives else k
+        name, replica = self.machines[k]["policy"].name, self._replica(k)
         limit = self.problems[self.kind_of[k]].max_rounds
         why = (
             f"max_rounds={limit} is reached"
@@ -545,7 +553,7 @@ def _readable(workload: Workload, run: Run, seed: int | None, keep: Collection[s
         )
         replica, workload = router.run(), router.arrived()
         seen = router.workload
-    results = reference.outcomes(seen, run.machines, replica, keep, run.max_rounds)
+    results = reference.outcomes(seen, run.machines, replica, keep, run.max_rounds, run.lives)
     completion, start = np.empty(len(workload)), np.empty(len(workload))
     evictions = np.zeros(len(workload), np.int64)
     cached = np.zeros(len(workload), np.int64) if _caches(run.machines) else None

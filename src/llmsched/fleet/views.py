@@ -63,5 +63,11 @@ def class_bounds(workload: Workload, router: Router, sizes: list[int]) -> IntArr
 
 
 def classes_of(workload: Workload, router: Router, bounds: IntArray) -> npt.NDArray[np.int32]:
-    """The class of each request, from 0 for the short ones."""
-    return np.searchsorted(bounds, _column(workload, router.by), side="left").astype(np.int32)
+    """The first and the last class of each request (n, 2), from 0 for the short ones.
+
+    They differ for who is exactly as long as a bound: with few distinct predictions there are so many of those that
+    neither class could take them all.
+    """
+    values = _column(workload, router.by)
+    sides = [np.searchsorted(bounds, values, side=side) for side in ("left", "right")]
+    return np.ascontiguousarray(np.stack(sides, axis=1), dtype=np.int32)

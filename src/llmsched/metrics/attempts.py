@@ -141,8 +141,8 @@ def attempts(result: Result) -> Attempts:
 def _whole_prompts(
     result: Result, request: IntArray, first: IntArray, kept: IntArray, is_first: npt.NDArray[np.bool_]
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """The chunks of a run without a budget: all at once on admission, but what is moved back in."""
-    computed = is_first if result.policy.resume == "swap" else np.ones(len(is_first), bool)
+    """The chunks of a run without a budget: all at once on admission, but what is moved in, at first or back."""
+    computed = np.where(is_first, result.policy.prompts == "processed", result.policy.resume != "swap")
     at = np.flatnonzero(computed)
     return at, first[at], result.workload.prompt[request[at]] + kept[at]
 

@@ -268,6 +268,9 @@ class _RoundWork:
         moved_in = ~log.is_first & (self.resume == "swap")
         moved_out = ~log.completes & (self.resume == "swap")
         before, after = _prefilled_so_far(log)
+        self.came_processed = result.policy.prompts == "moved"
+        if self.came_processed:
+            before, after = (tokens + result.workload.prompt[log.request] for tokens in (before, after))
         self.swap_in = np.where(moved_in, before + log.kept, 0)  # tokens, of each attempt, in its first round
         self.swap_out = np.where(moved_out, after + log.generated, 0)
         self.moved_out_round = np.minimum(log.last_round + 1, max(rounds - 1, 0))  # the round in which it is moved out
@@ -295,7 +298,8 @@ class _RoundWork:
         useful = log.generated > log.kept
         first = np.zeros(len(log), bool)
         first[np.flatnonzero(useful)[np.unique(log.request[useful], return_index=True)[1]]] = True
-        return joules, np.where(useful, np.where(first, 0.0, prefill), joules)
+        once = first & (not self.came_processed)  # all have to be processed once, but prompts that came so
+        return joules, np.where(useful, np.where(once, 0.0, prefill), joules)
 
 
 def _prefilled_so_far(log: Attempts) -> tuple[IntArray, IntArray]:

@@ -358,13 +358,14 @@ def _alone(result: Result) -> FloatArray:
     """Latency of each request if it were alone: its rounds in a batch of one."""
     prompt, output = (column.astype(np.float64) for column in (result.workload.prompt, result.workload.output))
     clock, budget = result.clock, result.prefill_budget
-    chunks = np.ceil(prompt / budget) if budget is not None else 1.0
+    processed = prompt if result.policy.prompts == "processed" else np.zeros_like(prompt)
+    chunks = np.ceil(processed / budget) if budget is not None else 1.0
     rounds = output + np.maximum(chunks - 1, 0)  # the last chunk's round generates
     if clock is None:
         return rounds
     context = output * (output - 1) / 2 + (prompt * rounds if clock.context == "all" else 0)
     seconds = rounds * (clock.base + clock.per_request)
-    return seconds + clock.per_context_token * context + clock.per_prompt_token * prompt
+    return seconds + clock.per_context_token * context + clock.per_prompt_token * processed
 
 
 def _goodput(met: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_]) -> float:

@@ -26,6 +26,7 @@ from ..errors import InputError, nearest
 from ..simulation.result import Result
 from ..workloads.argument_checks import whole
 from ..workloads.columns import FloatArray
+from ..workloads.workload import turns_before
 from .confidence import t_quantile
 
 __all__ = ["METHODS", "Estimate", "Method", "batch_means", "estimate", "latencies", "warm_up"]
@@ -201,9 +202,18 @@ def latencies(result: Result) -> FloatArray:
     """The latencies of a run in the order of arrival (n,): a series for `estimate`.
 
     The last requests see no arrivals after them, and leave a queue that empties: nothing in a series tells, so let a
-    run be long against that, or leave the last ones out.
+    run be long against that, or leave the last ones out. In a closed loop (think times) it is known when that begins:
+    no session comes any more, and one has had its last turn. Turns that arrive later are left out (fewer than n).
     """
-    return result.latency[np.argsort(result.workload.arrival, kind="stable")]
+    workload, arrival = result.workload, result.workload.arrival
+    order = np.argsort(arrival, kind="stable")
+    if workload.think is not None and len(workload):
+        before = turns_before(workload)
+        is_last = np.ones(len(workload), bool)
+        is_last[before[before >= 0]] = False
+        until = max(arrival[before < 0].max(), result.completion[is_last].min())
+        order = order[arrival[order] <= until]
+    return result.latency[order]
 
 
 def _series(values: npt.ArrayLike, least: int) -> FloatArray:

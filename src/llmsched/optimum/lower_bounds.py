@@ -90,11 +90,13 @@ class LowerBound:
         """The bound that holds for `policy`: `value` if it restarts what it evicts, else `preemptive`.
 
         With ``slots="processed"`` the one of requests that hold a token less in every round, which is computed then;
-        with ``prefixes="cached"`` that of requests without prompts, as those may all be in the cache.
+        with ``prefixes="cached"`` that of requests without prompts, as those may all be in the cache; with
+        ``prompts="moved"`` no clock charges for prompts.
         """
         policy = named(policy)
         bound = self._of_processed if policy.slots == "processed" else self
         bound = self._of_cached if policy.prefixes == "cached" else bound
+        bound = bound._of_moved if policy.prompts == "moved" else bound
         return bound.value if policy.resume == "restart" else bound.preemptive
 
     @functools.cached_property
@@ -107,11 +109,25 @@ class LowerBound:
         """That where nothing of a prompt need be processed, or be in the cache for one request alone."""
         return self._as_processed(np.zeros_like)
 
+    @functools.cached_property
+    def _of_moved(self) -> LowerBound:
+        """That where nothing is charged for prompts."""
+        if self._asked is None:
+            return self._trivial()
+        workload, machines, iterations = self._asked
+        if all(machine["clock"] is None for machine in machines):
+            return self
+        charged = [{**machine, "clock": _charging_no_prompts(machine["clock"])} for machine in machines]
+        return _bound_of(workload, charged, iterations)
+
+    def _trivial(self) -> LowerBound:
+        trivial = self.each["trivial"]
+        return LowerBound(trivial, trivial, {"trivial": trivial}, "trivial")
+
     def _as_processed(self, counted: Callable[[IntArray], IntArray]) -> LowerBound:
         """That of requests with so much of their prompts."""
         if self._asked is None:
-            trivial = self.each["trivial"]
-            return LowerBound(trivial, trivial, {"trivial": trivial}, "trivial")
+            return self._trivial()
         workload, machines, iterations = self._asked
         bare = bool((workload.prompt == 0).any())
         charged = [{**machine, "clock": _charging_processed(machine["clock"], bare)} for machine in machines]
@@ -146,6 +162,10 @@ def _charging_processed(clock: clocks.Clock | None, promptless: bool) -> clocks.
     spared = clock.per_request if clock.base > 0 else clock.per_request / 2  # a clock may not stand still
     charged = min(clock.per_context_token, spared)
     return dataclasses.replace(clock, per_context_token=charged, per_request=max(clock.per_request - charged, 0.0))
+
+
+def _charging_no_prompts(clock: clocks.Clock | None) -> clocks.Clock | None:
+    return None if clock is None else dataclasses.replace(clock, per_prompt_token=0.0)
 
 
 @with_bar("bounding", "iterations")

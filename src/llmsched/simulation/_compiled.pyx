@@ -63,6 +63,7 @@ cdef dict FLAGS = {  # field -> which of its words sets the flag of that name, s
     "slices": {"none": False, "staggered": True},
     "slots": {"ahead": False, "processed": True},
     "prefixes": {"none": False, "cached": True},
+    "prompts": {"processed": False, "moved": True},
 }
 
 cdef dict CORE_TIES = {"drawn": (False, False), "prompt": (True, False), "last": (False, True)}  # longest_prompt, last
@@ -123,10 +124,12 @@ cdef int fill_rules(Problem* c_problem, problem) except -1:
     c_problem.whole_prompt = policy.reserve == "prompt"
     c_problem.chunk = policy.chunk
     c_problem.cached_prefixes = c_problem.as_processed and FLAGS["prefixes"][policy.prefixes]
+    c_problem.prompts_moved = FLAGS["prompts"][policy.prompts]
     c_problem.headroom = policy.headroom
     c_problem.rate_limit = policy.rate_limit
     c_problem.slices = FLAGS["slices"][policy.slices]
     c_problem.one_by_one = c_problem.slices or c_problem.cached_prefixes
+    c_problem.one_by_one = c_problem.one_by_one or (c_problem.as_processed and c_problem.prompts_moved)
     c_problem.paced = c_problem.slices or policy.rate_limit > 0
     c_problem.beliefs.kind = CORE_BELIEFS.get(policy.reserve, BELIEF_TABLE)  # the table for an order, if for anything
     c_problem.beliefs.clip = policy.clip
@@ -356,7 +359,9 @@ cdef dict work(const Engine* engine):
         "rounds_skipped": engine.round - engine.work.rounds_stepped,
         "admissions": engine.work.admissions,
         "feasibility_tests": engine.work.feasibility_tests,
-        "points_scanned": engine.profile.scanned + engine.belief.scanned,
+        "points_scanned": engine.profile.scanned + engine.belief.scanned + (
+            engine.pool.looked_up if engine.pool != NULL else 0
+        ),
         "heap_operations": engine.heap.operations + engine.tree.operations + engine.ties.operations,
     }
 

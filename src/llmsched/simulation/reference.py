@@ -279,6 +279,8 @@ class ReferenceEngine:
         self.admitted_this_round += 1
         if self.policy.resume == "swap" and r.admission >= 0:
             self.swapped += r.prompt + r.generated - r.to_prefill
+        elif self.comes_with_cache(r):
+            r.to_prefill = 0
         else:
             r.to_prefill = r.prompt + r.generated - r.cached  # nothing is, unless prefixes are cached
         r.first_round, r.kept = self.round, r.generated
@@ -290,6 +292,10 @@ class ReferenceEngine:
         self.admissions += 1
         self.enter_eviction_order(r)
         self.running.append(r)
+
+    def comes_with_cache(self, r: Request) -> bool:
+        """Whether another machine has processed its prompt, and it did not lose that yet."""
+        return self.policy.prompts == "moved" and r.admission < 0
 
     def stop_running(self, r: Request) -> None:
         """Take it out of the batch."""
@@ -677,6 +683,7 @@ for _field, _words in {  # what the methods of `ReferenceEngine` compare with
     "slices": ("none", "staggered"),
     "slots": ("ahead", "processed"),
     "prefixes": ("none", "cached"),
+    "prompts": ("processed", "moved"),
 }.items():
     check_words(f"reference.ReferenceEngine, {_field}", _words, CHOICES[_field])
 

@@ -19,7 +19,10 @@ class SlotsAsProcessed(ReferenceEngine):
         self.budget_left = 0  # tokens that it may still process
         self.alone = False  # whether only one request runs or waits, as it begins
         for r in self.requests:
-            r.to_prefill = r.prompt
+            if self.comes_with_cache(r):
+                r.cached = max(r.prompt, 1) - 1  # the round that admits it processes the last token
+            else:
+                r.to_prefill = r.prompt
 
     def overflow(self) -> list[Request]:
         """Serve those that run, first admitted first. Until there are slots for it, others leave, or it itself does:
@@ -85,7 +88,7 @@ class SlotsAsProcessed(ReferenceEngine):
         if len(self.running) >= self.problem.max_batch or self.budget_left == 0 or not self.on_pace(candidate):
             return False
         tokens = self.unprocessed(candidate) if self.policy.reserve == "prompt" else self.next_tokens(candidate)
-        return self.need() + whole_blocks(tokens, self.problem.block) <= capacity
+        return self.need() + whole_blocks(candidate.cached + tokens, self.problem.block) <= capacity
 
     def admit(self, r: Request) -> None:
         tokens = self.next_tokens(r)
