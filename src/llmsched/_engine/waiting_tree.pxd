@@ -19,9 +19,11 @@ from llmsched._engine.tree_node cimport (
 from llmsched._engine.request cimport NONE, Request
 from llmsched._engine.status cimport NO_MEMORY, OK
 
+cdef extern from "llmsched/_engine/portable.h" nogil:
+    const int64_t ANY "LLMSCHED_ANY"    # room for every demand
+
 cdef enum:
     LATE = 8
-    ANY = NOBODY - 1    # room for every demand
 
 
 cdef struct WaitingTree:
