@@ -25,7 +25,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def answer(shell: str, environment: dict[str, str], *answers: str) -> int:
-    """Type into a new shell `llmsched compa`, Tab, `--hel`, Tab, Enter: the number of the answer that comes."""
+    """Type into a new shell `llmsched compa`, Tab, `--he`, Tab, Enter: the number of the answer that comes."""
     interactive = pexpect.spawn(
         shell, ["-i"], env=environment, cwd=environment["HOME"], encoding="utf-8", dimensions=(50, 120), timeout=120
     )
@@ -33,7 +33,7 @@ def answer(shell: str, environment: dict[str, str], *answers: str) -> int:
     try:
         interactive.expect("[#$%>] ")
         first = "\t\t" if shell == "zsh" else "\t"  # zsh loads the completion with the first Tab
-        interactive.send(f"llmsched compa{first}--hel\t\r")
+        interactive.send(f"llmsched compa{first}--he\t\r")
         return int(interactive.expect(list(answers)))
     finally:
         interactive.close(force=True)

@@ -264,7 +264,7 @@ cdef inline int32_t tree_first(const WaitingTree* tree) noexcept nogil:
     # The first of all that wait, who all have their places in the tree. Needs one.
     cdef const Node* node = &tree.nodes[tree.root]
     cdef int32_t _level
-    cdef int64_t at
+    cdef int64_t at = 0
     for _level in range(tree.height + 1):
         at = 0
         while node.demand[at] == NOBODY:
