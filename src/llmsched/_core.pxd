@@ -16,7 +16,8 @@ from llmsched._engine.status cimport FINISHED, NO_MEMORY, RUNNING, STOPPED, Stat
 from llmsched._engine.timing_wheel cimport Wheel
 
 cdef extern from "llmsched/_engine/portable.h" nogil:
-    const int64_t UNKNOWN "LLMSCHED_UNKNOWN"    # the output of a request that whoever drives the engine will say has finished
+    # the output of a request that whoever drives the engine will say has finished
+    const int64_t UNKNOWN "LLMSCHED_UNKNOWN"
 
 cdef enum Order:
     ORDER_KEYS      # by `keys` or `real_keys`

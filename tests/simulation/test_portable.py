@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,3 +119,17 @@ def test_entries_of_the_heap_are_ordered_by_key_then_tie_then_number(portable, d
 
 def test_memory_can_be_written_enlarged_and_freed(portable):
     assert portable.memory_works() == 1
+
+
+def test_what_msvc_does_not_know_is_in_the_portable_header_alone():
+    """Nor may a constant of an enum need more than 32 bits: MSVC cuts it off."""
+    for path in (ROOT / "src").rglob("*.[ph]*"):
+        if path.suffix not in (".pyx", ".pxd", ".h") or path.name == "portable.h":
+            continue
+        text = path.read_text(encoding="utf-8")
+        guarded = {"__attribute__((target_clones"} if path.name == "memory_profile.h" else set()
+        for word in re.findall(r"__builtin_\w+|__attribute__\(\(\w+|__int128|__asm__|\baligned_alloc\b|sys/mman", text):
+            assert word in guarded, f"{path}: {word}"
+        for block in re.findall(r"^ *(?:cdef )?enum\b[^\n]*:\n((?: +[^\n]*\n)+)", text, re.MULTILINE):
+            for value in re.findall(r"= *(-?(?:0x[0-9A-Fa-f_]+|[0-9][0-9_]*))", block):
+                assert abs(int(value, 0)) < 2**31, f"{path}: {value}"
