@@ -19,7 +19,7 @@ EXAMPLE = ROOT / "examples" / "downstream"
 
 def test_get_include_finds_the_declarations():
     assert (Path(ls.get_include()) / "llmsched" / "_core.pxd").is_file()
-    for name in ("memory_profile.h", "tree_node.h"):
+    for name in ("memory_profile.h", "portable.h", "tree_node.h"):
         assert (Path(ls.get_include()) / "llmsched" / "_engine" / name).is_file()
 
 

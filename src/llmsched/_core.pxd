@@ -15,8 +15,9 @@ from llmsched._engine.formula cimport NAMES, PLACES, Formula, FormulaPlace
 from llmsched._engine.status cimport FINISHED, NO_MEMORY, RUNNING, STOPPED, Status
 from llmsched._engine.timing_wheel cimport Wheel
 
-cdef enum:
-    UNKNOWN = 0x3FFFFFFFFFFFFFFF    # the output of a request that whoever drives the engine will say has finished
+cdef extern from "llmsched/_engine/portable.h" nogil:
+    # the output of a request that whoever drives the engine will say has finished
+    const int64_t UNKNOWN "LLMSCHED_UNKNOWN"
 
 cdef enum Order:
     ORDER_KEYS      # by `keys` or `real_keys`

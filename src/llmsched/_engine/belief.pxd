@@ -32,8 +32,12 @@ cdef inline int belief_kind(str reserve) except -1:
     raise ValueError(f"the compiled engine knows no moving beliefs {reserve!r}: add them to _engine/belief.pxd")
 
 
-cdef enum:
-    ENOUGH = 0x40000000000000    # more tokens than any cache has, and far from what 64 bits hold
+cdef extern from "llmsched/_engine/portable.h" nogil:
+    const int64_t ENOUGH "LLMSCHED_ENOUGH"  # more tokens than any cache has, and far from what 64 bits hold
+    ctypedef struct Wide "llmsched_wide":
+        uint64_t high, low
+    Wide wide_sum "llmsched_wide_sum" (Wide a, Wide b) noexcept
+    double wide_to_double "llmsched_wide_to_double" (Wide a) noexcept
 
 
 cdef struct BeliefRules:
@@ -279,10 +283,6 @@ cdef inline void remember(Belief* belief, int64_t length) noexcept nogil:
 # SGLang's ratio ------------------------------------------------------------------------------------------------------
 
 
-cdef extern from *:
-    ctypedef long long int128 "__int128"
-
-
 cdef inline double ratio_at(const Belief* belief, int64_t round) noexcept nogil:
     return max(belief.ratio_start - belief.rules.step * <double>(round - belief.ratio_round), belief.rules.least)
 
@@ -295,7 +295,7 @@ cdef inline void ratio_restart(Belief* belief, int64_t round) noexcept nogil:
 
 cdef inline void ratio_learn(Belief* belief, int64_t round, int64_t headroom) noexcept nogil:
     # The cache overflowed, and these remain.
-    cdef int128 lengths = 1
+    cdef Wide lengths = Wide(0, 1), length = Wide(0, 0)
     cdef int64_t generated = headroom * belief.size, k
     cdef const Member* m
     if belief.rules.kind != BELIEF_RATIO:
@@ -303,8 +303,9 @@ cdef inline void ratio_learn(Belief* belief, int64_t round, int64_t headroom) no
     for k in range(belief.size):
         m = &belief.members[k]
         generated += round - m.birth
-        lengths += round - m.birth + remaining_length(belief, m, round)
-    belief.ratio_start = min(1.0, <double>generated / <double>lengths)
+        length.low = <uint64_t>(round - m.birth + remaining_length(belief, m, round))
+        lengths = wide_sum(lengths, length)
+    belief.ratio_start = min(1.0, <double>generated / wide_to_double(lengths))
     belief.ratio_round = round
 
 

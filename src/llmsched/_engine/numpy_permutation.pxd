@@ -6,8 +6,10 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 cdef extern from * nogil:
     """
+    #include "llmsched/_engine/portable.h"
+
     enum { LLMSCHED_DRAWS_AHEAD = 64 };
-    typedef struct { unsigned __int128 state, increment; uint32_t spare; int has_spare; } llmsched_pcg64;
+    typedef struct { llmsched_wide state, increment; uint32_t spare; int has_spare; } llmsched_pcg64;
 
     static uint32_t llmsched_hash(uint32_t value, uint32_t *constant, uint32_t multiplier) {
         value ^= *constant;
@@ -17,9 +19,8 @@ cdef extern from * nogil:
     }
 
     static void llmsched_pcg64_step(llmsched_pcg64 *rng) {
-        const unsigned __int128 multiplier =
-            ((unsigned __int128)2549297995355413924ULL << 64) + 4865540595714422341ULL;
-        rng->state = rng->state * multiplier + rng->increment;
+        const llmsched_wide multiplier = {2549297995355413924ULL, 4865540595714422341ULL};
+        rng->state = llmsched_wide_sum(llmsched_wide_product(rng->state, multiplier), rng->increment);
     }
 
     /* default_rng(seed) for one seed of at most 64 bits: two words of entropy, mixed into a pool of four. */
@@ -40,10 +41,11 @@ cdef extern from * nogil:
             word[i] |= (uint64_t)llmsched_hash(pool[(2 * i + 1) & 3], &constant, 0x58f38dedu) << 32;
         }
         rng->has_spare = 0;
-        rng->state = 0;
-        rng->increment = ((((unsigned __int128)word[2] << 64) | word[3]) << 1) | 1;
+        rng->state.high = rng->state.low = 0;
+        rng->increment.high = word[2] << 1 | word[3] >> 63;
+        rng->increment.low = word[3] << 1 | 1;
         llmsched_pcg64_step(rng);
-        rng->state += ((unsigned __int128)word[0] << 64) | word[1];
+        rng->state = llmsched_wide_sum(rng->state, (llmsched_wide){word[0], word[1]});
         llmsched_pcg64_step(rng);
     }
 
@@ -55,8 +57,8 @@ cdef extern from * nogil:
             return rng->spare;
         }
         llmsched_pcg64_step(rng);
-        folded = (uint64_t)(rng->state >> 64) ^ (uint64_t)rng->state;
-        turn = (unsigned)(rng->state >> 122);
+        folded = rng->state.high ^ rng->state.low;
+        turn = (unsigned)(rng->state.high >> 58);
         folded = (folded >> turn) | (folded << ((64 - turn) & 63));
         rng->has_spare = 1;
         rng->spare = (uint32_t)(folded >> 32);
@@ -73,9 +75,9 @@ cdef extern from * nogil:
         for (int64_t last = n - 1; last > 0; last -= LLMSCHED_DRAWS_AHEAD) {
             int64_t draws = last < LLMSCHED_DRAWS_AHEAD ? last : LLMSCHED_DRAWS_AHEAD;
             for (int64_t k = 0; k < draws; k++) {
-                uint32_t most = (uint32_t)(last - k), mask = 0xffffffffu >> __builtin_clz(most);
+                uint32_t most = (uint32_t)(last - k), mask = llmsched_bits_up_to(most);
                 do drawn[k] = llmsched_pcg64_next32(&rng) & mask; while (drawn[k] > most);
-                __builtin_prefetch(&rank[drawn[k]], 1);
+                llmsched_prefetch_to_write(&rank[drawn[k]]);
             }
             for (int64_t k = 0; k < draws; k++) {
                 int32_t other = rank[drawn[k]];

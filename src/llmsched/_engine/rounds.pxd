@@ -141,7 +141,7 @@ cdef inline int64_t rounds_that_fit(const Engine* engine) noexcept nogil:
     # How many rounds run before the cache overflows, if nothing leaves or enters. At least one, as the coming one fits.
     cdef const Problem* problem = engine.problem
     cdef int64_t periods = (problem.memory - engine.need) // (problem.block * engine.running)
-    cdef int64_t need, k
+    cdef int64_t need, k = 0
     if problem.block == 1:
         return periods + 1
     need = engine.need + periods * problem.block * engine.running

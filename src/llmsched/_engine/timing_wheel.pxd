@@ -11,10 +11,7 @@ from libc.string cimport memset
 from llmsched._engine.request cimport NONE, Request
 from llmsched._engine.status cimport NO_MEMORY, OK
 
-cdef extern from * nogil:
-    """
-    #define llmsched_lowest_bit(x) __builtin_ctzll(x)
-    """
+cdef extern from "llmsched/_engine/portable.h" nogil:
     int lowest_bit "llmsched_lowest_bit" (uint64_t x) noexcept
 
 cdef enum:

@@ -12,8 +12,8 @@ cdef extern from "llmsched/_engine/tree_node.h" nogil:
     int64_t first_within(const int64_t* values, int64_t start, int64_t most) noexcept
     int64_t least_of(const int64_t* values, int64_t start, int64_t end) noexcept
 
-cdef enum:
-    NOBODY = 0x4000000000000000     # what no request holds or asks for
+cdef extern from "llmsched/_engine/portable.h" nogil:
+    const int64_t NOBODY "LLMSCHED_NOBODY"  # what no request holds or asks for
 
 
 cdef struct Item:

@@ -4,22 +4,11 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
+from llmsched._engine.allocation cimport aligned
 from llmsched._engine.check cimport check
 from llmsched._engine.status cimport NO_MEMORY, OK
 
-cdef extern from "stdlib.h" nogil:
-    void* aligned_alloc(size_t alignment, size_t size) noexcept
-
-cdef extern from * nogil:
-    """
-    #include <string.h>
-    static inline int llmsched_entry_less(const void *a, const void *b) {
-        __int128 x, y;
-        memcpy(&x, a, sizeof(x));
-        memcpy(&y, b, sizeof(y));
-        return x < y;
-    }
-    """
+cdef extern from "llmsched/_engine/portable.h" nogil:
     bint llmsched_entry_less(const void* a, const void* b) noexcept
 
 cdef enum:
@@ -28,7 +17,7 @@ cdef enum:
 
 
 cdef struct Entry:
-    # In memory one little-endian 128-bit number, most significant field last: entry_less compares it at once.
+    # Most significant field last: llmsched_entry_less may take it for one number of 128 bits.
     int32_t who     # a request's number, or ~place of one that never ran; no two waiting requests differ in this alone
     int32_t tie     # rank, or 0 where keys are distinct; never negative
     int64_t key     # the admission order's key: as of when it joined, or of the last heap_order()
@@ -58,7 +47,7 @@ cdef inline int heap_reserve(Heap* heap) noexcept nogil:
     if heap.size < heap.allocated:
         return OK
     larger = heap.allocated + heap.allocated // 2 + 64
-    entries = <Entry*>aligned_alloc(LINE, ((larger + BEFORE_ROOT) * sizeof(Entry) + LINE - 1) // LINE * LINE)
+    entries = <Entry*>aligned(LINE, (larger + BEFORE_ROOT) * sizeof(Entry))
     if entries == NULL:
         return NO_MEMORY
     entries += BEFORE_ROOT

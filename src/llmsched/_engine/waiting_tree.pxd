@@ -19,9 +19,11 @@ from llmsched._engine.tree_node cimport (
 from llmsched._engine.request cimport NONE, Request
 from llmsched._engine.status cimport NO_MEMORY, OK
 
+cdef extern from "llmsched/_engine/portable.h" nogil:
+    const int64_t ANY "LLMSCHED_ANY"    # room for every demand
+
 cdef enum:
     LATE = 8
-    ANY = NOBODY - 1    # room for every demand
 
 
 cdef struct WaitingTree:
@@ -262,7 +264,7 @@ cdef inline int32_t tree_first(const WaitingTree* tree) noexcept nogil:
     # The first of all that wait, who all have their places in the tree. Needs one.
     cdef const Node* node = &tree.nodes[tree.root]
     cdef int32_t _level
-    cdef int64_t at
+    cdef int64_t at = 0
     for _level in range(tree.height + 1):
         at = 0
         while node.demand[at] == NOBODY:

@@ -1129,7 +1129,9 @@ cdef void share_slots(Engine* engine, const Pool* pool, bint first) noexcept nog
 
 
 cdef const int64_t* integers(const int64_t[::1] column) noexcept:
-    return NULL if column is None else &column[0]
+    if column is None:
+        return NULL
+    return &column[0]
 
 
 cdef const double* reals(const double[::1] column) noexcept:

@@ -22,10 +22,7 @@ cdef enum:
     MOST_COMPARED = 500     # states of its set that a new one is compared with: some that could go may stay
     NODES_PER_LOOK = 1 << 18    # sets of starts, some hundredths of a second: how often to ask whether it is late
 
-cdef extern from * nogil:
-    """
-    #define llmsched_lowest_bit(set) __builtin_ctzll(set)
-    """
+cdef extern from "llmsched/_engine/portable.h" nogil:
     int lowest_bit "llmsched_lowest_bit" (uint64_t set) noexcept
 
 

@@ -83,15 +83,21 @@ check_words(
 
 
 cdef const int64_t* integers(const int64_t[::1] column) noexcept:
-    return NULL if column is None or column.shape[0] == 0 else &column[0]
+    if column is None or column.shape[0] == 0:
+        return NULL
+    return &column[0]
 
 
 cdef const uint8_t* flags(const uint8_t[::1] column) noexcept:
-    return NULL if column is None or column.shape[0] == 0 else &column[0]
+    if column is None or column.shape[0] == 0:
+        return NULL
+    return &column[0]
 
 
 cdef const double* reals(const double[::1] column) noexcept:
-    return NULL if column.shape[0] == 0 else &column[0]
+    if column.shape[0] == 0:
+        return NULL
+    return &column[0]
 
 
 cdef int fill_problem(Problem* c_problem, problem, completion, start, evictions) except -1:
@@ -191,7 +197,8 @@ cdef int fill_requests(Problem* c_problem, problem) except -1:
     c_problem.upper = integers(problem.upper)
     c_problem.capped = flags(None if problem.capped is None else problem.capped.view(np.uint8))
     c_problem.levels = integers(problem.levels)
-    c_problem.believed = NULL if c_problem.reserve == RESERVE_MOVING else integers(problem.believed)
+    if c_problem.reserve != RESERVE_MOVING:
+        c_problem.believed = integers(problem.believed)
     c_problem.beliefs.upper = integers(problem.believed)
     c_problem.beliefs.row = integers(problem.classes)
     if problem.lengths is not None:
@@ -240,11 +247,15 @@ cdef close_loop(Problem* c_problem, problem, arrival):
 
 
 cdef int64_t* changing(int64_t[::1] column) noexcept:
-    return NULL if column is None or column.shape[0] == 0 else &column[0]
+    if column is None or column.shape[0] == 0:
+        return NULL
+    return &column[0]
 
 
 cdef double* changing_reals(double[::1] column) noexcept:
-    return NULL if column.shape[0] == 0 else &column[0]
+    if column.shape[0] == 0:
+        return NULL
+    return &column[0]
 
 
 cdef int fill_outputs(Problem* c_problem, double[::1] completion, double[::1] start, int64_t[::1] evictions) except -1:
