@@ -119,9 +119,10 @@ def test_a_predictor_file_says_the_intervals(synchronous, tmp_path):
 
 HOSTILE = [
     "[" * 100_000, "{" * 100_000, '{"lower": 1, "lower": 2}', "null", 3, [1], {"lower": float("nan")}, {"lower": "5"},
-    "{\"upper\": 1" + "0" * 400 + "}", "{\"point\": 1" + "0" * 5000 + "}", {"lower": {"a": 1}}, {"deadline": "soon"}, {"deadline": float("inf")}, {"point": -1},
-    {"features": [1]}, {"features": "x"}, {"features": None}, {"features": {"kind": []}}, {"features": {"kind": {}}},
-    {"features": {"kind": "a", "prompt_tokens": None}}, {"features": {"kind": 2**63}}, {"features": {"kind": 1e308}},
+    '{"upper": 1' + "0" * 400 + "}", '{"point": 1' + "0" * 5000 + "}", {"lower": {"a": 1}}, {"deadline": "soon"},
+    {"deadline": float("inf")}, {"point": -1}, {"features": [1]}, {"features": "x"}, {"features": None},
+    {"features": {"kind": []}}, {"features": {"kind": {}}}, {"features": {"kind": "a", "prompt_tokens": None}},
+    {"features": {"kind": 2**63}}, {"features": {"kind": 1e308}},
 ]  # fmt: skip
 
 

@@ -295,6 +295,8 @@ def test_a_method_that_raises_is_told_with_its_line(method):
 def test_answers_that_cannot_be_read_are_told():
     unreadable = {"feasible": np.array([True, False]), "victims": 5}
     for method, answer in unreadable.items():
-        own = type("Odd", (ls.Policy,), {method: lambda self, *_, answer=answer: answer})(order="arrival", reserve="none")
+        own = type("Odd", (ls.Policy,), {method: lambda self, *_, answer=answer: answer})(
+            order="arrival", reserve="none"
+        )
         with pytest.raises(PolicyError, match=rf"Odd.{method} in round \d+ raised \w+Error"):
             ls.simulate(crowd(), own, memory=60)

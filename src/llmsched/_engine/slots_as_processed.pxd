@@ -52,8 +52,8 @@ cdef inline int take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept n
 
 
 cdef inline bint has_slots(const Engine* engine, int64_t held, bint at_once) noexcept nogil:
-    # Whether a waiting request of so many tokens may start, while others run; `at_once`: it needs slots for all of them,
-    # as it comes with its cache.
+    # Whether a waiting request of so many tokens may start, while others run; `at_once`: it needs slots for all of
+    # them, as it comes with its cache.
     cdef const Problem* problem = engine.problem
     cdef int64_t tokens
     if engine.running >= problem.max_batch or engine.budget_left == 0:

@@ -19,8 +19,8 @@ written when what it tells is over, so a run that was killed loses what was runn
     ``num_gpu_blocks`` (those that requests can use: vLLM keeps one of its own for itself), ``block_size``,
     ``max_num_seqs``, ``max_num_batched_tokens``, ``max_model_len``, ``scheduling_policy``, ``watermark``,
     ``scheduler_reserve_full_isl``, ``long_prefill_token_threshold``, ``enable_chunked_prefill``,
-    ``enable_prefix_caching``, ``pipeline_parallel_size``, ``speculative_config`` (its method), ``kv_connector`` (the name
-    of its class), ``enable_lora``.
+    ``enable_prefix_caching``, ``pipeline_parallel_size``, ``speculative_config`` (its method), ``kv_connector`` (the
+    name of its class), ``enable_lora``.
 
 ``{"type": "step", ...}``: one per step, in order.
     ``step``
