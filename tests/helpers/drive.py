@@ -87,7 +87,9 @@ class Driver:
             r = self.requests[i]
             if not r.ran:
                 self.start[i] = now
-            if policy.resume != "swap" or not r.ran:
+            if policy.prompts == "moved" and not r.ran:
+                r.to_prefill = 0
+            elif policy.resume != "swap" or not r.ran:
                 r.to_prefill = int(self.workload.prompt[i]) + r.generated
             r.ran = True
             self.running.append(r)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
+from llmsched.fleet.views import class_bounds
 
 MASK, GAMMA = 2**64 - 1, 0x9E3779B97F4A7C15
 NEVER = 2**62
@@ -334,6 +335,8 @@ class Judge:
             r.start = self.now
         if policy.resume == "swap" and r.ran:
             self.moved += r.s + r.g - r.to_prefill
+        elif policy.prompts == "moved" and not r.ran:
+            r.to_prefill = 0
         else:
             r.to_prefill = r.s + r.g
         r.ran = True
@@ -494,6 +497,10 @@ class FleetJudge:
         self.turns: dict[int, int] = {}
         self.sessions: dict[int, int] = {}
         self.sent: set[int] = set()
+        n, c = len(self.parts), self.router.classes
+        self.groups = [range(n * g // c, n * (g + 1) // c) for g in range(c)]
+        # Where the bounds lie is on the page in words, and not judged: what follows from them is.
+        self.bounds = class_bounds(self.workload, self.router, [*map(len, self.groups)]).tolist() if c > 1 else []
         self.work = self.column(self.router.work) if self.router.work in ("lower", "upper", "point") else []
 
     def column(self, name: str) -> list[int]:
@@ -544,11 +551,11 @@ class FleetJudge:
                 return last
         replicas = range(len(self.parts))
         group, among = 0, [k for k in replicas if self.fits(i, k)]
-        if router.classes > 1:  # which class it is of is not on the page to the last request: see `check_classes`
-            n, c = len(self.parts), router.classes
-            groups = [range(n * g // c, n * (g + 1) // c) for g in range(c)]
-            group = next(g for g in range(c) if self.result.replica[i] in groups[g])
-            own = [k for k in groups[group] if self.fits(i, k)]
+        if router.classes > 1:
+            value = self.column(router.by)[i]
+            group = sum(bound < value for bound in self.bounds)
+            last = sum(bound <= value for bound in self.bounds)  # of either side, where it is as long as a bound
+            own = [k for g in range(group, last + 1) for k in self.groups[g] if self.fits(i, k)]
             among = own if own else among
         if len(among) == 1:
             return among[0]
@@ -571,26 +578,6 @@ class FleetJudge:
         least = [k for k, score in zip(among, scores, strict=True) if score == min(scores)]
         return least[0 if self.result.seed is None or len(least) == 1 else self.stream.member(len(least))]
 
-    def check_classes(self) -> None:
-        """Shorter requests never go to a class of longer ones than longer requests do."""
-        w, c, n = self.workload, self.router.classes, len(self.parts)
-        by = self.column(self.router.by)
-        group_of = [
-            next(g for g in range(c) if n * g // c <= k < n * (g + 1) // c) for k in self.result.replica.tolist()
-        ]
-        if all(self.fits(i, k) for i in range(len(w)) for k in range(n)):
-            for g in range(c - 1):
-                ours = [by[i] for i in range(len(w)) if group_of[i] <= g]
-                theirs = [by[i] for i in range(len(w)) if group_of[i] > g]
-                assert not ours or not theirs or max(ours) < min(theirs)
-
-
-def tells_classes(result: ls.FleetResult) -> bool:
-    """Whether where a request went tells its class: if none of its class holds it, it goes to any that does."""
-    court, n, c = FleetJudge(result), len(result.outcomes), result.router.classes
-    groups = [range(n * g // c, n * (g + 1) // c) for g in range(c)]
-    return c == 1 or all(any(court.fits(i, k) for k in group) for i in range(len(result.workload)) for group in groups)
-
 
 def judge_fleet(result: ls.FleetResult) -> None:
     """Every choice of the router, and on every replica every round."""
@@ -602,8 +589,6 @@ def judge_fleet(result: ls.FleetResult) -> None:
         court.sent.add(i)
         if result.router.sessions:
             court.sessions[int(w.session[i])] = int(result.replica[i])
-    if result.router.classes > 1 and not result.router.sessions:  # a later turn goes where the first went
-        court.check_classes()
     for part in result.replicas:
         if len(part) and part.policy.slots == "ahead":
             judge(part)

@@ -168,6 +168,8 @@ cdef inline int64_t rounds_alike(Engine* engine) noexcept nogil:
     if problem.block > 1:
         memset(engine.residues, 0, problem.block * sizeof(int64_t))
     while p != NONE:
+        if engine.prefills[p].cached < engine.requests[p].prompt:  # the last token of a prompt that came with its cache
+            return 1  # after it the context, as far as it is what was generated, is no larger
         left = due(engine, &engine.requests[p]) + 1 - engine.round
         rounds = min(rounds, left)
         if problem.block > 1:
