@@ -192,6 +192,17 @@ def test_long_requests_are_left_out_or_cut_off_and_counted(tmp_path: Path, refus
     assert "request 1 has prompt 5 + output 50 = 55 tokens, more than the 30" in said
     assert "2 in all" in said
     assert "did you mean 'drop'" in refused("compare", *args, "--too-long", "drp")
+    for command in (["compare", *args], ["bound", str(file), "--memory", "40"]):
+        said = refused(*command, "--max-model-len", "1", "--too-long", "drop")
+        assert "no requests are left: all 3 have more than the 1 tokens allowed" in said
+
+
+@pytest.mark.parametrize("command", ["compare --limit 100", "sweep --requests 100 --replications 2 --rate 1:2"])
+def test_published_clocks_are_known_by_their_names(command: str, refused: Refused) -> None:
+    args = [*command.split(), "--clock", "llama-3.1-8b-1xrtx4090-vllm"]
+    assert "has no cache: add --memory" in refused(*args)
+    assert "did you mean 'llama-3.1-8b-1xrtx4090-vllm'" in refused(*args[:-1], "llama-3.1-8b-1xrtx4090")
+    run(*args, "--memory", "41408", "--policy", "vllm")
 
 
 # Policies -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.figure_texts import unreadable
 
 import llmsched as ls
 from llmsched.errors import InputError
@@ -25,6 +26,7 @@ def test_imbalance_draws_the_fullest_replica_of_each_fleet(tmp_path):
         assert times[-1] == w.arrival[-1]
         assert np.array_equal(drawn, fleet.requests_at(times).max(axis=0))
     assert min(line.get_ydata().min() for line in over_mean.lines[:2]) >= 1
+    assert unreadable(most.figure) == []
 
 
 def test_nothing_is_not_drawn():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 from helpers.engine_logs import CLOCK, REQUESTS, SYSTEM, engine_run, recorder, run_directory, vllm_log
+from helpers.figure_texts import unreadable
 
 import llmsched as ls
 from llmsched.errors import InputError
@@ -86,6 +87,13 @@ def test_without_first_tokens_only_latency_is_compared(tmp_path: Path, result: l
     assert list(found.errors) == ["latency"]
     fitted = ls.serving.validate(Log("x", "run", None, blind, log.settings), fit_fraction=0.5)
     assert abs(fitted.errors["latency"]["mean"]) < 0.05
+
+
+@pytest.mark.parametrize("fit", [{"clock": CLOCK}, {"fit_fraction": 0.5}])
+def test_no_two_texts_of_the_figure_overlap(tmp_path: Path, result: ls.Result, fit: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib")
+    found = ls.serving.validate(run_directory(tmp_path / "run", result), **fit)
+    assert unreadable(found.plot()) == []
 
 
 def test_requests_go_to_several_engines_in_turn(tmp_path: Path, result: ls.Result) -> None:

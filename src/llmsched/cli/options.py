@@ -22,7 +22,7 @@ from ..metrics.compare import MEMORY
 from ..policy import Policy
 from ..policy_files import parse as parse_policy
 from ..serving import written
-from ..simulation import clock as clocks
+from ..serving.published_clocks import parse as parse_clock
 from ..simulation import machine as machines
 from ..simulation.blocks import down_to_blocks
 from ..simulation.clock import Clock
@@ -128,8 +128,8 @@ ClockName = Annotated[
     typer.Option(
         "--clock",
         metavar="NAME|FILE",
-        help="How long a round lasts, so that times are in seconds: a .toml or .json file, which needs --memory, or "
-        "the name of a machine, which is short for --machine.",
+        help="How long a round lasts, so that times are in seconds: a .toml or .json file or one of "
+        "`llmsched.serving.clocks`, which need --memory, or the name of a machine, which is short for --machine.",
     ),
 ]
 InRounds = Annotated[
@@ -199,7 +199,17 @@ class SourceOptions(TraceOptions):
     too_long: TooLongWay = None
 
     def fitting(self, workload: Workload, memory: int | None, block: int = 1) -> Workload:
-        """The requests as --max-model-len and --too-long want them, for a cache of so many tokens if that is known."""
+        """The requests as --max-model-len and --too-long want them, for a cache of so many tokens if that is known.
+
+        Raises InputError if that leaves none.
+        """
+        fitted = self._fitting(workload, memory, block)
+        if len(workload) and not len(fitted):
+            limit = fitted.source["too_long"]["limit"]
+            raise InputError(f"no requests are left: all {len(workload):,} have more than the {limit:,} tokens allowed")
+        return fitted
+
+    def _fitting(self, workload: Workload, memory: int | None, block: int) -> Workload:
         way = cast(TooLong | None, self.too_long)  # `limit_length` checks it
         if self.max_model_len is not None:
             workload = limit_length(workload, self.max_model_len, way or "clip")
@@ -351,11 +361,11 @@ class MachineOptions:
             why = "; the default, as TRACE has arrival times: --rounds counts rounds"
             return self._on(machines.named(DEFAULT_MACHINE), given, None, why)
         if self.machine_name is not None:
-            clock = None if self.clock_name is None else clocks.parse(self.clock_name)
+            clock = None if self.clock_name is None else parse_clock(self.clock_name)
             return self._on(machines.parse(self.machine_name), given, clock)
         if self.clock_name in machines.machines:
             return self._on(machines.named(str(self.clock_name)), given, None)
-        clock = None if self.clock_name is None else clocks.parse(self.clock_name)
+        clock = None if self.clock_name is None else parse_clock(self.clock_name)
         if clock is not None and self.memory is None and not sized:
             raise InputError(
                 f"clock {self.clock_name} has no cache: add --memory M, the tokens of KV cache that the machine holds "

@@ -14,7 +14,7 @@ from ..experiments import paper_figure
 from ..experiments.paper import EXPERIMENTS, POLICIES, Row, findings, reproduce
 from ..metrics import figure_style
 from ..metrics.compare import MEMORY
-from ..simulation.clock import parse as parse_clock
+from ..serving.published_clocks import parse as parse_clock
 from ..simulation.run import EngineName
 from ..workloads.workload import Workload
 from . import console, describe

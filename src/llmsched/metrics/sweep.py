@@ -254,7 +254,7 @@ def _line(axes: Axes, name: str, swept: Sweep, policy: str, style: tuple[str, st
 def _label(swept: Sweep, policy: str) -> str:
     knee = swept.knee(policy)
     where = (
-        f"above {swept.points[-1].rate:g}" if math.isinf(knee) else "not known" if math.isnan(knee) else f"{knee:.3g}"
+        f"above {swept.points[-1].rate:.3g}" if math.isinf(knee) else "not known" if math.isnan(knee) else f"{knee:.3g}"
     )
     return f"{policy}, knee {where}/{swept.unit}"
 
