@@ -179,7 +179,7 @@ def test_the_log_stands_above_the_bar() -> None:
 def test_reading_a_long_trace_shows_a_bar(tmp_path: Path) -> None:
     """What a command does beside simulating has one too, and no command knows of it."""
     trace = tmp_path / "long.csv"
-    trace.write_text("prompt_tokens,output_tokens\n" + "10,20\n" * 1_200_000)
+    trace.write_text("prompt_tokens,output_tokens\n" + "10,20\n" * 6_000_000)
     shown = bars(["compare", str(trace), "--rounds", "--limit", "5", "--policy", "fcfs", "--intervals", "exact"])[1]
     assert re.search(r"reading .* requests", shown)
 
