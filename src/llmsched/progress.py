@@ -90,30 +90,31 @@ def with_bar(
     `read` makes (done, in all) of what the function reports, if that is something else.
     """
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def call(*args: P.args, **options: P.kwargs) -> R:
-            bars = _bars
-            if bars is None or not _one_at_a_time.acquire(blocking=False):
-                return function(*args, **options)
-            try:
-                if options.get("progress") is not None:
-                    return function(*args, **options)
-                with bars(verb, unit) as report:
-                    tell = report if read is None else lambda *told: report(*read(*told))
-                    given: Any = options | {"progress": tell}
-                    return function(*args, **given)
-            finally:
-                _one_at_a_time.release()
+    def run(bars: Bars, function: Callable[..., R], args: tuple[Any, ...], options: dict[str, Any]) -> R:
+        if options.get("progress") is not None:
+            return function(*args, **options)
+        with bars(verb, unit) as report:
+            tell = report if read is None else lambda *told: report(*read(*told))
+            return function(*args, **options | {"progress": tell})
 
-        return call
-
-    return decorate
+    return _where_bars_are_shown(run)
 
 
 def with_seconds(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """For a function that cannot say how far it is: the bar tells the seconds."""
 
+    def run(bars: Bars, function: Callable[..., R], args: tuple[Any, ...], options: dict[str, Any]) -> R:
+        with bars(verb, "seconds") as report, ticking(report):
+            return function(*args, **options)
+
+    return _where_bars_are_shown(run)
+
+
+def _where_bars_are_shown(
+    run: Callable[[Bars, Callable[..., R], tuple[Any, ...], dict[str, Any]], R],
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator: a call goes through `run` if bars are shown and none is yet, else straight to the function."""
+
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def call(*args: P.args, **options: P.kwargs) -> R:
@@ -121,8 +122,7 @@ def with_seconds(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if bars is None or not _one_at_a_time.acquire(blocking=False):
                 return function(*args, **options)
             try:
-                with bars(verb, "seconds") as report, ticking(report):
-                    return function(*args, **options)
+                return run(bars, function, args, options)
             finally:
                 _one_at_a_time.release()
 

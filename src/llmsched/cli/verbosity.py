@@ -34,6 +34,6 @@ def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=option, default=False)
         for name, option in _OPTIONS.items()
     ]
-    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *more])  # type: ignore[attr-defined]
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *more])  # type: ignore[attr-defined]  # what typer reads
     run.__annotations__ = {p.name: p.annotation for p in [*own.parameters.values(), *more]}
     return run
