@@ -13,12 +13,15 @@ import pytest
 from helpers import DATA
 from helpers.byhand import ENGINES
 from helpers.checker import check_conservation, replay
-from hypothesis import settings
+from helpers.examples import examples
+from hypothesis import HealthCheck, settings
 
 import llmsched as ls
 
-settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
-settings.register_profile("here", deadline=None)  # no test asserts a time
+# No test asserts a time, and simulations are drawn from much that does not fit together.
+slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile("here", examples(100), deadline=None, suppress_health_check=slow)
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 os.environ.pop("COLUMNS", None)  # what is printed into a pipe is not broken; tests of widths set their own

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from helpers import ROOT
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmsched import formula
@@ -101,7 +102,7 @@ def made(text: str) -> Formula | None:
         raise
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(numbers(4), st.lists(VALUES, min_size=len(NAMES), max_size=len(NAMES)))
 def test_both_evaluators_agree_on_any_formula_to_the_last_bit(text, values):
     f = made(text)
@@ -115,7 +116,7 @@ def test_both_evaluators_agree_on_any_formula_to_the_last_bit(text, values):
         assert math.isnan(compiled)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(numbers(3), st.lists(VALUES, min_size=len(NAMES), max_size=len(NAMES)))
 def test_a_formula_means_what_python_means_by_it(text, values):
     f = made(text.replace("**", "+"))  # powers are multiplied out, which Python's are not
@@ -352,7 +353,7 @@ def test_what_is_no_text_is_refused(text):
         Formula(text, "order")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.one_of(st.text(max_size=40), st.text("prompt()*+-/%<>=!.,0123456789 eifls_andor", max_size=40)))
 def test_any_text_is_a_formula_or_refused(text):
     refused = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import problems, seeds
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -26,7 +27,7 @@ def test_turns_of_growing_length_by_hand():
     assert routed.mean_latency == 26 / 3
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_everybody_completes_the_same_by_both_engines(data):
     workload, memory = data.draw(problems())

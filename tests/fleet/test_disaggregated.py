@@ -7,8 +7,9 @@ import re
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import fleets
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -17,10 +18,7 @@ from llmsched.errors import InputError, LlmschedError, MemoryTooSmallError, Poli
 CLOCK = ls.Clock(base=1.0, per_request=0.125, per_context_token=1 / 64, per_prompt_token=0.25)
 
 
-@settings(
-    max_examples=100, deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)  # fmt: skip
+@examples(100)
 @given(drawn=fleets(most=12), decode=st.integers(1, 3), latency=st.sampled_from([0.0, 0.3, 2.0]))
 def test_each_pool_is_a_fleet_and_both_engines_agree(drawn, decode, latency):
     workload, options = drawn

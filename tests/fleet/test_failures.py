@@ -7,14 +7,13 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import fleets
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import llmsched as ls
 from llmsched.errors import InputError, LlmschedError, MemoryTooSmallError, PolicyError
-
-UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
 @st.composite
@@ -67,7 +66,7 @@ def check(result, replicas):
         assert tokens == int(w.output.sum()) + result.wasted_tokens  # nothing twice: what is not wasted is output
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
+@examples(100)
 @given(drawn=failing_fleets())
 def test_nothing_is_lost_nothing_twice_and_both_fleets_agree(drawn):
     workload, options = drawn
@@ -83,7 +82,7 @@ def test_nothing_is_lost_nothing_twice_and_both_fleets_agree(drawn):
         assert one.busy == other.busy
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=UNHURRIED)
+@examples(40)
 @given(drawn=failing_fleets())
 def test_what_completed_before_the_first_death_is_as_without_it(drawn):
     workload, options = drawn

@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import fleets
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -26,7 +27,6 @@ OF_A_RUN = (
     "idle",
     "cached",
 )
-UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
 def plain(result, names=OF_A_RUN):
@@ -42,7 +42,7 @@ def fleet_or_error(workload, engine="compiled", **options):
     return result, None
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=UNHURRIED)
+@examples(300)
 @given(drawn=fleets())
 def test_each_replica_equals_a_simulation_of_what_it_took(drawn):
     workload, options = drawn
@@ -64,7 +64,7 @@ def test_each_replica_equals_a_simulation_of_what_it_took(drawn):
         assert fleet.outcomes[k].busy == pytest.approx(alone.makespan - alone.idle)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=UNHURRIED)
+@examples(300)
 @given(drawn=fleets(most=14))
 def test_compiled_and_readable_fleets_agree(drawn):
     workload, options = drawn
@@ -110,7 +110,7 @@ def test_parts_are_simulations_for_every_named_router_and_policy(router, policy)
             assert plain(part) == plain(alone)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=UNHURRIED)
+@examples(200)
 @given(drawn=fleets(most=14), replicas=st.integers(2, 4))
 def test_behind_a_central_queue_requests_arrive_as_a_replica_takes_them(drawn, replicas):
     workload, options = drawn
@@ -135,7 +135,7 @@ def test_behind_a_central_queue_requests_arrive_as_a_replica_takes_them(drawn, r
         assert plain(one) == plain(alone)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
+@examples(100)
 @given(drawn=fleets())
 def test_one_replica_is_a_simulation_with_the_same_seed(drawn):
     workload, options = drawn
@@ -145,7 +145,7 @@ def test_one_replica_is_a_simulation_with_the_same_seed(drawn):
     assert plain(fleet.replicas[0]) == plain(ls.simulate(workload, record=RECORD, max_rounds=2000, **alone))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
+@examples(100)
 @given(drawn=fleets(), data=st.data())
 def test_requests_out_of_order_of_arrival_are_sent_in_it(drawn, data):
     workload, options = drawn

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import fleets
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -23,10 +24,7 @@ def pieces(workload, cuts):
     return [workload.take(slice(a, b)) for a, b in zip([0, *cuts], [*cuts, len(workload)], strict=True)]
 
 
-@settings(
-    max_examples=200, deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)  # fmt: skip
+@examples(200)
 @given(drawn=fleets(), data=st.data())
 def test_a_stream_equals_the_fleet_of_all_its_requests(drawn, data):
     workload, options = drawn

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import strategies
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -38,7 +39,7 @@ class Metered(reference.ReferenceEngine):
 
 
 @given(problem=strategies.problems(), machine=strategies.machines(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_joules_of_requests_and_idling_add_up_to_those_of_rounds(
     problem: Any, machine: Any, data: st.DataObject
 ) -> None:

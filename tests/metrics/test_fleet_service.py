@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import fleets
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 
 import llmsched as ls
 
@@ -16,11 +17,7 @@ def recorded(workload, **options):
     return ls.simulate_fleet(workload, record=("tokens", "timeline"), max_rounds=2000, **options)
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
+@examples(150)
 @given(drawn=fleets())
 def test_what_a_request_feels_is_what_it_feels_on_its_replica(drawn):
     workload, options = drawn

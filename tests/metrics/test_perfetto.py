@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import strategies
-from hypothesis import HealthCheck, given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -63,7 +64,7 @@ def check_format(events: list[dict[str, Any]]) -> None:
 
 
 @given(problem=strategies.problems(), machine=strategies.machines(), data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 def test_every_stay_is_in_a_lane_of_its_own(tmp_path: Path, problem: Any, machine: Any, data: st.DataObject) -> None:
     workload, memory = problem
     policy = data.draw(strategies.compositions(len(workload)))

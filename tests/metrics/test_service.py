@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import strategies
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -78,7 +79,7 @@ def by_hand(workload: ls.Workload, engine: Watched, window: tuple[float, float])
 
 
 @given(problem=strategies.problems(), machine=strategies.machines(), data=st.data())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_every_metric_is_what_the_single_tokens_say(problem: Any, machine: Any, data: st.DataObject) -> None:
     workload, memory = problem
     policy = data.draw(strategies.compositions(len(workload)))
@@ -113,7 +114,7 @@ def test_every_metric_is_what_the_single_tokens_say(problem: Any, machine: Any, 
 
 
 @given(problem=strategies.problems(), machine=strategies.machines(), data=st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_both_engines_give_the_same_metrics(problem: Any, machine: Any, data: st.DataObject) -> None:
     workload, memory = problem
     policy = data.draw(strategies.compositions(len(workload)))
@@ -128,7 +129,7 @@ def test_both_engines_give_the_same_metrics(problem: Any, machine: Any, data: st
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=70), st.data())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_the_range_maximum(values: list[float], data: st.DataObject) -> None:
     bound = st.integers(0, len(values))
     pairs = [(min(p), max(p)) for p in data.draw(st.lists(st.tuples(bound, bound), max_size=9)) if p[0] != p[1]]

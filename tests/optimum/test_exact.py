@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 from helpers import ROOT
+from helpers.examples import examples
 from helpers.exhaustive import least_total, tiny
-from hypothesis import given, settings
+from hypothesis import given
 
 import llmsched as ls
 from llmsched.optimum.exact import optimal
@@ -25,7 +26,7 @@ def random_instance(n, seed):
     return ls.Workload(rng.integers(0, 6, n), rng.integers(1, 21, n)), memory
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(tiny(requests=5))
 def test_the_optimum_is_that_of_trying_everything(instance):
     workload, memory = instance

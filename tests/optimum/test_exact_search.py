@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.exhaustive import least_total, tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmsched.optimum import exact_search
@@ -25,7 +26,7 @@ def least_starts(workload, memory):
     return least_total(workload, memory) - int(workload.output.sum() - workload.arrival.sum())
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(tiny(requests=5))
 def test_the_search_finds_and_proves_the_optimum(instance):
     workload, memory = instance
@@ -41,7 +42,7 @@ def test_the_search_finds_and_proves_the_optimum(instance):
     assert answer.bound == target
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(tiny(requests=6), st.integers(1, 20), st.booleans(), st.integers(0, 5))
 def test_what_is_left_out_for_want_of_room_is_not_called_proven(instance, width, beam, above):
     """Few states, and no extra ones before they are looked through, even in the middle of expanding one state."""

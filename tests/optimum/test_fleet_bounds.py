@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from helpers.examples import examples
 from helpers.strategies import fleets
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 
 import llmsched as ls
 from llmsched.errors import InputError, LlmschedError
@@ -12,10 +13,7 @@ from llmsched.errors import InputError, LlmschedError
 W = ls.generate.poisson(ls.generate.lmsys(300, seed=3), 0.5, seed=3)
 
 
-@settings(
-    max_examples=300, deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)  # fmt: skip
+@examples(300)
 @given(drawn=fleets())
 def test_no_fleet_beats_its_bound(drawn):
     workload, options = drawn

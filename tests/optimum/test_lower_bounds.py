@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.exhaustive import least_total, least_total_with_breaks, tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -21,7 +22,7 @@ def with_prices(at_most: int = 12):
     return st.lists(st.floats(0, 2), min_size=1, max_size=at_most).map(np.array)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(tiny(), with_prices())
 def test_no_bound_exceeds_the_optimum(instance, prices):
     workload, memory = instance
@@ -33,7 +34,7 @@ def test_no_bound_exceeds_the_optimum(instance, prices):
     assert lower_bound(workload, memory=memory).value <= optimum
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(tiny(requests=3), with_prices())
 def test_bounds_for_every_policy_hold_when_requests_pause(instance, prices):
     workload, memory = instance
@@ -53,7 +54,7 @@ def test_prices_that_rise_do_not_bound_schedules_with_breaks():
     assert any(found)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(tiny(), st.floats(0, 0.999), st.sampled_from(sorted(ls.policies)))
 def test_no_policy_beats_its_bound_at_fractional_arrivals_either(instance, shift, name):
     workload, memory = instance
@@ -67,7 +68,7 @@ def test_no_policy_beats_its_bound_at_fractional_arrivals_either(instance, shift
     assert lower_bound(workload, memory=memory).of(policy) <= total + 1e-9
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(tiny(), st.sampled_from(["hsf", "amin", "aell", "fcfs"]), st.integers(1, 3), st.integers(1, 4))
 def test_bounds_hold_with_a_cap_on_the_batch_and_with_blocks(instance, name, most, block):
     workload, memory = instance
@@ -86,7 +87,7 @@ def clocks(draw):
     return ls.Clock(base, request, draw(some), draw(some), per_swapped_token=draw(some), context=context)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(tiny(), clocks())
 def test_what_a_request_costs_by_a_clock_is_the_sum_over_its_rounds(instance, clock):
     workload, memory = instance
@@ -105,7 +106,7 @@ def test_what_a_request_costs_by_a_clock_is_the_sum_over_its_rounds(instance, cl
     assert one.each["trivial"] == trivial_bound(workload)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(tiny(), clocks(), st.sampled_from(["svf", "hsf", "amin", "vllm", "s3"]), st.data())
 def test_no_policy_beats_its_bound_in_seconds(instance, clock, name, data):
     workload, memory = instance
@@ -135,7 +136,7 @@ def test_what_swaps_or_pauses_is_bounded_too():
     assert found.of(dataclasses.replace(ls.policies["amin"], pause="overflow")) == 10.0
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(tiny(requests=6))
 def test_bounds_get_stronger_in_the_order_they_are_documented(instance):
     workload, memory = instance
@@ -147,7 +148,7 @@ def test_bounds_get_stronger_in_the_order_they_are_documented(instance):
         assert found.each["area"] <= found.each["busy"] + 1e-9
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(tiny(requests=8))
 def test_the_fluid_schedule_agrees_with_closed_form_and_levels(instance):
     workload, memory = instance

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.exhaustive import least_total, tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -25,7 +26,7 @@ def naive_peak(workload, start):
     return max(used.values(), default=0)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(tiny(requests=5))
 def test_schedules_are_possible_and_lie_between_the_bound_and_the_policies(instance):
     workload, memory = instance
@@ -38,14 +39,14 @@ def test_schedules_are_possible_and_lie_between_the_bound_and_the_policies(insta
     assert found.proven == (found.total_latency == found.lower_bound)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(tiny())
 def test_no_plan_is_better_than_the_optimum(instance):
     workload, memory = instance
     assert plan(workload, memory).total_latency >= least_total(workload, memory)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(tiny(requests=6), st.floats(0.1, 0.9))
 def test_fractional_arrivals_are_respected(instance, grain):
     workload, memory = instance
@@ -55,7 +56,7 @@ def test_fractional_arrivals_are_respected(instance, grain):
     assert found.check().replay().peak_memory == found.peak_memory
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(tiny(requests=6), st.integers(0, 6), st.integers(0, 3), st.integers(1, 12))
 def test_the_first_fit_is_the_first(instance, earliest, s, o):
     workload, memory = instance

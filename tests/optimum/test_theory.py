@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -68,7 +69,7 @@ def lemma_2_as_printed(x: dict[int, Fraction], lower: int, upper: int, s: int) -
     return above / below
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     weights=st.dictionaries(st.integers(1, 25), st.integers(1, 50), min_size=1, max_size=8),
     prompt=st.integers(0, 60),
@@ -136,7 +137,7 @@ def test_the_matrices_are_those_of_corollary_1_and_the_trace_is_harmonic(upper: 
     assert max(np.linalg.eigvals(product).real) == pytest.approx(theory.amin_rho(upper))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     x=st.lists(st.integers(0, 20), min_size=1, max_size=12).filter(any),
     lower=st.integers(1, 12),
@@ -257,7 +258,7 @@ def test_the_staggered_pipeline_of_the_card() -> None:
     assert ls.simulate(ls.Workload(0, np.full(1000, 10)), "hsf", memory=100).total_latency == 505000
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 40), st.integers(0, 9), st.integers(1, 25))
 def test_the_staggered_peak_is_what_a_replay_needs(width: int, prompt: int, output: int) -> None:
     starts = np.arange(5 * width) * output // width
@@ -266,7 +267,7 @@ def test_the_staggered_peak_is_what_a_replay_needs(width: int, prompt: int, outp
     assert np.where(running, prompt + progress, 0).sum(axis=1).max() == theory.staggered_peak(width, prompt, output)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 300), st.integers(0, 9), st.integers(1, 25), st.integers(0, 400))
 def test_the_widest_staggered_pipeline_fits_and_its_latency_is_the_sum(
     n: int, prompt: int, output: int, m: int

@@ -10,8 +10,9 @@ import types
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import compositions, machines, problems
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -39,7 +40,7 @@ def one_by_one(batch: ls.Batch, given_workloads, given_policies, machine=types.M
             np.testing.assert_equal(column[row], summary[name], err_msg=name)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_a_batch_equals_its_simulations_one_by_one(data):
     drawn = data.draw(st.lists(problems(most=6), min_size=1, max_size=3))

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from helpers import ROOT
 from helpers.byhand import ENGINES, splitmix64
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -49,7 +50,7 @@ def test_each_class_has_a_row_and_ends_with_its_longest():
     assert table.rows(["short", "long"], 2).tolist() == [1, 0]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     outputs=st.lists(st.integers(1, 40), min_size=1, max_size=30),
     q=st.sampled_from(["0", "0.1", "0.25", "0.5", "0.9", "1"]),

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -91,7 +92,7 @@ def test_columns_that_were_not_recorded_cost_nothing() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_it_is_the_non_negative_least_squares_solution(data: st.DataObject) -> None:
     optimize = pytest.importorskip("scipy.optimize")
     rows, columns = data.draw(st.integers(5, 12)), data.draw(st.integers(1, 5))

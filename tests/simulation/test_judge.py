@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.judge import Judge, judge, judge_fleet, requests_of
 from helpers.strategies import compositions, fleets, machines, problems, seeds, simulations
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -14,10 +15,9 @@ from llmsched.errors import LlmschedError, NotFinishedError
 from llmsched.fleet.router import SCORES
 
 RECORD = ("timeline", "tokens")
-UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=UNHURRIED)
+@examples(400)
 @given(drawn=simulations())
 def test_every_round_is_as_the_model_says(drawn):
     workload, policy, memory, seed, machine = drawn
@@ -40,7 +40,7 @@ def live_days(draw):
     return workload, policy, memory + machine.get("block", 1) - 1, draw(seeds), machine, aborted
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=UNHURRIED)
+@examples(200)
 @given(day=live_days())
 def test_every_live_decision_is_as_the_model_says_though_requests_are_aborted(day):
     workload, policy, memory, seed, machine, aborted = day
@@ -119,7 +119,7 @@ def test_a_named_router_chooses_whom_the_pages_say(router):
             )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=UNHURRIED)
+@examples(80)
 @given(drawn=fleets(most=14))
 def test_every_choice_of_a_router_is_as_the_pages_say(drawn):
     workload, options = drawn

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 from helpers.drive import Driver
+from helpers.examples import examples
 from helpers.strategies import compositions, machines, problems, simulations
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -40,7 +41,7 @@ def driven(workload, policy, memory, seed, at_once=True, clock=None, **machine):
     return Driver(workload, scheduler, seed, clock, machine.get("prefill_budget"), at_once).run()
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@examples(600)
 @given(drawn=simulations(), at_once=st.booleans())
 def test_driven_with_the_true_lengths_it_is_a_simulation(drawn, at_once):
     workload, policy, memory, seed, machine = drawn
@@ -85,7 +86,7 @@ def test_named_policies_under_pressure_decide_as_simulated(name, fill, seed):
 # What changes on the way ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(300)
 @given(data=st.data())
 def test_cancelled_requests_leave_nothing_behind(data):
     """The cache is never exceeded, nobody is lost, and what is left at the end is an empty scheduler."""

@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 from helpers.checker import check_conservation, replay
+from helpers.examples import examples
 from helpers.strategies import compositions, problems, seeds
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -15,7 +16,7 @@ import llmsched as ls
 # Any workload, any composition ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@examples(400)
 @given(data=st.data())
 def test_without_evictions_rounds_and_admissions_can_be_recomputed(data):
     workload, memory = data.draw(problems(most=8))
@@ -39,7 +40,7 @@ def test_without_evictions_rounds_and_admissions_can_be_recomputed(data):
     check_conservation(r)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@examples(400)
 @given(data=st.data())
 def test_conservation_for_any_composition(data):
     workload, memory = data.draw(problems())
@@ -51,7 +52,7 @@ def test_conservation_for_any_composition(data):
     check_conservation(r)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.data())
 def test_an_hour_later_the_same_happens_an_hour_later(data):
     workload, memory = data.draw(problems(most=8))

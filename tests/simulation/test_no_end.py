@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from helpers.examples import examples
 from helpers.strategies import compositions, machines, problems, seeds
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -18,7 +19,6 @@ from llmsched.simulation.limits import MOST_VAIN_DRAWS, STALL_FACTOR, STALL_STAR
 from llmsched.simulation.problem import problem_of
 
 ENGINES = ("compiled", "reference")
-UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large]
 TWO_FIVES = ls.Workload(0, [5, 5], 1, 5)
 TWO_FOURS = ls.Workload(0, [4, 4], 1, 4)
 DOUBLING = ls.Policy(order="arrival", reserve="none", refine="double")
@@ -124,7 +124,7 @@ def near_the_limit(draw):
     return workload, dataclasses.replace(policy, **more), memory + options.get("block", 1) - 1, draw(seeds), options
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=UNHURRIED)
+@examples(300)
 @given(drawn=near_the_limit())
 def test_engines_agree_where_bounds_near_the_limit(drawn):
     workload, policy, memory, seed, options = drawn
@@ -185,7 +185,7 @@ def test_random_eviction_is_stopped_by_rounds_and_not_by_admissions():
     assert longer > 0
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
+@examples(100)
 @given(
     drawn=problems(), beta=st.sampled_from([0.02, 0.3, 0.7, 1.0]), resume=st.sampled_from(CHOICES["resume"]), seed=seeds
 )

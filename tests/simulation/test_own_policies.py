@@ -7,8 +7,9 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import machines, problems, seeds
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -49,7 +50,7 @@ SAME = {
 }  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(data=st.data(), field=st.sampled_from(sorted(SAME)), name=st.sampled_from(sorted(ls.policies)), seed=seeds)
 def test_a_formula_that_says_what_a_word_says_decides_the_same(data, field, name, seed):
     workload, memory = data.draw(problems())
@@ -211,7 +212,7 @@ class ResponseRatio(ls.Policy):
         return -(now - request.joined) / request.bound
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data(), name=st.sampled_from(sorted(ls.policies)))
 def test_methods_that_say_what_formulas_say_decide_the_same(data, name):
     workload, memory = data.draw(problems())
@@ -223,7 +224,7 @@ def test_methods_that_say_what_formulas_say_decide_the_same(data, name):
         assert numbers(workload, own, memory, **options) == numbers(workload, formula, memory, **options)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data(), name=st.sampled_from(sorted(ls.policies)), seed=seeds)
 def test_methods_that_say_what_words_say_decide_the_same(data, name, seed):
     workload, memory = data.draw(problems())

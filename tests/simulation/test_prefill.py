@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 from helpers.byhand import ENGINES, GREEDY
+from helpers.examples import examples
 from helpers.strategies import compositions, machines, problems, seeds
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -195,7 +196,7 @@ def test_quiet_rounds_are_skipped_once_nobody_prefills():
 # What follows ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@examples(300)
 @given(data=st.data())
 def test_a_budget_for_all_is_no_budget(data):
     """Every number but the log of chunks is that of the plain model when one round can process everything."""
@@ -226,7 +227,7 @@ def test_a_budget_for_all_is_no_budget(data):
         assert whole.tolist() == getattr(b, name)[order].tolist()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@examples(300)
 @given(data=st.data(), budget=st.integers(1, 12))
 def test_no_round_exceeds_the_budget_and_every_prompt_is_processed(data, budget):
     workload, memory = data.draw(problems())

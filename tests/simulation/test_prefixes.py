@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -72,7 +73,7 @@ def test_a_turn_arrives_a_think_time_after_the_one_before(engine, policy):
         assert r.cached.tolist() == [0, 4, 10, 0]  # prompt and output before, without the last token
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(data=st.data())
 def test_a_closed_loop_is_the_open_one_of_its_arrivals(data):
     n = data.draw(st.integers(1, 20))
@@ -91,7 +92,7 @@ def test_a_closed_loop_is_the_open_one_of_its_arrivals(data):
     assert r.idle == again.idle
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(shared=st.integers(0, 6), n=st.integers(2, 12), memory=st.integers(12, 60))
 def test_prompts_that_begin_alike_take_the_cache_once(shared, n, memory):
     """A common prefix of `shared` blocks and one own: no more is in use than that once, and 2 blocks for each."""

@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.strategies import compositions, machines, problems, seeds
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -15,9 +16,7 @@ from llmsched.errors import LlmschedError, PolicyError
 
 ENGINES = ["compiled", "reference"]
 CLOCK = ls.Clock(base=1.0, per_prompt_token=0.5)
-drawn = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+drawn = examples(200)
 
 
 def moved(policy):

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from helpers.checker import check_conservation
+from helpers.examples import examples
 from helpers.strategies import compositions, problems, seeds
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -263,7 +264,7 @@ def log_of(problem):
     return log
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@examples(150)
 @given(data=st.data())
 def test_an_expanded_timeline_is_the_log_of_every_round(data):
     workload, memory = data.draw(problems())
@@ -283,7 +284,7 @@ def test_an_expanded_timeline_is_the_log_of_every_round(data):
         assert rows[name].tolist() == [entry[k] for entry in log]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(100)
 @given(data=st.data())
 def test_no_two_neighbouring_segments_could_be_one(data):
     workload, memory = data.draw(problems())

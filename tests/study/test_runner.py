@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.stats
+from helpers.examples import examples
 from helpers.study_results import wait_for, written
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -116,7 +117,7 @@ def test_a_policy_without_predictions_has_one_row_for_all_settings(plain):
 
 
 @given(st.data())
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_any_piece_of_the_work_gives_the_rows_of_the_whole(data):
     plan = STUDY.plan()
     cells = np.array([k for k, cell in enumerate(plan.cells) if cell.workload == 1])

@@ -9,7 +9,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -56,7 +57,7 @@ def test_means_are_those_of_polars_and_scipy() -> None:
         assert (found["n"], found["missing"]) == (30, 0)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter(random: object) -> None:
     results = table(10)

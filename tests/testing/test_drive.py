@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import ROOT
+from helpers.examples import examples
 from helpers.strategies import problems
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -309,7 +310,7 @@ def test_its_result_stands_beside_those_of_compare() -> None:
     assert compared["mine"].record() == {**compared["fcfs"].record(), "policy": "mine"}
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(0, 10**9), st.booleans())
 def test_random_cases_are_the_same_for_a_seed_and_fit(seed: int, limits: bool) -> None:
     case = ls.testing.random_case(seed, limits=limits)

@@ -45,6 +45,8 @@ def project(tmp_path: Path) -> Path:
 def run(project: Path, *arguments: str, scheduler: str = "scheduler") -> tuple[int, str]:
     (project / "test_own.py").write_text(TESTS.replace("SCHEDULER", scheduler))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
+    if "no:benchmark" not in arguments:
+        command += ["--benchmark-max-time=0.01", "--benchmark-min-rounds=1"]  # its seconds are not looked at
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=env)
     return done.returncode, done.stdout + done.stderr

@@ -8,8 +8,9 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from helpers.examples import examples
 from helpers.trace_files import AZURE, BAD_COUNTS, BURST, GOOD, PLAIN, is_good, load, mooncake
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmsched.errors import LlmschedError
@@ -100,7 +101,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(raw)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(400)
 @given(content=mutated(), name=st.sampled_from([None, None, None, *GOOD]))
 @example(content=b'{"a":"}\n{","timestamp":0,"input_length":1,"output_length":1}\n', name=None)
 @example(content=(PLAIN + "1,1,1\n" + "2,2,2,\n").encode(), name=None)

@@ -7,7 +7,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmsched.errors import TraceError
@@ -47,7 +48,7 @@ def test_a_round_trip_is_exact(suffix: str, tmp_path_factory: pytest.TempPathFac
         pytest.importorskip("pyarrow")
     path = tmp_path_factory.mktemp("round_trip") / f"w{suffix}"
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(workload=workloads())
     def check(workload: Workload) -> None:
         traces.write(workload, path)

@@ -366,7 +366,7 @@ class ReferenceEngine:
         batch = [*self.running, candidate]
         if len(batch) > self.problem.max_batch or not self.on_pace(candidate):
             return False
-        if sum(max(r.to_prefill, 1) for r in self.running) >= self.problem.prefill_budget:
+        if self.problem.chunked and sum(max(r.to_prefill, 1) for r in self.running) >= self.problem.prefill_budget:
             return False
         coming = sum(whole_blocks(r.prompt + r.generated + 1, self.problem.block) for r in batch)
         if not self.policy.looks_ahead or coming > capacity:
