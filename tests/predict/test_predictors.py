@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import zipfile
 from fractions import Fraction
 
@@ -507,3 +509,27 @@ def test_only_fitted_predictors_can_be_saved(tmp_path):
         predict.save(LinearRegression(), tmp_path / "m")
     with pytest.raises(ValueError, match="not fitted"):
         predict.save(predict.IntervalRegressor(), tmp_path / "m")
+
+
+LAZY = """
+import sys, types
+asked = []
+
+
+class Lazy(types.ModuleType):
+    def __getattr__(self, name):
+        asked.append(name)
+        raise AttributeError(name)
+
+
+sys.modules["transformers"] = lazy = Lazy("transformers")
+from llmsched import predict
+predict.load
+print([name for name in asked if not name.startswith("__")], sys.modules["transformers"] is lazy)
+"""
+
+
+def test_where_transformers_is_loaded_it_is_not_asked_for_every_name():
+    """It would import all of itself, inside vLLM for half a minute."""
+    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] True\n"

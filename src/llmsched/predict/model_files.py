@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import sklearn
-import skops.io
 from sklearn.utils.validation import check_is_fitted
 
 from .._version import version
 from ..errors import InputError
 from ..input_limits import open_bytes
+from . import skops_io
 from .interval_predictor import IntervalPredictor
 from .model_checks import NOTE, check_archive, check_predictor, strange, types_in
 
@@ -36,7 +36,7 @@ def save(predictor: IntervalPredictor, path: str | os.PathLike[str]) -> None:
     if not isinstance(predictor, IntervalPredictor):
         raise InputError(f"expected a predictor of llmsched.predict, not {type(predictor).__name__}")
     check_is_fitted(predictor)
-    archive = io.BytesIO(skops.io.dumps(predictor))
+    archive = io.BytesIO(skops_io.dumps(predictor))
     with zipfile.ZipFile(archive, "a") as opened:
         opened.writestr(NOTE, json.dumps(_note()))
     with open(path, "wb") as file:
@@ -67,7 +67,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Interv
     try:
         check_archive(name, content)
         _check_note(name, content)
-        untrusted = set(skops.io.get_untrusted_types(data=content))
+        untrusted = set(skops_io.get_untrusted_types(data=content))
         found = (untrusted | types_in(content)) - set(trusted)
         refused = strange(found)
         if refused:
@@ -75,7 +75,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Interv
                 f"{name}: holds types that are not trusted: {', '.join(sorted(refused))}. If you know the file, and "
                 "that they do no harm, name them: load(path, trusted=[...])"
             )
-        predictor = skops.io.loads(content, trusted=sorted(untrusted | set(trusted)))
+        predictor = skops_io.loads(content, trusted=sorted(untrusted | set(trusted)))
         if isinstance(predictor, IntervalPredictor):
             check_predictor(predictor)
     except InputError:
