@@ -266,7 +266,12 @@ class TargetOptions(DrawnOptions):
         list[str] | None, typer.Option(metavar="NAME", help=f"{POLICY_HELP} Repeat for several. By default fcfs.")
     ] = None
     attainment: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the requests that has to keep all targets.")
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the requests that has to keep all targets: with --slo ttft=2, 0.99 says that the p99 of "
+            "ttft is at most 2.",
+        ),
     ] = 0.9
 
     def policies(self) -> dict[str, Policy]:
@@ -392,7 +397,7 @@ SystemText = Annotated[
     typer.Option(
         "--system",
         metavar="NAME:SETTINGS",
-        help="An engine by its own settings, such as vllm:num-gpu-blocks=2588,max-num-seqs=256: cache, blocks, limits "
+        help="An engine by its own settings, such as vllm:num-gpu-blocks=2587,max-num-seqs=256: cache, blocks, limits "
         "and policy are its, and requests that arrive together are served in the order of TRACE.",
     ),
 ]

@@ -109,6 +109,13 @@ TABLE: Mapping[str, Format] = {
             hash_block=512,
         ),
         Format(
+            "run",
+            "a log of vLLM's requests, as llmsched calibrate reads it: JSON lines with arrival_time (s), input_toks, "
+            "output_toks",
+            "jsonl",
+            {"clock": "arrival_time", "prompt": "input_toks", "output": "output_toks"},
+        ),
+        Format(
             "burstgpt",
             "BurstGPT: CSV with Timestamp (s), Request tokens, Response tokens; failed requests are dropped",
             "csv",
