@@ -80,7 +80,12 @@ class FormulaValueError(WorkloadError):
 
 
 class TraceError(InputError):
-    """A trace file cannot be read. ``path`` and ``line`` (from 1) say where, if it is one line's fault."""
+    """A trace file cannot be read. ``path`` and ``line`` (from 1) say where, if it is one line's fault.
+
+    ``is_row``: it is a row that ``on_error="skip"`` would leave out.
+    """
+
+    is_row = False
 
     def __init__(self, message: str, path: str = "", line: int | None = None) -> None:
         where = path if line is None else f"{path}, line {line}"

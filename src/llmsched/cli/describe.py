@@ -130,6 +130,9 @@ def reading_notes(workload: Workload) -> list[str]:
         long = source["too_long"]
         counts = f"{long['dropped']:,} left out, {long['clipped']:,} cut off there"
         notes.append(f"requests longer than {long['limit']:,} tokens: {counts}")
+    if source.get("read_as"):
+        said = listed([f"{name!r} as {meant}" for name, meant in source["read_as"].items()])
+        notes.append(f"columns read under other names: {said}")
     for name, meant in source.get("misspelt", {}).items():
         notes.append(f"column {name!r} is not read; did you mean {meant!r}?")
     return notes

@@ -181,11 +181,16 @@ class TraceOptions:
         if self.trace is None:
             return None
         on_error = cast(Literal["raise", "skip"], self.on_error)  # `load` checks it
-        workload = traces.load(self.trace, format=self.format_, on_error=on_error)
+        try:
+            workload = traces.load(self.trace, format=self.format_, on_error=on_error)
+        except TraceError as error:
+            raise TraceError(f"{error} (--on-error skip leaves such rows out)") if error.is_row else error from None
         if not len(workload):
-            left_out = sum(workload.source.get(why, 0) for why in ("skipped", "dropped"))
+            source = workload.source
+            left_out = sum(source.get(why, 0) for why in ("skipped", "dropped"))
+            first = f", the first as {source['first_skipped']}" if source.get("first_skipped") else ""
             raise TraceError(
-                "there are no requests in it" + (f": {left_out:,} left out" if left_out else ""), self.trace
+                "there are no requests in it" + (f": {left_out:,} left out{first}" if left_out else ""), self.trace
             )
         return workload
 

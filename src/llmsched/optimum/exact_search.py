@@ -90,7 +90,7 @@ def highs(purpose: str) -> Any:
 
 
 def silent_solver(highspy: Any) -> Any:
-    """A solver that prints nothing. HiGHS 1.16 greets on stdout when it gets its callbacks, at the end of its making."""
+    """A solver that prints nothing. HiGHS 1.16 greets on stdout when it gets its callbacks, as it is made."""
 
     class Silent(highspy.Highs):  # type: ignore[misc]  # highspy is Any: it is imported when it is needed
         def enableCallbacks(self) -> None:

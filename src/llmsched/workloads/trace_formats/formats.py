@@ -39,6 +39,8 @@ class Format:
         The clock is a date and time of day, read as nanoseconds since 1970.
     failures
         An output of 0 is a request that failed: dropped, not an error.
+    delimiter
+        Of CSV: what stands between the fields.
     hashes, hash_block
         Of JSON lines: the key of a list with a hash for every so many tokens of the prompt, which a row need not have.
     """
@@ -51,6 +53,7 @@ class Format:
     per_second: float = 1.0
     dated: bool = False
     failures: bool = False
+    delimiter: str = ","
     hashes: str = ""
     hash_block: int = 0
 
@@ -63,7 +66,10 @@ class Format:
         if self.is_date(meaning):
             return "a time such as 2023-11-16 18:15:46.6805900 or 2024-05-10 00:00:00.009930+00:00"
         kind = "a number" if is_time(meaning) else "a whole number"
-        return f"{kind} from {self.smallest(meaning)} to {largest(meaning)}"
+        or_date = (
+            " (seconds) or a time such as 2023-11-16 18:15:46.68" if meaning == "clock" and self.name == "csv" else ""
+        )
+        return f"{kind} from {self.smallest(meaning)} to {largest(meaning)}{or_date}"
 
     def is_date(self, meaning: str) -> bool:
         """Whether the file has dates in this column, not numbers."""
