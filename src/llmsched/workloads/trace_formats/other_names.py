@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ...errors import TraceError, closest
 from . import timestamps
-from .formats import PLAIN_COLUMNS, Format
+from .formats import PLAIN_COLUMNS, TABLE, Format, recognised
 from .row_checks import shortened
 from .text_lines import decoded
 
@@ -63,6 +63,18 @@ def with_names_of(format: Format, header: Sequence[str], path: str, line: int) -
         if alike:
             found[meaning] = alike[0]
     return dataclasses.replace(format, columns=found)
+
+
+def plain_names(header: Sequence[str], path: str) -> dict[str, str]:
+    """Names in the header -> those of the plain format, of the columns that have others; of another format none.
+
+    Raises TraceError where two names mean the same column.
+    """
+    plain = TABLE["csv"]
+    if recognised("csv", header) not in (None, plain):
+        return {}
+    found = with_names_of(plain, header, path, 1).columns
+    return {name: plain.columns[meaning] for meaning, name in found.items() if name != plain.columns[meaning]}
 
 
 def with_clock_of(format: Format, header: Sequence[str], rows: Sequence[bytes]) -> Format:
