@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -98,7 +100,31 @@ def test_of_many_requests_only_the_best_policies_run_again() -> None:
 
 
 def test_where_nothing_waits_knowing_lengths_changes_nothing() -> None:
-    assert "changes nothing" in str(compared("--limit", "20", "--policy", "amin", "--policy", "vllm")["verdict"])
+    verdict = str(compared("--limit", "20", "--policy", "amin", "--policy", "mcsf", "--policy", "vllm")["verdict"])
+    assert "changes nothing" in verdict
+    (winner,) = re.findall(r"rounds \((.*?)\)", verdict)
+    others = sorted({"amin", "mcsf", "vllm"} - {winner})
+    assert sorted(verdict.split("; within 0.5 % of it: ")[1].split(", ")) == others
+
+
+def test_policies_that_are_as_good_as_the_best_are_named_with_it() -> None:
+    def level(name: str, **means: float) -> knowledge.Level:
+        workload = ls.generate.lmsys(20).with_intervals(ls.intervals.exact())
+        row = ls.compare(workload, ["amin"], memory=16_492)["amin"]
+        assert row.result is not None
+        scaled = {who: row.result.completion * (mean / row.result.mean_latency) for who, mean in means.items()}
+        rows = [
+            dataclasses.replace(row, policy=who, result=dataclasses.replace(row.result, completion=completion))
+            for who, completion in scaled.items()
+        ]
+        return knowledge.Level(name, name, ls.intervals.exact(), tuple(rows))
+
+    found = [level("nothing", a=10, b=10.04, c=10.06), level("truth", a=8, c=8.01, b=8.02)]
+    said = knowledge.verdict(found, "{:.1f}".format)
+    assert (
+        said
+        == "a has the smallest mean at every level (s): 10.0 told nothing, 8.0 told the truth; within 0.5 % of it: b"
+    )
 
 
 # Machines -------------------------------------------------------------------------------------------------------------
@@ -172,6 +198,12 @@ def test_an_overload_in_rounds_names_every_policy_and_what_it_does_to_means() ->
     assert "means are larger the longer the trace" in note
     assert "hsf " in note
     assert "amin " in note
+
+
+def test_an_overload_of_some_policies_is_theirs() -> None:
+    args = ["--limit", "1000", "--rate", "0.6", "--memory", "6000", "--policy", "amin", "--policy", "aell"]
+    (note,) = [line for line in run("compare", *args).splitlines() if "load above capacity" in line]
+    assert note.startswith("note: load above capacity under aell: 0.59 ")
 
 
 # Long requests --------------------------------------------------------------------------------------------------------

@@ -139,14 +139,15 @@ def reading_notes(workload: Workload) -> list[str]:
 
 
 def overload_notes(services: Mapping[str, Service]) -> list[str]:
-    """One note on all policies under which requests pile up."""
+    """One note on all policies under which requests pile up, by name unless they are all that there are."""
     overloads = {name: one.overload for name, one in services.items() if one.overload is not None}
     if not overloads:
         return []
     first = next(iter(overloads.values()))
     stable = ", ".join(f"{name} {overload.stable_rate:.3g}" for name, overload in overloads.items())
+    under = f" under {listed(list(overloads))}" if len(overloads) < len(services) else ""
     return [
-        f"load above capacity: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as they do: "
+        f"load above capacity{under}: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as they do: "
         f"means are larger the longer the trace. What could be served for ever, about: {stable}"
     ]
 
