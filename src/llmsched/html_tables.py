@@ -57,7 +57,10 @@ def bar(value: float, most: float, colour: str) -> Html:
     if not (math.isfinite(value) and most > 0):
         return Html("")
     width = max(1, round(120 * value / most))
-    return Html(f'<div style="width:{width}px;height:0.8em;background:{escape(colour)}"></div>')
+    return Html(
+        f'<div style="width:{width}px;height:0.8em;background:{escape(colour)};'
+        'box-shadow:0 0 0 1px rgba(128,128,128,0.6)"></div>'  # black is seen on a dark page, too
+    )
 
 
 def curve(values: Sequence[float], limit: float, label: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
@@ -14,7 +13,7 @@ from .._version import version
 from ..errors import InputError, nearest
 from ..input_limits import open_text
 from ..serving import calibration, logs, tables
-from ..serving.calibration import Calibration
+from ..serving.calibration import Calibration, in_seconds
 from ..serving.log_rows import OnError as OnErrorWord
 from ..serving.records import Log
 from ..serving.systems import machine
@@ -46,12 +45,6 @@ SystemSettings = Annotated[
     ),
 ]
 LogErrors = Annotated[str, typer.Option(metavar="raise|skip", help="What to do with a bad row of the log.")]
-_NAMES = {
-    "base": "base",
-    "per_request": "per request",
-    "per_context_token": "per context token",
-    "per_prompt_token": "per prompt token",
-}
 
 
 @dataclass(frozen=True)
@@ -121,19 +114,7 @@ def calibrate(
 def _print(found: Calibration, written: list[Path]) -> None:
     left_out = f" ({found.left_out:,} left out)" if found.left_out else ""
     aside(f"clock from {found.rows:,} {found.method}{left_out}, mean error {found.error:.1%}\n")
-    names = list(_NAMES)
-    known = [found.profile.get(name) for name in names]
-    columns = {
-        "coefficient": [_NAMES[name] for name in names],
-        "value": [_seconds(getattr(found.clock, name)) for name in names],
-    }
-    if found.profile:
-        columns |= {
-            "at least": ["-" if c is None else _seconds(c.low) for c in known],
-            "at most": ["-" if c is None else _seconds(c.high) for c in known],
-            "known": ["-" if c is None else "yes" if c.determined else "poorly" for c in known],
-        }
-    print_columns(columns)
+    print_columns(found.coefficients())
     if found.held_out:
         words = {"steps": "time of all steps", "error": "mean error of a step"}
         errors = ", ".join(
@@ -145,16 +126,6 @@ def _print(found: Calibration, written: list[Path]) -> None:
         aside(f"note: {note}")
     for file in written:
         aside(f"wrote {file}", keep=True)
-
-
-def _seconds(value: float) -> str:
-    """Seconds in a unit that people read."""
-    if not math.isfinite(value):
-        return "any"
-    if value == 0:
-        return "0"
-    unit, name = next(((u, n) for u, n in ((1, "s"), (1e-3, "ms"), (1e-6, "us")) if value >= u), (1e-9, "ns"))
-    return f"{value / unit:.4g} {name}"
 
 
 def _has_points(path: str) -> bool:
@@ -181,10 +152,10 @@ def _points(path: str, only: str | None, output: Path | None, as_json: bool) -> 
         {
             "engine": list(shown),
             "points": [f"{point.points}" for point in shown.values()],
-            "base": [_seconds(point.clock.base) for point in shown.values()],
-            "request": [_seconds(point.clock.per_request) for point in shown.values()],
-            "context": [_seconds(point.clock.per_context_token) for point in shown.values()],
-            "prompt": [_seconds(point.clock.per_prompt_token) for point in shown.values()],
+            "base": [in_seconds(point.clock.base) for point in shown.values()],
+            "request": [in_seconds(point.clock.per_request) for point in shown.values()],
+            "context": [in_seconds(point.clock.per_context_token) for point in shown.values()],
+            "prompt": [in_seconds(point.clock.per_prompt_token) for point in shown.values()],
             "tpot": [f"{point.tpot_error:.0%}" for point in shown.values()],
             "ttft": [f"{point.ttft_error:.0%}" for point in shown.values()],
         },
