@@ -113,7 +113,8 @@ def _named_in(module: ModuleType, name: str, path: Path) -> Policy | type[Policy
         found: Policy | type[Policy] = there[name]
         return found
     if hasattr(module, name):
-        raise PolicyError(f"policy file {path}: {name} is neither a subclass of llmsched.Policy nor a policy")
+        function = "; llmsched.testing runs a scheduler that is a function" if callable(vars(module)[name]) else ""
+        raise PolicyError(f"policy file {path}: {name} is neither a subclass of llmsched.Policy nor a policy{function}")
     raise PolicyError(f"policy file {path} has no policy {name!r}; {nearest(name, there)}")
 
 

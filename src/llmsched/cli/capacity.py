@@ -360,7 +360,10 @@ def _capacity_notes(found: Mapping[str, Capacity]) -> list[str]:
         if math.isinf(answer.value) and answer.quantity == "rate":
             notes.append(f"{name}: the targets hold even if all requests come at once")
         if math.isinf(answer.value) and answer.quantity == "memory":
-            notes.append(f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit")
+            notes.append(
+                f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit. Try a lower "
+                "--rate, another --machine, or several of them (llmsched capacity --replicas 1:64)"
+            )
         if math.isinf(answer.value) and answer.quantity == "replicas":
             most = int(max(tried for tried, _, _ in answer.probes))
             notes.append(

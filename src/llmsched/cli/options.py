@@ -61,7 +61,8 @@ def whole_number(text: str | int) -> int:
         if value != value.to_integral_value() or abs(value) >= 2**63:
             raise ValueError
     except (ArithmeticError, ValueError):
-        raise typer.BadParameter(f"{str(text)!r} is not {_FORMS}") from None
+        bytes_ = ": a count, and no bytes" if written[-1:] in ("B", "b") else ""
+        raise typer.BadParameter(f"{str(text)!r} is not {_FORMS}{bytes_}") from None
     return int(value)
 
 
@@ -234,7 +235,7 @@ class SourceOptions(TraceOptions):
         if not 0 < round_seconds < math.inf:
             raise InputError(f"--round-seconds is {round_seconds}, expected a number greater than 0")
         if self.trace is not None and self.generator != "lmsys":
-            raise InputError("TRACE and --generate both say what the requests are: give one of them")
+            raise InputError(f"TRACE ({self.trace}) and --generate both say what the requests are: give one of them")
         workload = self.load()
         if workload is None:
             return generate.parse(self.generator, _GENERATED if limit is None else limit, seed)
