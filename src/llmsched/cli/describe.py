@@ -147,8 +147,8 @@ def overload_notes(services: Mapping[str, Service]) -> list[str]:
     stable = ", ".join(f"{name} {overload.stable_rate:.3g}" for name, overload in overloads.items())
     under = f" under {listed(list(overloads))}" if len(overloads) < len(services) else ""
     return [
-        f"load above capacity{under}: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as they "
-        f"do: means are larger the longer the trace. What could be served for ever, about: {stable}"
+        f"load above capacity{under}: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as "
+        f"they do: means are larger the longer the trace. What could be served for ever, about: {stable}"
     ]
 
 
