@@ -168,7 +168,7 @@ def test_a_machine_file_and_a_clock_file_that_asks_for_a_cache(tmp_path: Path, r
 
 def test_machines_are_listed() -> None:
     out = run("machines")
-    assert all(name in out for name in ls.machines)
+    assert all(name in out for name in (*ls.machines, *ls.serving.clocks))
     assert f"{ls.machines[BIG].memory:,}" in out
     assert json.loads(run("machines", "--json")) == [machine.fields() for machine in ls.machines.values()]
 

@@ -79,6 +79,8 @@ def test_too_small_a_memory_names_the_request_and_the_option(trace: Path, refuse
         ("compare --csv .", "directory"),
         ("compare --polcy amin", "--polcy"),
         ("compare one two", "two"),
+        ("compare --rate 2x", "error: Invalid value for '--rate': expected a number such as 2.5\n"),
+        ("compare --seed x", "error: Invalid value for '--seed': expected a whole number\n"),
         ("compair", "compare"),
         ("paper --subsets 0", "subsets"),
         ("paper no-such-file.csv", "no-such-file.csv"),

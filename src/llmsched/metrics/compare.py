@@ -239,7 +239,7 @@ class Comparison(Columns):
             f"{requests_of(self.workload)}; {fleet}{machine_of(self.memory, clock)}; times in {self.unit}",
             shown,
             header=["policy", "", "mean", "p50", "p99", f"vs {self.baseline}", "gap", "evicted", "wasted", "peak"],
-            note=" ".join(self._notes()),
+            note="\n".join(self._notes()),
         )
 
     def _notes(self) -> list[str]:

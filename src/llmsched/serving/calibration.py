@@ -94,7 +94,7 @@ class Calibration:
     def _repr_html_(self) -> str:
         caption = f"clock from {self.rows:,} {self.method}: mean error {share(self.error)}"
         columns = self.coefficients()
-        return table(caption, zip(*columns.values(), strict=True), header=[*columns], note="; ".join(self.notes))
+        return table(caption, zip(*columns.values(), strict=True), header=[*columns], note="\n".join(self.notes))
 
     def coefficients(self) -> dict[str, list[str]]:
         """The coefficients in words, for tables: what each is, between what it can be, and how well that is known."""

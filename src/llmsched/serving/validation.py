@@ -135,7 +135,7 @@ class Validation:
             f"{len(self.measured):,} requests of {self.system.name}, measured and simulated{fitted}",
             rows,
             header=["", "", "measured (s)", "simulated (s)", "error"],
-            note=" ".join([self.verdict, *(f"Note: {note}." for note in self.notes)]),
+            note="\n".join([self.verdict, *self.notes]),
         )
 
     def summary(self) -> dict[str, Any]:
