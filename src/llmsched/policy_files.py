@@ -29,7 +29,7 @@ def parse(text: str) -> Policy:
     """
     if text.lower().endswith(".toml"):
         return read(text)
-    return from_code(text) if _IN_CODE.fullmatch(text) else named(text)
+    return from_code(text) if _IN_CODE.fullmatch(text) or text.lower().endswith(".py") else named(text)
 
 
 def read(path: str | os.PathLike[str]) -> Policy:
@@ -79,7 +79,7 @@ def from_code(
     """
     parts = _IN_CODE.fullmatch(text)
     if parts is None:
-        raise PolicyError(f"policy {text!r}: a policy in Python is written FILE.py:NAME")
+        raise PolicyError(f"policy {text!r}: a policy in Python is written FILE.py:NAME, NAME being one in that file")
     path = Path(folder, parts["file"])
     try:
         code = settings_files.read_text(path)

@@ -44,7 +44,7 @@ def delimiter_of(header: bytes) -> str:
     return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
-def with_names_of(format: Format, header: Sequence[str], path: str, line: int) -> Format:
+def with_names_of(format: Format, header: Sequence[str], path: str, line: int | None) -> Format:
     """The plain format under the names that `header` has for its columns. Its own names come first.
 
     Raises TraceError where two names mean the same column.
@@ -88,10 +88,15 @@ def with_clock_of(format: Format, header: Sequence[str], rows: Sequence[bytes]) 
     cells = _column(rows, header.index(name), format.delimiter)
     if any(timestamps.parse(cell) is not None for cell in cells):
         return dataclasses.replace(format, dated=True, per_second=1e9)
-    if name == PLAIN_COLUMNS["clock"]:
-        return format
     first = next((float(cell) for cell in cells if cell.replace(".", "", 1).isdecimal()), 0.0)
-    return dataclasses.replace(format, per_second=next((unit for least, unit in _UNITS if first >= least), 1.0))
+    return dataclasses.replace(format, per_second=ticks_per_second(name, first))
+
+
+def ticks_per_second(name: str, first: float) -> float:
+    """In what the clock of that name counts, of which `first` is a time."""
+    if name == PLAIN_COLUMNS["clock"]:
+        return 1.0
+    return next((unit for least, unit in _UNITS if first >= least), 1.0)
 
 
 def _column(rows: Sequence[bytes], at: int, delimiter: str) -> list[str]:
@@ -103,12 +108,13 @@ def _column(rows: Sequence[bytes], at: int, delimiter: str) -> list[str]:
     return cells
 
 
-def read_as(format: Format, plain: Format, header: Sequence[str]) -> dict[str, str]:
+def read_as(format: Format, plain: Format, header: Sequence[str], *, dated: bool = False) -> dict[str, str]:
     """Columns of the file that are read under another name or unit -> as what."""
-    units = {1e9: " (dates)", 1e6: " (microseconds)", 1e3: " (milliseconds)"}
+    finer = {1e6: " (microseconds)", 1e3: " (milliseconds)"}
+    clock = " (dates)" if dated or format.dated else finer.get(format.per_second, "")
     said = {}
     for meaning, name in format.columns.items():
-        unit = units.get(format.per_second, "") if meaning == "clock" else ""
+        unit = clock if meaning == "clock" else ""
         if name in header and (name != plain.columns[meaning] or unit):
             said[name] = plain.columns[meaning] + unit
     return said
