@@ -135,9 +135,14 @@ def _read_text(
         return TraceBuilder(path, named or EMPTY_FILE, skip), iter(())
     is_jsonl = named.layout == "jsonl" if named else start.lstrip()[:1] == b"{"
     if is_jsonl:
-        known = named or recognised("jsonl", jsonl_reader.keys_of(start))
+        keys = jsonl_reader.keys_of(start)
+        known = named or recognised("jsonl", keys)
         assert known is not None
-        builder = TraceBuilder(path, known, skip, dict(known.columns))
+        if keys and not skip and not {known.columns[meaning] for meaning in known.required} & {*keys}:
+            formats = "; ".join(f"{name}: {one.description}" for name, one in TABLE.items() if one.layout == "jsonl")
+            raise TraceError(f"has the keys {shortened(', '.join(keys))}: no format known ({formats})", path, line)
+        there = {m: name for m, name in known.columns.items() if m in known.required or name in keys}
+        builder = TraceBuilder(path, known, skip, there)
         return builder, jsonl_reader.read(builder, stream, start, line)
     delimiter = delimiter_of(start)
     header, lines = csv_reader.read_header(path, itertools.chain([start], stream), line, delimiter)

@@ -32,7 +32,7 @@ class Format:
         What a column (or key) means -> its name in the file. Meanings are the columns of a `Workload`, and "clock": a
         time of arrival counted from anywhere, so that only differences between requests count.
     required
-        The columns that every file has; of JSON lines, all are required.
+        The columns that every file has.
     per_second
         Units of the clock in a second.
     dated
@@ -137,6 +137,13 @@ TABLE: Mapping[str, Format] = {
             required=("prompt", "output"),
         ),
         Format(
+            "jsonl",
+            "JSON lines with the columns of the plain CSV as keys, the same on every line",
+            "jsonl",
+            PLAIN_COLUMNS,
+            required=("prompt", "output"),
+        ),
+        Format(
             "parquet",
             "Parquet with the columns of the plain CSV (needs pyarrow)",
             "parquet",
@@ -153,13 +160,15 @@ EMPTY_FILE = Format("", "an empty file, which could be of any format", "csv", {}
 def recognised(layout: Layout, names: Collection[str]) -> Format | None:
     """The format of a file of this layout that has these columns (or keys): the first that finds all it requires.
 
-    None for CSV in which every format misses something. JSON lines are then of the format that misses least, so that a
-    message can name the key that is missing.
+    None for CSV in which every format misses something. JSON lines are then of the format of which most is there, so
+    that a message can name the key that is missing.
     """
     of_layout = [format for format in TABLE.values() if format.layout == layout]
-    missing = [sum(format.columns[meaning] not in names for meaning in format.required) for format in of_layout]
-    nearest = min(range(len(missing)), key=missing.__getitem__)
-    return None if layout == "csv" and missing[nearest] else of_layout[nearest]
+    there = [sum(format.columns[meaning] in names for meaning in format.required) for format in of_layout]
+    whole = [format for format, found in zip(of_layout, there, strict=True) if found == len(format.required)]
+    if whole or layout == "csv":
+        return whole[0] if whole else None
+    return of_layout[max(range(len(there)), key=there.__getitem__)]
 
 
 def is_time(meaning: str) -> bool:
