@@ -124,7 +124,7 @@ def test_json_lines_of_no_format_are_told_the_formats() -> None:
 
 
 def test_a_directory_is_told_with_the_file_that_may_be_meant(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="is a directory: give a file in it$"):
+    with pytest.raises(TraceError, match=r"is a directory: give a file in it$"):
         traces.load(tmp_path)
     (tmp_path / "requests.jsonl").write_text(GOOD["run"])
     with pytest.raises(TraceError, match=r"is a directory: give a file in it such as requests\.jsonl$"):
