@@ -200,6 +200,18 @@ def test_an_overload_in_rounds_names_every_policy_and_what_it_does_to_means() ->
     assert "amin " in note
 
 
+def test_a_cache_that_never_fills_is_told(timed: str) -> None:
+    args = ["compare", timed, "--policy", "vllm", "--policy", "amin", "--memory"]
+    (note,) = [line for line in run(*args, "400k").splitlines() if "of the cache is ever in use" in line]
+    workload, machine = ls.traces.load(timed), ls.machines[CLOCK].options() | {"memory": 400_000}
+    told = workload.with_intervals(ls.intervals.buckets(100))
+    peak = max(ls.simulate(told, policy, **machine).peak_share for policy in ("vllm", "amin"))
+    assert note == f"note: at most {peak:.0%} of the cache is ever in use: it is not what requests wait for"
+    longest = int((workload.prompt + workload.output).max())
+    assert "ever in use" not in run(*args, str(longest))
+    assert "ever in use" not in run(*args, "400k", "--rounds")
+
+
 def test_an_overload_of_some_policies_is_theirs() -> None:
     args = ["--limit", "1000", "--rate", "0.6", "--memory", "6000", "--policy", "amin", "--policy", "aell"]
     (note,) = [line for line in run("compare", *args).splitlines() if "load above capacity" in line]

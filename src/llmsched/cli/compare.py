@@ -205,6 +205,8 @@ def compare(
     )
     notes += describe.reading_notes(workload) + describe.overload_notes(services)
     notes += own_notes(own_results, timed)
+    if timed and comparison.replicas is None:  # in rounds the table has a column for it
+        notes += describe.cache_notes(results.values())
     records = measured.records()
     gates = judged(conditions, comparison, records)
     if output.csv_file is not None:

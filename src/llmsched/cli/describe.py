@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..metrics.service import Service
 from ..predict.intervals import IntervalRule
 from ..simulation.blocks import down_to_blocks
+from ..simulation.result import Result
 from ..workloads.workload import Workload
 from .console import aside, number_of
 from .options import Setup
+
+_NEARLY_FULL = 0.8  # share of the cache in use, from which on it may be what requests wait for
 
 
 def print_run_header(
@@ -150,6 +153,14 @@ def overload_notes(services: Mapping[str, Service]) -> list[str]:
         f"load above capacity{under}: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as "
         f"they do: means are larger the longer the trace. What could be served for ever, about: {stable}"
     ]
+
+
+def cache_notes(results: Iterable[Result]) -> list[str]:
+    """A note where no policy ever fills the cache, so that it is no reason to wait."""
+    peak = max((result.peak_share for result in results), default=1.0)
+    if peak >= _NEARLY_FULL:
+        return []
+    return [f"at most {peak:.0%} of the cache is ever in use: it is not what requests wait for"]
 
 
 def print_notes(notes: Sequence[str]) -> None:
