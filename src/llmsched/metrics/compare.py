@@ -147,7 +147,9 @@ class Comparison(Columns):
     router: Router | None = None
 
     def __repr__(self) -> str:
-        latencies = ", ".join(f"{row.policy} {_mean_latency(row):.6g}" for row in self.ranked())
+        ranked = self.ranked()
+        latencies = ", ".join(f"{row.policy} {_mean_latency(row):.6g}" for row in ranked if row.error is None)
+        latencies += "".join(f"; {row.error}" for row in ranked if row.error is not None)
         fleet = "" if self.replicas is None else f"{self.replicas} replicas, "
         ran_on = f"{len(self.workload)} requests, {fleet}memory {self.memory}"
         return f"Comparison({ran_on}: mean latency in {self.unit} {latencies})"
