@@ -43,6 +43,18 @@ def test_without_a_command_it_greets_and_names_commands_that_run(
         assert run(*command, *few)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["compare", "--requests", "5"], "error: No such option: --requests; here it is --limit\n"),
+        (["capacity", "--slo", "ttft=1", "--limit", "5"], "error: No such option: --limit; here it is --requests\n"),
+        (["machines", "--limit", "5"], "error: No such option: --limit\n"),
+    ],
+)
+def test_an_option_of_another_command_is_named_as_it_is_here(words: list[str], said: str, refused: Refused) -> None:
+    assert refused(*words).startswith(said)
+
+
 def test_too_small_a_memory_names_the_request_and_the_option(trace: Path, refused: Refused, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     for command, also in (("compare", ", or leave long requests out: --too-long drop"), ("paper", "")):
