@@ -27,6 +27,11 @@ def test_version_and_help() -> None:
     for command in ("compare", "paper", "policies"):
         assert command in run("--help")
         assert "Usage" in run(command, "--help")
+    page = run("--help")
+    places = [
+        page.index(text) for text in ("Compare policies", "compare ", "Plan a service", "capacity ", "calibrate ")
+    ]
+    assert places == sorted(places)
 
 
 def test_without_a_command_it_greets_and_names_commands_that_run(
