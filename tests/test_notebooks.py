@@ -99,6 +99,55 @@ def test_everything_shows_itself_and_no_name_is_taken_for_html(tmp_path: Path) -
     assert named >= 9
 
 
+def test_a_comparison_says_why_a_policy_has_no_numbers_and_what_its_times_are(tmp_path: Path) -> None:
+    trace = tmp_path / "mine.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,3\n2,6,4\n")
+    compared = ls.compare(ls.traces.load(trace), ["fcfs", "amin", "amax"], memory=60)
+    said = "".join(parsed(compared).texts)
+    assert "amin: needs the prediction column 'lower'" in said
+    assert "amax: needs the prediction column 'upper'" in said
+    assert "with_intervals" in said
+    assert "Arrival times of the trace count as rounds" in said
+    timed = ls.compare(ls.traces.load(trace), ["fcfs"], **ls.machines["llama2-70b-2xa100"].options())
+    assert "count as rounds" not in "".join(parsed(timed).texts)
+    assert "needs" not in "".join(parsed(timed).texts)
+
+
+def test_a_row_of_a_comparison_or_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
+    compared = ls.compare(W, ["amin", "fcfs"], memory=6000)
+    with pytest.raises(KeyError, match=r"there is no row 'amni'; did you mean 'amin'\? known: amin, fcfs"):
+        compared["amni"]
+    with pytest.raises(ls.errors.InputError, match="did you mean 'p99_latency'"):
+        compared.best("p99")
+
+
+def test_a_study_shows_what_is_given_and_no_default() -> None:
+    pytest.importorskip("pydantic", reason="studies are the extra `study`")
+    asked = ls.study.Study(
+        workloads=["lmsys"], policies=["hsf", {"name": "m", "base": "amin", "margin": 0.05}], replications=3
+    )
+    shown = repr(asked)
+    assert shown.startswith("Study(replications=3, workloads=(WorkloadEntry(")
+    assert "margin=0.05" in shown
+    assert "None" not in shown
+    assert len(shown) < 400
+
+
+def test_progress_says_whether_bars_are_shown() -> None:
+    pytest.importorskip("tqdm", reason="progress bars are the extra `notebook`")
+    with ls.show_progress() as shown:
+        assert repr(shown) == "progress bars are on"
+    assert repr(ls.show_progress(False)) == "progress bars are off"
+
+
+def test_a_trace_without_bad_rows_says_nothing_of_them(tmp_path: Path) -> None:
+    trace = tmp_path / "mine.csv"
+    trace.write_text("prompt_tokens,output_tokens\n5,3\n")
+    assert "skipped" not in "".join(parsed(ls.traces.load(trace)).texts)
+    trace.write_text("prompt_tokens,output_tokens\n5,3\n5,x\n")
+    assert "skipped: 1, first_skipped: " in "".join(parsed(ls.traces.load(trace, on_error="skip")).texts)
+
+
 def test_a_result_says_its_numbers_and_draws_its_cache() -> None:
     result = ls.simulate(W, "amin", memory=6000, record="timeline")
     page = parsed(result)

@@ -26,6 +26,10 @@ class LongestFirst(ls.Policy):
 
 careful = ls.Policy(margin=0.2)
 number = 3
+
+
+def function(state):
+    return None
 """
 
 
@@ -71,6 +75,8 @@ def test_it_travels_with_its_code(file):
     [
         ("mine.py:LongestLast", r"mine.py has no policy 'LongestLast'; did you mean 'LongestFirst'\? known: .*careful"),
         ("mine.py:number", "mine.py: number is neither a subclass of llmsched.Policy nor a policy"),
+        ("mine.py", r"'mine.py': a policy in Python is written FILE.py:NAME, NAME being one in that file"),
+        ("mine.py:function", "nor a policy; llmsched.testing runs a scheduler that is a function"),
         ("mine.py:", r"has no policy ''; known"),
         ("broken.py:Broken", r"broken.py, line 3: ZeroDivisionError: division by zero"),
         ("syntax.py:Broken", r"syntax.py, line 2: SyntaxError"),

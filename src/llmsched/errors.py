@@ -80,7 +80,12 @@ class FormulaValueError(WorkloadError):
 
 
 class TraceError(InputError):
-    """A trace file cannot be read. ``path`` and ``line`` (from 1) say where, if it is one line's fault."""
+    """A trace file cannot be read. ``path`` and ``line`` (from 1) say where, if it is one line's fault.
+
+    ``is_row``: it is a row that ``on_error="skip"`` would leave out.
+    """
+
+    is_row = False
 
     def __init__(self, message: str, path: str = "", line: int | None = None) -> None:
         where = path if line is None else f"{path}, line {line}"
@@ -225,10 +230,16 @@ def _closest_number(name: str, known: Iterable[str]) -> str | None:
         return None
 
 
+def _only_longer(name: str, known: Iterable[str]) -> str | None:
+    """The one known name of which `name` is a part, of three letters at least; None if there are several."""
+    longer = [one for one in known if len(name) >= 3 and name.lower() in str(one).lower()]
+    return longer[0] if len(longer) == 1 else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that suggests the known name nearest to `name` and lists them all. Numbers are near by distance."""
     names = list(known)
-    close = _closest_number(name, names) or closest(name, names, 0.5)
+    close = _closest_number(name, names) or closest(name, names, 0.5) or _only_longer(name, names)
     hint = f"did you mean {close!r}? " if close else ""
     if any(mark in str(one) for one in names for mark in ", "):  # where one ends could not be seen
         names = [repr(one) for one in names]

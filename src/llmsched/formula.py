@@ -281,6 +281,7 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _WORDS = ("if", "else", "and", "or", "not")
+_INSTEAD = {"^": "** for a power", "&": "and", "|": "or", "×": "*", "·": "*", "÷": "/"}
 _SYMBOLS: Mapping[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Lt: "<",
     ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
@@ -302,7 +303,8 @@ def _spaced(text: str, place: Place) -> str:
         token = _TOKEN.match(text, at)
         if token is None or (keyword.iskeyword(token[0]) and token[0] not in _WORDS):
             what = text[at] if token is None else token[0]
-            raise FormulaError(f"{what!r} has no meaning in a formula", place, text, at + 1)
+            instead = f": write {_INSTEAD[what]}" if what in _INSTEAD else ""
+            raise FormulaError(f"{what!r} has no meaning in a formula{instead}", place, text, at + 1)
         if token["number"] and text[token.end() : token.end() + 1].isalpha():
             message = f"after the number {token[0]} an operation is missing"
             raise FormulaError(message, place, text, token.end() + 1)
@@ -398,7 +400,10 @@ class _Parser:
     def call(self, node: ast.Call) -> _Node:
         function = node.func
         if not isinstance(function, ast.Name):
-            raise self.refused(function, f"only a function can be called: {', '.join(FUNCTIONS)}")
+            raise self.refused(
+                function,
+                f"only a function can be called: {', '.join(FUNCTIONS)}; is an operation missing before the bracket?",
+            )
         if function.id in NAMES:
             raise self.refused(function, f"{function.id} is a number, it cannot be called: an operation is missing")
         if function.id in ("log", "exp"):

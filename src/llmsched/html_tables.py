@@ -19,7 +19,10 @@ class Html(str):
 
 
 def table(caption: str, rows: Iterable[Sequence[object]], *, header: Sequence[str] = (), note: str = "") -> str:
-    """An HTML table: numbers by `number`, other values by `str`, the first column at the left."""
+    """An HTML table: numbers by `number`, other values by `str`, the first column at the left.
+
+    `note` stands below it, each of its lines by itself.
+    """
     every = list(rows)
     lines = [f'<table><caption style="text-align:left;white-space:nowrap">{escape(caption)}</caption>']
     if header:
@@ -30,7 +33,8 @@ def table(caption: str, rows: Iterable[Sequence[object]], *, header: Sequence[st
     lines += ["</tbody></table>"]
     if len(every) > MOST_ROWS:
         note = f"{len(every) - MOST_ROWS:,} more rows. {note}".strip()
-    return "".join([*lines, f"<p><small>{escape(note)}</small></p>" if note else ""])
+    notes = [f'<p style="margin:0.3em 0"><small>{escape(line)}</small></p>' for line in note.splitlines()]
+    return "".join(lines + notes)
 
 
 def facts(caption: str, values: Mapping[str, object], *, note: str = "") -> str:
@@ -57,7 +61,10 @@ def bar(value: float, most: float, colour: str) -> Html:
     if not (math.isfinite(value) and most > 0):
         return Html("")
     width = max(1, round(120 * value / most))
-    return Html(f'<div style="width:{width}px;height:0.8em;background:{escape(colour)}"></div>')
+    return Html(
+        f'<div style="width:{width}px;height:0.8em;background:{escape(colour)};'
+        'box-shadow:0 0 0 1px rgba(128,128,128,0.6)"></div>'  # black is seen on a dark page, too
+    )
 
 
 def curve(values: Sequence[float], limit: float, label: str) -> str:

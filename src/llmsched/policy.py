@@ -546,8 +546,9 @@ class Policy:
             if name != "name" and value != default[name]:
                 rows.append((name, str(text), str(default[name])))
         needs = f"reads {', '.join(sorted(self.needs))}; " if self.needs else ""
-        note = f"{needs}every other field has its default, that of amin"
-        return table(f"Policy {self.name}", rows, header=["field", "value", "default"], note=note)
+        note = f"{needs}every {'other ' if rows else ''}field has its default, that of amin"
+        header = ["field", "value", "default"] if rows else []
+        return table(f"Policy {self.name}", rows, header=header, note=note)
 
     def _spelled(self) -> str:
         """The fields that differ from the defaults, as a call."""

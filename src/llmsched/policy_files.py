@@ -29,7 +29,7 @@ def parse(text: str) -> Policy:
     """
     if text.lower().endswith(".toml"):
         return read(text)
-    return from_code(text) if _IN_CODE.fullmatch(text) else named(text)
+    return from_code(text) if _IN_CODE.fullmatch(text) or text.lower().endswith(".py") else named(text)
 
 
 def read(path: str | os.PathLike[str]) -> Policy:
@@ -79,7 +79,7 @@ def from_code(
     """
     parts = _IN_CODE.fullmatch(text)
     if parts is None:
-        raise PolicyError(f"policy {text!r}: a policy in Python is written FILE.py:NAME")
+        raise PolicyError(f"policy {text!r}: a policy in Python is written FILE.py:NAME, NAME being one in that file")
     path = Path(folder, parts["file"])
     try:
         code = settings_files.read_text(path)
@@ -113,7 +113,8 @@ def _named_in(module: ModuleType, name: str, path: Path) -> Policy | type[Policy
         found: Policy | type[Policy] = there[name]
         return found
     if hasattr(module, name):
-        raise PolicyError(f"policy file {path}: {name} is neither a subclass of llmsched.Policy nor a policy")
+        function = "; llmsched.testing runs a scheduler that is a function" if callable(vars(module)[name]) else ""
+        raise PolicyError(f"policy file {path}: {name} is neither a subclass of llmsched.Policy nor a policy{function}")
     raise PolicyError(f"policy file {path} has no policy {name!r}; {nearest(name, there)}")
 
 

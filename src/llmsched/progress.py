@@ -55,7 +55,11 @@ class show_progress:  # used as a function, as torch.set_grad_enabled is
     """
 
     def __init__(self, on: bool = True) -> None:
+        self._on = on
         self._before = set_bars(_tqdm_bars() if on else None)
+
+    def __repr__(self) -> str:  # what a notebook shows where it is the last line of a cell
+        return f"progress bars are {'on' if self._on else 'off'}"
 
     def __enter__(self) -> show_progress:
         return self

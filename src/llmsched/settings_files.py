@@ -34,6 +34,9 @@ def toml_values(text: str) -> dict[str, Any]:
         return tomllib.loads(text, parse_float=number)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except tomllib.TOMLDecodeError as error:
+        quotes = '; texts stand in quotes, as "amin"' if str(error).startswith("Invalid value") else ""
+        raise ValueError(f"{error}{quotes}") from None
 
 
 def number(text: str) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -98,7 +100,31 @@ def test_of_many_requests_only_the_best_policies_run_again() -> None:
 
 
 def test_where_nothing_waits_knowing_lengths_changes_nothing() -> None:
-    assert "changes nothing" in str(compared("--limit", "20", "--policy", "amin", "--policy", "vllm")["verdict"])
+    verdict = str(compared("--limit", "20", "--policy", "amin", "--policy", "mcsf", "--policy", "vllm")["verdict"])
+    assert "changes nothing" in verdict
+    (winner,) = re.findall(r"rounds \((.*?)\)", verdict)
+    others = sorted({"amin", "mcsf", "vllm"} - {winner})
+    assert sorted(verdict.split("; within 0.5 % of it: ")[1].split(", ")) == others
+
+
+def test_policies_that_are_as_good_as_the_best_are_named_with_it() -> None:
+    def level(name: str, **means: float) -> knowledge.Level:
+        workload = ls.generate.lmsys(20).with_intervals(ls.intervals.exact())
+        row = ls.compare(workload, ["amin"], memory=16_492)["amin"]
+        assert row.result is not None
+        scaled = {who: row.result.completion * (mean / row.result.mean_latency) for who, mean in means.items()}
+        rows = [
+            dataclasses.replace(row, policy=who, result=dataclasses.replace(row.result, completion=completion))
+            for who, completion in scaled.items()
+        ]
+        return knowledge.Level(name, name, ls.intervals.exact(), tuple(rows))
+
+    found = [level("nothing", a=10, b=10.04, c=10.06), level("truth", a=8, c=8.01, b=8.02)]
+    said = knowledge.verdict(found, "{:.1f}".format)
+    assert (
+        said
+        == "a has the smallest mean at every level (s): 10.0 told nothing, 8.0 told the truth; within 0.5 % of it: b"
+    )
 
 
 # Machines -------------------------------------------------------------------------------------------------------------
@@ -142,7 +168,7 @@ def test_a_machine_file_and_a_clock_file_that_asks_for_a_cache(tmp_path: Path, r
 
 def test_machines_are_listed() -> None:
     out = run("machines")
-    assert all(name in out for name in ls.machines)
+    assert all(name in out for name in (*ls.machines, *ls.serving.clocks))
     assert f"{ls.machines[BIG].memory:,}" in out
     assert json.loads(run("machines", "--json")) == [machine.fields() for machine in ls.machines.values()]
 
@@ -172,6 +198,24 @@ def test_an_overload_in_rounds_names_every_policy_and_what_it_does_to_means() ->
     assert "means are larger the longer the trace" in note
     assert "hsf " in note
     assert "amin " in note
+
+
+def test_a_cache_that_never_fills_is_told(timed: str) -> None:
+    args = ["compare", timed, "--policy", "vllm", "--policy", "amin", "--memory"]
+    (note,) = [line for line in run(*args, "400k").splitlines() if "of the cache is ever in use" in line]
+    workload, machine = ls.traces.load(timed), ls.machines[CLOCK].options() | {"memory": 400_000}
+    told = workload.with_intervals(ls.intervals.buckets(100))
+    peak = max(ls.simulate(told, policy, **machine).peak_share for policy in ("vllm", "amin"))
+    assert note == f"note: at most {peak:.0%} of the cache is ever in use: it is not what requests wait for"
+    longest = int((workload.prompt + workload.output).max())
+    assert "ever in use" not in run(*args, str(longest))
+    assert "ever in use" not in run(*args, "400k", "--rounds")
+
+
+def test_an_overload_of_some_policies_is_theirs() -> None:
+    args = ["--limit", "1000", "--rate", "0.6", "--memory", "6000", "--policy", "amin", "--policy", "aell"]
+    (note,) = [line for line in run("compare", *args).splitlines() if "load above capacity" in line]
+    assert note.startswith("note: load above capacity under aell: 0.59 ")
 
 
 # Long requests --------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_an_optimum_in_whole_rounds_is_not_called_the_optimum(tmp_path: Path) ->
         (["--at-once", "--rate", "1"], "give one of them"),
         (["--search", "0", "--csv", "x.csv"], "--search 0 looks for none"),
         (["--search", "0", "--exact"], "--search 0 looks for none"),
-        (["trace.csv"], "TRACE and --generate both"),
+        (["trace.csv"], "TRACE (trace.csv) and --generate both"),
         (["--json", "--csv", "-"], "give the CSV a file name"),
         (["--csv", "no/such/place.csv"], "there is no directory"),
         (["--exact", "--limit", "51"], "at most 50 requests, not 51"),

@@ -48,6 +48,7 @@ def test_capacity_says_why_there_is_no_number() -> None:
     out = run("capacity", "--slo", "ttft=0.001", "--requests", "30", "--replications", "2", "--find", "memory",
               "--rate", "1")  # fmt: skip
     assert "do not hold with any cache" in out
+    assert "Try a lower --rate, another --machine, or several of them" in out
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,24 @@ def test_max_rounds_stops_a_policy() -> None:
     assert "note: policy" not in result.stdout
 
 
+def test_bytes_are_no_tokens_and_a_stray_word_is_named(refused: Refused) -> None:
+    assert "'40GB' is not a whole number such as 16492, 16k, 1.5M or 1e6: a count, and no bytes" in refused(
+        "compare", "--memory", "40GB"
+    )
+    said = refused("bound", "30", "--generate", "uniform:1,100", "--exact")
+    assert "TRACE (30) and --generate both say what the requests are" in said
+
+
+def test_a_bad_row_is_told_how_to_leave_it_out(tmp_path: Path, refused: Refused) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("input_len,output_len\n1,2\n3,0\n")
+    bad = f"{file}, line 3: output_len is 0, expected a whole number from 1 to 9007199254740992"
+    assert refused("compare", str(file)) == f"error: {bad} (--on-error skip leaves such rows out)\n"
+    file.write_text("input_len,output_len\n\n3,0\n")
+    said = refused("compare", str(file), "--on-error", "skip")
+    assert said == f"error: {file}: there are no requests in it: 1 left out, the first as {bad}\n"
+
+
 @pytest.mark.parametrize("content", ["", PLAIN, "arrival_s,prompt_tokens,output_tokens\n"])
 def test_an_empty_trace_is_refused_by_every_command(tmp_path: Path, content: str, refused: Refused) -> None:
     file = tmp_path / "t.csv"

@@ -115,6 +115,14 @@ def test_capacity_has_a_row_for_each_router_or_policy() -> None:
     assert "note: fcfs: the targets do not hold with 2 replicas either: allow more" in run(*ASK, "--replicas", "1:2")
 
 
+def test_too_few_replicas_for_ever_are_said_to_be_with_what_to_ask() -> None:
+    asked = ["capacity", "--slo", "ttft=1,tpot=0.1", "--rate", "60", "--requests", "60", "--replications", "3"]
+    out = run(*asked, "--find", "replicas")
+    told = out.partition("note: fcfs: this does not hold for ever: 60 requests/s arrive, and about ")[2]
+    assert float(told.split()[0]) < 60
+    assert told.endswith("Ask again with longer ones: --requests 600\n")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -27,6 +27,11 @@ def test_version_and_help() -> None:
     for command in ("compare", "paper", "policies"):
         assert command in run("--help")
         assert "Usage" in run(command, "--help")
+    page = run("--help")
+    places = [
+        page.index(text) for text in ("Compare policies", "compare ", "Plan a service", "capacity ", "calibrate ")
+    ]
+    assert places == sorted(places)
 
 
 def test_without_a_command_it_greets_and_names_commands_that_run(
@@ -41,6 +46,18 @@ def test_without_a_command_it_greets_and_names_commands_that_run(
     for command in commands:
         few = {"generate": ["--requests", "80"], "capacity": ["--replications", "2"]}.get(command[0], [])
         assert run(*command, *few)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["compare", "--requests", "5"], "error: No such option: --requests; here it is --limit\n"),
+        (["capacity", "--slo", "ttft=1", "--limit", "5"], "error: No such option: --limit; here it is --requests\n"),
+        (["machines", "--limit", "5"], "error: No such option: --limit\n"),
+    ],
+)
+def test_an_option_of_another_command_is_named_as_it_is_here(words: list[str], said: str, refused: Refused) -> None:
+    assert refused(*words).startswith(said)
 
 
 def test_too_small_a_memory_names_the_request_and_the_option(trace: Path, refused: Refused, tmp_path: Path) -> None:
@@ -79,6 +96,8 @@ def test_too_small_a_memory_names_the_request_and_the_option(trace: Path, refuse
         ("compare --csv .", "directory"),
         ("compare --polcy amin", "--polcy"),
         ("compare one two", "two"),
+        ("compare --rate 2x", "error: Invalid value for '--rate': expected a number such as 2.5\n"),
+        ("compare --seed x", "error: Invalid value for '--seed': expected a whole number\n"),
         ("compair", "compare"),
         ("paper --subsets 0", "subsets"),
         ("paper no-such-file.csv", "no-such-file.csv"),

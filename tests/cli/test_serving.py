@@ -12,7 +12,7 @@ pytest.importorskip("rich", reason="the command line needs rich (extra cli)")
 pytest.importorskip("scipy", reason="calibration needs SciPy (extra serving)")
 
 from helpers.command_line import Refused, run
-from helpers.engine_logs import CLOCK, engine_run, recorder, run_directory
+from helpers.engine_logs import CLOCK, SYSTEM, engine_run, recorder, run_directory
 
 import llmsched as ls
 
@@ -33,6 +33,35 @@ def test_calibrate_writes_a_clock_that_validate_takes(tmp_path: Path, result: ls
     assert set(found["errors"]) == {"latency", "ttft", "tpot"}
     assert set(found["errors"]["latency"]) == {"mean", "p50", "p90", "p99"}
     assert abs(found["errors"]["latency"]["mean"]) < 1e-3
+
+
+def test_calibrate_writes_a_machine_that_other_commands_take(tmp_path: Path, result: ls.Result, capsys) -> None:
+    log = run_directory(tmp_path / "run", result)
+    file = tmp_path / "mine.toml"
+    assert f"wrote {file}" in run("calibrate", str(log), "--machine", str(file))
+    machine = ls.Machine.read(file)
+    assert (machine.memory, machine.block, machine.max_batch, machine.prefill_budget) == (700 * 16, 16, 24, 512)
+    assert machine.clock.base == pytest.approx(CLOCK.base, rel=0.2)
+    assert "num-gpu-blocks=700" in machine.source
+    out = json.loads(run("compare", str(log / "requests.jsonl"), "--machine", str(file), "--policy", "vllm", "--json"))
+    (found,) = [row for row in out["policies"] if row["policy"] == "vllm"]
+    assert found["mean_latency"] == pytest.approx(result.mean_latency, rel=0.02)
+    steps = tmp_path / "steps.jsonl"
+    steps.write_text(
+        "\n".join(line for line in recorder(steps, result).read_text().splitlines() if "engine" not in line)
+    )
+    said = Refused(capsys)("calibrate", str(steps), "--machine", str(file))
+    assert "does not say how large the cache is: give the blocks that requests can use" in said
+
+
+def test_a_clock_file_and_the_cache_of_a_system_are_a_machine(tmp_path: Path, result: ls.Result) -> None:
+    log, clock = run_directory(tmp_path / "run", result), tmp_path / "clock.toml"
+    CLOCK.write(clock)
+    trace = str(log / "requests.jsonl")
+    out = json.loads(run("compare", trace, "--clock", str(clock), "--system", SYSTEM, "--policy", "fcfs", "--json"))
+    assert out["memory"] == 700 * 16
+    (found,) = [row for row in out["policies"] if row["policy"] == "system vllm"]
+    assert found["mean_latency"] == pytest.approx(result.mean_latency, rel=1e-5)
 
 
 def test_calibrate_prints_as_json_what_the_library_finds(tmp_path: Path, result: ls.Result) -> None:

@@ -415,6 +415,16 @@ def test_features_come_from_any_trace(tmp_path):
     assert real_predictors.read_table(tmp_path / "t.parquet") == {"output_tokens": [1, 2], "topic": ["a", "b"]}
 
 
+def test_features_may_have_the_names_of_others_and_keep_the_rest(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("timestamp;input_len;completion_tokens;task\n" + "2026-11-03T09:00:00;3;4;a\n" * 2)
+    table = real_predictors.read_table(file)
+    assert (table["prompt_tokens"], table["output_tokens"], table["task"]) == ([3, 3], [4, 4], ["a", "a"])
+    file.write_text("time,timestamp,completion_tokens\n1,1,1\n")
+    with pytest.raises(TraceError, match="'time' and 'timestamp' could both be arrival_s"):
+        real_predictors.read_table(file)
+
+
 def test_what_is_off_the_scale_of_the_curves_is_told_in_the_legend(study):
     pytest.importorskip("matplotlib")
     from llmsched.experiments import predictor_figures

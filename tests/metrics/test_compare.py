@@ -133,6 +133,8 @@ def test_a_missing_prediction_concerns_its_row_only() -> None:
     assert [row.result is None for row in compared] == [False, True, True, False]
     assert isinstance(compared["mcsf"].error, errors.MissingPredictionError)
     assert compared["mcsf"].completed == 0
+    assert "nan" not in repr(compared)
+    assert repr(compared).endswith(f"; {compared['amin'].error}; {compared['mcsf'].error})")
 
 
 def test_what_no_policy_can_simulate_is_an_error(workload: ls.Workload) -> None:

@@ -63,6 +63,18 @@ def test_the_comparison_by_what_policies_are_told() -> None:
         assert drawn == {tuple(values[name] for values in rows) for name in chosen}
 
 
+def test_what_hardly_differs_looks_like_that() -> None:
+    requests, chosen = served(30), {name: ls.policies[name] for name in ("amin", "fcfs")}
+    compared = ls.compare(requests, chosen, memory=200_000)
+    told = knowledge.levels(requests, chosen, known=compared, memory=200_000)
+    figure = figure_of(figures.comparison(compared, levels=told))
+    assert unreadable(figure) == []
+    for axes in figure.axes[-2:]:
+        low, high = axes.get_ylim()
+        assert high / low == pytest.approx(1.21)
+        assert all(low < value < high for line in axes.get_lines() for value in line.get_ydata())
+
+
 @pytest.mark.parametrize("scale", [1, 100, 40_000])
 def test_distributions_of_any_size(scale: int) -> None:
     """Latencies of tens of thousands gave 20,00040,00060,000."""

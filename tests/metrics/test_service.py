@@ -308,6 +308,10 @@ def test_slo_as_written_on_the_command_line() -> None:
             service.parse_slo(bad)
     with pytest.raises(errors.InputError, match="did you mean 'e2e'"):
         service.parse_slo("e2=3")
+    with pytest.raises(errors.InputError, match="limits are numbers, seconds where there is a clock"):
+        service.parse_slo("ttft=2000ms")
+    with pytest.raises(errors.InputError, match=r"'ttft_p99'; did you mean 'ttft'.* which share keeps them"):
+        service.parse_slo("ttft_p99=2")
 
 
 # Several policies -----------------------------------------------------------------------------------------------------

@@ -141,6 +141,18 @@ def test_a_missing_solver_is_named_with_its_extra(monkeypatch):
     assert caught.value.extra == "optimum"
 
 
+@pytest.mark.parametrize("solver", ["search", "highs"])
+def test_nothing_is_printed_by_the_solver(solver):
+    workload, memory = random_instance(8, 0)
+    code = f"""
+import llmsched as ls
+workload = ls.Workload({workload.prompt.tolist()}, {workload.output.tolist()})
+ls.optimal(workload, memory={memory}, solver={solver!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("what", "expected"),
     [

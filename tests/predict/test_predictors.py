@@ -353,6 +353,8 @@ def test_a_csv_file_becomes_columns(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('a,b,c\n1,,"x, y"\n2,0.5,\n\n')
     assert predict.read_csv(path) == {"a": [1, 2], "b": [None, 0.5], "c": ["x, y", None]}
+    path.write_text('a;b\n1;"x;y"\nNaN;z\n')
+    assert predict.read_csv(path) == {"a": [1, None], "b": ["x;y", "z"]}
     for text, message in (("a,a\n", "line 1: expected a header"), ("a,b\n1\n", "line 2: 1 values for 2 columns"),
                           ('a\n"x\n', "not CSV"), ("", "line 1: expected a header")):  # fmt: skip
         path.write_text(text)
@@ -377,6 +379,7 @@ TABLE = {"size": [1, 2, 3, 4], "task": ["a", "b", "a", "b"]}
         (lambda: predict.IntervalRegressor(calibration=1).fit([[1]] * 9, [1] * 9), "calibration=1 is out of range"),
         (lambda: predict.IntervalRegressor(calibration=0.99).fit([[1]] * 9, [1] * 9), "nothing is left of 9 rows"),
         (lambda: predict.IntervalRegressor().fit([[1]] * 3, [1, 0.5, 2]), "row 1: the output is 0.5"),
+        (lambda: predict.IntervalRegressor(features=NAMED).fit(TABLE, [1, None, 2, 3]), "row 1: the output is missing"),
         (lambda: predict.IntervalRegressor().fit([[1]] * 3, [1, math.nan, 2]), "NaN"),
         (lambda: predict.IntervalRegressor(regressor=LinearRegression()).fit([[1]] * 40, [5] * 40), "no parameter 'q"),
         (lambda: predict.IntervalRegressor(features=NAMED).fit(TABLE, [1]), "4 requests and 1 outputs"),

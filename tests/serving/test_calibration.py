@@ -136,3 +136,20 @@ def test_a_run_with_a_full_cache_cannot_tell_base_and_context_apart(data_file: C
     assert not found.profile["base"].determined
     assert not found.profile["per_context_token"].determined
     assert any("the run cannot tell base and per_context_token" in note for note in found.notes)
+
+
+def test_a_calibration_shows_between_what_each_coefficient_can_be(tmp_path: Path, result: ls.Result) -> None:
+    found = ls.serving.calibrate(STEPS["recorder"](tmp_path / "log", result))
+    shown = found._repr_html_()
+    base = found.profile["base"]
+    for column in ("value", "at least", "at most", "known"):
+        assert f"<th>{column}</th>" in shown
+    for value in (found.clock.base, base.low, base.high):
+        assert f"<td>{calibration.in_seconds(value)}</td>" in shown
+    assert [calibration.in_seconds(x) for x in (0, 0.0123, 2e-7, 3.5, float("inf"))] == [
+        "0",
+        "12.3 ms",
+        "200 ns",
+        "3.5 s",
+        "any",
+    ]

@@ -43,6 +43,19 @@ def test_steps_are_read_as_they_were_written(tmp_path: Path, format: str, result
         np.testing.assert_array_equal(log.steps.context, [row["context"] for row in written])
 
 
+@pytest.mark.parametrize("format", [*STEPS, *REQUESTS])
+def test_a_log_shows_what_is_in_it_and_not_every_number(tmp_path: Path, format: str, result: ls.Result) -> None:
+    log = logs.read((STEPS | REQUESTS)[format](tmp_path / "log", result))
+    assert len(repr(log)) < 300
+    assert f"format {format}" in repr(log)
+    shown = log._repr_html_()
+    if log.requests is not None:
+        assert repr(log.requests) == f"Requests(40 requests: mean latency {result.mean_latency:.4g} s)"
+        assert "<td" in shown.partition("latency (s)")[2]
+    if log.steps is not None:
+        assert f"Log of {len(log.steps):,} steps" in shown
+
+
 @pytest.mark.parametrize("format", REQUESTS)
 def test_requests_are_read_as_they_were_written(tmp_path: Path, format: str, result: ls.Result) -> None:
     log = logs.read(REQUESTS[format](tmp_path / "log", result))

@@ -178,6 +178,15 @@ def test_the_verdict_names_percentiles_that_are_further_off(tmp_path: Path, resu
     assert "off" in found.verdict or "other percentiles" in found.verdict or f"{worst:.1%}" in found.verdict
 
 
+def test_a_validation_shows_its_table_and_the_verdict_in_lines_that_wrap(tmp_path: Path, result: ls.Result) -> None:
+    found = ls.serving.validate(run_directory(tmp_path / "run", result), clock=CLOCK)
+    shown = found._repr_html_()
+    caption = shown.partition("</caption>")[0]  # does not wrap, and would push the columns out of sight
+    assert "120 requests of vllm, measured and simulated" in caption
+    assert found.verdict not in caption
+    assert found.verdict in shown.partition("</table>")[2]
+
+
 @pytest.mark.parametrize(("text", "settings", "message"), REFUSED)
 def test_systems_that_are_not_known_are_refused(
     tmp_path: Path, result: ls.Result, text: str, settings: dict[str, Any], message: str

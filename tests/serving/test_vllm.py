@@ -120,7 +120,7 @@ def test_a_system_is_written_by_its_own_settings():
     ("text", "said"),
     [
         ("vlm:num-gpu-blocks=9", "there is no system 'vlm'; did you mean 'vllm'"),
-        ("vllm", "num-gpu-blocks is missing, as in vllm:num-gpu-blocks=2588"),
+        ("vllm", "num-gpu-blocks is missing, as in vllm:num-gpu-blocks=2587"),
         ("vllm:num-gpu-blocks", "'num-gpu-blocks' is no setting, expected NAME=VALUE"),
         ("vllm:gpu-blocks=9", "no setting 'gpu-blocks'; did you mean 'num-gpu-blocks'"),
         ("vllm:num-gpu-blocks=many", "num-gpu-blocks='many' is not a whole number"),

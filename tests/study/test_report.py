@@ -457,6 +457,17 @@ def test_titles_say_what_does_not_vary_and_how_many_replications(tmp_path: Path)
         assert any("95 % confidence" in text.get_text() for text in figure.legends[0].get_texts())
 
 
+def test_levels_that_lie_near_each_other_keep_their_labels_apart(tmp_path: Path) -> None:
+    study = {"policies": ["amin", "hsf"], "memories": [300, 400, 600, 800, 1200], "metrics": ["mean_latency"],
+             "intervals": [f"relative:0.{k}" for k in (1, 3, 5, 8, 9)], "replications": 2,
+             "workloads": [{"generator": "uniform:1,100", "requests": 20}]}  # fmt: skip
+    Study.from_dict(study).run(tmp_path / "out")
+    drawn_ = report_figures.draw(report.read(tmp_path / "out"))
+    assert {name: unreadable(figure) for name, figure in drawn_.items()} == {name: [] for name in drawn_}
+    shown = [label.get_text() for label in drawn_["mean_latency"][0].get_xticklabels()]
+    assert shown == ["300", "600", "800", "1,200"]
+
+
 def test_figures_show_the_means_and_their_bands(directory: Path) -> None:
     contents = report.read(directory)
     drawn_ = report_figures.draw(contents)

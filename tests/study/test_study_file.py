@@ -195,6 +195,21 @@ def test_a_mistake_in_a_python_object_is_named_with_its_key(values, message):
     assert str(again.value) == str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ('policies = ["hsf", amin]', r'not TOML: Invalid value .*column 20\); texts stand in quotes, as "amin"'),
+        ('policies = ["hsf"]\nreplications = "20"', r"a whole number from 1 to \d+, without the quotes, not '20'"),
+        ('policies = ["hsf"]\nreplications = "x"', r"a whole number from 1 to \d+, not 'x'"),
+    ],
+)
+def test_quotes_that_lack_or_are_too_many_are_told(tmp_path, said, message):
+    path = tmp_path / "study.toml"
+    path.write_text(f'workloads = ["lmsys"]\n{said}\n')
+    with pytest.raises(StudyError, match=message):
+        Study.load(path)
+
+
 def test_what_is_not_toml_is_named_with_its_line(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text("seed = 1\nname = first\n")

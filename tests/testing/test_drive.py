@@ -223,6 +223,25 @@ def test_a_decision_that_cannot_be_is_refused(
     assert len(str(caught.value).split(". ")) == 2  # what was wrong, and what to do
 
 
+@pytest.mark.parametrize("scheduler", ["amin", ls.policies["amin"], 3])
+def test_what_is_no_function_is_no_scheduler(scheduler: Any) -> None:
+    with pytest.raises(ls.errors.InputError, match="expected a function from a state to a Decision, or a class"):
+        ls.testing.check(scheduler)
+
+
+def test_workloads_to_test_on_are_cases_by_name() -> None:
+    requests = ls.generate.lmsys(5)
+    for function in (ls.testing.check, ls.testing.score):
+        with pytest.raises(ls.errors.InputError, match=r"workload 'mine' is .*, expected Case\(workload, memory="):
+            function(nothing, workloads={"mine": requests})
+        with pytest.raises(ls.errors.InputError, match=r"expected name -> Case\(workload, memory="):
+            function(nothing, workloads=requests)
+
+
+def nothing(state: State) -> Decision:
+    return Decision((), ())
+
+
 def test_what_a_scheduler_raises_says_when_it_was_asked() -> None:
     def broken(state: State) -> Decision:
         return Decision((state.waiting[0],), ()) if state.round == 0 else 1 // 0  # type: ignore[return-value]

@@ -73,6 +73,7 @@ def test_counters_are_written_and_gate_what_comes_after(project: Path) -> None:
     grew = f"few: requests_looked_at grew from {counters['requests_looked_at']} to "
     assert "careless has more to do:" in printed
     assert grew in printed
+    assert "known = _read" not in printed  # the test is shown, not the gate's own lines
     assert json.loads((project / "llmsched-counters.json").read_text()) == written
 
 

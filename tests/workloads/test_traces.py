@@ -102,7 +102,33 @@ def test_json_lines_are_of_the_format_that_misses_the_fewest_keys() -> None:
         assert is_good(load(json_lines(("ts", "in", "out"), (7, 10, 5), (5, 20, 6), (8.5, 0, 7))))
         assert is_good(load(GOOD["mooncake"]))
         assert "no 'out', expected a whole number" in str(error('{"ts": 1, "in": 2}\n'))
-        assert "no 'timestamp', expected a number" in str(error('{"a": 1}\n'))
+        assert "no 'timestamp', expected a number" in str(error('{"input_length": 1}\n'))
+        assert "has the keys a: no format known (mooncake: Mooncake traces" in str(error('{"a": 1}\n'))
+
+
+def test_plain_json_lines_have_the_columns_that_the_first_line_has() -> None:
+    keys = ("prompt_tokens", "output_tokens", "lower", "upper", "model")
+    workload = load(json_lines(keys, (10, 5, 4, 6, "a"), (20, 6, 5, 9, "b")))
+    assert workload == Workload([10, 20], [5, 6], lower=[4, 5], upper=[6, 9])
+    assert workload.source["format"] == "jsonl"
+    lacking = json_lines(keys, (10, 5, 4, 6, "a")) + json_lines(keys[:3], (20, 6, 5))
+    with pytest.raises(TraceError, match="line 2: no 'upper', expected a whole number"):
+        load(lacking)
+
+
+def test_json_lines_of_no_format_are_told_the_formats() -> None:
+    with pytest.raises(
+        TraceError, match=r"line 1: has the keys id, text: no format known \(mooncake: .*run: .*jsonl: "
+    ):
+        load(json_lines(("id", "text"), (1, "x")))
+
+
+def test_a_directory_is_told_with_the_file_that_may_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"is a directory: give a file in it$"):
+        traces.load(tmp_path)
+    (tmp_path / "requests.jsonl").write_text(GOOD["run"])
+    with pytest.raises(TraceError, match=r"is a directory: give a file in it such as requests\.jsonl$"):
+        traces.load(tmp_path)
 
 
 def test_burstgpt_failures_are_dropped_and_counted() -> None:

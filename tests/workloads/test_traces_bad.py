@@ -24,7 +24,7 @@ def test_on_error_is_one_of_two() -> None:
 @pytest.mark.parametrize("line", ["a;b", "output_tokens,class", "[{}]", "1,2,3"])
 def test_unknown_content_says_what_was_found_and_what_is_known(line: str) -> None:
     bad = error(f"{line}\n1,2\n", on_error="skip")
-    assert str(bad).startswith(f"<stream>, line 1: starts with '{line}', which is no format known (azure: ")
+    assert str(bad).startswith(f"<stream>, line 1: starts with '{line}', which is no format known. A plain CSV")
     assert all(name in str(bad) for name in traces.FORMATS)
 
 

@@ -30,6 +30,28 @@ def parquet_file(parquet: Any, columns: dict[str, Any]) -> bytes:
     return sink.getvalue()
 
 
+UNITS = {"milliseconds": 10**3, "microseconds": 10**6}
+
+
+def test_parquet_may_have_the_names_and_the_dates_of_others(parquet: Any) -> None:
+    arrow = importlib.import_module("pyarrow")
+    columns = {"input_len": [10, 20, 0], "completion_tokens": [5, 6, 7]}
+    seconds = [1_793_696_402.25, 1_793_696_400.25, 1_793_696_403.75]
+    times = [
+        ("dates", arrow.array([int(second * 4) * 250_000_000 for second in seconds], arrow.timestamp(unit, tz)))
+        for unit, tz in (("ns", None), ("ns", "UTC"))
+    ]
+    times += [(name, [int(second * unit) for second in seconds]) for name, unit in UNITS.items()] + [("", seconds)]
+    for said, time in times:
+        content = parquet_file(parquet, columns | {"timestamp": time})
+        for workload in (load(content), load(gzip.compress(content), format="parquet")):
+            assert workload == Workload([10, 20, 0], [5, 6, 7], arrival=[2, 0, 3.5])
+            assert workload.source["read_as"]["timestamp"] == "arrival_s" + (f" ({said})" if said else "")
+    lacking = parquet_file(parquet, columns | {"ts": arrow.array([10**15, None, 10**15], arrow.timestamp("us"))})
+    assert "row 2: ts is None, expected a number" in str(error(lacking))
+    assert load(lacking, on_error="skip") == Workload([10, 0], [5, 7])
+
+
 def test_parquet_is_read_named_or_found(parquet: Any) -> None:
     columns = {"x": ["a", "b", "c"], "output_tokens": [5, 6, 7], "prompt_tokens": [10.0, 20.0, 0.0]}
     content = parquet_file(parquet, columns | {"arrival_s": [2.25, 0.25, 3.75]})

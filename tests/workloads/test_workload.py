@@ -196,6 +196,14 @@ def test_columns_of_another_kind_are_refused(values):
         ls.Workload([1, 2], values)
 
 
+def test_dates_of_arrival_are_refused_with_what_makes_seconds_of_them():
+    t = np.array(["2026-11-03T09:00:02", "2026-11-03T09:00:00"], "M8[s]")
+    with pytest.raises(WorkloadError, match=r"^arrival must be numbers, such as the seconds \(t - t.min\(\)\) / numpy"):
+        ls.Workload([1, 2], [1, 2], arrival=t)
+    workload = ls.Workload([1, 2], [1, 2], arrival=(t - t.min()) / np.timedelta64(1, "s"))
+    assert workload.arrival.tolist() == [2, 0]
+
+
 @pytest.mark.parametrize("values", [[[1, 2]], [[1], [2]], [[1], [2, 3]], np.ones((2, 1))])
 def test_nested_columns_are_refused(values):
     with pytest.raises(WorkloadError, match=r"^prompt must be one number per request, not "):

@@ -37,11 +37,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (
-    compare, explore, timeline, capacity, size, sweep, disaggregate, bound, generate, paper, policies, routers,
-    machines, theory, predictors, calibrate, validate, doctor,
-):  # fmt: skip
-    app.command(command.__name__, cls=Command)(with_verbosity(command))
+_STUDIES = "Studies, and the paper"
+for panel, commands in {
+    "Compare policies": (compare, timeline, explore, predictors, bound),
+    "Plan a service": (capacity, size, sweep, disaggregate),
+    "Start from a real engine": (calibrate, validate),
+    _STUDIES: (paper, theory),
+    "What there is": (policies, routers, machines, generate, doctor),
+}.items():
+    for command in commands:
+        app.command(command.__name__, cls=Command, rich_help_panel=panel)(with_verbosity(command))
 
 study_app = typer.Typer(
     cls=HelpGroup,
@@ -59,7 +64,7 @@ def _study(context: typer.Context) -> None:
 
 for command in (report, study.new, study.check, study.run, study.results, study.repeat):
     study_app.command(command.__name__, cls=Command)(with_verbosity(command))
-app.add_typer(study_app, name="study")
+app.add_typer(study_app, name="study", rich_help_panel=_STUDIES)
 
 
 _GREETING = f"""llmsched {version.partition("+")[0]} simulates how LLM requests share a KV cache. Three things to try:
@@ -74,6 +79,7 @@ _GREETING = f"""llmsched {version.partition("+")[0]} simulates how LLM requests 
   llmsched capacity trace.csv --slo ttft=2,tpot=0.2
       the most requests a second that keep these targets, in seconds
 
+With a log of an engine of yours, begin with llmsched calibrate --help: it makes the machine that is simulated.
 llmsched --help lists all commands, llmsched COMMAND --help what each takes."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
@@ -14,9 +13,12 @@ from .._version import version
 from ..errors import InputError, nearest
 from ..input_limits import open_text
 from ..serving import calibration, logs, tables
-from ..serving.calibration import Calibration
+from ..serving.calibration import Calibration, in_seconds
 from ..serving.log_rows import OnError as OnErrorWord
+from ..serving.records import Log
+from ..serving.systems import machine
 from ..serving.tables import Point
+from ..simulation.clock import Clock
 from . import console
 from .console import aside, print_columns
 from .option_groups import expand_groups
@@ -37,17 +39,12 @@ SystemSettings = Annotated[
     typer.Option(
         "--system",
         metavar="NAME[:SETTING=VALUE,...]",
-        help="What served the requests, such as vllm:num-gpu-blocks=2588,max-num-seqs=256. What it leaves out is as "
+        help="What served the requests, such as vllm:num-gpu-blocks=2587,max-num-seqs=256 (blocks: one less than "
+        "vLLM has, which keeps one). What it leaves out is as "
         "the log says, else the engine's default.",
     ),
 ]
 LogErrors = Annotated[str, typer.Option(metavar="raise|skip", help="What to do with a bad row of the log.")]
-_NAMES = {
-    "base": "base",
-    "per_request": "per request",
-    "per_context_token": "per context token",
-    "per_prompt_token": "per prompt token",
-}
 
 
 @dataclass(frozen=True)
@@ -64,13 +61,22 @@ class TableOptions:
     only: Annotated[str | None, typer.Option(metavar="NAME", help="Of published points, the engine to write.")] = None
 
 
-@expand_groups("log output system layers communication only on_error as_json")
+@expand_groups("log output machine_file system layers communication only on_error as_json")
 def calibrate(
     log: LogFile,
     tabled: TableOptions,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the clock: .toml or .json, for --clock."),
+    ] = None,
+    machine_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--machine",
+            metavar="FILE",
+            help="Write what served: the clock with the engine's cache and limits, as the log or --system says: .toml "
+            "or .json, for --machine of other commands.",
+        ),
     ] = None,
     system: SystemSettings = "vllm",
     on_error: LogErrors = "raise",
@@ -80,43 +86,35 @@ def calibrate(
 
     From steps by least squares; from the times of requests by simulation in the loop.
     """
-    check_outputs([output])
+    check_outputs([output, machine_file])
+    errors = cast(OnErrorWord, on_error)
+    if machine_file is not None and (_has_points(log) or (Path(log) / "attention.csv").is_file()):
+        raise InputError("--machine is for the log of an engine: points and kernels do not say how large its cache is")
     if _has_points(log):
         _points(log, tabled.only, output, as_json)
         return
     if tabled.only is not None:
         raise InputError("--only is for published points")
+    read = log if machine_file is None else logs.read(log, on_error=errors)
+    if isinstance(read, Log):  # found out before the clock is: a search takes a while
+        machine(system, read, Clock(base=1.0))
     found = calibration.calibrate(
-        log,
-        system=system,
-        layers=tabled.layers,
-        communication=tabled.communication,
-        on_error=cast(OnErrorWord, on_error),
+        read, system=system, layers=tabled.layers, communication=tabled.communication, on_error=errors
     )
     if output is not None:
         found.clock.write(output)
+    if machine_file is not None and isinstance(read, Log):
+        machine(system, read, found.clock, machine_file.stem).write(machine_file)
     if as_json:
         console.print_json({"llmsched": version, **found.summary()})
         return
-    _print(found, output)
+    _print(found, [file for file in (output, machine_file) if file is not None])
 
 
-def _print(found: Calibration, output: Path | None) -> None:
+def _print(found: Calibration, written: list[Path]) -> None:
     left_out = f" ({found.left_out:,} left out)" if found.left_out else ""
     aside(f"clock from {found.rows:,} {found.method}{left_out}, mean error {found.error:.1%}\n")
-    names = list(_NAMES)
-    known = [found.profile.get(name) for name in names]
-    columns = {
-        "coefficient": [_NAMES[name] for name in names],
-        "value": [_seconds(getattr(found.clock, name)) for name in names],
-    }
-    if found.profile:
-        columns |= {
-            "at least": ["-" if c is None else _seconds(c.low) for c in known],
-            "at most": ["-" if c is None else _seconds(c.high) for c in known],
-            "known": ["-" if c is None else "yes" if c.determined else "poorly" for c in known],
-        }
-    print_columns(columns)
+    print_columns(found.coefficients())
     if found.held_out:
         words = {"steps": "time of all steps", "error": "mean error of a step"}
         errors = ", ".join(
@@ -126,18 +124,8 @@ def _print(found: Calibration, output: Path | None) -> None:
         aside(f"\nlast third, by a clock fitted to the rest: {errors}")
     for note in found.notes:
         aside(f"note: {note}")
-    if output is not None:
-        aside(f"wrote {output}", keep=True)
-
-
-def _seconds(value: float) -> str:
-    """Seconds in a unit that people read."""
-    if not math.isfinite(value):
-        return "any"
-    if value == 0:
-        return "0"
-    unit, name = next(((u, n) for u, n in ((1, "s"), (1e-3, "ms"), (1e-6, "us")) if value >= u), (1e-9, "ns"))
-    return f"{value / unit:.4g} {name}"
+    for file in written:
+        aside(f"wrote {file}", keep=True)
 
 
 def _has_points(path: str) -> bool:
@@ -164,10 +152,10 @@ def _points(path: str, only: str | None, output: Path | None, as_json: bool) -> 
         {
             "engine": list(shown),
             "points": [f"{point.points}" for point in shown.values()],
-            "base": [_seconds(point.clock.base) for point in shown.values()],
-            "request": [_seconds(point.clock.per_request) for point in shown.values()],
-            "context": [_seconds(point.clock.per_context_token) for point in shown.values()],
-            "prompt": [_seconds(point.clock.per_prompt_token) for point in shown.values()],
+            "base": [in_seconds(point.clock.base) for point in shown.values()],
+            "request": [in_seconds(point.clock.per_request) for point in shown.values()],
+            "context": [in_seconds(point.clock.per_context_token) for point in shown.values()],
+            "prompt": [in_seconds(point.clock.per_prompt_token) for point in shown.values()],
             "tpot": [f"{point.tpot_error:.0%}" for point in shown.values()],
             "ttft": [f"{point.ttft_error:.0%}" for point in shown.values()],
         },

@@ -266,7 +266,7 @@ def _what(find: str | None, machine: MachineOptions, rate: float | None, fleet: 
     if fleet.is_asked and find != "replicas":
         raise InputError(f"--replicas and --router are for --find replicas, not {find}: leave them out")
     if find == "rate" and rate is not None:
-        raise InputError("--rate is what --find rate finds: leave it out, or give --find memory")
+        raise InputError("--rate is what --find rate finds: leave it out, or give --find memory, or --replicas 1:64")
     if find == "memory" and machine.memory is not None:
         raise InputError("--memory is what --find memory finds: leave it out, or give --find rate")
     return find
@@ -343,10 +343,12 @@ def _capacity_notes(found: Mapping[str, Capacity]) -> list[str]:
     notes = []
     for name, answer in found.items():
         if answer.above_capacity:
+            arriving = answer.value if answer.rate is None else answer.rate
             notes.append(
-                f"{name}: requests pile up at this rate in {answer.above_capacity} of {answer.replications} "
-                f"replications; for ever, about {answer.stable_rate:.3g} requests/{answer.unit} can be served. Longer "
-                "ones (--requests) hold less"
+                f"{name}: this does not hold for ever: {arriving:.3g} requests/{answer.unit} arrive, and about "
+                f"{answer.stable_rate:.3g} can be served; in {answer.above_capacity} of {answer.replications} "
+                f"replications they pile up, and {answer.requests:,} requests are over before the targets break. Ask "
+                f"again with longer ones: --requests {10 * answer.requests}"
             )
         if worse := _more_were_worse(answer):
             notes.append(
@@ -358,7 +360,10 @@ def _capacity_notes(found: Mapping[str, Capacity]) -> list[str]:
         if math.isinf(answer.value) and answer.quantity == "rate":
             notes.append(f"{name}: the targets hold even if all requests come at once")
         if math.isinf(answer.value) and answer.quantity == "memory":
-            notes.append(f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit")
+            notes.append(
+                f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit. Try a lower "
+                "--rate, another --machine, or several of them (llmsched capacity --replicas 1:64)"
+            )
         if math.isinf(answer.value) and answer.quantity == "replicas":
             most = int(max(tried for tried, _, _ in answer.probes))
             notes.append(

@@ -165,7 +165,7 @@ def compare(
     rule = interval_rule(interval)
     targets = {} if asked.slo is None else service.parse_slo(asked.slo)
     workload = requests.read(seed, requests.limit, round_seconds)
-    setup = system.on(machine, machine.setup(workload, round_seconds))
+    setup = system.on(machine, machine.setup(workload, round_seconds, sized=system.system is not None))
     timed = setup.clock is not None or asked.slo is not None
     power = _power(asked, setup)
     _check_columns(conditions, timed, power, fleet)
@@ -205,6 +205,8 @@ def compare(
     )
     notes += describe.reading_notes(workload) + describe.overload_notes(services)
     notes += own_notes(own_results, timed)
+    if timed and comparison.replicas is None:  # in rounds the table has a column for it
+        notes += describe.cache_notes(results.values())
     records = measured.records()
     gates = judged(conditions, comparison, records)
     if output.csv_file is not None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..metrics.service import Service
 from ..predict.intervals import IntervalRule
 from ..simulation.blocks import down_to_blocks
+from ..simulation.result import Result
 from ..workloads.workload import Workload
 from .console import aside, number_of
 from .options import Setup
+
+_NEARLY_FULL = 0.8  # share of the cache in use, from which on it may be what requests wait for
 
 
 def print_run_header(
@@ -130,22 +133,34 @@ def reading_notes(workload: Workload) -> list[str]:
         long = source["too_long"]
         counts = f"{long['dropped']:,} left out, {long['clipped']:,} cut off there"
         notes.append(f"requests longer than {long['limit']:,} tokens: {counts}")
+    if source.get("read_as"):
+        said = listed([f"{name!r} as {meant}" for name, meant in source["read_as"].items()])
+        notes.append(f"columns read under other names: {said}")
     for name, meant in source.get("misspelt", {}).items():
         notes.append(f"column {name!r} is not read; did you mean {meant!r}?")
     return notes
 
 
 def overload_notes(services: Mapping[str, Service]) -> list[str]:
-    """One note on all policies under which requests pile up."""
+    """One note on all policies under which requests pile up, by name unless they are all that there are."""
     overloads = {name: one.overload for name, one in services.items() if one.overload is not None}
     if not overloads:
         return []
     first = next(iter(overloads.values()))
     stable = ", ".join(f"{name} {overload.stable_rate:.3g}" for name, overload in overloads.items())
+    under = f" under {listed(list(overloads))}" if len(overloads) < len(services) else ""
     return [
-        f"load above capacity: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as they do: "
-        f"means are larger the longer the trace. What could be served for ever, about: {stable}"
+        f"load above capacity{under}: {first.rate:.3g} requests/{first.unit} arrive, and the queue grows as long as "
+        f"they do: means are larger the longer the trace. What could be served for ever, about: {stable}"
     ]
+
+
+def cache_notes(results: Iterable[Result]) -> list[str]:
+    """A note where no policy ever fills the cache, so that it is no reason to wait."""
+    peak = max((result.peak_share for result in results), default=1.0)
+    if peak >= _NEARLY_FULL:
+        return []
+    return [f"at most {peak:.0%} of the cache is ever in use: it is not what requests wait for"]
 
 
 def print_notes(notes: Sequence[str]) -> None:

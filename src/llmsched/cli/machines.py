@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from ..serving.published_clocks import clocks
 from ..simulation.machine import machines as named_machines
 from . import console
 from .options import Json
@@ -27,8 +28,10 @@ def machines(as_json: Json = False) -> None:
         left_aligned=(0, 5),
     )
     console.aside(
-        "\nKV cache in tokens; budget: most tokens that a round processes; your own is a file (--machine FILE)"
+        "\nKV cache in tokens; budget: most tokens that a round processes; your own is a file (--machine FILE), which "
+        "llmsched calibrate --machine makes from a log"
     )
+    console.aside(f"Clocks alone, for --clock NAME --memory M: {', '.join(clocks)}")
     for machine in known:
         lines = textwrap.wrap(
             f"{machine.name}: {machine.source}", max(console.stdout().width, 60), subsequent_indent="  "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -50,10 +51,32 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # typer's complaints about options; their class depends on its version
         if not hasattr(error, "format_message"):
             raise
-        return _failed(error.format_message(), "llmsched --help and llmsched COMMAND --help list what there is")
+        said = _named_otherwise(error) or _plain(error.format_message())
+        return _failed(said, "llmsched --help and llmsched COMMAND --help list what there is")
     if code == _INTERRUPTED:
         console.complain("interrupted")
     return code if isinstance(code, int) else 0
+
+
+#: Options that say how many requests: of replications that are drawn, and of a trace.
+_OTHERWISE = {"--requests": "--limit", "--limit": "--requests"}
+
+
+def _named_otherwise(error: Any) -> str | None:
+    """What to say of an option that another command has, if this one has it by another name."""
+    name = getattr(error, "option_name", None)
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    other = _OTHERWISE.get(str(name))
+    there = any(other in parameter.opts for parameter in command.params) if other and command else False
+    return f"No such option: {name}; here it is {other}" if there else None
+
+
+def _plain(complaint: str) -> str:
+    """typer's complaint in plain words: it tells what was being parsed into what."""
+    kinds = {"number": "a number such as 2.5", "integer": "a whole number"}
+    return re.sub(
+        r"Input should be a valid (number|integer)\b.*", lambda found: f"expected {kinds[found[1]]}", complaint
+    )
 
 
 def _hint(error: LlmschedError, command: Any, args: Sequence[str]) -> str | None:

@@ -61,7 +61,8 @@ def whole_number(text: str | int) -> int:
         if value != value.to_integral_value() or abs(value) >= 2**63:
             raise ValueError
     except (ArithmeticError, ValueError):
-        raise typer.BadParameter(f"{str(text)!r} is not {_FORMS}") from None
+        bytes_ = ": a count, and no bytes" if written[-1:] in ("B", "b") else ""
+        raise typer.BadParameter(f"{str(text)!r} is not {_FORMS}{bytes_}") from None
     return int(value)
 
 
@@ -181,11 +182,16 @@ class TraceOptions:
         if self.trace is None:
             return None
         on_error = cast(Literal["raise", "skip"], self.on_error)  # `load` checks it
-        workload = traces.load(self.trace, format=self.format_, on_error=on_error)
+        try:
+            workload = traces.load(self.trace, format=self.format_, on_error=on_error)
+        except TraceError as error:
+            raise TraceError(f"{error} (--on-error skip leaves such rows out)") if error.is_row else error from None
         if not len(workload):
-            left_out = sum(workload.source.get(why, 0) for why in ("skipped", "dropped"))
+            source = workload.source
+            left_out = sum(source.get(why, 0) for why in ("skipped", "dropped"))
+            first = f", the first as {source['first_skipped']}" if source.get("first_skipped") else ""
             raise TraceError(
-                "there are no requests in it" + (f": {left_out:,} left out" if left_out else ""), self.trace
+                "there are no requests in it" + (f": {left_out:,} left out{first}" if left_out else ""), self.trace
             )
         return workload
 
@@ -229,7 +235,7 @@ class SourceOptions(TraceOptions):
         if not 0 < round_seconds < math.inf:
             raise InputError(f"--round-seconds is {round_seconds}, expected a number greater than 0")
         if self.trace is not None and self.generator != "lmsys":
-            raise InputError("TRACE and --generate both say what the requests are: give one of them")
+            raise InputError(f"TRACE ({self.trace}) and --generate both say what the requests are: give one of them")
         workload = self.load()
         if workload is None:
             return generate.parse(self.generator, _GENERATED if limit is None else limit, seed)
@@ -266,7 +272,12 @@ class TargetOptions(DrawnOptions):
         list[str] | None, typer.Option(metavar="NAME", help=f"{POLICY_HELP} Repeat for several. By default fcfs.")
     ] = None
     attainment: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the requests that has to keep all targets.")
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the requests that has to keep all targets: with --slo ttft=2, 0.99 says that the p99 of "
+            "ttft is at most 2.",
+        ),
     ] = 0.9
 
     def policies(self) -> dict[str, Policy]:
@@ -392,7 +403,7 @@ SystemText = Annotated[
     typer.Option(
         "--system",
         metavar="NAME:SETTINGS",
-        help="An engine by its own settings, such as vllm:num-gpu-blocks=2588,max-num-seqs=256: cache, blocks, limits "
+        help="An engine by its own settings, such as vllm:num-gpu-blocks=2587,max-num-seqs=256: cache, blocks, limits "
         "and policy are its, and requests that arrive together are served in the order of TRACE.",
     ),
 ]

@@ -155,7 +155,10 @@ def _notes(found: Mapping[str, Sizing], gpus: GpuOptions) -> Sequence[str]:
     notes = []
     for name, answer in found.items():
         if math.isinf(answer.tokens):
-            notes.append(f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit")
+            notes.append(
+                f"{name}: the targets do not hold with any cache: the clock or --max-batch sets the limit. Try a lower "
+                "--rate, another --machine, or several of them (llmsched capacity --replicas 1:64)"
+            )
         elif gpus.model is not None and not answer.fits:
             notes.append(f"{name}: no {number_of(gpus.gpus, 'GPU')} hold so many tokens beside {gpus.model}")
         if answer.capacity.above_capacity:

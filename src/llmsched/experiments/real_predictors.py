@@ -14,6 +14,7 @@ from ..predict.conformal import Number, Side
 from ..predict.feature_tables import read_csv
 from ..workloads import traces
 from ..workloads.generate import resample
+from ..workloads.trace_formats.other_names import plain_names
 from ..workloads.workload import Workload
 
 # Columns that say what was to be predicted or when; all others are features, or classes.
@@ -100,13 +101,16 @@ def from_features(path: str | os.PathLike[str], prompts: Workload, coverage: Num
 def read_table(path: str | os.PathLike[str]) -> Mapping[str, list[Any]]:
     """Column -> values of a CSV or Parquet file with ``output_tokens``; of another trace, those of its requests.
 
-    Raises TraceError if it is neither, OSError if it cannot be read, MissingExtraError for Parquet without pyarrow.
+    What others call it, such as ``completion_tokens``, is renamed as by `llmsched.traces.load`. Raises TraceError if it
+    is neither, OSError if it cannot be read, MissingExtraError for Parquet without pyarrow.
     """
     name = os.fspath(path)
     try:
         table = _parquet(name) if name.lower().endswith(".parquet") else read_csv(name)
     except TraceError:
         table = {}
+    names = plain_names(list(table), name)
+    table = {names.get(column, column): values for column, values in table.items()}
     if _OUTPUT in table:
         return table
     try:

@@ -119,7 +119,13 @@ class Capacity:
     def _repr_html_(self) -> str:
         what = {"rate": f"requests/{self.unit}", "memory": "tokens of cache", "replicas": "replicas"}[self.quantity]
         rows = [(at, share(met), "–" if math.isnan(half) else f"± {half:.1%}") for at, met, half in sorted(self.probes)]
-        return table(str(self), rows, header=[what, "meet the targets", "95 % CI"])
+        note = f"all {what} that were tried" + ("; inf: all requests at once" if self.quantity == "rate" else "")
+        if self.above_capacity:
+            note += (
+                f". This does not hold for ever: requests pile up in {self.above_capacity} of {self.replications} "
+                "replications, which end before the targets break: ask again with longer ones (requests=)"
+            )
+        return table(str(self), rows, header=[what, "meet the targets", "95 % CI"], note=note)
 
     def __str__(self) -> str:
         what = {"rate": f"requests/{self.unit}", "memory": "tokens of cache", "replicas": "replicas"}[self.quantity]

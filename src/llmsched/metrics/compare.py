@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import TYPE_CHECKING, Any
 
 from .._logging import logger
-from ..errors import InputError, MissingPredictionError, NotFinishedError, nearest, number_of
+from ..errors import InputError, MissingPredictionError, NotFinishedError, UnknownNameError, nearest, number_of
 from ..fleet.replica import Replica
 from ..fleet.router import Router
 from ..fleet.router import labelled as labelled_routers
@@ -147,7 +147,9 @@ class Comparison(Columns):
     router: Router | None = None
 
     def __repr__(self) -> str:
-        latencies = ", ".join(f"{row.policy} {_mean_latency(row):.6g}" for row in self.ranked())
+        ranked = self.ranked()
+        latencies = ", ".join(f"{row.policy} {_mean_latency(row):.6g}" for row in ranked if row.error is None)
+        latencies += "".join(f"; {row.error}" for row in ranked if row.error is not None)
         fleet = "" if self.replicas is None else f"{self.replicas} replicas, "
         ran_on = f"{len(self.workload)} requests, {fleet}memory {self.memory}"
         return f"Comparison({ran_on}: mean latency in {self.unit} {latencies})"
@@ -162,7 +164,7 @@ class Comparison(Columns):
         for row in self.rows:
             if row.policy == policy:
                 return row
-        raise KeyError(policy)
+        raise UnknownNameError(f"there is no row {policy!r}; {nearest(policy, [row.policy for row in self])}")
 
     def ranked(self) -> list[Row]:
         """The rows by mean latency, smallest first; those without a result last."""
@@ -221,7 +223,7 @@ class Comparison(Columns):
         for row in rows:
             first: list[object] = [row.policy, bar(_mean_latency(row), most, styles[row.policy][0])]
             if row.result is None:
-                shown.append([*first, _beside_bar(row)])
+                shown.append([*first, _beside_bar(row), *[""] * 7])
                 continue
             p50, p99 = (float(value) for value in row.result.percentile([50, 99]))
             numbers: list[object] = [
@@ -239,8 +241,22 @@ class Comparison(Columns):
             f"{requests_of(self.workload)}; {fleet}{machine_of(self.memory, clock)}; times in {self.unit}",
             shown,
             header=["policy", "", "mean", "p50", "p99", f"vs {self.baseline}", "gap", "evicted", "wasted", "peak"],
-            note="gap: mean latency is at most so far above the best possible",
+            note="\n".join(self._notes()),
         )
+
+    def _notes(self) -> list[str]:
+        """What a reader of the table should know."""
+        notes = ["gap: mean latency is at most so far above the best possible."]
+        why: dict[str, list[str]] = {}
+        for row in self:
+            if row.error is not None:
+                why.setdefault(str(row.error).replace(f"policy {row.policy} ", ""), []).append(row.policy)
+        notes += [f"{', '.join(policies)}: {reason}." for reason, policies in why.items()]
+        if self.unit == "rounds" and "path" in self.workload.source and self.workload.arrival.any():
+            notes.append(
+                "Arrival times of the trace count as rounds: a clock makes them seconds (a machine's options)."
+            )
+        return notes
 
     def records(self) -> list[dict[str, Any]]:
         """`ranked` as plain dicts, ready for JSON, CSV or a dataframe; of a fleet with `FLEET_COLUMNS`."""

@@ -7,6 +7,7 @@ A policy has the same colour everywhere, from Okabe and Ito's palette, which col
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ __all__ = [
 _BEHIND = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}  # of texts on lines
 _MOST_IN_GANTT = 60  # requests that a Gantt chart can show
 _LIMITS = ("max_batch", "block", "prefill_budget")
+_LEAST_SPAN = 1.1  # from the middle to either end of a logarithmic axis that compares policies
 
 
 def comparison(
@@ -130,6 +132,10 @@ def _told(axes: Axes, levels: Sequence[Level], column: str, styles: Mapping[str,
         values = [found[k][policy] for k in places]
         axes.plot(places, values, color=colour, linestyle=dash, linewidth=1.6, marker="o", markersize=4)
     axes.set_yscale("log")
+    known = [value for values in found for value in values.values()]
+    middle = math.sqrt(min(known) * max(known)) if known else 0.0
+    if known and max(known) <= _LEAST_SPAN * min(known) and middle > 0:  # hardly different, and to look like that
+        axes.set_ylim(middle / _LEAST_SPAN, middle * _LEAST_SPAN)
     light_grid(axes)
     axes.set_xlim(-0.25, len(levels) - 0.75)
     axes.set_xticks(range(len(levels)), [level.words for level in levels])

@@ -144,27 +144,31 @@ def _mean(row: Row) -> float:
     return row.result.mean_latency
 
 
+_ALIKE = 1.005  # means that differ by no more are as good as equal
+
 _TOLD = {"nothing": "told nothing", "predictor": "with a real predictor", "truth": "told the truth"}
 
 
 def verdict(found: Sequence[Level], shown: Callable[[float], str], unit: str = "s") -> str:
     """In a sentence, which policy is best, whether that depends on the predictor, and whether p99 says the same.
 
-    `shown` writes a latency, `unit` is that of latencies.
+    Policies whose mean is within half a per cent of the best one's at every level are named as well. `shown` writes a
+    latency, `unit` is that of latencies.
     """
     if not found:
         return ""
     best = [(level, level.best(), level.best("p99_latency")) for level in found]
     means = [_mean(mean) for _, mean, _ in best]
-    if max(means) <= 1.005 * min(means):
+    if max(means) <= _ALIKE * min(means):
         who = best[0][1].policy
         return (
             f"knowing lengths changes nothing here: the best mean is {shown(means[0])} {unit} ({who}) without it, too"
+            + _as_good(best)
         )
     winners = {mean.policy for _, mean, _ in best}
     if len(winners) == 1:
         each = ", ".join(f"{shown(_mean(mean))} {_TOLD[level.name]}" for level, mean, _ in best)
-        text = f"{winners.pop()} has the smallest mean at every level ({unit}): {each}"
+        text = f"{winners.pop()} has the smallest mean at every level ({unit}): {each}{_as_good(best)}"
     else:
         groups = itertools.groupby(best, key=lambda one: one[1].policy)
         text = "which policy is best depends on the predictor: in the mean " + ", ".join(
@@ -181,6 +185,14 @@ def verdict(found: Sequence[Level], shown: Callable[[float], str], unit: str = "
         )
     ]
     return text + (f"; but by p99 {', '.join(others)}" if others else "")
+
+
+def _as_good(best: Sequence[tuple[Level, Row, Row]]) -> str:
+    """The policies that are as good as the best at every level, which is one of them."""
+    near = [{row.policy for row in level.rows if _mean(row) <= _ALIKE * _mean(mean)} for level, mean, _ in best]
+    winners = {mean.policy for _, mean, _ in best}
+    names = [row.policy for row in best[0][0].rows if row.policy in set.intersection(*near) - winners]
+    return f"; within 0.5 % of it: {', '.join(names)}" if names else ""
 
 
 def _when(same: Sequence[tuple[Level, Row, Row]]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -258,7 +259,10 @@ def parse_slo(text: str) -> dict[str, float]:
         except ValueError:
             limit = math.nan
         if not equals or name in targets or math.isnan(limit):
-            raise InputError(f"SLO {text!r} does not have the form ttft=1,tpot=0.1 (at {part.strip()!r})")
+            raise InputError(
+                f"SLO {text!r} does not have the form ttft=1,tpot=0.1 (at {part.strip()!r}): limits are "
+                "numbers, seconds where there is a clock"
+            )
         targets[name] = limit
     return limits(targets)
 
@@ -268,7 +272,9 @@ def limits(slo: Mapping[str, float] | None) -> dict[str, float]:
     checked: dict[str, float] = {}
     for name, limit in (slo or {}).items():
         if name not in METRICS:
-            raise InputError(f"there is no SLO {name!r}; {nearest(str(name), METRICS)}")
+            of_some = "; limits are for each request: for a percentile, say which share keeps them (attainment 0.99)"
+            hint = of_some if re.search(r"p\d|mean|avg", str(name)) else ""
+            raise InputError(f"there is no SLO {name!r}; {nearest(str(name), METRICS)}{hint}")
         try:
             good = not isinstance(limit, (bool, str)) and hasattr(limit, "__float__") and float(limit) > 0
         except OverflowError:

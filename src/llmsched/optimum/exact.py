@@ -24,7 +24,7 @@ from ..simulation.problem import problem_of
 from ..workloads.argument_checks import LARGEST_SEED, whole
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload, refuse_think_times
-from .exact_search import MOST_MEMORY, MOST_REQUESTS, Instance, Search, highs, time_indexed
+from .exact_search import MOST_MEMORY, MOST_REQUESTS, Instance, Search, highs, silent_solver, time_indexed
 from .lower_bounds import lower_bound
 from .planner import Progress, plan_starts, seconds_of, seconds_told
 from .schedule import Schedule, total_latency
@@ -255,8 +255,7 @@ def _integer_program(incumbent: _Incumbent, deadline: float, tell: Tell | None) 
     at = np.arange(len(request)) - first[request] + instance.release[request]
     model = time_indexed(highspy, instance, request, at, horizon)
     model.integrality_ = [highspy.HighsVarType.kInteger] * len(at)
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
+    solver = silent_solver(highspy)
     solver.setOptionValue("mip_rel_gap", 0.0)
     solver.setOptionValue("mip_abs_gap", 0.999)
     remaining = deadline - time.perf_counter()

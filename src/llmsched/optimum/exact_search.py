@@ -89,6 +89,19 @@ def highs(purpose: str) -> Any:
     return highspy
 
 
+def silent_solver(highspy: Any) -> Any:
+    """A solver that prints nothing. HiGHS 1.16 greets on stdout when it gets its callbacks, as it is made."""
+
+    class Silent(highspy.Highs):  # type: ignore[misc]  # highspy is Any: it is imported when it is needed
+        def enableCallbacks(self) -> None:
+            self.setOptionValue("output_flag", False)
+            super().enableCallbacks()
+
+    solver = Silent()
+    solver.setOptionValue("output_flag", False)
+    return solver
+
+
 class Relaxation:
     """The linear relaxation over start times, solved again and again with other rounds and requests left."""
 
@@ -99,8 +112,8 @@ class Relaxation:
         self.request = np.repeat(np.arange(n), np.maximum(0, horizon - o + 1 - r))
         self.at = np.concatenate([np.arange(r[j], horizon - o[j] + 1) for j in range(n)])
         model = time_indexed(self.highspy, instance, self.request, self.at, horizon)
-        self.solver = self.highspy.Highs()
-        for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
+        self.solver = silent_solver(self.highspy)
+        for option, value in (("threads", 1), ("presolve", "off"), ("solver", "simplex")):
             self.solver.setOptionValue(option, value)
         self.solver.passModel(model)
         self.columns = np.arange(len(self.at), dtype=np.int32)

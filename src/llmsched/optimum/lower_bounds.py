@@ -81,10 +81,9 @@ class LowerBound:
 
     def _repr_html_(self) -> str:
         rows = sorted(self.each.items(), key=lambda bound: -bound[1])
-        note = f"preemptive: {number(self.preemptive)}"
-        return table(
-            f"No total latency is below {number(self.value)} ({self.method})", rows, header=["bound", ""], note=note
-        )
+        note = f"of policies that keep what they evict (preemptive): {number(self.preemptive)}"
+        caption = f"No total latency is below {number(self.value)} ({self.method})"
+        return table(caption, rows, header=["bound", "total latency"], note=note)
 
     def of(self, policy: str | Policy) -> float:
         """The bound that holds for `policy`: `value` if it restarts what it evicts, else `preemptive`.

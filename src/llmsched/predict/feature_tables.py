@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from ..errors import InputError, TraceError
 from ..input_limits import open_text
 from ..progress import with_seconds
+from ..workloads.trace_formats.other_names import delimiter_of
 
 # Words in the name of a column that is known only when the answer is, and words that say that it is not so.
 _AFTERWARDS = re.compile(
@@ -96,12 +98,14 @@ def refuse_leaks(names: Iterable[Any], allow: Iterable[str] = ()) -> None:
 def read_csv(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
     """A CSV file with a header as column -> values: numbers where all of a column are, None where empty, else text.
 
-    Raises TraceError if the file is not such a table (names the line), OSError if it cannot be read.
+    Where the header has no comma, semicolons or tabs stand between the fields. Raises TraceError if the file is not
+    such a table (names the line), OSError if it cannot be read.
     """
     name = os.fspath(path)
     with open_text(name, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
         try:
+            first = file.readline()
+            reader = csv.reader(itertools.chain([first], file), strict=True, delimiter=delimiter_of(first.encode()))
             header = next(reader, [])
             if not header or len(set(header)) < len(header):
                 raise TraceError("expected a header with a different name for every column", name, 1)
@@ -122,6 +126,7 @@ def _typed(values: list[str]) -> list[Any]:
         numbers: list[Any] = [float(value) if value.strip() else None for value in values]
     except ValueError:
         return [value or None for value in values]
+    numbers = [None if number != number else number for number in numbers]  # NaN is how pandas writes what is missing
     whole = all(number is None or number.is_integer() for number in numbers)
     return [None if number is None else int(number) if whole else number for number in numbers]
 

@@ -163,7 +163,11 @@ class IntervalPredictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[mis
             bad = ~((y >= 1 - _SLACK) & (y <= LARGEST))
         if bad.any():
             i = int(np.argmax(bad))
-            raise InputError(f"row {i}: the output is {y[i]:g}, expected tokens, from 1 to {LARGEST}")
+            what = "missing" if np.isnan(y[i]) else f"{y[i]:g}"
+            raise InputError(
+                f"row {i}: the output is {what}, expected tokens, from 1 to {LARGEST} (the first row is 0; leave out "
+                "requests without an answer)"
+            )
         return X, np.maximum(np.asarray(y, dtype=np.float64), 1)
 
     def _checked_features(self, X: Any) -> Any:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,12 @@ _log = logger(__name__)
 
 __all__ = ["Calibration", "Coefficient", "calibrate", "of_requests", "of_steps"]
 
+_WORDS = {
+    "base": "base",
+    "per_request": "per request",
+    "per_context_token": "per context token",
+    "per_prompt_token": "per prompt token",
+}
 _TERMS = {"base": "constant", "per_request": "batch", "per_context_token": "context", "per_prompt_token": "prefilled"}
 
 
@@ -85,9 +92,21 @@ class Calibration:
         return f"clock from {self.rows:,} {self.method}: {values}; mean error {self.error:.1%}"
 
     def _repr_html_(self) -> str:
-        rows = [(key, f"{value:.4g}") for key, value in self.clock.fields().items() if isinstance(value, float)]
         caption = f"clock from {self.rows:,} {self.method}: mean error {share(self.error)}"
-        return table(caption, rows, header=["seconds", ""], note="; ".join(self.notes))
+        columns = self.coefficients()
+        return table(caption, zip(*columns.values(), strict=True), header=[*columns], note="\n".join(self.notes))
+
+    def coefficients(self) -> dict[str, list[str]]:
+        """The coefficients in words, for tables: what each is, between what it can be, and how well that is known."""
+        found = {"coefficient": list(_WORDS.values()), "value": [in_seconds(getattr(self.clock, n)) for n in _WORDS]}
+        if not self.profile:
+            return found
+        known = [self.profile.get(name) for name in _WORDS]
+        return found | {
+            "at least": ["-" if c is None else in_seconds(c.low) for c in known],
+            "at most": ["-" if c is None else in_seconds(c.high) for c in known],
+            "known": ["-" if c is None else "yes" if c.determined else "poorly" for c in known],
+        }
 
     def summary(self) -> dict[str, Any]:
         """All of it as a plain dict, ready for JSON."""
@@ -103,6 +122,16 @@ class Calibration:
             "profile": ranges,
             "notes": list(self.notes),
         }
+
+
+def in_seconds(value: float) -> str:
+    """Seconds in a unit that people read."""
+    if not math.isfinite(value):
+        return "any"
+    if value == 0:
+        return "0"
+    unit, name = next(((u, n) for u, n in ((1, "s"), (1e-3, "ms"), (1e-6, "us")) if value >= u), (1e-9, "ns"))
+    return f"{value / unit:.4g} {name}"
 
 
 @with_seconds("calibrating")

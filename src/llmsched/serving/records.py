@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import number_of
+from ..html_tables import table
 from ..workloads.columns import FloatArray, IntArray
 from ..workloads.workload import Workload
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Steps:
     """The steps of an engine: one value per step in every array.
 
@@ -41,8 +43,11 @@ class Steps:
     def __len__(self) -> int:
         return len(self.seconds)
 
+    def __repr__(self) -> str:
+        return f"Steps({len(self):,} steps in {self.seconds.sum():.4g} s)"
 
-@dataclasses.dataclass(frozen=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Requests:
     """The requests of a run that were completed, by arrival: one value per request in every array.
 
@@ -62,6 +67,10 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.prompt)
+
+    def __repr__(self) -> str:
+        latency = f": mean latency {self.latency.mean():.4g} s" if len(self) else ""
+        return f"Requests({number_of(len(self), 'request')}{latency})"
 
     @property
     def latency(self) -> FloatArray:
@@ -90,7 +99,7 @@ class Requests:
         return chosen
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Log:
     """What was read from a file or a directory.
 
@@ -112,3 +121,25 @@ class Log:
     requests: Requests | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        there = [repr(part) for part in (self.steps, self.requests) if part is not None]
+        return f"Log({self.path!r}, format {self.format}, {', '.join(there) or 'nothing in it'})"
+
+    def _repr_html_(self) -> str:
+        requests = self.requests
+        times: dict[str, npt.NDArray[Any]] = {}
+        if requests is not None and len(requests):
+            times |= {"prompt": requests.prompt, "output": requests.output, "latency (s)": requests.latency}
+            times |= {"time to the first token (s)": requests.ttft, "time per output token (s)": requests.tpot}
+        if self.steps is not None and len(self.steps):
+            times |= {"seconds of a step": self.steps.seconds, "requests in a step": self.steps.batch}
+        rows = [
+            (name, float(there.min()), *(float(value) for value in np.percentile(there, [50, 99])), float(there.max()))
+            for name, column in times.items()
+            if len(there := column[np.isfinite(column)])
+        ]
+        said = [f"{key}: {value}" for key, value in self.settings.items() if not isinstance(value, Mapping)]
+        counts = [number_of(len(part), name) for part, name in ((self.steps, "step"), (requests, "request")) if part]
+        caption = f"Log of {' and '.join(counts) or 'nothing'} (format {self.format})"
+        return table(caption, rows, header=["", "min", "p50", "p99", "max"], note="; ".join([*self.notes, *said]))

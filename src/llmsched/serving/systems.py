@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..simulation.blocks import blocks_of
 from ..simulation.clock import Clock
+from ..simulation.machine import Machine
 from ..simulation.result import Result
 from ..simulation.run import simulate
 from ..workloads.columns import FloatArray
@@ -20,7 +21,7 @@ from .records import Log, Requests
 from .vllm import RELEASE
 from .written import SYSTEMS, settings_of
 
-__all__ = ["Replay", "System", "of_log"]
+__all__ = ["Replay", "System", "machine", "of_log"]
 
 #: Clock -> when each request has its first and its last token, in seconds.
 Replay = Callable[[Clock], tuple[FloatArray, FloatArray]]
@@ -107,16 +108,7 @@ def of_log(text: str, log: Log) -> System:
     Raises InputError for an unknown system or setting (the nearest is suggested), a value of another kind, or a setting
     of the log that a simulation cannot express.
     """
-    name, given = settings_of(text, {"data_parallel_size": "int"})
-    parameters = inspect.signature(SYSTEMS[name]).parameters
-    for key, neutral in _NEUTRAL.items():
-        if log.settings.get(key) not in (None, *neutral):
-            raise InputError(
-                f"{log.path} was recorded with {key}={log.settings[key]!r}, which a simulation cannot express"
-            )
-    said = [key for key in (*parameters, "data_parallel_size") if key != "async_scheduling"]
-    known = {key: log.settings[key] for key in said if log.settings.get(key) is not None}
-    settings = {**known, **given}
+    name, settings = _said(text, log)
     engines = int(settings.pop("data_parallel_size", 1))
     notes = [
         f"recorded with {key}; simulated without it"
@@ -136,6 +128,39 @@ def of_log(text: str, log: Log) -> System:
         settings["num_gpu_blocks"] = int(np.sum(blocks_of(log.requests.prompt + log.requests.output, block)))
         notes.append("the log does not say how large the cache is: it is taken never to be full (num-gpu-blocks=N)")
     return System(name, settings, engines, tuple(notes))
+
+
+def machine(text: str, log: Log, clock: Clock, name: str = "log") -> Machine:
+    """What served a log, as a machine: `clock` with the engine's cache and limits, by `text` as for `of_log`.
+
+    Of several engines that share the requests it is one. Raises InputError where neither says how large the cache is,
+    and as `of_log` does.
+    """
+    system, settings = _said(text, log)
+    settings.pop("data_parallel_size", None)
+    if "num_gpu_blocks" not in settings:
+        raise InputError(
+            f"{log.path} does not say how large the cache is: give the blocks that requests can use, one less than the "
+            f"engine has, as in {system}:num-gpu-blocks=2587"
+        )
+    options = SYSTEMS[system](**settings)
+    limits = {key: options[key] for key in ("memory", "block", "max_batch", "prefill_budget")}
+    return Machine(
+        name, clock, **limits, source=f"clock {clock.source}; cache and limits of {System(system, settings)}"
+    )
+
+
+def _said(text: str, log: Log) -> tuple[str, dict[str, Any]]:
+    """The name of the system, and its settings: those in `text`, else those in the log."""
+    name, given = settings_of(text, {"data_parallel_size": "int"})
+    parameters = inspect.signature(SYSTEMS[name]).parameters
+    for key, neutral in _NEUTRAL.items():
+        if log.settings.get(key) not in (None, *neutral):
+            raise InputError(
+                f"{log.path} was recorded with {key}={log.settings[key]!r}, which a simulation cannot express"
+            )
+    said = [key for key in (*parameters, "data_parallel_size") if key != "async_scheduling"]
+    return name, {key: log.settings[key] for key in said if log.settings.get(key) is not None} | given
 
 
 def _minor(release: str) -> tuple[int, ...]:

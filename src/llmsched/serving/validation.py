@@ -130,8 +130,12 @@ class Validation:
             for name, of in self.statistics.items()
             for which, pair in of.items()
         ]
+        fitted = f", by a clock fitted to the {self.fitted:,} before" if self.fitted else ""
         return table(
-            self.verdict, rows, header=["", "", "measured (s)", "simulated (s)", "error"], note="; ".join(self.notes)
+            f"{len(self.measured):,} requests of {self.system.name}, measured and simulated{fitted}",
+            rows,
+            header=["", "", "measured (s)", "simulated (s)", "error"],
+            note="\n".join([self.verdict, *self.notes]),
         )
 
     def summary(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """vLLM's settings as arguments of `llmsched.simulate`, under which a simulation is its schedule, step for step.
 
-    settings = ls.serving.vllm.settings(num_gpu_blocks=2588, max_num_seqs=256, max_num_batched_tokens=2048)
+    settings = ls.serving.vllm.settings(num_gpu_blocks=2587, max_num_seqs=256, max_num_batched_tokens=2048)
     result = ls.simulate(workload, **settings)
 
 Of vLLM 0.32 with synchronous scheduling: see docs/background/systems.md.

@@ -1,4 +1,4 @@
-"""A serving system as the command line writes it: ``vllm:num-gpu-blocks=2588,max-num-seqs=256``."""
+"""A serving system as the command line writes it: ``vllm:num-gpu-blocks=2587,max-num-seqs=256``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parse(text: str) -> dict[str, Any]:
     for parameter, what in inspect.signature(SYSTEMS[name]).parameters.items():
         if what.default is inspect.Parameter.empty and parameter not in given:
             shown = parameter.replace("_", "-")
-            raise InputError(f"system {name}: {shown} is missing, as in {name}:{shown}=2588")
+            raise InputError(f"system {name}: {shown} is missing, as in {name}:{shown}=2587")
     return SYSTEMS[name](**given)
 
 

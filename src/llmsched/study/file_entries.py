@@ -183,11 +183,21 @@ def _router(name: Any) -> Any:
 ROUTER = BeforeValidator(_router)
 
 
+class ShowsWhatIsGiven:
+    """An entry of a study file, whose `repr` leaves out the many keys that have their default."""
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # of the classes below, which are dataclasses
+        values = [(field, getattr(self, field.name, field.default)) for field in fields]  # which a mistake leaves unset
+        given = ", ".join(f"{field.name}={value!r}" for field, value in values if value not in (None, field.default))
+        return f"{type(self).__name__}({given})"
+
+
 # Entries --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class WorkloadEntry:
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
+class WorkloadEntry(ShowsWhatIsGiven):
     """One entry of `workloads`: where the requests of a replication come from, and when they arrive.
 
     A text alone is a generator: ``workloads = ["lmsys"]``.
@@ -260,8 +270,8 @@ class WorkloadEntry:
         return self.rate if isinstance(self.rate, tuple) else (self.rate,)
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class IntervalsEntry:
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
+class IntervalsEntry(ShowsWhatIsGiven):
     """One entry of `intervals`: what the policies are told about output lengths.
 
     A text alone is a rule: ``intervals = ["buckets:100"]``.
@@ -302,9 +312,9 @@ def _attributes(docstring: str) -> dict[str, str]:
     return about
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
 @_with_fields_of_policies
-class PolicyEntry:
+class PolicyEntry(ShowsWhatIsGiven):
     """One entry of `policies`: a named policy, or one composed of the fields of `llmsched.Policy`.
 
     A text alone is a named policy: ``policies = ["hsf", "amin"]``.
@@ -338,8 +348,8 @@ class PolicyEntry:
         return composed(values) if self.python is None else from_code(self.python, folder, values)
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class CellsEntry:
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
+class CellsEntry(ShowsWhatIsGiven):
     """One entry of `cells`: a block of the design, the cross of what is named in it. What is not named: all there are.
 
     Without any entry the design is the full cross of all factors.
@@ -371,8 +381,8 @@ class CellsEntry:
     """Names of routers."""
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class PrecisionEntry:
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
+class PrecisionEntry(ShowsWhatIsGiven):
     """The table `precision`: instead of a number of replications, how narrow the confidence intervals have to be.
 
     Every cell gets replications until the interval of its mean is narrow enough.
@@ -401,8 +411,8 @@ class PrecisionEntry:
         return Precision(self.relative, self.absolute, self.confidence, self.first, self.most)
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class ServiceEntry:
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
+class ServiceEntry(ShowsWhatIsGiven):
     """The table `service`: how the service metrics (`ttft_p99`, `goodput`, ...) are taken."""
 
     slo: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -426,8 +436,8 @@ def _switch(value: Any) -> Any:
 SWITCH = BeforeValidator(_switch)
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class SteadyStateEntry:
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
+class SteadyStateEntry(ShowsWhatIsGiven):
     """The table `steady_state`: every simulation is one long run whose warm-up is cut off, found by MSER-5.
 
     ``steady_state = true`` stands for the table with its defaults. The metrics `steady_latency`, `steady_half`,
@@ -444,8 +454,8 @@ class SteadyStateEntry:
     """Share of the requests that is left out at the end: the last ones see no arrivals after them."""
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class PowerEntry:
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
+class PowerEntry(ShowsWhatIsGiven):
     """The table `power`: the watts that the machine draws, which metrics of energy need; they need a clock as well.
 
     A text alone is a named power model: ``power = "example-2xa100"``.

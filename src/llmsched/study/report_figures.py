@@ -240,14 +240,26 @@ def _level_ticks(axes: Axes, levels: Sequence[Any], letters: float) -> None:
         if _geometric(sorted(levels)):
             axes.set_xscale("log")
             axes.minorticks_off()
-        step = math.ceil(sum(len(_short(level)) + 2 for level in levels) / letters)
-        shown = levels[::step]
+        shown = _apart(levels, axes.get_xscale() == "log", letters)
         axes.set_xticks(shown, [_short(level) for level in shown])
         return
     names = [_spelled("", level).strip() for level in levels]
     aslant = sum(len(name) + 2 for name in names) > letters
     axes.set_xticks(range(len(levels)), names, rotation=30 if aslant else 0, ha="right" if aslant else "center")
     axes.grid(visible=False, axis="x")
+
+
+def _apart(levels: Sequence[float], log: bool, letters: float) -> list[float]:
+    """Of the levels, in ascending order, those whose labels keep apart on an axis as wide as so many letters."""
+    ordered = sorted(levels)
+    at = np.log(ordered) if log else np.array(ordered)
+    at = (at - at[0]) / ((at[-1] - at[0]) or 1.0) * 0.9 * letters  # the axis goes on beyond its ends
+    wide = [len(_short(level)) for level in ordered]
+    kept = [0]
+    for k in range(1, len(ordered)):
+        if at[k] - at[kept[-1]] >= (wide[k] + wide[kept[-1]]) / 2 + 1.5:
+            kept.append(k)
+    return [ordered[k] for k in kept]
 
 
 def _geometric(levels: Sequence[float]) -> bool:
@@ -257,8 +269,8 @@ def _geometric(levels: Sequence[float]) -> bool:
 
 
 def _short(number: float) -> str:
-    """16492 as 16.5k."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:g}"
+    """16492 as 16.5k; what has four digits at most as it is."""
+    if number < 10_000:
+        return f"{number:,g}"
+    size, letter = next(unit for unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= unit[0])
+    return f"{number / size:.3g}{letter}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
 class Study(StudyFile):
     """A Monte Carlo study. The fields are the keys of the study file.
 

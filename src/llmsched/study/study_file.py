@@ -31,6 +31,7 @@ from .file_entries import (
     PowerEntry,
     PrecisionEntry,
     ServiceEntry,
+    ShowsWhatIsGiven,
     SteadyStateEntry,
     WorkloadEntry,
     count_of,
@@ -50,8 +51,8 @@ _Study = TypeVar("_Study", bound="StudyFile")
 # The study ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class StudyFile:
+@dataclass(frozen=True, kw_only=True, config=CONFIG, repr=False)
+class StudyFile(ShowsWhatIsGiven):
     """What is simulated, and how often: the keys of the study file. `Study` can also run it.
 
     Every combination of a workload, an interval setting, a policy, a memory and the other factors (clocks, machines,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError, shown
 from ..predict import intervals
 from ..simulation.blocks import whole_blocks
 from ..workloads import generate
@@ -30,6 +31,16 @@ class Case:
     def machine(self) -> dict[str, Any]:
         """All fields but the workload, as keyword arguments of `llmsched.simulate`, `compare` and `testing.run`."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "workload"}
+
+
+def cases_of(workloads: object) -> dict[str, Case]:
+    """The workloads that somebody gave by name. Raises InputError for what is no `Case`."""
+    if not isinstance(workloads, Mapping):
+        raise InputError(f"workloads is {shown(workloads)}, expected name -> Case(workload, memory=...)")
+    for name, case in workloads.items():
+        if not isinstance(case, Case):
+            raise InputError(f"workload {name!r} is {shown(case)}, expected Case(workload, memory=...)")
+    return dict(workloads)
 
 
 def _standard() -> dict[str, Case]:

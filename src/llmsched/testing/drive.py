@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple
 
-from ..errors import NotFinishedError, SchedulerError, number_of, shown
+from ..errors import InputError, NotFinishedError, SchedulerError, number_of, shown
 from ..metrics.foreign_result import ForeignResult
 from ..policy import Policy
 from ..simulation.clock import Clock
@@ -344,6 +344,11 @@ def driven(
         block=block,
         prefill_budget=prefill_budget,
     )
+    if isinstance(decide, str) or not callable(decide):
+        raise InputError(
+            f"the scheduler is {shown(decide)}, expected a function from a state to a Decision, or a class of such "
+            "objects (llmsched.simulate runs a policy)"
+        )
     function = decide() if isinstance(decide, type) else decide
     return Driven(problem, record, workload, function, truth=truth, salt=salt)
 

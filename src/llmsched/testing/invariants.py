@@ -14,7 +14,7 @@ from ..errors import SchedulerError
 from ..simulation.blocks import down_to_blocks
 from ..workloads.argument_checks import whole
 from ..workloads.columns import IntArray
-from .cases import STANDARD, Case, random_case
+from .cases import STANDARD, Case, cases_of, random_case
 from .drive import Decided, Driven, Resume, Scheduler, driven, label_of, not_finished
 
 #: Stirs hashes and the order in which objects are made, in the second run of each workload.
@@ -105,7 +105,7 @@ def check(
     """
     first, count = whole("seed", seed, 0), whole("random_workloads", random_workloads, 0)
     drawn = {f"random_case({k})": random_case(k, limits=limits) for k in range(first, first + count)}
-    cases = dict(workloads) | drawn
+    cases = cases_of(workloads) | drawn
     runs = rounds = 0
     for name, case in cases.items():
         with _named(name):

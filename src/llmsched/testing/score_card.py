@@ -16,7 +16,7 @@ from ..optimum.lower_bounds import lower_bound
 from ..policy import Policy
 from ..progress import with_seconds
 from ..simulation.dataframes import Columns
-from .cases import STANDARD, Case
+from .cases import STANDARD, Case, cases_of
 from .drive import Resume, Scheduler, label_of, run
 
 #: What a scheduler is scored beside when nothing is said.
@@ -137,7 +137,7 @@ def score(
     name = label_of(decide) if label is None else label
     policies = against if isinstance(against, (Mapping, str, Policy)) else list(against)
     rows: list[Mapping[str, Any]] = []
-    for title, case in workloads.items():
+    for title, case in cases_of(workloads).items():
         compared = compare(case.workload, policies, **case.machine(), seed=seed)
         mine = f"{name} (own)" if label is None and any(row.policy == name for row in compared) else name
         own = _own_row(decide, case, mine, compared.baseline_latency, seed=seed, resume=resume, truth=truth)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import InputError, SchedulerError
 from ..simulation.result import Result
-from .cases import STANDARD, Case
+from .cases import STANDARD, Case, cases_of
 from .drive import Resume, Scheduler, label_of, run
 
 #: Workload -> counter -> count.
@@ -79,6 +79,7 @@ class SchedulerBenchmark:
         SchedulerError, NotFinishedError, InputError
             As `run`; the file cannot be read.
         """
+        __tracebackhide__ = True  # pytest shows the test, and what has grown
         runs = _all_runs(decide, workloads, {"seed": seed, "resume": resume, "truth": truth})
         results: dict[str, Result] = runs() if self.timed is None else self.timed(runs)
         counts = {name: dict(result.work) for name, result in results.items()}
@@ -123,9 +124,11 @@ def _percent(old: int, new: int) -> str:
 def _all_runs(
     decide: Scheduler, workloads: Mapping[str, Case], options: Mapping[str, Any]
 ) -> Callable[[], dict[str, Result]]:
+    cases = cases_of(workloads)
+
     def runs() -> dict[str, Result]:
         results: dict[str, Result] = {}
-        for name, case in workloads.items():
+        for name, case in cases.items():
             try:
                 results[name] = run(decide, case.workload, **case.machine(), **options)
             except SchedulerError as error:

@@ -59,7 +59,8 @@ def whole(name: str, value: object, least: int, most: int = LARGEST) -> int:
         except TypeError:
             number = None
     if number is None or not least <= number <= most:
-        raise InputError(f"{name} must be a whole number from {least} to {most}, not {shown(value)}")
+        quotes = ", without the quotes" if isinstance(value, str) and value.strip().isdecimal() else ""
+        raise InputError(f"{name} must be a whole number from {least} to {most}{quotes}, not {shown(value)}")
     return number
 
 

@@ -65,7 +65,8 @@ def as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
     if column.size == 0:
         column = column.astype(np.float64)
     if column.dtype.kind not in "iuf":
-        raise WorkloadError(f"{name} must be numbers, not {column.dtype}")
+        seconds = ", such as the seconds (t - t.min()) / numpy.timedelta64(1, 's')" if column.dtype.kind == "M" else ""
+        raise WorkloadError(f"{name} must be numbers{seconds if name == 'arrival' else ''}, not {column.dtype}")
     return column
 
 

@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import IO, Literal
 
@@ -15,6 +16,7 @@ from ..errors import InputError, TraceError, nearest
 from ..progress import with_bar
 from .trace_formats import csv_reader, jsonl_reader, parquet_reader
 from .trace_formats.formats import EMPTY_FILE, PLAIN_COLUMNS, ROWS_AT_ONCE, TABLE, recognised
+from .trace_formats.other_names import delimiter_of, read_as, unknown, with_clock_of, with_names_of
 from .trace_formats.row_checks import shortened
 from .trace_formats.source_stream import failure_reason, open_stream
 from .trace_formats.text_lines import first_line
@@ -25,6 +27,9 @@ __all__ = ["FORMATS", "chunks", "load", "write"]
 
 #: Called with (requests so far, requests in all; None where nobody knows).
 Progress = Callable[[int, int | None], None]
+
+_PLAIN = TABLE["csv"]
+_ROWS_LOOKED_AT = 20  # of a plain CSV, for what its clock is: one missing time shall not decide
 
 #: The formats that `load` reads: name -> what it is, in a line.
 FORMATS: Mapping[str, str] = MappingProxyType({name: format.description for name, format in TABLE.items()})
@@ -61,7 +66,9 @@ def load(
         An empty file makes an empty workload. ``workload.source`` has ``path``, ``format``, ``rows`` (kept),
         ``dropped`` (requests that failed, which `burstgpt` records), ``skipped`` (bad rows) and ``first_skipped``
         (what was wrong with the first of them, or None). If names of columns look misspelt, it has ``misspelt`` too:
-        name in the file, which is not read -> the format's.
+        name in the file, which is not read -> the format's. Plain CSV may have semicolons or tabs, dates for arrivals,
+        and names as others have them (``input_len``, ``completion_tokens``, ``timestamp``): what is read as what is in
+        ``read_as``.
 
     Raises
     ------
@@ -128,19 +135,32 @@ def _read_text(
         return TraceBuilder(path, named or EMPTY_FILE, skip), iter(())
     is_jsonl = named.layout == "jsonl" if named else start.lstrip()[:1] == b"{"
     if is_jsonl:
-        known = named or recognised("jsonl", jsonl_reader.keys_of(start))
+        keys = jsonl_reader.keys_of(start)
+        known = named or recognised("jsonl", keys)
         assert known is not None
-        builder = TraceBuilder(path, known, skip, dict(known.columns))
+        if keys and not skip and not {known.columns[meaning] for meaning in known.required} & {*keys}:
+            formats = "; ".join(f"{name}: {one.description}" for name, one in TABLE.items() if one.layout == "jsonl")
+            raise TraceError(f"has the keys {shortened(', '.join(keys))}: no format known ({formats})", path, line)
+        there = {m: name for m, name in known.columns.items() if m in known.required or name in keys}
+        builder = TraceBuilder(path, known, skip, there)
         return builder, jsonl_reader.read(builder, stream, start, line)
-    header, lines = csv_reader.read_header(path, itertools.chain([start], stream), line)
+    delimiter = delimiter_of(start)
+    header, lines = csv_reader.read_header(path, itertools.chain([start], stream), line, delimiter)
     known = named or recognised("csv", header)
-    if known is None:
-        formats = "; ".join(f"{name}: {description}" for name, description in FORMATS.items())
-        found = shortened(repr(start[:200].strip())[1:])
-        raise TraceError(f"starts with {found}, which is no format known ({formats})", path, line)
-    builder = TraceBuilder(path, known, skip)
+    begin, said = b"", {}
+    if known in (None, _PLAIN):  # whose columns may have other names
+        rows = list(itertools.islice(stream, _ROWS_LOOKED_AT))
+        begin = b"".join(rows)
+        known = replace(with_names_of(_PLAIN, header, path, line), delimiter=delimiter)
+        if named is None and any(known.columns[meaning] not in header for meaning in known.required):
+            found = shortened(repr(start[:200].strip())[1:])
+            raise TraceError(unknown(found, header, _PLAIN, list(FORMATS)), path, line)
+        known = with_clock_of(known, header, rows)
+        said = read_as(known, _PLAIN, header)
+    assert known is not None
+    builder = TraceBuilder(path, known, skip, read_as=said)
     builder.find_columns(header, line)
-    return builder, csv_reader.read(builder, stream, header, line + lines)
+    return builder, csv_reader.read(builder, stream, header, line + lines, begin)
 
 
 @with_bar("writing", "requests")

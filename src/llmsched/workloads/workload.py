@@ -165,7 +165,9 @@ class Workload:
         for name, column in self.columns().items():
             p50, p99 = (float(value) for value in np.percentile(column, [50, 99]))
             rows.append((name, float(column.min()), p50, float(column.mean()), p99, float(column.max())))
-        origin = ", ".join(f"{name}: {value}" for name, value in self.source.items() if not isinstance(value, Mapping))
+        told = {name: value for name, value in self.source.items() if not isinstance(value, Mapping)}
+        quiet = {"dropped": 0, "skipped": 0, "first_skipped": None}  # of a trace without bad rows
+        origin = ", ".join(f"{name}: {value}" for name, value in told.items() if quiet.get(name, self) != value)
         header = ["", "min", "p50", "mean", "p99", "max"]
         return table(f"Workload: {number_of(len(self), 'request')}", rows, header=header, note=origin)
 

@@ -21,9 +21,9 @@ from .text_lines import decoded, encoding_error, line_blocks
 from .trace_builder import TraceBuilder
 
 
-def read_header(path: str, raw: Iterator[bytes], line: int) -> tuple[list[str], int]:
+def read_header(path: str, raw: Iterator[bytes], line: int, delimiter: str = ",") -> tuple[list[str], int]:
     """The names of the columns, and the number of lines they take."""
-    reader = csv.reader(map(decoded, raw), strict=True)
+    reader = csv.reader(map(decoded, raw), strict=True, delimiter=delimiter)
     try:
         names = [name.strip() for name in next(reader)]
     except csv.Error as error:
@@ -33,9 +33,12 @@ def read_header(path: str, raw: Iterator[bytes], line: int) -> tuple[list[str], 
     return names, reader.line_num
 
 
-def read(builder: TraceBuilder, stream: io.BufferedReader, header: list[str], line: int) -> Iterator[None]:
-    """Read the rest of `stream`, which follows the header and begins with line number `line`, a block at a time."""
-    for block in line_blocks(stream):
+def read(
+    builder: TraceBuilder, stream: io.BufferedReader, header: list[str], line: int, start: bytes = b""
+) -> Iterator[None]:
+    """Read `start`, which follows the header and begins with line number `line`, and the rest of `stream`, a block at a
+    time."""
+    for block in line_blocks(stream, start):
         columns = parsed(builder, block, header)
         if columns is not None:
             builder.add_columns(columns)
@@ -62,7 +65,7 @@ def _rows(builder: TraceBuilder, raw: Iterable[bytes], header: list[str], line: 
             taken.append(text)
             yield text
 
-    reader = csv.reader(lines(), strict=True)
+    reader = csv.reader(lines(), strict=True, delimiter=builder.format.delimiter)
     while True:
         taken.clear()
         try:
@@ -76,7 +79,7 @@ def _rows(builder: TraceBuilder, raw: Iterable[bytes], header: list[str], line: 
             cells = f"a quoted field does not end on this line: {shortened(repr(taken[0].strip()))}"
             again += reversed(taken[1:])
             del taken[1:]
-            reader = csv.reader(lines(), strict=True)
+            reader = csv.reader(lines(), strict=True, delimiter=builder.format.delimiter)
         if cells is not None:
             yield line, cells
         line += len(taken)
@@ -121,7 +124,7 @@ def parsed(builder: TraceBuilder, block: bytes, header: list[str]) -> Columns | 
     dtypes = [_dtype(builder.format, meanings.get(name)) for name in header]
     row = np.dtype([(str(at), dtype) for at, dtype in enumerate(dtypes)])
     try:
-        table = np.loadtxt(lines, row, delimiter=",", comments=None, ndmin=1)
+        table = np.loadtxt(lines, row, delimiter=builder.format.delimiter, comments=None, ndmin=1)
     except ValueError:
         return None
     columns: Columns = {}

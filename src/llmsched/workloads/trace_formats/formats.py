@@ -32,13 +32,15 @@ class Format:
         What a column (or key) means -> its name in the file. Meanings are the columns of a `Workload`, and "clock": a
         time of arrival counted from anywhere, so that only differences between requests count.
     required
-        The columns that every file has; of JSON lines, all are required.
+        The columns that every file has.
     per_second
         Units of the clock in a second.
     dated
         The clock is a date and time of day, read as nanoseconds since 1970.
     failures
         An output of 0 is a request that failed: dropped, not an error.
+    delimiter
+        Of CSV: what stands between the fields.
     hashes, hash_block
         Of JSON lines: the key of a list with a hash for every so many tokens of the prompt, which a row need not have.
     """
@@ -51,6 +53,7 @@ class Format:
     per_second: float = 1.0
     dated: bool = False
     failures: bool = False
+    delimiter: str = ","
     hashes: str = ""
     hash_block: int = 0
 
@@ -63,7 +66,10 @@ class Format:
         if self.is_date(meaning):
             return "a time such as 2023-11-16 18:15:46.6805900 or 2024-05-10 00:00:00.009930+00:00"
         kind = "a number" if is_time(meaning) else "a whole number"
-        return f"{kind} from {self.smallest(meaning)} to {largest(meaning)}"
+        or_date = (
+            " (seconds) or a time such as 2023-11-16 18:15:46.68" if meaning == "clock" and self.name == "csv" else ""
+        )
+        return f"{kind} from {self.smallest(meaning)} to {largest(meaning)}{or_date}"
 
     def is_date(self, meaning: str) -> bool:
         """Whether the file has dates in this column, not numbers."""
@@ -109,6 +115,13 @@ TABLE: Mapping[str, Format] = {
             hash_block=512,
         ),
         Format(
+            "run",
+            "a log of vLLM's requests, as llmsched calibrate reads it: JSON lines with arrival_time (s), input_toks, "
+            "output_toks",
+            "jsonl",
+            {"clock": "arrival_time", "prompt": "input_toks", "output": "output_toks"},
+        ),
+        Format(
             "burstgpt",
             "BurstGPT: CSV with Timestamp (s), Request tokens, Response tokens; failed requests are dropped",
             "csv",
@@ -120,6 +133,13 @@ TABLE: Mapping[str, Format] = {
             "plain CSV: prompt_tokens, output_tokens and optionally arrival_s, lower, upper, point, priority, "
             "deadline, session, think",
             "csv",
+            PLAIN_COLUMNS,
+            required=("prompt", "output"),
+        ),
+        Format(
+            "jsonl",
+            "JSON lines with the columns of the plain CSV as keys, the same on every line",
+            "jsonl",
             PLAIN_COLUMNS,
             required=("prompt", "output"),
         ),
@@ -140,13 +160,15 @@ EMPTY_FILE = Format("", "an empty file, which could be of any format", "csv", {}
 def recognised(layout: Layout, names: Collection[str]) -> Format | None:
     """The format of a file of this layout that has these columns (or keys): the first that finds all it requires.
 
-    None for CSV in which every format misses something. JSON lines are then of the format that misses least, so that a
-    message can name the key that is missing.
+    None for CSV in which every format misses something. JSON lines are then of the format of which most is there, so
+    that a message can name the key that is missing.
     """
     of_layout = [format for format in TABLE.values() if format.layout == layout]
-    missing = [sum(format.columns[meaning] not in names for meaning in format.required) for format in of_layout]
-    nearest = min(range(len(missing)), key=missing.__getitem__)
-    return None if layout == "csv" and missing[nearest] else of_layout[nearest]
+    there = [sum(format.columns[meaning] in names for meaning in format.required) for format in of_layout]
+    whole = [format for format, found in zip(of_layout, there, strict=True) if found == len(format.required)]
+    if whole or layout == "csv":
+        return whole[0] if whole else None
+    return of_layout[max(range(len(there)), key=there.__getitem__)]
 
 
 def is_time(meaning: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import io
 import os
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from ... import input_limits
 from ...errors import MissingExtraError, TraceError
 from . import formats
+from .other_names import read_as, ticks_per_second, with_names_of
 from .row_checks import Columns, certainly_good, shortened
 from .trace_builder import TraceBuilder
 
@@ -38,12 +40,23 @@ def read(builder: TraceBuilder, stream: io.BufferedReader) -> Iterator[None]:
         if not packed:
             return
         file = parquet.ParquetFile(content, page_checksum_verification=True)
-        builder.find_columns(file.schema_arrow.names, None)
+        header = file.schema_arrow.names
+        builder.format = with_names_of(builder.format, header, builder.path, None)
+        clock = builder.format.columns["clock"]
+        dated = clock in header and str(file.schema_arrow.field(clock).type).startswith("timestamp")
+        if dated:
+            builder.format = dataclasses.replace(builder.format, per_second=1e6)  # as `_in_microseconds`
+        elif clock in header:
+            unit = ticks_per_second(clock, _first_of(file, clock))
+            builder.format = dataclasses.replace(builder.format, per_second=unit)
+        builder.read_as = read_as(builder.format, formats.TABLE["parquet"], header, dated=dated)
+        builder.find_columns(header, None)
         names = list(builder.column_names.values())
-        _check_types(builder.path, file.schema_arrow, names)
+        _check_types(builder.path, file.schema_arrow, [name for name in names if not (dated and name == clock)])
         _check_size(builder.path, file.metadata.num_rows * len(names), packed)  # asking its columns may crash
         row = 1
         for batch in file.iter_batches(formats.ROWS_AT_ONCE, columns=names):
+            batch = _in_microseconds(arrow, batch, clock) if dated else batch
             columns = parsed(builder, batch)
             if columns is not None:
                 builder.add_columns(columns)
@@ -57,6 +70,20 @@ def read(builder: TraceBuilder, stream: io.BufferedReader) -> Iterator[None]:
         if isinstance(error, MemoryError):  # some of pyarrow's are
             raise
         raise TraceError(f"is not Parquet that can be read: {shortened(str(error))}", builder.path) from error
+
+
+def _first_of(file: Any, name: str) -> float:
+    """The first number in a column, of its first rows; 0 if there is none."""
+    if not file.metadata.num_rows or not _NUMERIC.fullmatch(str(file.schema_arrow.field(name).type)):
+        return 0.0
+    batch = next(file.iter_batches(formats.ROWS_AT_ONCE, row_groups=[0], columns=[name]))
+    return next((float(value) for value in batch.column(name).slice(0, 20).to_pylist() if value is not None), 0.0)
+
+
+def _in_microseconds(arrow: Any, batch: Any, name: str) -> Any:
+    """The batch with its dates in that column as whole microseconds since 1970, which doubles hold."""
+    dates = batch.column(name).cast(arrow.timestamp("us"), safe=False).cast(arrow.int64())
+    return batch.set_column(batch.schema.get_field_index(name), name, dates)
 
 
 def _check_types(path: str, schema: Any, names: Sequence[str]) -> None:

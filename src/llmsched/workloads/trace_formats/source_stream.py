@@ -87,6 +87,9 @@ def _read_function(source: object, stack: contextlib.ExitStack) -> tuple[str, Ca
         return "<stdin>", getattr(sys.stdin, "buffer", sys.stdin).read
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
+        if os.path.isdir(path):
+            there = " such as requests.jsonl" if os.path.isfile(os.path.join(path, "requests.jsonl")) else ""
+            raise TraceError(f"is a directory: give a file in it{there}", path)
         try:
             return path, stack.enter_context(open_raw(path)).read
         except InputLimitError:

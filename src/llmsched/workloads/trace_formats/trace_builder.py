@@ -30,6 +30,7 @@ class TraceBuilder:
     skip: bool
     column_names: dict[str, str] = field(default_factory=dict)  # meaning -> name, of the columns that are there
     misspelt: dict[str, str] = field(default_factory=dict)  # name of a column that is not read -> what it may mean
+    read_as: dict[str, str] = field(default_factory=dict)  # name of a column that is read under another -> that
     parts: list[Columns] = field(default_factory=list)  # good rows, as they came,
     hashes: list[list[list[int]]] = field(default_factory=list)  # and the hashes of their prompts' blocks
     dropped: int = 0
@@ -101,6 +102,7 @@ class TraceBuilder:
                 error = TraceError(f"row {line}: {bad}", self.path)
             else:
                 error = TraceError(str(bad), self.path, line)
+        error.is_row = True
         if not self.skip:
             raise error
         self.skipped += 1
@@ -125,7 +127,8 @@ class TraceBuilder:
             "skipped": self.skipped,
             "first_skipped": self.first_skipped,
         }
-        workload = Workload(**columns, source=source | ({"misspelt": self.misspelt} if self.misspelt else {}))
+        names = {"misspelt": self.misspelt, "read_as": self.read_as}
+        workload = Workload(**columns, source=source | {key: value for key, value in names.items() if value})
         hashes = list(itertools.chain.from_iterable(self.hashes))
         self.hashes = []
         return workload.with_prefixes(Prefixes(hashes, self.format.hash_block)) if any(hashes) else workload
