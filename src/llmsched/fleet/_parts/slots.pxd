@@ -1,0 +1,209 @@
+# The pool of requests of replicas of one kind. The numbers of a request lie in a slot from the time it is sent until it
+# completes, or where all requests are at hand from the start, the slots are they themselves.
+
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+from llmsched._core cimport Engine, Problem
+from llmsched._engine.formula cimport NAMES
+from llmsched._engine.request cimport NONE
+from llmsched._engine.status cimport NO_MEMORY, OK
+from llmsched.fleet._fleet cimport SPARE, WRITTEN, Column, FleetState, Pool
+
+
+cdef inline void** pointer_in(Problem* problem, int64_t place) noexcept nogil:
+    return <void**>(<char*>problem + place)
+
+
+cdef inline bint grown(void** block, int64_t size) noexcept nogil:
+    # Whether there was memory to make the block that large.
+    cdef void* larger = realloc(block[0], size)
+    if larger != NULL:
+        block[0] = larger
+    return larger != NULL
+
+
+cdef inline void lay_out(Pool* pool) noexcept:
+    # Which columns there are: those that the engine writes, and those that the source has.
+    cdef Problem* source = &pool.source
+    cdef int k
+    add_column(pool, <void**>&source.completion, 8, False)
+    add_column(pool, <void**>&source.start, 8, False)
+    add_column(pool, <void**>&source.evictions, 8, False)
+    add_column(pool, <void**>&source.numbers, 8, False)
+    add_column(pool, <void**>&source.cached, 8, False)
+    add_column(pool, <void**>&source.arrival, 8, True)
+    add_column(pool, <void**>&source.prompt, 8, True)
+    add_column(pool, <void**>&source.output, 8, True)
+    add_column(pool, <void**>&source.bound, 8, source.bound != NULL)
+    add_column(pool, <void**>&source.upper, 8, source.upper != NULL)
+    add_column(pool, <void**>&source.believed, 8, source.believed != NULL)
+    add_column(pool, <void**>&source.beliefs.upper, 8, source.beliefs.upper != NULL)
+    add_column(pool, <void**>&source.beliefs.row, 8, source.beliefs.row != NULL)
+    add_column(pool, <void**>&source.keys, 8, source.keys != NULL)
+    add_column(pool, <void**>&source.real_keys, 8, source.real_keys != NULL)
+    add_column(pool, <void**>&source.levels, 8, source.levels != NULL)
+    add_column(pool, <void**>&source.name_first, 8, source.name_first != NULL)
+    add_column(pool, <void**>&source.name_size, 8, source.name_size != NULL)
+    add_column(pool, <void**>&source.capped, 1, source.capped != NULL)
+    for k in range(<int>NAMES):
+        add_column(pool, <void**>&source.columns[k], 8, source.columns[k] != NULL)
+
+
+cdef inline void add_column(Pool* pool, void** pointer, int64_t size, bint copied) noexcept:
+    cdef Column* column = &pool.columns[pool.columns_size]
+    cdef bint written = pool.columns_size < WRITTEN
+    if copied or written:
+        column.place = <char*>pointer - <char*>&pool.source
+        column.size = size
+        column.copied = copied
+        pool.columns_size += 1
+
+
+cdef inline int64_t id_of(const Pool* pool, int32_t s) noexcept nogil:
+    # Which request is in this slot.
+    return s - 1 if pool.lent else pool.ids[s]
+
+
+cdef inline void free_slot(Pool* pool, int32_t s) noexcept nogil:
+    # Nobody is in it.
+    pool.following[s] = pool.free_slot
+    pool.free_slot = s
+
+
+cdef inline int32_t fill_slot(FleetState* fleet, int64_t i, int which, int64_t number) noexcept nogil:
+    # The slot of a pool in which a request is from now on, with its draws; NONE: no memory.
+    cdef Pool* pool = &fleet.pools[which]
+    cdef int32_t s = pool.free_slot
+    cdef const Column* column
+    cdef int j
+    if pool.lent:
+        s = <int32_t>(i + 1)
+        (<double*>pool.rules.arrival)[s] = fleet.arrival[i]
+    elif s != NONE:
+        pool.free_slot = pool.following[s]
+    else:
+        if pool.made >= pool.allocated and more_slots(fleet, which) == NO_MEMORY:
+            return NONE
+        s = <int32_t>pool.made
+        pool.made += 1
+    if not pool.lent:
+        for j in range(WRITTEN, pool.columns_size):
+            column = &pool.columns[j]
+            if column.size == 8:
+                (<int64_t*>column.slots)[s] = (<const int64_t*>column.source)[i]
+            else:
+                column.slots[s] = column.source[i]
+        pool.rules.evictions[s] = 0
+        pool.ids[s] = fleet.base + i
+        pool.order[s] = s
+        pool.rank[s] = <int32_t>((fleet.base + i if fleet.rank == NULL else fleet.rank[i]) & 0x7FFFFFFF)
+    (<int64_t*>pool.rules.numbers)[s] = number
+    if pool.joined != NULL:
+        pool.joined[s] = fleet.arrival[i]
+    if pool.believed != NULL:
+        pool.believed[s] = pool.source.believed[i]
+    if fleet.sees_work:
+        pool.work[s] = fleet.work[i]
+    return s
+
+
+cdef inline int lend(FleetState* fleet, int which, int64_t n) noexcept nogil:
+    # The slots are the requests of the source, all of them, and what becomes of each goes where `keep_into` said.
+    # Slot 0 is nobody's: only its arrival is ever looked at. OK or NO_MEMORY.
+    cdef Pool* pool = &fleet.pools[which]
+    cdef Problem* rules = &pool.rules
+    cdef const Column* column
+    cdef int64_t size = n + 1 + SPARE, s
+    cdef int k
+    for k in range(pool.columns_size):
+        column = &pool.columns[k]
+        pointer_in(rules, column.place)[0] = <void*>(column.source - column.size if column.copied else NULL)
+    rules.arrival = <double*>calloc(size, sizeof(double))
+    rules.numbers = <int64_t*>calloc(size, sizeof(int64_t))
+    rules.completion, rules.start, rules.evictions = fleet.completion - 1, fleet.start - 1, fleet.evictions - 1
+    rules.cached = fleet.cached - 1 if fleet.cached != NULL else NULL
+    pool.lent = True
+    pool.allocated = n
+    pool.order = <int32_t*>calloc(size, sizeof(int32_t))
+    pool.rank = <int32_t*>calloc(size, sizeof(int32_t))
+    if rules.arrival == NULL or rules.numbers == NULL or pool.order == NULL or pool.rank == NULL:
+        return NO_MEMORY
+    if rules.reads_joined and not grown(<void**>&pool.joined, size * sizeof(double)):
+        return NO_MEMORY
+    if rules.belief_changes and not grown(<void**>&pool.believed, size * sizeof(int64_t)):
+        return NO_MEMORY
+    if fleet.sees_work and not grown(<void**>&pool.work, size * sizeof(int64_t)):
+        return NO_MEMORY
+    for s in range(1, n + 1):
+        pool.order[s] = <int32_t>s
+        pool.rank[s] = <int32_t>((s - 1 if fleet.rank == NULL else fleet.rank[s - 1]) & 0x7FFFFFFF)
+    for k in range(fleet.replicas_size):
+        if fleet.replicas[k].pool == which:
+            share_slots(&fleet.replicas[k].engine, pool, True)
+    return OK
+
+
+cdef inline int more_slots(FleetState* fleet, int which) noexcept nogil:
+    # Room for more slots than ever before. OK or NO_MEMORY.
+    cdef Pool* pool = &fleet.pools[which]
+    cdef int64_t larger = 2 * pool.allocated + 1024, size = larger + SPARE
+    cdef bint first = pool.allocated == 0
+    cdef int j, k
+    if larger > 0x7FFFFFFF:
+        return NO_MEMORY
+    for j in range(pool.columns_size):
+        if not grown(pointer_in(&pool.rules, pool.columns[j].place), size * pool.columns[j].size):
+            return NO_MEMORY
+        pool.columns[j].slots = <char*>pointer_in(&pool.rules, pool.columns[j].place)[0]
+    if not (
+        grown(<void**>&pool.following, size * sizeof(int32_t)) and grown(<void**>&pool.ids, size * sizeof(int64_t))
+        and grown(<void**>&pool.work, size * sizeof(int64_t)) and grown(<void**>&pool.order, size * sizeof(int32_t))
+        and grown(<void**>&pool.rank, size * sizeof(int32_t))
+    ):
+        return NO_MEMORY
+    if pool.rules.reads_joined and not grown(<void**>&pool.joined, size * sizeof(double)):
+        return NO_MEMORY
+    if pool.rules.belief_changes and not grown(<void**>&pool.believed, size * sizeof(int64_t)):
+        return NO_MEMORY
+    memset(pool.order + pool.allocated, 0, (size - pool.allocated) * sizeof(int32_t))
+    if first:
+        pool.made = 1  # slot 0 is nobody's
+        (<double*>pool.rules.arrival)[0] = 0.0
+    pool.allocated = larger
+    for k in range(fleet.replicas_size):
+        if fleet.replicas[k].pool == which:
+            share_slots(&fleet.replicas[k].engine, pool, first)
+    return OK
+
+
+cdef inline void share_slots(Engine* engine, const Pool* pool, bint first) noexcept nogil:
+    # Tell an engine where the slots are now.
+    if not engine.in_place:
+        engine.order = pool.order
+    engine.rank = pool.rank
+    if first:
+        free(engine.joined)
+        free(engine.believed)
+    engine.joined = pool.joined
+    engine.believed = pool.believed
+    engine.belief.rules.upper = pool.rules.beliefs.upper
+    engine.belief.rules.row = pool.rules.beliefs.row
+    engine.belief.rules.numbers = pool.rules.numbers
+
+
+cdef inline void free_pool(Pool* pool) noexcept nogil:
+    cdef int k
+    if pool.lent:
+        free(<void*>pool.rules.arrival)
+        free(<void*>pool.rules.numbers)
+    for k in range(pool.columns_size if pool.allocated > 0 and not pool.lent else 0):
+        free(pointer_in(&pool.rules, pool.columns[k].place)[0])
+    free(pool.following)
+    free(pool.ids)
+    free(pool.work)
+    free(pool.order)
+    free(pool.rank)
+    free(pool.joined)
+    free(pool.believed)
