@@ -49,6 +49,7 @@ cdef struct Pool:
     int columns_size
     bint lent               # the slots are the requests, each the one after its id; but for arrivals and numbers
     int64_t allocated
+    bint foresees           # its replicas run no more often than the counts of their requests change
     int64_t made            # slots that were ever used, with slot 0, which is nobody's
     int32_t free_slot       # chain of those to use again, or NONE
     int32_t* following      # of the chain
@@ -68,6 +69,16 @@ cdef struct Replica:
     double speed
     double since            # it takes requests from here
     double until            # to here
+    int64_t room            # tokens of cache left when all who are there have had `ahead` rounds; negative: not known
+    int64_t ahead           # rounds before Look.unchanged_until, at most
+    double shortest         # what they last at least
+
+
+cdef struct Look:
+    # What a router that counts requests sees of a replica: few bytes, so that those of a thousand are near.
+    double unchanged_until  # before that it need not run to be seen; see foresight.pxd
+    double begins           # no round begins earlier than that one
+    int64_t requests        # that are not complete
 
 
 cdef struct Sent:
@@ -99,8 +110,8 @@ cdef struct FleetState:
     double delay
     Formula formula
     double cells[FORMULA_CELLS]
-    bint looks             # the router looks at replicas before it chooses,
-    bint sees_work         # and at what is believed of their work,
+    Look* looks             # of each replica
+    bint sees_work          # the router looks at what is believed of their work,
     bint sees_cached       # or at what of the request is in their caches
     bint seeded
     uint64_t stream
@@ -122,6 +133,7 @@ cdef struct FleetState:
     int32_t rows, rows_allocated, free_row  # that were ever used; chain of those to use again, or NONE
     double queue_time      # and the time up to which it is as it is
     # the chunk of requests at hand
+    double known           # up to when all arrivals are known
     int64_t base           # id of its first
     bint every_fits        # no request is too large for a replica
     const double* arrival

@@ -26,6 +26,7 @@ from llmsched._engine.shared_queue cimport shared_free
 from llmsched._engine.status cimport FORMULA_FAILED, NO_MEMORY, OK
 from llmsched._engine.waiting_heap cimport heap_free
 from llmsched.fleet._parts.central_queue cimport queue_one, serve_queue
+from llmsched.fleet._parts.foresight cimport look_again, may_foresee
 from llmsched.fleet._parts.running cimport advance, comes
 from llmsched.fleet._parts.sending cimport know, send_one
 from llmsched.fleet._parts.slots cimport free_pool, grown, id_of, lay_out, lend, pointer_in
@@ -83,10 +84,11 @@ cdef class Fleet:
         self.fleet.scores = <double*>calloc(self.fleet.replicas_size, sizeof(double))
         self.fleet.members = <int32_t*>calloc(self.fleet.replicas_size, sizeof(int32_t))
         self.fleet.first_member = <int32_t*>calloc(self.fleet.classes + 1, sizeof(int32_t))
+        self.fleet.looks = <Look*>calloc(self.fleet.replicas_size, sizeof(Look))
         self.fleet.turns = <int64_t*>calloc(self.fleet.classes, sizeof(int64_t))
         if not (
             self.fleet.pools and self.fleet.replicas and self.fleet.fitting and self.fleet.compared and self.fleet.scores and self.fleet.members
-            and self.fleet.first_member and self.fleet.turns
+            and self.fleet.first_member and self.fleet.looks and self.fleet.turns
         ):
             raise MemoryError(f"no memory for {len(kinds)} replicas")
         for k, replica in enumerate(replica for group in groups for replica in group):
@@ -104,6 +106,7 @@ cdef class Fleet:
             pool.rules.record_tokens = self.fleet.record_tokens
             pool.rules.admissions_start = INT64_MAX // 4  # rounds say that it never ends: see problem.stall_limit
             pool.free_slot = NONE
+            pool.foresees = router.counts_requests and may_foresee(&pool.rules)
         if self.fleet.rule == CENTRAL:
             self.fleet.queue.kinds = self.fleet.pools_size
             self.fleet.queue.first = <int32_t*>calloc(self.fleet.pools_size, sizeof(int32_t))
@@ -119,6 +122,7 @@ cdef class Fleet:
                 &self.fleet.queue if self.fleet.rule == CENTRAL else NULL, kinds[k],
             ) == NO_MEMORY:
                 raise MemoryError(f"no memory for {len(kinds)} replicas")
+            look_again(&self.fleet, k)
         for k in range(self.fleet.pools_size):
             self.fleet.pools[k].rules.n = INT64_MAX
 
@@ -127,7 +131,6 @@ cdef class Fleet:
         self.fleet.score = FORMULA if router.formula is not None else SCORES[router.score]
         self.fleet.choices = router.choices or 0
         self.fleet.delay = router.delay
-        self.fleet.looks = self.fleet.rule == LEAST or self.fleet.rule == IDLE
         self.fleet.sees_work = router.sees_work
         self.fleet.sees_cached = router.sees_cached
         if router.formula is not None:
@@ -153,6 +156,7 @@ cdef class Fleet:
         free(self.fleet.scores)
         free(self.fleet.members)
         free(self.fleet.first_member)
+        free(self.fleet.looks)
         free(self.fleet.turns)
         free(self.fleet.session_table)
         free(self.fleet.done)
@@ -242,6 +246,11 @@ cdef class Fleet:
                    double[::1] arrival):
         """Of the requests that were taken, turns arrive when those before them are done: `arrival` will say when."""
         cdef int64_t i
+        cdef int k
+        for k in range(self.fleet.pools_size):  # replicas run in order of time, whatever the router sees
+            self.fleet.pools[k].foresees = False
+        for k in range(self.fleet.replicas_size):
+            look_again(&self.fleet, k)
         self.outputs += (next_turn, think, arrival)
         self.fleet.next_turn, self.fleet.think, self.fleet.arrives = &next_turn[0], &think[0], &arrival[0]
         for i in range(turn_before.shape[0]):

@@ -4,7 +4,6 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t
 
 from llmsched._engine.blocks cimport whole_blocks
-from llmsched._engine.fed_arrivals cimport stands_still
 from llmsched._engine.request cimport NONE
 from llmsched._engine.splitmix64 cimport splitmix64_below
 from llmsched._engine.status cimport FORMULA_FAILED, OK
@@ -49,7 +48,7 @@ cdef inline int choose(FleetState* fleet, int64_t i, int32_t* chosen) noexcept n
         among = fleet.compared
         size = fleet.choices
     for j in range(size):
-        if not stands_still(&fleet.replicas[among[j]].engine):
+        if fleet.looks[among[j]].unchanged_until <= fleet.known:
             status = advance(fleet, among[j])
             if status != OK:
                 return status

@@ -8,6 +8,7 @@ from llmsched._engine.request cimport NONE
 from llmsched._engine.status cimport FINISHED, NO_MEMORY, OK, RUNNING, WAITING
 from llmsched._engine.waiting_heap cimport Entry, heap_push
 from llmsched.fleet._fleet cimport AGAIN, STEPS_PER_LOOK, Completed, FleetState, Pool, Replica
+from llmsched.fleet._parts.foresight cimport look_again
 from llmsched.fleet._parts.slots cimport free_slot, grown, id_of
 
 
@@ -17,6 +18,7 @@ cdef inline int advance(FleetState* fleet, int32_t k) noexcept nogil:
     cdef int status = engine_advance(engine, STEPS_PER_LOOK)
     if engine.completed_size > 0 and collect(fleet, k) == NO_MEMORY:
         return NO_MEMORY
+    look_again(fleet, k)
     if status == WAITING or status == FINISHED:
         return OK
     if status == RUNNING:

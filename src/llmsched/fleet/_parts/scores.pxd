@@ -38,11 +38,13 @@ cdef inline double score_of(FleetState* fleet, int64_t i, int32_t k) noexcept no
     # The smaller, the better; NaN where a formula has no value.
     cdef const Replica* replica = &fleet.replicas[k]
     cdef const Engine* engine = &replica.engine
-    cdef int64_t waiting = engine.waiting + queued(engine)
+    cdef int64_t requests = fleet.looks[k].requests
+    cdef int64_t waiting
     if fleet.rule == IDLE:
-        return 1.0 if engine.running + waiting > 0 else 0.0
+        return 1.0 if requests > 0 else 0.0
     if fleet.score == REQUESTS:
-        return <double>(engine.running + waiting)
+        return <double>requests
+    waiting = engine.waiting + queued(engine)
     if fleet.score == WAITING_REQUESTS:
         return <double>waiting
     if fleet.score == USED:
@@ -53,7 +55,7 @@ cdef inline double score_of(FleetState* fleet, int64_t i, int32_t k) noexcept no
         if fleet.request_columns[name] != NULL:
             fleet.cells[name] = fleet.request_columns[name][i]
     fleet.cells[<int>NAME_MEMORY] = <double>engine.problem.memory
-    fleet.cells[<int>NAME_REQUESTS] = <double>(engine.running + waiting)
+    fleet.cells[<int>NAME_REQUESTS] = <double>requests
     fleet.cells[<int>NAME_RUNNING] = <double>engine.running
     fleet.cells[<int>NAME_WAITING] = <double>waiting
     fleet.cells[<int>NAME_USED] = <double>engine.need

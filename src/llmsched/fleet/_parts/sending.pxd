@@ -8,6 +8,7 @@ from llmsched._engine.fed_arrivals cimport queued
 from llmsched._engine.request cimport NONE
 from llmsched._engine.status cimport NO_MEMORY, OK
 from llmsched.fleet._fleet cimport LONGEST_QUEUE, FleetState, Replica, Sent
+from llmsched.fleet._parts.foresight cimport see_sent
 from llmsched.fleet._parts.routing cimport choose
 from llmsched.fleet._parts.running cimport advance
 from llmsched.fleet._parts.slots cimport fill_slot, grown
@@ -17,6 +18,7 @@ cdef inline int know(FleetState* fleet, double time) noexcept nogil:
     # All arrivals before this time are known, and those that were sent are seen. OK or NO_MEMORY.
     cdef const Sent* sent
     cdef int k
+    fleet.known = time
     for k in range(fleet.pools_size):
         if fleet.pools[k].allocated > 0:
             (<double*>fleet.pools[k].rules.arrival)[0] = time
@@ -83,4 +85,5 @@ cdef inline int deliver(FleetState* fleet, int32_t k, int32_t s) noexcept nogil:
         fleet.replicas[k].believed += fleet.pools[fleet.replicas[k].pool].work[s]
     if queued(&fleet.replicas[k].engine) >= LONGEST_QUEUE:
         fleet.piled = k
+    see_sent(fleet, k, s)
     return engine_feed(&fleet.replicas[k].engine, s)
