@@ -275,6 +275,10 @@ cdef struct SharedQueue:
     int64_t taken_allocated
 
 
+cdef enum:
+    HOT_BYTES = 576     # of an engine
+
+
 cdef struct Engine:
     # First what nearly every round reads or writes, whatever the policy: HOT_BYTES of it, so that of a thousand engines
     # that take turns few cache lines are fetched for each.

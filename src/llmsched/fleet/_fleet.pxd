@@ -14,6 +14,7 @@ cdef enum:
     ROUNDS_PER_LOOK = 20_000    # of those in which a replica asks the central queue
     FEW_REPLICAS = 64           # more of them have to share the processor's cache, and look ahead so many rounds only
     SMALL_WHEEL = 255
+    MOST_FETCHED = 4            # of them whose engines are fetched ahead
     LONGEST_QUEUE = 256         # requests that may pile up before their engine runs on, whether it is looked at or not
     SPARE = 64                  # slots behind the last, which look_ahead() may fetch
     AGAIN = 16                  # beside Status: a look at signals is due, then the same again
@@ -49,14 +50,14 @@ cdef struct Pool:
     int columns_size
     bint lent               # the slots are the requests, each the one after its id; but for arrivals and numbers
     int64_t allocated
+    bint draws              # the policy draws by the number of a request
     bint foresees           # its replicas run no more often than the counts of their requests change
     int64_t made            # slots that were ever used, with slot 0, which is nobody's
     int32_t free_slot       # chain of those to use again, or NONE
-    int32_t* following      # of the chain
     int64_t* ids            # slot -> which request is in it
     int64_t* work           # and what is believed of its work
-    int32_t* order
-    int32_t* rank
+    int32_t* order          # slot -> itself
+    int32_t* rank           # what breaks ties; of a free slot the next one of the chain
     double* joined
     int64_t* believed
 

@@ -12,13 +12,13 @@ import dataclasses
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
-from libc.stdint cimport INT64_MAX, int32_t, int64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from llmsched._core cimport Engine, engine_free, engine_open_fed
+from llmsched._core cimport RESERVE_MOVING, Engine, engine_free, engine_open_fed
 from llmsched._engine.formula cimport formula_begin
 from llmsched._engine.request cimport NONE
 from llmsched._engine.rounds cimport now
@@ -106,6 +106,7 @@ cdef class Fleet:
             pool.rules.record_tokens = self.fleet.record_tokens
             pool.rules.admissions_start = INT64_MAX // 4  # rounds say that it never ends: see problem.stall_limit
             pool.free_slot = NONE
+            pool.draws = pool.rules.shed or pool.rules.reserve == RESERVE_MOVING or pool.rules.cached_prefixes
             pool.foresees = router.counts_requests and may_foresee(&pool.rules)
         if self.fleet.rule == CENTRAL:
             self.fleet.queue.kinds = self.fleet.pools_size
@@ -222,8 +223,9 @@ cdef class Fleet:
     def completions(self):
         """Those who completed since the last call, an array with one record for each."""
         result = np.empty(self.fleet.done_size, COMPLETED)
+        cdef uint8_t[::1] bytes_of = result.view(np.uint8)
         if self.fleet.done_size > 0:
-            result[:] = np.asarray(<Completed[:self.fleet.done_size]>self.fleet.done)
+            memcpy(&bytes_of[0], self.fleet.done, self.fleet.done_size * sizeof(Completed))
         self.fleet.done_size = 0
         return result
 

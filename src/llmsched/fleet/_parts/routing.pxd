@@ -3,11 +3,13 @@
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t
 
+from llmsched._core cimport HOT_BYTES
+from llmsched._engine.allocation cimport prefetch
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.request cimport NONE
 from llmsched._engine.splitmix64 cimport splitmix64_below
 from llmsched._engine.status cimport FORMULA_FAILED, OK
-from llmsched.fleet._fleet cimport RANDOM, ROUND_ROBIN, FleetState, Pool
+from llmsched.fleet._fleet cimport FEW_REPLICAS, MOST_FETCHED, RANDOM, ROUND_ROBIN, FleetState, Pool
 from llmsched.fleet._parts.running cimport advance
 from llmsched.fleet._parts.scores cimport score_of
 
@@ -47,12 +49,26 @@ cdef inline int choose(FleetState* fleet, int64_t i, int32_t* chosen) noexcept n
             draw(fleet, among, size)
         among = fleet.compared
         size = fleet.choices
+    fetch_those_that_run(fleet, among, size)
     for j in range(size):
         if fleet.looks[among[j]].unchanged_until <= fleet.known:
             status = advance(fleet, among[j])
             if status != OK:
                 return status
     return choose_least(fleet, i, among, size, chosen)
+
+
+cdef inline void fetch_those_that_run(const FleetState* fleet, const int32_t* among, int64_t size) noexcept nogil:
+    # Of many replicas an engine is far away. All that it will touch for sure is asked for at once.
+    cdef const char* engine
+    cdef int64_t j, line
+    if fleet.replicas_size <= FEW_REPLICAS or size > MOST_FETCHED:
+        return
+    for j in range(size):
+        if fleet.looks[among[j]].unchanged_until <= fleet.known:
+            engine = <const char*>&fleet.replicas[among[j]].engine
+            for line in range(0, HOT_BYTES, 64):
+                prefetch(engine + line)
 
 
 cdef inline bint fits(FleetState* fleet, int64_t i, int32_t k) noexcept nogil:

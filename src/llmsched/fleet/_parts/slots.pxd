@@ -68,7 +68,7 @@ cdef inline int64_t id_of(const Pool* pool, int32_t s) noexcept nogil:
 
 cdef inline void free_slot(Pool* pool, int32_t s) noexcept nogil:
     # Nobody is in it.
-    pool.following[s] = pool.free_slot
+    pool.rank[s] = pool.free_slot
     pool.free_slot = s
 
 
@@ -82,7 +82,7 @@ cdef inline int32_t fill_slot(FleetState* fleet, int64_t i, int which, int64_t n
         s = <int32_t>(i + 1)
         (<double*>pool.rules.arrival)[s] = fleet.arrival[i]
     elif s != NONE:
-        pool.free_slot = pool.following[s]
+        pool.free_slot = pool.rank[s]
     else:
         if pool.made >= pool.allocated and more_slots(fleet, which) == NO_MEMORY:
             return NONE
@@ -97,9 +97,9 @@ cdef inline int32_t fill_slot(FleetState* fleet, int64_t i, int which, int64_t n
                 column.slots[s] = column.source[i]
         pool.rules.evictions[s] = 0
         pool.ids[s] = fleet.base + i
-        pool.order[s] = s
         pool.rank[s] = <int32_t>((fleet.base + i if fleet.rank == NULL else fleet.rank[i]) & 0x7FFFFFFF)
-    (<int64_t*>pool.rules.numbers)[s] = number
+    if pool.draws:
+        (<int64_t*>pool.rules.numbers)[s] = number
     if pool.joined != NULL:
         pool.joined[s] = fleet.arrival[i]
     if pool.believed != NULL:
@@ -148,7 +148,7 @@ cdef inline int lend(FleetState* fleet, int which, int64_t n) noexcept nogil:
 cdef inline int more_slots(FleetState* fleet, int which) noexcept nogil:
     # Room for more slots than ever before. OK or NO_MEMORY.
     cdef Pool* pool = &fleet.pools[which]
-    cdef int64_t larger = 2 * pool.allocated + 1024, size = larger + SPARE
+    cdef int64_t larger = 2 * pool.allocated + 1024, size = larger + SPARE, s
     cdef bint first = pool.allocated == 0
     cdef int j, k
     if larger > 0x7FFFFFFF:
@@ -158,7 +158,7 @@ cdef inline int more_slots(FleetState* fleet, int which) noexcept nogil:
             return NO_MEMORY
         pool.columns[j].slots = <char*>pointer_in(&pool.rules, pool.columns[j].place)[0]
     if not (
-        grown(<void**>&pool.following, size * sizeof(int32_t)) and grown(<void**>&pool.ids, size * sizeof(int64_t))
+        grown(<void**>&pool.ids, size * sizeof(int64_t))
         and grown(<void**>&pool.work, size * sizeof(int64_t)) and grown(<void**>&pool.order, size * sizeof(int32_t))
         and grown(<void**>&pool.rank, size * sizeof(int32_t))
     ):
@@ -167,7 +167,9 @@ cdef inline int more_slots(FleetState* fleet, int which) noexcept nogil:
         return NO_MEMORY
     if pool.rules.belief_changes and not grown(<void**>&pool.believed, size * sizeof(int64_t)):
         return NO_MEMORY
-    memset(pool.order + pool.allocated, 0, (size - pool.allocated) * sizeof(int32_t))
+    memset(pool.order + larger, 0, SPARE * sizeof(int32_t))
+    for s in range(pool.allocated, larger):
+        pool.order[s] = <int32_t>s
     if first:
         pool.made = 1  # slot 0 is nobody's
         (<double*>pool.rules.arrival)[0] = 0.0
@@ -200,7 +202,6 @@ cdef inline void free_pool(Pool* pool) noexcept nogil:
         free(<void*>pool.rules.numbers)
     for k in range(pool.columns_size if pool.allocated > 0 and not pool.lent else 0):
         free(pointer_in(&pool.rules, pool.columns[k].place)[0])
-    free(pool.following)
     free(pool.ids)
     free(pool.work)
     free(pool.order)
