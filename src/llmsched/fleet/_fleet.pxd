@@ -8,7 +8,6 @@ from llmsched._engine.waiting_heap cimport Heap
 
 cdef enum:
     COLUMNS = 48                # arrays of a pool, at most
-    WRITTEN = 5                 # the first of them, which are not copied
     STEPS_PER_LOOK = 100_000    # how often a run looks at signals
     REQUESTS_PER_LOOK = 20_000
     ROUNDS_PER_LOOK = 20_000    # of those in which a replica asks the central queue
@@ -48,6 +47,8 @@ cdef struct Pool:
     Problem source
     Column columns[COLUMNS]
     int columns_size
+    char* records           # all columns, a record of `stride` times 8 bytes for each slot
+    int64_t stride          # slots are numbered 0, stride, 2 * stride, ...
     bint lent               # the slots are the requests, each the one after its id; but for arrivals and numbers
     int64_t allocated
     bint draws              # the policy draws by the number of a request

@@ -186,13 +186,14 @@ cdef class Fleet:
         for k in range(self.fleet.pools_size):
             fill_problem(&self.fleet.pools[k].source, problems[k], reals_out, reals_out, whole_out)
             if self.fleet.pools[k].columns_size == 0:
-                lay_out(&self.fleet.pools[k])
+                lay_out(&self.fleet.pools[k], self.fleet.sees_work)
             self.fleet.pools[k].rules.name_ids = self.fleet.pools[k].source.name_ids
             self.fleet.pools[k].rules.name_stride = self.fleet.pools[k].source.name_stride
             self.fleet.pools[k].rules.hashed = self.fleet.pools[k].source.hashed
             for j in range(self.fleet.pools[k].columns_size):
-                self.fleet.pools[k].columns[j].source = <const char*>pointer_in(
-                    &self.fleet.pools[k].source, self.fleet.pools[k].columns[j].place)[0]
+                if self.fleet.pools[k].columns[j].copied:
+                    self.fleet.pools[k].columns[j].source = <const char*>pointer_in(
+                        &self.fleet.pools[k].source, self.fleet.pools[k].columns[j].place)[0]
         self.fleet.arrival = &arrival[0]
         self.fleet.work = &work[0] if self.fleet.sees_work else NULL
         self.fleet.replica_of = &replica[0]
@@ -319,7 +320,7 @@ cdef class Fleet:
             if pool.lent:
                 log = dataclasses.replace(log, request=log.request - 1, chunk_request=log.chunk_request - 1)
             elif pool.made > 1:
-                ids = np.asarray(<int64_t[:pool.made]>pool.ids)
+                ids = np.asarray(<int64_t[:(pool.made - 1) * pool.stride + 1]>pool.ids)
                 log = dataclasses.replace(log, request=ids[log.request], chunk_request=ids[log.chunk_request])
         return {
             "rounds": engine.round,

@@ -6,10 +6,11 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from llmsched._core cimport Engine, Problem
+from llmsched._engine.allocation cimport enlarge
 from llmsched._engine.formula cimport NAMES
 from llmsched._engine.request cimport NONE
 from llmsched._engine.status cimport NO_MEMORY, OK
-from llmsched.fleet._fleet cimport SPARE, WRITTEN, Column, FleetState, Pool
+from llmsched.fleet._fleet cimport SPARE, Column, FleetState, Pool
 
 
 cdef inline void** pointer_in(Problem* problem, int64_t place) noexcept nogil:
@@ -24,38 +25,46 @@ cdef inline bint grown(void** block, int64_t size) noexcept nogil:
     return larger != NULL
 
 
-cdef inline void lay_out(Pool* pool) noexcept:
-    # Which columns there are: those that the engine writes, and those that the source has.
+cdef inline void lay_out(Pool* pool, bint sees_work) noexcept:
+    # Which columns there are. Where slots are the pool's own their values of eight bytes lie side by side, one record
+    # for each slot: its numbers are `stride` apart, so that each column is an array of which every stride-th value
+    # counts. What is first here is what every request needs: a cache line, for most policies.
     cdef Problem* source = &pool.source
     cdef int k
-    add_column(pool, <void**>&source.completion, 8, False)
-    add_column(pool, <void**>&source.start, 8, False)
-    add_column(pool, <void**>&source.evictions, 8, False)
-    add_column(pool, <void**>&source.numbers, 8, False)
-    add_column(pool, <void**>&source.cached, 8, False)
-    add_column(pool, <void**>&source.arrival, 8, True)
-    add_column(pool, <void**>&source.prompt, 8, True)
-    add_column(pool, <void**>&source.output, 8, True)
-    add_column(pool, <void**>&source.bound, 8, source.bound != NULL)
-    add_column(pool, <void**>&source.upper, 8, source.upper != NULL)
-    add_column(pool, <void**>&source.believed, 8, source.believed != NULL)
-    add_column(pool, <void**>&source.beliefs.upper, 8, source.beliefs.upper != NULL)
-    add_column(pool, <void**>&source.beliefs.row, 8, source.beliefs.row != NULL)
-    add_column(pool, <void**>&source.keys, 8, source.keys != NULL)
-    add_column(pool, <void**>&source.real_keys, 8, source.real_keys != NULL)
-    add_column(pool, <void**>&source.levels, 8, source.levels != NULL)
-    add_column(pool, <void**>&source.name_first, 8, source.name_first != NULL)
-    add_column(pool, <void**>&source.name_size, 8, source.name_size != NULL)
-    add_column(pool, <void**>&source.capped, 1, source.capped != NULL)
+    add_column(pool, <char*>&source.arrival - <char*>source, 8, True, True)
+    add_column(pool, <char*>&source.prompt - <char*>source, 8, True, True)
+    add_column(pool, <char*>&source.output - <char*>source, 8, True, True)
+    add_column(pool, <char*>&source.completion - <char*>source, 8, False, True)
+    add_column(pool, <char*>&source.start - <char*>source, 8, False, True)
+    add_column(pool, <char*>&source.evictions - <char*>source, 8, False, True)
+    add_column(pool, <char*>&pool.ids - <char*>&pool.rules, 8, False, True)
+    add_column(pool, <char*>&pool.work - <char*>&pool.rules, 8, False, sees_work)
+    add_column(pool, <char*>&source.bound - <char*>source, 8, True, source.bound != NULL)
+    add_column(pool, <char*>&source.upper - <char*>source, 8, True, source.upper != NULL)
+    add_column(pool, <char*>&source.believed - <char*>source, 8, True, source.believed != NULL)
+    add_column(pool, <char*>&source.beliefs.upper - <char*>source, 8, True, source.beliefs.upper != NULL)
+    add_column(pool, <char*>&source.beliefs.row - <char*>source, 8, True, source.beliefs.row != NULL)
+    add_column(pool, <char*>&source.keys - <char*>source, 8, True, source.keys != NULL)
+    add_column(pool, <char*>&source.real_keys - <char*>source, 8, True, source.real_keys != NULL)
+    add_column(pool, <char*>&source.levels - <char*>source, 8, True, source.levels != NULL)
+    add_column(pool, <char*>&source.name_first - <char*>source, 8, True, source.name_first != NULL)
+    add_column(pool, <char*>&source.name_size - <char*>source, 8, True, source.name_size != NULL)
+    add_column(pool, <char*>&source.capped - <char*>source, 1, True, source.capped != NULL)
     for k in range(<int>NAMES):
-        add_column(pool, <void**>&source.columns[k], 8, source.columns[k] != NULL)
+        add_column(pool, <char*>&source.columns[k] - <char*>source, 8, True, source.columns[k] != NULL)
+    add_column(pool, <char*>&pool.joined - <char*>&pool.rules, 8, False, pool.rules.reads_joined)
+    add_column(pool, <char*>&pool.believed - <char*>&pool.rules, 8, False, pool.rules.belief_changes)
+    add_column(pool, <char*>&source.numbers - <char*>source, 8, False, pool.draws)
+    add_column(pool, <char*>&source.cached - <char*>source, 8, False, pool.rules.cached_prefixes)
+    pool.stride = 8
+    while pool.stride < pool.columns_size:
+        pool.stride *= 2
 
 
-cdef inline void add_column(Pool* pool, void** pointer, int64_t size, bint copied) noexcept:
+cdef inline void add_column(Pool* pool, int64_t place, int64_t size, bint copied, bint used) noexcept:
     cdef Column* column = &pool.columns[pool.columns_size]
-    cdef bint written = pool.columns_size < WRITTEN
-    if copied or written:
-        column.place = <char*>pointer - <char*>&pool.source
+    if used:
+        column.place = place
         column.size = size
         column.copied = copied
         pool.columns_size += 1
@@ -86,11 +95,13 @@ cdef inline int32_t fill_slot(FleetState* fleet, int64_t i, int which, int64_t n
     else:
         if pool.made >= pool.allocated and more_slots(fleet, which) == NO_MEMORY:
             return NONE
-        s = <int32_t>pool.made
+        s = <int32_t>(pool.made * pool.stride)
         pool.made += 1
     if not pool.lent:
-        for j in range(WRITTEN, pool.columns_size):
+        for j in range(pool.columns_size):
             column = &pool.columns[j]
+            if not column.copied:
+                continue
             if column.size == 8:
                 (<int64_t*>column.slots)[s] = (<const int64_t*>column.source)[i]
             else:
@@ -148,27 +159,24 @@ cdef inline int lend(FleetState* fleet, int which, int64_t n) noexcept nogil:
 cdef inline int more_slots(FleetState* fleet, int which) noexcept nogil:
     # Room for more slots than ever before. OK or NO_MEMORY.
     cdef Pool* pool = &fleet.pools[which]
-    cdef int64_t larger = 2 * pool.allocated + 1024, size = larger + SPARE, s
+    cdef int64_t larger = 2 * pool.allocated + 1024, record = 8 * pool.stride, numbers = larger * pool.stride, s
     cdef bint first = pool.allocated == 0
-    cdef int j, k
-    if larger > 0x7FFFFFFF:
+    cdef int k
+    cdef void* block
+    if numbers + SPARE > 0x7FFFFFFF:
         return NO_MEMORY
-    for j in range(pool.columns_size):
-        if not grown(pointer_in(&pool.rules, pool.columns[j].place), size * pool.columns[j].size):
-            return NO_MEMORY
-        pool.columns[j].slots = <char*>pointer_in(&pool.rules, pool.columns[j].place)[0]
-    if not (
-        grown(<void**>&pool.ids, size * sizeof(int64_t))
-        and grown(<void**>&pool.work, size * sizeof(int64_t)) and grown(<void**>&pool.order, size * sizeof(int32_t))
-        and grown(<void**>&pool.rank, size * sizeof(int32_t))
-    ):
+    block = enlarge(pool.records, pool.allocated * record, larger * record)
+    if block == NULL:
         return NO_MEMORY
-    if pool.rules.reads_joined and not grown(<void**>&pool.joined, size * sizeof(double)):
+    pool.records = <char*>block
+    if place_columns(pool, numbers) == NO_MEMORY:
         return NO_MEMORY
-    if pool.rules.belief_changes and not grown(<void**>&pool.believed, size * sizeof(int64_t)):
+    if not grown(<void**>&pool.order, (numbers + SPARE) * sizeof(int32_t)):
         return NO_MEMORY
-    memset(pool.order + larger, 0, SPARE * sizeof(int32_t))
-    for s in range(pool.allocated, larger):
+    if not grown(<void**>&pool.rank, numbers * sizeof(int32_t)):
+        return NO_MEMORY
+    memset(pool.order + numbers, 0, SPARE * sizeof(int32_t))
+    for s in range(pool.allocated * pool.stride, numbers):
         pool.order[s] = <int32_t>s
     if first:
         pool.made = 1  # slot 0 is nobody's
@@ -177,6 +185,22 @@ cdef inline int more_slots(FleetState* fleet, int which) noexcept nogil:
     for k in range(fleet.replicas_size):
         if fleet.replicas[k].pool == which:
             share_slots(&fleet.replicas[k].engine, pool, first)
+    return OK
+
+
+cdef inline int place_columns(Pool* pool, int64_t numbers) noexcept nogil:
+    # Where each is now: within the records, or by itself where its values are smaller. OK or NO_MEMORY.
+    cdef char* next_one = pool.records
+    cdef void** pointer
+    cdef int k
+    for k in range(pool.columns_size):
+        pointer = pointer_in(&pool.rules, pool.columns[k].place)
+        if pool.columns[k].size == 8:
+            pointer[0] = next_one
+            next_one += 8
+        elif not grown(pointer, numbers):
+            return NO_MEMORY
+        pool.columns[k].slots = <char*>pointer[0]
     return OK
 
 
@@ -200,11 +224,12 @@ cdef inline void free_pool(Pool* pool) noexcept nogil:
     if pool.lent:
         free(<void*>pool.rules.arrival)
         free(<void*>pool.rules.numbers)
+        free(pool.work)
+        free(pool.joined)
+        free(pool.believed)
     for k in range(pool.columns_size if pool.allocated > 0 and not pool.lent else 0):
-        free(pointer_in(&pool.rules, pool.columns[k].place)[0])
-    free(pool.ids)
-    free(pool.work)
+        if pool.columns[k].size < 8:
+            free(pointer_in(&pool.rules, pool.columns[k].place)[0])
+    free(pool.records)
     free(pool.order)
     free(pool.rank)
-    free(pool.joined)
-    free(pool.believed)
