@@ -365,7 +365,7 @@ cdef struct Engine:
     int64_t earliest        # of the one that was tested
     int64_t refused_held    # with fill="skip": the easiest request that was refused in this round
     int64_t refused_demand
-    int64_t accepted_demand  # and one that would fit, with accepted_held: -1 until there is one since the last admission
+    int64_t accepted_demand  # and one that would fit, with accepted_held, which is -1 until there is one
     Pace pace
     int32_t kind            # which of the shared queue's kinds it is,
     int32_t offered         # the request made of the first, or NONE, and of which version of it

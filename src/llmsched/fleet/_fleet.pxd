@@ -99,7 +99,6 @@ cdef struct Completed:
     int64_t replica
 
 
-
 cdef struct FleetState:
     # Replicas and a router.
     Pool* pools
@@ -114,33 +113,33 @@ cdef struct FleetState:
     double cells[FORMULA_CELLS]
     Look* looks             # of each replica
     bint sees_work          # the router looks at what is believed of their work,
-    bint sees_cached       # or at what of the request is in their caches
+    bint sees_cached        # or at what of the request is in their caches
     bint seeded
     uint64_t stream
     bint record_tokens
     int classes
-    int32_t* members       # replicas by class of requests, one class after the other
-    int32_t* first_member  # class -> where its replicas begin; one more for the end
-    int64_t* turns         # class -> requests so far; for ROUND_ROBIN
-    int32_t* fitting       # replicas in which the request at hand fits, where not all do
-    int32_t* compared      # and those that were drawn to be compared
+    int32_t* members        # replicas by class of requests, one class after the other
+    int32_t* first_member   # class -> where its replicas begin; one more for the end
+    int64_t* turns          # class -> requests so far; for ROUND_ROBIN
+    int32_t* fitting        # replicas in which the request at hand fits, where not all do
+    int32_t* compared       # and those that were drawn to be compared
     double* scores
-    bint drawn             # they are drawn already for the request at hand
+    bint drawn              # they are drawn already for the request at hand
     int32_t* session_table  # session -> the replica that took it last, or NONE
     int64_t sessions
-    Sent* in_flight        # with a delay, in order of arrival: sent, and not seen by the router yet
+    Sent* in_flight         # with a delay, in order of arrival: sent, and not seen by the router yet
     int64_t in_flight_first, in_flight_size, in_flight_allocated
-    int32_t piled          # the replica whose queue is long, or NONE
-    SharedQueue queue      # of CENTRAL: its kinds are pools, its indices slots;
+    int32_t piled           # the replica whose queue is long, or NONE
+    SharedQueue queue       # of CENTRAL: its kinds are pools, its indices slots;
     int32_t rows, rows_allocated, free_row  # that were ever used; chain of those to use again, or NONE
-    double queue_time      # and the time up to which it is as it is
+    double queue_time       # and the time up to which it is as it is
     # the chunk of requests at hand
-    double known           # up to when all arrivals are known
-    int64_t base           # id of its first
-    bint every_fits        # no request is too large for a replica
+    double known            # up to when all arrivals are known
+    int64_t base            # id of its first
+    bint every_fits         # no request is too large for a replica
     const double* arrival
     const int64_t* work
-    const int64_t* rank    # breaks ties; NULL: the id
+    const int64_t* rank     # breaks ties; NULL: the id
     const int32_t* class_of  # the first and the last class of each
     const int64_t* session_of
     const double* request_columns[<int>NAMES]
@@ -149,9 +148,9 @@ cdef struct FleetState:
     double* completion
     double* start
     int64_t* evictions
-    int64_t* cached        # or NULL
+    int64_t* cached         # or NULL
     # think times (model.md, section 3): which requests are known to come, by arrival, and when each replica goes on
-    const int64_t* next_turn   # or NULL
+    const int64_t* next_turn  # or NULL
     const double* think
     double* arrives
     Heap coming
@@ -160,5 +159,5 @@ cdef struct FleetState:
     int64_t done_size, done_allocated
     int64_t completed_requests
     int64_t sent
-    int64_t asked          # id of the request that a replica is chosen for
-    int32_t failed  # the replica that cannot go on, or NONE
+    int64_t asked           # id of the request that a replica is chosen for
+    int32_t failed          # the replica that cannot go on, or NONE

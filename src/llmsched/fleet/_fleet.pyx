@@ -14,7 +14,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 import numpy as np
 
@@ -40,8 +40,6 @@ cdef dict RULES = {"random": RANDOM, "round-robin": ROUND_ROBIN, "least": LEAST,
 cdef dict SCORES = {
     "requests": REQUESTS, "waiting": WAITING_REQUESTS, "used": USED, "believed_work": BELIEVED_WORK,
 }
-
-
 
 #: One record per request that completed: what `Fleet.completions` returns.
 COMPLETED = np.dtype(
@@ -77,19 +75,7 @@ cdef class Fleet:
         self.fleet.pools_size = len(problems)
         self.fleet.replicas_size = len(kinds)
         self.fleet.classes = len(groups)
-        self.fleet.pools = <Pool*>calloc(self.fleet.pools_size, sizeof(Pool))
-        self.fleet.replicas = <Replica*>calloc(self.fleet.replicas_size, sizeof(Replica))
-        self.fleet.fitting = <int32_t*>calloc(self.fleet.replicas_size, sizeof(int32_t))
-        self.fleet.compared = <int32_t*>calloc(self.fleet.replicas_size, sizeof(int32_t))
-        self.fleet.scores = <double*>calloc(self.fleet.replicas_size, sizeof(double))
-        self.fleet.members = <int32_t*>calloc(self.fleet.replicas_size, sizeof(int32_t))
-        self.fleet.first_member = <int32_t*>calloc(self.fleet.classes + 1, sizeof(int32_t))
-        self.fleet.looks = <Look*>calloc(self.fleet.replicas_size, sizeof(Look))
-        self.fleet.turns = <int64_t*>calloc(self.fleet.classes, sizeof(int64_t))
-        if not (
-            self.fleet.pools and self.fleet.replicas and self.fleet.fitting and self.fleet.compared and self.fleet.scores and self.fleet.members
-            and self.fleet.first_member and self.fleet.looks and self.fleet.turns
-        ):
+        if not made_room(&self.fleet):
             raise MemoryError(f"no memory for {len(kinds)} replicas")
         for k, replica in enumerate(replica for group in groups for replica in group):
             self.fleet.members[k] = replica
@@ -180,7 +166,8 @@ cdef class Fleet:
         """
         cdef double[::1] reals_out = np.empty(0)
         cdef int64_t[::1] whole_out = np.empty(0, np.int64)
-        cdef int k, j
+        cdef int64_t k
+        cdef int j
         self.fleet.base = self.fleet.sent
         self.source = (problems, arrival, work, replica, rank, classes, session, columns)
         for k in range(self.fleet.pools_size):
@@ -210,7 +197,8 @@ cdef class Fleet:
         if sessions > self.fleet.sessions:
             if not grown(<void**>&self.fleet.session_table, sessions * sizeof(int32_t)):
                 raise MemoryError(f"no memory for {sessions} sessions")
-            memset(self.fleet.session_table + self.fleet.sessions, 0xFF, (sessions - self.fleet.sessions) * sizeof(int32_t))
+            for k in range(self.fleet.sessions, sessions):
+                self.fleet.session_table[k] = NONE
             self.fleet.sessions = sessions
 
     def keep_into(self, double[::1] completion, double[::1] start, int64_t[::1] evictions, int64_t[::1] cached=None):
@@ -352,6 +340,24 @@ cdef class Fleet:
     def failed(self):
         """The replica that cannot go on, or -1."""
         return self.fleet.failed
+
+
+cdef bint made_room(FleetState* fleet) noexcept:
+    # Whether there was memory for so many pools, replicas and classes.
+    fleet.pools = <Pool*>calloc(fleet.pools_size, sizeof(Pool))
+    fleet.replicas = <Replica*>calloc(fleet.replicas_size, sizeof(Replica))
+    fleet.looks = <Look*>calloc(fleet.replicas_size, sizeof(Look))
+    fleet.fitting = <int32_t*>calloc(fleet.replicas_size, sizeof(int32_t))
+    fleet.compared = <int32_t*>calloc(fleet.replicas_size, sizeof(int32_t))
+    fleet.scores = <double*>calloc(fleet.replicas_size, sizeof(double))
+    fleet.members = <int32_t*>calloc(fleet.replicas_size, sizeof(int32_t))
+    fleet.first_member = <int32_t*>calloc(fleet.classes + 1, sizeof(int32_t))
+    fleet.turns = <int64_t*>calloc(fleet.classes, sizeof(int64_t))
+    return (
+        fleet.pools != NULL and fleet.replicas != NULL and fleet.looks != NULL and fleet.fitting != NULL
+        and fleet.compared != NULL and fleet.scores != NULL and fleet.members != NULL and fleet.first_member != NULL
+        and fleet.turns != NULL
+    )
 
 
 class Stopped(Exception):  # noqa: N818 (for run.py, which says it in words)

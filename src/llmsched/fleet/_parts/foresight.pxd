@@ -1,8 +1,8 @@
 # Until when what a router sees of a replica cannot change: its engine need not run for a look before that.
 #
-# All routers: while a round is in progress, or nobody is there. A router that counts requests sees none but completions,
-# and none comes before the first of those that run, or of those that came since, has had its rounds. How long these
-# take at least is known as long as nobody leaves early, for which there is room enough in the cache.
+# For all routers that is so while a round is in progress, or nobody is there. One that counts requests sees completions
+# alone, and none comes before the first of those that run, or of those that came since, has had its rounds. How long
+# these last at least is known as long as nobody leaves early: where the cache has room for all until then.
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t

@@ -107,7 +107,9 @@ cdef inline void draw(FleetState* fleet, const int32_t* among, int64_t size) noe
     fleet.drawn = True
 
 
-cdef inline int choose_least(FleetState* fleet, int64_t i, const int32_t* among, int64_t size, int32_t* chosen) noexcept nogil:
+cdef inline int choose_least(
+    FleetState* fleet, int64_t i, const int32_t* among, int64_t size, int32_t* chosen
+) noexcept nogil:
     # The one with the smallest score; of equals one that is drawn, or the first. OK or FORMULA_FAILED.
     cdef double least = INFINITY, score
     cdef int64_t j, equals = 0, which = 0
