@@ -275,20 +275,20 @@ cdef struct SharedQueue:
     int64_t taken_allocated
 
 
+cdef enum:
+    HOT_BYTES = 576     # of an engine
+
+
 cdef struct Engine:
+    # First what nearly every round reads or writes, whatever the policy: HOT_BYTES of it, so that of a thousand engines
+    # that take turns few cache lines are fetched for each.
     const Problem* problem
     int32_t* order          # the initial admission order: place -> index in the workload
     int32_t* rank           # breaks admission ties, by index; NULL where places never change
-    int32_t* last_rank      # the same with tie="last", always; else NULL
     int32_t* by_arrival     # places in order of arrival; NULL where that is 0..n-1
     Request* requests       # requests that run, ran, or are next to run; the others are but a place
-    int32_t requests_made
-    int32_t requests_allocated
     int32_t free_request    # chain of requests to use again
-    int64_t* shed_at        # with shed="lottery": tokens at which each request is stopped
-    Rising rising
-    Pace pace
-    int64_t* kept           # with record_tokens: tokens that each request had at its last admission
+    # time
     int64_t round           # rounds that ran
     double epoch            # time of the last idle jump; without a clock now is epoch + (round - epoch_round)
     int64_t epoch_round
@@ -306,63 +306,29 @@ cdef struct Engine:
     int64_t running
     int64_t used            # tokens that running requests hold: sum of s + g
     int64_t need            # tokens of cache that the coming round takes: in whole blocks
-    int64_t reserved        # hold="peak": tokens of cache that running requests were believed to need, in whole blocks
-    int64_t* residues       # with blocks: running requests by (s - birth + 1) mod block; else NULL
     bint in_place           # waiting requests that never ran are places fresh..arrived-1, not in the heap
-    int64_t fresh
     int32_t head            # the request made of place `fresh`, or NONE
+    int64_t fresh
     Entry head_entry        # how it compares with the heap's top
-    Heap heap               # all others that wait,
-    WaitingTree tree               # unless fill="skip": then all who wait are here
+    Heap heap               # all others that wait, unless fill="skip": see `tree`
     Wheel wheel
     int32_t capped          # chain of requests that reached their cap in the last round
+    int32_t evicted         # chain of requests evicted for overflow in this round
+    int32_t prefilling      # the running request that is still to prefill, or NONE
+    int32_t failed          # the request because of which the run cannot go on, or NONE
     int64_t budget          # most tokens that a round processes
     int64_t budget_used     # tokens that the coming round has to process for those that run
     Prefill* prefills       # with a budget: what it needs to know of each request; else NULL
-    int32_t prefilling      # the running request that is still to prefill, or NONE
-    bint delays             # some round may pass without a token for a running request
-    int32_t evicted         # chain of requests evicted for overflow in this round
-    int64_t budget_left     # slots="processed": tokens that the round may still process,
-    bint alone              # whether only one request ran or waited as it began,
-    int64_t served_requests  # how many requests it serves,
-    int64_t served_context  # the tokens of these that were in the cache as it began, as far as the clock charges,
-    int64_t generating      # how many of them get a token,
-    int32_t first_chunk     # and the first of them with a part of its prompt left, or NONE
-    BlockPool* pool         # prefixes="cached", else NULL
-    # what is believed
-    bint profiled           # the policy looks ahead round by round, so that the profile is kept
-    Profile profile
-    bint tracks_beliefs     # beliefs move, or a table orders: so `belief` is kept
-    bint redrawn            # what is believed of waiting requests differs from round to round
-    Belief belief
-    int64_t* believed       # by index: what it is believed to reach, where a formula changes that; else NULL
-    double* joined          # by index: when it last began to wait, where a formula reads it; else NULL
     double* cells           # of the formulas, FORMULA_CELLS each; NULL where none is computed
-    int32_t failed          # the request because of which the run cannot go on, or NONE,
-    Status failure          # why, and of a formula that has no value which it is, and what it read
-    FormulaPlace failed_place
-    double failed_values[<int>NAMES]
-    bint demand_decides     # with fill="skip": what it asks for says whether a request is feasible, not what it holds
     int64_t blocked_until   # nobody is admitted up to this round, as those that run are believed to outgrow C
+    int64_t accepted_held   # see refused_held
     int32_t tested          # the request whose earliest start is known, or NONE
-    int64_t earliest
-    int64_t refused_held    # with fill="skip": the easiest request that was refused in this round
-    int64_t refused_demand
-    int64_t accepted_held   # and one that would fit: -1 until there is one since the last admission
-    int64_t accepted_demand
-    # overflow
-    int64_t vain_draws      # with EVICT_RANDOM: draws since a pass in which somebody left
     bint may_overflow       # some request may outgrow its belief
-    Ties ties
     bint in_lists           # running requests are in lists of equals, as the rule ranks; if not, in one of all:
     int32_t oldest          # the first that was admitted of them,
     int32_t newest          # and the last
-    uint64_t stream         # state of splitmix64
     # driven from outside
     bint driven
-    int32_t* admitted       # in this round: numbers of requests
-    int64_t admitted_size
-    int32_t* leavers        # leavers[0:evictions_this_round] too
     bint notes_completed    # completions decide what comes: of a closed loop, or one that is
     # fed: arrivals are not known before they come
     bint fed
@@ -370,18 +336,64 @@ cdef struct Engine:
     double ends             # and when it does
     int64_t queue_size      # of by_arrival, with index 0 last
     int64_t queue_allocated
-    SharedQueue* shared     # or NULL: whom it takes from it never waited here;
-    int kind                # which of the queue's kinds it is,
-    int32_t offered         # the request made of the first, or NONE, and of which version of it
-    int64_t offered_version
+    SharedQueue* shared     # or NULL: whom it takes from it never waited here
     int32_t* completed      # indices of requests that completed, for whoever feeds it to take away
     int64_t completed_size
     int64_t completed_allocated
     # outcome
     double idle             # time in which no round ran
     int64_t peak_memory
-    int64_t wasted_tokens
     int64_t evictions_this_round  # requests that left in this round before completing
+    Work work
+    # what is believed
+    bint profiled           # the policy looks ahead round by round, so that the profile is kept
+    bint tracks_beliefs     # beliefs move, or a table orders: so `belief` is kept
+    Profile profile         # its last field is asked for in every round, as is the first one of
+    Belief belief
+    bint redrawn            # what is believed of waiting requests differs from round to round
+    int64_t* believed       # by index: what it is believed to reach, where a formula changes that; else NULL
+    double* joined          # by index: when it last began to wait, where a formula reads it; else NULL
+    Status failure          # of the one that `failed`, and of a formula that has no value which it is, and what it read
+    FormulaPlace failed_place
+    double failed_values[<int>NAMES]
+    # who waits
+    int32_t requests_made
+    int32_t requests_allocated
+    int32_t* last_rank      # as `rank` with tie="last", always; else NULL
+    WaitingTree tree        # with fill="skip": all who wait
+    bint demand_decides     # with fill="skip": what it asks for says whether a request is feasible, not what it holds
+    int64_t earliest        # of the one that was tested
+    int64_t refused_held    # with fill="skip": the easiest request that was refused in this round
+    int64_t refused_demand
+    int64_t accepted_demand  # and one that would fit, with accepted_held, which is -1 until there is one
+    Pace pace
+    int32_t kind            # which of the shared queue's kinds it is,
+    int32_t offered         # the request made of the first, or NONE, and of which version of it
+    int64_t offered_version
+    # who runs
+    int64_t* residues       # with blocks: running requests by (s - birth + 1) mod block; else NULL
+    int64_t reserved        # hold="peak": tokens of cache that running requests were believed to need, in whole blocks
+    Rising rising
+    int64_t* shed_at        # with shed="lottery": tokens at which each request is stopped
+    bint delays             # some round may pass without a token for a running request
+    int64_t budget_left     # slots="processed": tokens that the round may still process,
+    bint alone              # whether only one request ran or waited as it began,
+    int64_t served_requests  # how many requests it serves,
+    int64_t served_context  # the tokens of these that were in the cache as it began, as far as the clock charges,
+    int64_t generating      # how many of them get a token,
+    int32_t first_chunk     # and the first of them with a part of its prompt left, or NONE
+    BlockPool* pool         # prefixes="cached", else NULL
+    # overflow
+    int64_t vain_draws      # with EVICT_RANDOM: draws since a pass in which somebody left
+    Ties ties
+    uint64_t stream         # state of splitmix64
+    int64_t wasted_tokens
+    # of a round that is driven
+    int32_t* admitted       # in this round: numbers of requests
+    int64_t admitted_size
+    int32_t* leavers        # leavers[0:evictions_this_round] too
+    # what is recorded
+    int64_t* kept           # with record_tokens: tokens that each request had at its last admission
     Segment* segments
     int64_t segments_size
     int64_t segments_allocated
@@ -393,7 +405,6 @@ cdef struct Engine:
     int64_t chunks_allocated
     double* round_end       # one per round that ran
     int64_t round_end_allocated
-    Work work
 
 
 cdef int engine_start(Engine* engine, const Problem* problem) noexcept nogil

@@ -73,6 +73,7 @@ cdef struct Point:
 
 
 cdef struct Belief:
+    int64_t scanned     # members looked at, for the work counters
     BeliefRules rules
     int64_t memory      # M
     int64_t block
@@ -93,7 +94,6 @@ cdef struct Belief:
     uint64_t seed
     int64_t drawn_round
     uint64_t stream     # of `drawn_round`
-    int64_t scanned     # members looked at, for the work counters
 
 
 cdef inline int belief_init(

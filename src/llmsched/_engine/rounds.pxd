@@ -58,7 +58,7 @@ cdef inline int64_t earliest_due(const Engine* engine) noexcept nogil:
     cdef int64_t bucket, round, earliest = NEVER
     cdef int32_t p
     for bucket in range(engine.wheel.mask + 1):
-        p = engine.wheel.head[bucket]
+        p = engine.wheel.buckets[bucket].head
         while p != NONE:
             round = due(engine, &engine.requests[p])
             if round < earliest:

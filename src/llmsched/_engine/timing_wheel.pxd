@@ -18,9 +18,13 @@ cdef enum:
     LARGEST_WHEEL = 4096
 
 
+cdef struct Bucket:
+    int32_t head        # its first request, or NONE
+    int32_t tail        # its last request
+
+
 cdef struct Wheel:
-    int32_t* head       # bucket -> its first request, or NONE; buckets are a power of two >= 64
-    int32_t* tail       # bucket -> its last request
+    Bucket* buckets     # a power of two of them, >= 64
     uint64_t* filled    # one bit per bucket: has requests
     int64_t mask        # buckets - 1
     int64_t idle_until  # nobody is due before this round
@@ -33,33 +37,32 @@ cdef inline int wheel_init(Wheel* wheel, int64_t longest) noexcept nogil:
         size *= 2
     wheel.mask = size - 1
     wheel.idle_until = 0
-    wheel.head = <int32_t*>malloc(2 * size * sizeof(int32_t))
+    wheel.buckets = <Bucket*>malloc(size * sizeof(Bucket))
     wheel.filled = <uint64_t*>malloc(size // 64 * sizeof(uint64_t))
-    if wheel.head == NULL or wheel.filled == NULL:
+    if wheel.buckets == NULL or wheel.filled == NULL:
         return NO_MEMORY
-    wheel.tail = wheel.head + size
-    memset(wheel.head, 0xFF, 2 * size * sizeof(int32_t))
+    memset(wheel.buckets, 0xFF, size * sizeof(Bucket))
     memset(wheel.filled, 0, size // 64 * sizeof(uint64_t))
     return OK
 
 
 cdef inline void wheel_free(Wheel* wheel) noexcept nogil:
-    free(wheel.head)
+    free(wheel.buckets)
     free(wheel.filled)
-    wheel.head = NULL
+    wheel.buckets = NULL
     wheel.filled = NULL
 
 
 cdef inline void wheel_add(Wheel* wheel, Request* requests, int32_t p, int64_t due) noexcept nogil:
     cdef int64_t bucket = due & wheel.mask
-    cdef int32_t last = wheel.tail[bucket]
+    cdef int32_t last = wheel.buckets[bucket].tail
     if due < wheel.idle_until:
         wheel.idle_until = due
     requests[p].next = NONE
     requests[p].previous = last
-    wheel.tail[bucket] = p
+    wheel.buckets[bucket].tail = p
     if last == NONE:
-        wheel.head[bucket] = p
+        wheel.buckets[bucket].head = p
         wheel.filled[bucket >> 6] |= <uint64_t>1 << (bucket & 63)
     else:
         requests[last].next = p
@@ -69,21 +72,21 @@ cdef inline void wheel_remove(Wheel* wheel, Request* requests, int32_t p, int64_
     cdef int64_t bucket = due & wheel.mask
     cdef int32_t before = requests[p].previous, after = requests[p].next
     if before == NONE:
-        wheel.head[bucket] = after
+        wheel.buckets[bucket].head = after
     else:
         requests[before].next = after
     if after == NONE:
-        wheel.tail[bucket] = before
+        wheel.buckets[bucket].tail = before
     else:
         requests[after].previous = before
-    if wheel.head[bucket] == NONE:
+    if wheel.buckets[bucket].head == NONE:
         wheel.filled[bucket >> 6] &= ~(<uint64_t>1 << (bucket & 63))
 
 
 cdef inline int32_t wheel_take(Wheel* wheel, int64_t bucket) noexcept nogil:
     # Empties a bucket; returns the first request of the chain that was in it, or NONE.
-    cdef int32_t first = wheel.head[bucket]
-    wheel.head[bucket] = wheel.tail[bucket] = NONE
+    cdef int32_t first = wheel.buckets[bucket].head
+    wheel.buckets[bucket].head = wheel.buckets[bucket].tail = NONE
     wheel.filled[bucket >> 6] &= ~(<uint64_t>1 << (bucket & 63))
     return first
 

@@ -133,6 +133,13 @@ class Router:
         return self.score == "believed_work" or (self.formula is not None and "believed_work" in self.formula.reads)
 
     @property
+    def counts_requests(self) -> bool:
+        """Whether all that it sees of a replica is how many requests are there, and what never changes."""
+        if self.rule == "idle" or self.formula is None:
+            return self.rule == "idle" or self.score == "requests"
+        return not set(self.formula.reads) & {"running", "waiting", "used", "free", "cached", "believed_work"}
+
+    @property
     def sees_cached(self) -> bool:
         """Whether it looks at what of a request is in a replica's cache."""
         return self.rule == "least" and self.formula is not None and "cached" in self.formula.reads

@@ -152,8 +152,8 @@ class StreamResult:
         if not len(done):
             return
         latency, wait = done["completion"] - done["arrival"], done["start"] - done["arrival"]
-        self.total_latency += math.fsum(latency)
-        self.total_wait += math.fsum(wait)
+        self.total_latency += math.fsum(latency.tolist())
+        self.total_wait += math.fsum(wait.tolist())
         self.max_latency = max(self.max_latency, float(latency.max()))
         self.makespan = max(self.makespan, float(done["completion"].max()))
         self.evictions += int(done["evictions"].sum())
