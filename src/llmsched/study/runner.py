@@ -40,6 +40,8 @@ _UNIT_SECONDS = 1.0
 _FIRST_UNIT = 32
 #: Rows that are written at once, and how long they may wait for that, in seconds.
 _ROWS_AT_ONCE, _LONGEST_UNWRITTEN = 100_000, 2.0
+#: Seconds between two reports of progress.
+_TOLD_EVERY = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +231,7 @@ class _StudyRun:
                     sum(map(len, self.unwritten)) >= _ROWS_AT_ONCE or now - self.unwritten_since > _LONGEST_UNWRITTEN
                 ):
                     self._write()
-                if progress is not None and now - told > 0.5:
+                if progress is not None and now - told > _TOLD_EVERY:
                     told = now
                     progress(self.status(workers.count))
         finally:
