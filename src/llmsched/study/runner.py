@@ -252,11 +252,15 @@ class _StudyRun:
         return None
 
     def _size(self, workload: int, workers: int) -> int:
-        """Simulations of a unit: about a second's, less towards the end, so that all workers end together."""
+        """Simulations of a unit: about a second's, less towards the end, so that all workers end together.
+
+        But all cells of a replication, which share its requests and bounds, unless they take longer than half that.
+        """
         if workload not in self.seconds_per_simulation:
             return _FIRST_UNIT
         most = _UNIT_SECONDS / self.seconds_per_simulation[workload]
-        return max(1, int(min(most, max(self.work_list.remaining / (3 * workers), most / 20))))
+        together = min(self.work_list.cells_of(workload), most / 2)
+        return max(1, int(min(most, max(self.work_list.remaining / (3 * workers), most / 20, together))))
 
     def _collect(self, workers: Workers, unit: WorkUnit, future: Any) -> None:
         try:
