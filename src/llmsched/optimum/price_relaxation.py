@@ -83,7 +83,7 @@ class Pricing:
         return self.constant + float(Fraction(units) * Fraction(unit))
 
     def _sums(self, prices: FloatArray) -> tuple[FloatArray, FloatArray, int]:
-        """Running sums of λ_τ and of τ·λ_τ, and how many starts to try: after all prices waiting is all that is paid."""
+        """Running sums of λ_τ and of τ·λ_τ, and how many starts to try: after the last price each only waits longer."""
         padded = np.zeros(len(self.rounds))
         padded[: len(prices)] = prices
         price_sums, moment_sums = np.zeros(len(padded) + 1), np.zeros(len(padded) + 1)
