@@ -67,11 +67,11 @@ def test_a_file_larger_than_the_limit_is_refused(limits):
 @pytest.mark.parametrize("head", [b"", HEAD, HEAD + ROW, b'{"timestamp": 0, "input_length": 1, "output_length": 1}\n'])
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \n"])
 def test_millions_of_blank_lines_are_passed_over_quickly(head, blank):
-    content = head + blank * (8 * MIB // len(blank)) + (b"x,y\n" if head else HEAD + b"1\n")
+    content = head + blank * (3 * MIB // len(blank)) + (b"x,y\n" if head else HEAD + b"1\n")
     began = time.process_time()
     with pytest.raises(TraceError) as caught:
         ls.traces.load(io.BytesIO(content))
-    assert time.process_time() - began < 10  # row by row it takes a minute: no timing, but a hang
+    assert time.process_time() - began < 10  # row by row it takes more than twice as long: no timing, but a hang
     assert caught.value.line == content.count(b"\n")
 
 

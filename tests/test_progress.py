@@ -24,6 +24,8 @@ SMALL = ls.Workload([3, 5, 2, 6, 4, 3, 5, 2], [6, 4, 8, 3, 7, 5, 9, 4])
 #: A call that takes a second and a half, whatever the machine: the planner never gets to the bound.
 SLOW = "ls.best_known(ls.generate.uniform(100, 1, 20), memory=60, time_limit=1.8)"
 SETUP = "import llmsched as ls\n"
+#: Another call as long, which leaves the processor to others.
+WAITING = "import time, llmsched.progress; llmsched.progress.with_seconds('waiting')(time.sleep)(1.5)"
 
 
 # Callbacks ------------------------------------------------------------------------------------------------------------
@@ -196,14 +198,16 @@ def test_a_terminal_shows_a_bar_once_a_second_is_over() -> None:
     assert printed == ""
     assert "planning" in shown
     assert "%|" in shown
+    assert "waiting" in seen_on_a_terminal(f"{SETUP}ls.show_progress()\n{WAITING}\n")[1]
     quick = "ls.simulate(ls.generate.lmsys(50), 'fcfs', memory=3000)\n"
-    for code in (f"{SLOW}\n", f"ls.show_progress()\n{quick}", f"ls.show_progress()\nls.show_progress(False)\n{SLOW}\n"):
+    off = "ls.show_progress()\nls.show_progress(False)\n"
+    for code in (f"{WAITING}\n", f"ls.show_progress()\n{quick}", f"{off}{WAITING}\n"):
         assert seen_on_a_terminal(SETUP + code) == ("", "")
 
 
 def test_a_pipe_shows_no_bar() -> None:
     pytest.importorskip("tqdm", reason="bars are the extra `notebook`")
-    code = f"{SETUP}ls.show_progress()\n{SLOW}\n"
+    code = f"{SETUP}ls.show_progress()\n{WAITING}\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
 
@@ -239,7 +243,7 @@ def executed(*sources: str) -> Any:
 def test_a_notebook_shows_a_bar() -> None:
     for name in ("tqdm", "ipywidgets"):
         pytest.importorskip(name, reason="bars are the extra `notebook`")
-    notebook = executed(f"{SETUP}plan = {SLOW}", "ls.show_progress();", f"plan = {SLOW}")
+    notebook = executed(f"{SETUP}{WAITING}", "ls.show_progress();", f"plan = {SLOW}")
     quiet, begin, shown = (cell.outputs for cell in notebook.cells)
     assert quiet == begin == []
     (output,) = shown

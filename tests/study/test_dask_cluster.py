@@ -17,7 +17,7 @@ from helpers.study_results import wait_for, written
 
 import llmsched as ls
 from llmsched.errors import StudyError
-from llmsched.study import Study, dask_cluster, results
+from llmsched.study import Study, dask_cluster, results, runner
 
 STUDY = Study(
     workloads=[{"generator": "lmsys", "requests": 60}, {"trace": "t.csv", "requests": 50, "rate": 0.5}],
@@ -25,7 +25,7 @@ STUDY = Study(
     intervals=["buckets:100", "noisy:0.9,0.5"],
     memories=[1500, 3000],
     metrics=["mean_latency", "p90_latency", "evictions"],
-    replications=700,
+    replications=150,
     seed=5,
 )
 
@@ -79,6 +79,13 @@ def worker(scheduler, tmp_path, *more):
     return running("worker", scheduler, *options, "--local-directory", str(tmp_path), *more)
 
 
+@pytest.fixture
+def many_reports(monkeypatch):
+    """Small units, each of which is told at once: even a small study is told of before it is over."""
+    monkeypatch.setattr(runner, "_TOLD_EVERY", 0)
+    monkeypatch.setattr(runner, "_UNIT_SECONDS", 0.05)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A directory with the trace, and the results of a local run."""
@@ -88,6 +95,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.usefixtures("many_reports")
 def test_a_cluster_of_which_a_worker_dies_gives_the_table_of_a_local_run(scheduler, folder, tmp_path):
     killed = []
     with worker(scheduler, tmp_path), worker(scheduler, tmp_path) as second:
@@ -101,7 +109,7 @@ def test_a_cluster_of_which_a_worker_dies_gives_the_table_of_a_local_run(schedul
             client.wait_for_workers(2, timeout=60)
         status = STUDY.run(tmp_path / "out", cluster=scheduler, traces=folder, progress=kill)
     assert killed
-    assert killed[0] < status.done == 2 * 3 * 2 * 2 * 700
+    assert killed[0] < status.done == 2 * 3 * 2 * 2 * 150
     assert status.failed == 0
     assert written(results(tmp_path / "out")) == written(results(folder / "local"))
 
@@ -143,6 +151,7 @@ def test_a_scheduler_that_is_not_there_is_told_after_a_bounded_wait(folder, tmp_
     assert STUDY.replace(replications=1).run(tmp_path / "out2", traces=folder).done == 24  # the rest is not harmed
 
 
+@pytest.mark.usefixtures("many_reports")
 def test_a_scheduler_that_dies_is_told_and_the_study_goes_on_elsewhere(folder, tmp_path):
     port = free_port()
     arguments = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show")

@@ -467,8 +467,9 @@ def test_any_executor_gives_the_same_table(plain, tmp_path, kind):
     assert written(results(tmp_path / "out")) == written(plain)
 
 
-def test_an_executor_that_breaks_loses_nothing_that_was_reported(tmp_path):
-    study = STUDY.replace(replications=1200)  # long enough to be told of progress before it is over
+def test_an_executor_that_breaks_loses_nothing_that_was_reported(tmp_path, long_table, monkeypatch):
+    monkeypatch.setattr(runner, "_TOLD_EVERY", 0)  # before it is over
+    monkeypatch.setattr(runner, "_UNIT_SECONDS", 0.1)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         killed = []
 
@@ -478,12 +479,11 @@ def test_an_executor_that_breaks_loses_nothing_that_was_reported(tmp_path):
                 os.kill(killed[0], signal.SIGKILL)
 
         with pytest.raises(StudyError, match=r"a worker process died .*start the study again, and it goes on"):
-            study.run(tmp_path / "out", executor=executor, progress=kill)
+            LONG.run(tmp_path / "out", executor=executor, progress=kill)
     kept = len(results(tmp_path / "out"))
     assert kept > 0
-    assert study.run(tmp_path / "out").before == kept
-    study.run(tmp_path / "other")
-    assert written(results(tmp_path / "out")) == written(results(tmp_path / "other"))
+    assert LONG.run(tmp_path / "out").before == kept
+    assert written(results(tmp_path / "out")) == long_table
 
 
 def test_the_work_list_hands_out_everything_once(tmp_path):

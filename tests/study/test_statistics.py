@@ -242,11 +242,15 @@ def test_whatever_the_variance_is_normal_values_are_covered(confidence: float, l
 def test_a_plain_t_interval_would_not_do() -> None:
     """What the rule is for: looking after every replication until a t interval is narrow enough covers less."""
     rng = np.random.default_rng(12)
+    n = np.arange(5, 401)
+    t = stats.t.ppf(0.975, n - 1)
     missed = 0
     for x in rng.normal(0, 1, size=(2000, 400)):
-        n = 5
-        while (interval := statistics.mean_interval(x[:n])).high - interval.low > 0.6:
-            n += 1
+        squares = np.cumsum(x * x) - np.cumsum(x) ** 2 / np.arange(1, 401)
+        widths = 2 * t * np.sqrt(squares[4:] / (n - 1) / n)
+        stop = n[np.argmax(widths <= 0.6)]
+        interval = statistics.mean_interval(x[:stop])
+        assert interval.high - interval.low <= 0.6 + 1e-9
         missed += not interval.low <= 0 <= interval.high
     assert 1 - missed / 2000 < 0.93
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+# Plugins that have no part in it, and that take longer to import than all else.
+WITHOUT = [word for name in ("cacheprovider", "xdist", "hypothesispytest", "anyio") for word in ("-p", f"no:{name}")]
 TESTS = """
 import llmsched as ls
 
@@ -44,7 +46,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, *arguments: str, scheduler: str = "scheduler") -> tuple[int, str]:
     (project / "test_own.py").write_text(TESTS.replace("SCHEDULER", scheduler))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", *WITHOUT, *arguments]
     if "no:benchmark" not in arguments:
         command += ["--benchmark-max-time=0.01", "--benchmark-min-rounds=1"]  # its seconds are not looked at
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

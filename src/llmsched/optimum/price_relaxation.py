@@ -53,12 +53,12 @@ class Pricing:
 
     def value(self, prices: FloatArray) -> tuple[float, FloatArray]:
         """The bound, and the memory that the cheapest starts need in each round, less M: its slope."""
-        price_sums, moment_sums = self._sums(prices)
+        price_sums, moment_sums, starts = self._sums(prices)
         total = self.constant - self.memory * float(prices.sum())
         bend, jump = np.zeros(len(self.rounds) + 2), np.zeros(len(self.rounds) + 2)
         for group in self.groups:
             for part in _parts(group, len(self.rounds)):
-                cost = self._costs(part, price_sums, moment_sums)
+                cost = self._costs(part, price_sums, moment_sums, starts)
                 at = cost.argmin(axis=1)
                 total += float((part.copies * cost[np.arange(len(at)), at]).sum())
                 np.add.at(jump, at, part.copies * (part.prompt + 1))
@@ -73,37 +73,37 @@ class Pricing:
         reach = len(self.rounds) + max([0.0, *(float(group.prompt.max()) for group in self.groups)])
         unit = 2.0 ** (math.ceil(math.log2(reach * (float(prices.sum()) + 2))) - 50)
         fine = np.rint(prices / unit) * unit
-        price_sums, moment_sums = self._sums(fine)
+        price_sums, moment_sums, starts = self._sums(fine)
         units = -self.memory * int(price_sums[-1] / unit)
         for group in self.groups:
             for part in _parts(group, len(self.rounds)):
                 part = part._replace(offset=np.floor(part.offset / unit) * unit)
-                least = self._costs(part, price_sums, moment_sums).min(axis=1) / unit
+                least = self._costs(part, price_sums, moment_sums, starts).min(axis=1) / unit
                 units += sum(int(low) * int(count) for low, count in zip(least, part.copies, strict=True))
         return self.constant + float(Fraction(units) * Fraction(unit))
 
-    def _sums(self, prices: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Running sums of λ_τ and of τ·λ_τ."""
+    def _sums(self, prices: FloatArray) -> tuple[FloatArray, FloatArray, int]:
+        """Running sums of λ_τ and of τ·λ_τ, and how many starts to try: after the last price each only waits longer."""
         padded = np.zeros(len(self.rounds))
         padded[: len(prices)] = prices
         price_sums, moment_sums = np.zeros(len(padded) + 1), np.zeros(len(padded) + 1)
         np.cumsum(padded, out=price_sums[1:])
         np.cumsum(padded * self.rounds, out=moment_sums[1:])
-        return price_sums, moment_sums
+        priced = int(np.flatnonzero(prices).max(initial=-1)) + 1
+        return price_sums, moment_sums, max(priced, self.last_release) + 1
 
-    def _costs(self, group: _Group, price_sums: FloatArray, moment_sums: FloatArray) -> FloatArray:
+    def _costs(self, group: _Group, price_sums: FloatArray, moment_sums: FloatArray, starts: int) -> FloatArray:
         """What each request of the group would pay, waiting included, for each start (columns); inf before it arrives.
 
         Σ_{τ=t}^{t+o−1} λ_τ·(s + τ − t + 1) from the running sums.
         """
         o = group.output
-        last = max(self.horizon, self.last_release) + 1  # starting after all prices is the same as then, only later
-        t = self.rounds[:last]
-        rate = price_sums[o : o + last] - price_sums[:last]
-        fixed = moment_sums[o : o + last] - moment_sums[:last] + (1 - t) * rate + t
+        t = self.rounds[:starts]
+        rate = price_sums[o : o + starts] - price_sums[:starts]
+        fixed = moment_sums[o : o + starts] - moment_sums[:starts] + (1 - t) * rate + t
         cost: FloatArray = fixed + group.prompt[:, None] * rate
         if group.release.any() or group.offset.any():
-            cost[np.arange(last) < group.release[:, None]] = np.inf
+            cost[np.arange(starts) < group.release[:, None]] = np.inf
             cost[np.arange(len(cost)), group.release] += group.offset
         return cost
 

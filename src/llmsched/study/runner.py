@@ -40,6 +40,8 @@ _UNIT_SECONDS = 1.0
 _FIRST_UNIT = 32
 #: Rows that are written at once, and how long they may wait for that, in seconds.
 _ROWS_AT_ONCE, _LONGEST_UNWRITTEN = 100_000, 2.0
+#: Seconds between two reports of progress.
+_TOLD_EVERY = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +231,7 @@ class _StudyRun:
                     sum(map(len, self.unwritten)) >= _ROWS_AT_ONCE or now - self.unwritten_since > _LONGEST_UNWRITTEN
                 ):
                     self._write()
-                if progress is not None and now - told > 0.5:
+                if progress is not None and now - told > _TOLD_EVERY:
                     told = now
                     progress(self.status(workers.count))
         finally:
@@ -250,11 +252,15 @@ class _StudyRun:
         return None
 
     def _size(self, workload: int, workers: int) -> int:
-        """Simulations of a unit: about a second's, less towards the end, so that all workers end together."""
+        """Simulations of a unit: about a second's, less towards the end, so that all workers end together.
+
+        But all cells of a replication, which share its requests and bounds, unless they take longer than half that.
+        """
         if workload not in self.seconds_per_simulation:
             return _FIRST_UNIT
         most = _UNIT_SECONDS / self.seconds_per_simulation[workload]
-        return max(1, int(min(most, max(self.work_list.remaining / (3 * workers), most / 20))))
+        together = min(self.work_list.cells_of(workload), most / 2)
+        return max(1, int(min(most, max(self.work_list.remaining / (3 * workers), most / 20, together))))
 
     def _collect(self, workers: Workers, unit: WorkUnit, future: Any) -> None:
         try:

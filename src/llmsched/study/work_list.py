@@ -119,6 +119,10 @@ class WorkList:
 
     # Handing out ------------------------------------------------------------------------------------------------------
 
+    def cells_of(self, workload: int) -> int:
+        """The number of cells with this workload."""
+        return len(self._cells_of[workload])
+
     def waiting_workloads(self) -> list[int]:
         """The workloads that have simulations to hand out, the one with the earliest replication first."""
         first = [self._earliest_waiting(w) for w in range(len(self._cells_of))]
