@@ -186,7 +186,9 @@ cdef class Fleet:
         self.fleet.replica_of = &replica[0]
         self.fleet.rank = integers(rank)
         self.fleet.session_of = integers(session)
-        self.fleet.class_of = NULL if classes is None else &classes[0, 0]
+        self.fleet.class_of = NULL
+        if classes is not None:
+            self.fleet.class_of = &classes[0, 0]
         self.fleet.every_fits = every_fits
         for k, name in enumerate(FORMULA_NAMES):
             self.fleet.request_columns[k] = reals(columns[name]) if name in columns else NULL
