@@ -79,6 +79,14 @@ def test_a_request_that_fits_on_none_is_named_with_the_memory_that_would_do():
     fleet(replicas=[ls.Replica(memory=9), ls.Replica(memory=35)])
 
 
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_who_fits_on_none_is_named_by_the_place_in_the_workload(engine):
+    w = ls.Workload([5, 5, 5], [30, 4, 30], arrival=[2, 0, 1])
+    with pytest.raises(MemoryTooSmallError, match="request 0 needs") as caught:
+        fleet(workload=w, memory=30, engine=engine)
+    assert caught.value.request == 0
+
+
 @pytest.mark.parametrize(
     ("router", "column"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,15 @@ def check_format(events: list[dict[str, Any]]) -> None:
 
 @given(problem=strategies.problems(), machine=strategies.machines(), data=st.data())
 @examples(60)
-def test_every_stay_is_in_a_lane_of_its_own(tmp_path: Path, problem: Any, machine: Any, data: st.DataObject) -> None:
+def test_every_stay_is_in_a_lane_of_its_own(problem: Any, machine: Any, data: st.DataObject) -> None:
     workload, memory = problem
     policy = data.draw(strategies.compositions(len(workload)))
     try:
         result = ls.simulate(workload, policy, memory=memory, record=BOTH, **machine)
     except (errors.NotFinishedError, errors.MemoryTooSmallError):
         return
-    events = written(result, tmp_path / "run.json")
+    with tempfile.TemporaryDirectory() as folder:
+        events = written(result, Path(folder, "run.json"))
     stays = [event for event in events if event["ph"] == "X" and event["cat"] != "prefill"]
     assert len(stays) == len(result.tokens)
     most = int(result.timeline.batch.max())

@@ -1,8 +1,8 @@
 """The readable fleet: what a router sees of a replica is what a simulation of the requests that it took so far shows.
 
 Nothing is kept from one request to the next but who took which: for each of them every replica that the router looks at
-is simulated anew, to the end, by the readable engine. `_fleet.pyx` keeps its engines, and agrees with it to the last bit,
-except where requests would not finish but for others who come later: here they end the run with NotFinishedError.
+is simulated anew, to the end, by the readable engine. `_fleet.pyx` keeps its engines, and agrees with it to the last
+bit, except where requests would not finish but for others who come later: here they end the run with NotFinishedError.
 """
 
 from __future__ import annotations

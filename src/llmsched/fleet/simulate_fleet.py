@@ -281,7 +281,7 @@ class Run:
 
         With think times `arrival` is where it will stand when they arrived, and their order does not matter.
         """
-        self.check_fits(workload)
+        self.check_fits(workload, order)
         problems = self.problems if workload is self.first else self._problems(workload)
         if self.endless:
             self._level(workload, problems)
@@ -397,8 +397,8 @@ class Run:
             whole_blocks(workload.extent.request, kind["block"]) <= whole_blocks_down(kind) for kind in self.kinds
         )
 
-    def check_fits(self, workload: Workload) -> None:
-        """Raises MemoryTooSmallError if a request fits no replica."""
+    def check_fits(self, workload: Workload, order: IntArray | None = None) -> None:
+        """Raises MemoryTooSmallError if a request fits no replica. `order` has their places in the user's workload."""
         size = workload.prompt + workload.output
         fits = np.zeros(len(workload), bool)
         needed = 0
@@ -406,13 +406,15 @@ class Run:
             tokens = whole_blocks(size, kind["block"])
             fits |= tokens <= whole_blocks_down(kind)
         if not fits.all():
-            i = int(np.argmin(fits))
+            lacking = np.flatnonzero(~fits)
+            i = int(lacking[0] if order is None else lacking[order[lacking].argmin()])
+            at = i if order is None else int(order[i])
             needed = int(min(whole_blocks(int(size.max()), kind["block"]) for kind in self.kinds))
             raise MemoryTooSmallError(
-                f"request {i} needs prompt {workload.prompt[i]} + output {workload.output[i]} = {size[i]} tokens of "
+                f"request {at} needs prompt {workload.prompt[i]} + output {workload.output[i]} = {size[i]} tokens of "
                 f"cache, and no replica has more than {self.largest}: it can never finish. A replica with "
                 f"memory={needed} is enough for every request",
-                i,
+                at,
                 needed,
             )
 
