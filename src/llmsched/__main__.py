@@ -22,10 +22,11 @@ def main() -> int:
             print(f"error: {MissingExtraError('typer and rich', 'cli', 'the command line')}", file=sys.stderr)
             return 2
         from .cli.main import main as run
-    except KeyboardInterrupt:  # a second later `run` would say so
+
+        return run()
+    except KeyboardInterrupt:  # before or after `run` would say so
         print("interrupted", file=sys.stderr)
         return 130
-    return run()
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -171,6 +171,18 @@ def test_ctrl_c_ends_it_with_a_word_and_130(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_while_the_commands_are_gathered_ends_it_with_a_word_and_130() -> None:
+    code = (
+        "import os, signal, sys, typer.main\n"
+        "typer.main.get_command = lambda app: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from llmsched.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_ctrl_c_during_an_import_is_the_end(tmp_path: Path) -> None:
     """Of modules half made come errors of all kinds, and crashes as the interpreter ends."""
     interrupt = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
