@@ -323,6 +323,10 @@ cdef struct Engine:
     int64_t blocked_until   # nobody is admitted up to this round, as those that run are believed to outgrow C
     int64_t accepted_held   # see refused_held
     int32_t tested          # the request whose earliest start is known, or NONE
+    bint in_order           # nobody passes the first that waits, and nothing is to be reckoned before it is tested
+    bint tests_more         # `pace`, slots or methods may keep a request out
+    bint notes_admissions   # `pace`, `shed_at`, `kept` or `admitted` is told of admissions
+    bint passes_otherwise   # rounds do not pass until something happens: `fed`, or slots="processed"
     bint may_overflow       # some request may outgrow its belief
     bint in_lists           # running requests are in lists of equals, as the rule ranks; if not, in one of all:
     int32_t oldest          # the first that was admitted of them,

@@ -81,6 +81,10 @@ cdef int prepare(Engine* engine, const Problem* problem, int64_t longest) noexce
     engine.tracks_beliefs = problem.reserve == RESERVE_MOVING or problem.order == ORDER_TABLE
     engine.redrawn = problem.reserve == RESERVE_MOVING and problem.beliefs.kind == BELIEF_HISTORY
     engine.in_lists = is_ranked(problem.evict) and not problem.as_processed
+    engine.in_order = not (problem.rising or problem.skip or problem.order == ORDER_OVER_TIME)
+    engine.tests_more = problem.paced or problem.as_processed or problem.methods.is_feasible != NULL
+    engine.passes_otherwise = problem.as_processed
+    engine.notes_admissions = problem.paced or problem.shed or problem.record_tokens
     engine.demand_decides = (
         (problem.peak or problem.reserve == RESERVE_NONE) and not engine.redrawn and problem.prefill_budget == 0
         and not problem.as_processed
@@ -179,11 +183,8 @@ cdef int engine_advance(Engine* engine, int64_t steps) noexcept nogil:
             return status
         check(engine.running > 0)
         check(engine.need <= problem.memory)
-        if unlikely(engine.fed):
-            if run_until_known(engine, wake) == NO_MEMORY:
-                return NO_MEMORY
-        elif unlikely(problem.as_processed):
-            if run_served(engine) == NO_MEMORY or departures_as_processed(engine) == NO_MEMORY:
+        if unlikely(engine.passes_otherwise):
+            if pass_otherwise(engine, wake) == NO_MEMORY:
                 return NO_MEMORY
         elif run_quiet(engine, quiet_rounds(engine, wake)) == NO_MEMORY or departures(engine) == NO_MEMORY:
             return NO_MEMORY
@@ -223,6 +224,13 @@ cdef inline int make_room(Engine* engine) noexcept nogil:
     if unlikely(engine.failed != NONE):
         return engine.failure
     return prefill_begin(engine) if unlikely(engine.prefills != NULL) else OK
+
+
+cdef int pass_otherwise(Engine* engine, int64_t wake) noexcept nogil:
+    # What was decided runs, where that is not run_quiet() and departures(). OK or NO_MEMORY.
+    if engine.fed:
+        return run_until_known(engine, wake)
+    return NO_MEMORY if run_served(engine) == NO_MEMORY else departures_as_processed(engine)
 
 
 cdef inline int run_quiet(Engine* engine, int64_t rounds) noexcept nogil:
@@ -355,12 +363,13 @@ cdef int engine_open_fed(
         return NO_MEMORY
     engine.shared = shared
     engine.kind = kind
+    engine.in_order = engine.in_order and shared == NULL
     engine.in_place = shared == NULL and not problem.skip and (
         problem.order == ORDER_ARRIVAL or problem.order == ORDER_QUEUE
     )
     if queue_init(engine) == NO_MEMORY:
         return NO_MEMORY
-    engine.fed = engine.notes_completed = engine.may_overflow = True
+    engine.fed = engine.passes_otherwise = engine.notes_completed = engine.may_overflow = True
     return ties_init(&engine.ties)
 
 
@@ -412,7 +421,7 @@ cdef int engine_open(Engine* engine, const Problem* problem) noexcept nogil:
     # breaks its ties; outputs are UNKNOWN and `problem.clocked` is true, as time is what engine_decide is told.
     if prepare(engine, problem, 1) == NO_MEMORY:  # a small wheel, as only caps are known: every round looks into it
         return NO_MEMORY
-    engine.driven = engine.may_overflow = True
+    engine.driven = engine.notes_admissions = engine.may_overflow = True
     return ties_init(&engine.ties)
 
 

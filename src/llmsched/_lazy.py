@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], 
         is_module = homes[name].rpartition(".")[2] == name and not hasattr(module, name)
         if is_module and hasattr(module, "__all__"):  # autocompletion offers no imports
             vars(module).setdefault("__dir__", lambda: sorted(module.__all__))
-        return module if is_module else getattr(module, name)
+        value = module if is_module else getattr(module, name)
+        setattr(sys.modules[package], name, value)  # the next time Python finds it without asking here
+        return value
 
     return getattribute, lambda: sorted(homes)

@@ -24,16 +24,17 @@ from llmsched._engine.waiting_tree cimport (
 cdef inline int admission(Engine* engine, int64_t* wake) noexcept nogil:
     # Admits what is feasible; lowers `wake` to the round at which the next one may be, if nothing else happens.
     cdef int32_t p
-    if engine.problem.rising:
-        engine.reserved = rising_reserved(engine)
     if engine.profiled:
         profile_expire(&engine.profile, engine.round)
-    if unlikely(engine.shared != NULL):
-        return admission_from_shared(engine, wake)
-    if waits_in_tree(engine.problem):
-        return admission_skipping(engine, wake)
-    if engine.problem.order == ORDER_OVER_TIME or engine.problem.skip:
-        return admission_one_by_one(engine, wake)
+    if not engine.in_order:
+        if engine.problem.rising:
+            engine.reserved = rising_reserved(engine)
+        if engine.shared != NULL:
+            return admission_from_shared(engine, wake)
+        if waits_in_tree(engine.problem):
+            return admission_skipping(engine, wake)
+        if engine.problem.order == ORDER_OVER_TIME or engine.problem.skip:
+            return admission_one_by_one(engine, wake)
     while engine.waiting > 0:
         p = first_waiting(engine)
         if p == NONE:

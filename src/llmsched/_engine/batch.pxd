@@ -33,7 +33,6 @@ cdef inline int admit(Engine* engine, int32_t p) noexcept nogil:
     cdef const Problem* problem = engine.problem
     cdef Request* r = &engine.requests[p]
     cdef int64_t length = believed_length(engine, p)
-    cdef int64_t kept = r.kept
     engine.work.admissions += 1
     if r.previous == NEVER_RAN:
         problem.start[r.index] = now(engine)
@@ -41,14 +40,8 @@ cdef inline int admit(Engine* engine, int32_t p) noexcept nogil:
         prefetch_to_write(&problem.evictions[r.index])
         if engine.rank != NULL:
             prefetch(&engine.rank[r.index])
-    if problem.paced:
-        note_admission(engine, r)
-    if problem.shed:
-        engine.shed_at[p] = lottery_length(engine, r, kept)
-    if problem.record_tokens:
-        engine.kept[p] = kept
-    if unlikely(engine.driven):
-        note_move(engine, p)
+    if unlikely(engine.notes_admissions):
+        note_admitted(engine, p)
     engine.tested = NONE
     engine.accepted_held = -1
     if unlikely(problem.as_processed):
@@ -57,6 +50,20 @@ cdef inline int admit(Engine* engine, int32_t p) noexcept nogil:
     elif admit_ahead(engine, p, length) == NO_MEMORY:
         return NO_MEMORY
     return enter_eviction_order(engine, p) if engine.may_overflow else OK
+
+
+cdef inline void note_admitted(Engine* engine, int32_t p) noexcept nogil:
+    # What few policies, and few who call, need to know of an admission.
+    cdef const Problem* problem = engine.problem
+    cdef Request* r = &engine.requests[p]
+    if problem.paced:
+        note_admission(engine, r)
+    if problem.shed:
+        engine.shed_at[p] = lottery_length(engine, r, r.kept)
+    if problem.record_tokens:
+        engine.kept[p] = r.kept
+    if engine.driven:
+        note_move(engine, p)
 
 
 cdef inline int admit_ahead(Engine* engine, int32_t p, int64_t length) noexcept nogil:

@@ -44,16 +44,19 @@ cdef inline bint feasible(Engine* engine, int32_t p, int64_t* wake) noexcept nog
     engine.work.feasibility_tests += 1
     if engine.running == 0:
         return True
-    if engine.problem.paced and (other_slice(engine, r) or places_left(engine, wake) == 0):
-        return False
-    if unlikely(engine.problem.as_processed):
-        if not may_start(engine, p) or engine.problem.methods.is_feasible == NULL:
-            return may_start(engine, p)  # asked twice, it is a function of its own, out of the way of the plain model
+    if unlikely(engine.tests_more):
+        if engine.problem.paced and (other_slice(engine, r) or places_left(engine, wake) == 0):
+            return False
+        if engine.problem.as_processed:
+            if not may_start(engine, p) or engine.problem.methods.is_feasible == NULL:
+                return may_start(engine, p)  # asked twice, it is a function of its own, out of the plain model's way
+        elif coming_round_is_full(engine, held):
+            return False
+        if engine.problem.methods.is_feasible != NULL:
+            wake[0] = engine.round + 1
+            return engine.problem.methods.is_feasible(engine, p, engine.problem.methods.context)
     elif coming_round_is_full(engine, held):
         return False
-    if unlikely(engine.problem.methods.is_feasible != NULL):
-        wake[0] = engine.round + 1
-        return engine.problem.methods.is_feasible(engine, p, engine.problem.methods.context)
     if engine.problem.peak:
         if engine.redrawn:
             wake[0] = engine.round + 1
@@ -77,10 +80,11 @@ cdef inline bint somebody_fits(Engine* engine, int64_t held, int64_t demand, int
     engine.work.feasibility_tests += 1
     if engine.running == 0:
         return True
-    if engine.problem.paced and places_left(engine, wake) == 0:
-        return False
-    if unlikely(engine.problem.as_processed):
-        return has_slots(engine, held, False)
+    if unlikely(engine.tests_more):
+        if engine.problem.paced and places_left(engine, wake) == 0:
+            return False
+        if engine.problem.as_processed:
+            return has_slots(engine, held, False)
     if coming_round_is_full(engine, held):
         return False
     if engine.problem.peak:

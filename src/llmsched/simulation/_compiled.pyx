@@ -67,6 +67,7 @@ cdef dict FLAGS = {  # field -> which of its words sets the flag of that name, s
 }
 
 cdef dict CORE_TIES = {"drawn": (False, False), "prompt": (True, False), "last": (False, True)}  # longest_prompt, last
+cdef dict NAME_NUMBERS = {name: k for k, name in enumerate(FORMULA_NAMES)}
 
 check_words("_compiled.CORE_TIES", CORE_TIES, CHOICES["tie"])
 check_words("_compiled.CORE_ORDERS", CORE_ORDERS, CHOICES["order"])
@@ -208,8 +209,9 @@ cdef int fill_requests(Problem* c_problem, problem) except -1:
     c_problem.real_keys = NULL
     if c_problem.order == ORDER_TABLE:
         c_problem.keys = integers(problem.keys)
-    for k, name in enumerate(FORMULA_NAMES):
-        c_problem.columns[<int>k] = reals(problem.columns[name]) if name in problem.columns else NULL
+    memset(c_problem.columns, 0, sizeof(c_problem.columns))
+    for name, column in problem.columns.items():
+        c_problem.columns[<int>NAME_NUMBERS[name]] = reals(column)
     if c_problem.order == ORDER_KEYS or c_problem.order == ORDER_FORMULA:
         if problem.keys.dtype == np.float64:
             c_problem.real_keys = reals(problem.keys)

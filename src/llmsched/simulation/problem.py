@@ -187,7 +187,9 @@ def problem_of(
 
 def _columns(workload: Workload, policy: Policy, memory: int) -> Mapping[str, FloatArray]:
     """What the policy's formulas and methods read that never changes, as doubles."""
-    columns = {}
+    columns: dict[str, FloatArray] = {}
+    if not policy.reads and not policy.formulas:  # as most do
+        return columns
     for name in {*policy.reads, *(name for formula in policy.formulas.values() for name in formula.reads)}:
         if name == "memory":
             columns[name] = np.full(len(workload), float(memory))
