@@ -18,10 +18,8 @@ LOCKED = ".ci/constraints.txt"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 #: The tests of what needs NumPy alone: for interpreters for which the extras do not exist yet.
 CORE = ["tests/simulation", "tests/test_policy.py", "tests/test_formula.py", "tests/workloads", "tests/fleet"]
-RESOLVE = [
-    *("uv", "pip", "compile", "pyproject.toml", "--all-extras", "--group", "dev", "--group", "docs"),
-    *("--no-header", "--no-annotate"),
-]
+COMPILE = ["uv", "pip", "compile", "--no-header", "--no-annotate"]
+RESOLVE = [*COMPILE, "pyproject.toml", "--all-extras", "--group", "dev", "--group", "docs"]
 
 
 @nox.session(python=PYTHONS)
@@ -50,7 +48,10 @@ def core(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def lock(session: nox.Session) -> None:
     """Write the versions with which `.ci/run` works."""
-    session.run(*RESOLVE, "--python-version", "3.11", "--upgrade", "-q", "-o", LOCKED, external=True)
+    newest = ["--python-version", "3.11", "--upgrade", "-q"]
+    session.run(*RESOLVE, *newest, "-o", LOCKED, external=True)
+    unused = [f"--no-emit-package={name}" for name in ("torchvision", "torchaudio", "torchcodec", "triton")]
+    session.run(*COMPILE, ".ci/vllm.in", *newest, *unused, "-o", ".ci/vllm.txt", external=True)
 
 
 @nox.session(python="3.11")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from helpers import ROOT
+from helpers.workers import made_once
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -47,15 +48,17 @@ def public_names() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The site, built as CONTRIBUTING.md says: no warning."""
     for name in ("sphinx", "myst_parser", "pydata_sphinx_theme", "sphinx_design", "sphinx_copybutton"):
         pytest.importorskip(name, reason="the site needs the dependency group `docs`: pip install --group docs")
-    out = tmp_path_factory.mktemp("site")
+    return made_once(tmp_path_factory, worker_id, "site", build_site) / "html"
+
+
+def build_site(out: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(out / "doctrees")]
     done = subprocess.run([*command, str(DOCS), str(out / "html")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return out / "html"
 
 
 @pytest.mark.timeout(600)
