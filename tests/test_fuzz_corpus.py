@@ -8,6 +8,8 @@ import warnings
 import pytest
 from helpers import ROOT
 
+from llmsched.errors import InputError
+
 pytest.importorskip("skops")
 pytest.importorskip("pydantic")
 _spec = importlib.util.spec_from_file_location("fuzz_targets", ROOT / "fuzz" / "targets.py")
@@ -33,4 +35,9 @@ def test_every_target_reads_something_good(name):
     good = [path for path in CORPUS if path.parent.name == name and path.name.startswith("good")]
     assert good
     for path in good:
-        targets.TARGETS[name](path.read_bytes())
+        try:
+            targets.TARGETS[name](path.read_bytes())
+        except InputError as error:
+            if "written with scikit-learn" not in str(error):
+                raise
+            pytest.skip(str(error).partition(": ")[2])

@@ -57,7 +57,8 @@ def test_without_a_command_it_greets_and_names_commands_that_run(
     ],
 )
 def test_an_option_of_another_command_is_named_as_it_is_here(words: list[str], said: str, refused: Refused) -> None:
-    assert refused(*words).startswith(said)
+    told = refused(*words).replace("option '--limit'.", "option: --limit")  # as typer says it before 0.26
+    assert told.startswith(said)
 
 
 def test_too_small_a_memory_names_the_request_and_the_option(trace: Path, refused: Refused, tmp_path: Path) -> None:
@@ -157,8 +158,11 @@ def test_a_trace_from_standard_input(trace: Path) -> None:
 def test_ctrl_c_ends_it_with_a_word_and_130(tmp_path: Path) -> None:
     commands = ["compare --engine reference --limit 200000", "paper --subsets 100000", "compare -"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    began = time.monotonic()
+    assert spawn("--version").returncode == 0
+    imports = time.monotonic() - began
     processes = [subprocess.Popen([*COMMAND, *c.split()], cwd=tmp_path, text=True, **pipes) for c in commands]
-    time.sleep(2.5)  # past the imports, with much left to do
+    time.sleep(0.5 + 3 * imports)  # past the imports, with much left to do
     try:
         for process in processes:
             process.send_signal(signal.SIGINT)

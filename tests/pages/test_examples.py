@@ -17,7 +17,8 @@ EXAMPLES = ROOT / "examples"
 
 
 def run(*args: object) -> str:
-    command = [sys.executable, "-W", "error", *map(str, args)]
+    # Not what an old Matplotlib asks of a new pyparsing: "'parseString' deprecated".
+    command = [sys.executable, "-W", "error", "-W", "ignore:':DeprecationWarning", *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLES, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
