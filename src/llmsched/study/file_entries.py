@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 from collections import Counter
@@ -294,7 +295,7 @@ class IntervalsEntry(ShowsWhatIsGiven):
 
 def _with_fields_of_policies(entry: type) -> type:
     """The class with a key for each field of a policy, described as there; None leaves the base's."""
-    about = _attributes(str(Policy.__doc__))
+    about = _attributes(inspect.getdoc(Policy) or "")  # from Python 3.13 on docstrings are indented otherwise
     for field in dataclasses.fields(Policy):
         entry.__annotations__[field.name] = (str if field.name in CHOICES else float) | None
         setattr(entry, field.name, Field(default=None, description=about.get(field.name)))
@@ -303,9 +304,9 @@ def _with_fields_of_policies(entry: type) -> type:
 
 def _attributes(docstring: str) -> dict[str, str]:
     """What the section of attributes of a docstring says about each; of several together, about the first."""
-    section = re.search(r"Attributes\n +-+\n(.*?)(\n\n|$)", docstring, re.DOTALL)
+    section = re.search(r"Attributes\n-+\n(.*?)(\n\n|$)", docstring, re.DOTALL)
     about: dict[str, str] = {}
-    for names, text in re.findall(r"^    (\w.*)\n((?: {8}.*\n?)+)", section[1] if section else "", re.MULTILINE):
+    for names, text in re.findall(r"^(\w.*)\n((?: {4}.*\n?)+)", section[1] if section else "", re.MULTILINE):
         first, *others = names.split(", ")
         about[first] = re.sub(r'``"(\w+)"``', r"`\1`", " ".join(text.split())).replace("``", "`")
         about |= dict.fromkeys(others, f"See `{first}`.")

@@ -56,7 +56,7 @@ def parse_many(text: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64] | None:
     hour, minute, second = number(11, 13), number(14, 16), number(17, 19)
     months = ((year - 1970) * 12 + month - 1).astype("M8[M]")
     days_before = months.astype("M8[D]").astype(np.int64)
-    length = (months + 1).astype("M8[D]").astype(np.int64) - days_before
+    length = (months + np.timedelta64(1, "M")).astype("M8[D]").astype(np.int64) - days_before
     good = (year >= _YEARS.start) & (year < _YEARS.stop) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= length)
     good &= (hour <= 23) & (minute <= 59) & (second <= 59)
 
