@@ -10,6 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from helpers.examples import SHARE
 
 pytest.importorskip("skops")
 
@@ -153,7 +154,7 @@ with zipfile.ZipFile(io.BytesIO(whole)) as archive:
     parts = {{name: archive.read(name) for name in archive.namelist()}}
 names = sorted(parts)
 loaded = 0
-for _ in range(60):
+for _ in range({max(12, round(60 * SHARE))}):
     changed = dict(parts)
     for name in drawn.sample(names, 3):
         raw = bytearray(changed[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import json
 import math
 import warnings
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from helpers import engine_logs
 from helpers.engine_logs import REQUESTS, STEPS, engine_run, requests_of, steps_of, write_lines
+from helpers.examples import some
 
 import llmsched as ls
 from llmsched.errors import InputError, TraceError
@@ -224,11 +226,10 @@ def test_anything_anywhere_in_a_log_is_read_or_refused(tmp_path: Path, format: s
     place = path / "requests.jsonl" if path.is_dir() else path
     whole = place.read_text()
     lines = [whole] if format in ("guidellm", "vllm-bench") else whole.splitlines()
-    for number in {0, len(lines) // 2, len(lines) - 1}:
-        value = json.loads(lines[number])
-        for node in _nodes(value):
-            for new in _STRANGE:
-                text = json.dumps(_with(value, node, new))
-                place.write_text("\n".join([*lines[:number], text, *lines[number + 1 :]]) + "\n")
-                with contextlib.suppress(TraceError), warnings.catch_warnings(action="error"):
-                    logs.read(path, on_error=on_error)
+    values = {number: json.loads(lines[number]) for number in (0, len(lines) // 2, len(lines) - 1)}
+    places = [(number, node) for number, value in values.items() for node in _nodes(value)]
+    for (number, node), new in some([*itertools.product(places, _STRANGE)]):
+        text = json.dumps(_with(values[number], node, new))
+        place.write_text("\n".join([*lines[:number], text, *lines[number + 1 :]]) + "\n")
+        with contextlib.suppress(TraceError), warnings.catch_warnings(action="error"):
+            logs.read(path, on_error=on_error)
