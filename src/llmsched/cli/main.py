@@ -75,7 +75,7 @@ def _plain(complaint: str) -> str:
     """typer's complaint in plain words: it tells what was being parsed into what."""
     kinds = {"number": "a number such as 2.5", "float": "a number such as 2.5", "integer": "a whole number"}
     return re.sub(
-        r"(?:Input should be|'.*' is not) a valid (number|float|integer)\b.*",  # the second before typer 0.29
+        r"(?:Input should be|'[^']*' is not) a valid (number|float|integer)\b.*",  # the second before typer 0.29
         lambda found: f"expected {kinds[found[1]]}",
         complaint,
     )
