@@ -15,6 +15,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["tests"]
 
 LOCKED = ".ci/constraints.txt"
+LOCKED_VLLM = ".ci/vllm.txt"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 #: The tests of what needs NumPy alone: for interpreters for which the extras do not exist yet.
 CORE = ["tests/simulation", "tests/test_policy.py", "tests/test_formula.py", "tests/workloads", "tests/fleet"]
@@ -51,14 +52,15 @@ def lock(session: nox.Session) -> None:
     newest = ["--python-version", "3.11", "--upgrade", "-q"]
     session.run(*RESOLVE, *newest, "-o", LOCKED, external=True)
     unused = [f"--no-emit-package={name}" for name in ("torchvision", "torchaudio", "torchcodec", "triton")]
-    session.run(*COMPILE, ".ci/vllm.in", *newest, *unused, "-o", ".ci/vllm.txt", external=True)
+    session.run(*COMPILE, ".ci/vllm.in", *newest, *unused, "-o", LOCKED_VLLM, external=True)
 
 
 @nox.session(python="3.11")
 def audit(session: nox.Session) -> None:
     """Known weaknesses of the locked versions. Needs an index that publishes them."""
     session.install("pip-audit")
-    session.run("pip-audit", "-r", LOCKED, "--no-deps", "--disable-pip")
+    for locked in (LOCKED, LOCKED_VLLM):
+        session.run("pip-audit", "-r", locked, "--no-deps", "--disable-pip")
 
 
 @nox.session(python="3.11")

@@ -252,6 +252,11 @@ def test_the_readme_marks_the_commands_that_ci_runs():
 # What autocompletion offers -------------------------------------------------------------------------------------------
 
 
+def test_a_public_name_is_looked_up_once():
+    code = "import llmsched as ls; assert 'simulate' not in vars(ls); assert ls.simulate is vars(ls)['simulate']"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_autocompletion_offers_public_names_alone():
     assert dir(llmsched) == sorted(llmsched.__all__)
     for name in llmsched.__all__:

@@ -19,7 +19,7 @@ from helpers.command_line import COMMAND, Refused, run, spawn
 
 import llmsched as ls
 from llmsched.cli.app import study_app
-from llmsched.cli.main import app, main
+from llmsched.cli.main import _plain, app, main
 
 
 def test_version_and_help() -> None:
@@ -46,6 +46,17 @@ def test_without_a_command_it_greets_and_names_commands_that_run(
     for command in commands:
         few = {"generate": ["--requests", "80"], "capacity": ["--replications", "2"]}.get(command[0], [])
         assert run(*command, *few)
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "Invalid value for '--rate': Input should be a valid number, unable to parse string as a number",
+        "Invalid value for '--rate': '2x' is not a valid float.",  # of typer before 0.29
+    ],
+)
+def test_complaints_of_every_typer_are_put_in_plain_words(complaint: str) -> None:
+    assert _plain(complaint) == "Invalid value for '--rate': expected a number such as 2.5"
 
 
 @pytest.mark.parametrize(

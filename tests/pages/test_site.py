@@ -48,11 +48,11 @@ def public_names() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as CONTRIBUTING.md says: no warning."""
     for name in ("sphinx", "myst_parser", "pydata_sphinx_theme", "sphinx_design", "sphinx_copybutton"):
         pytest.importorskip(name, reason="the site needs the dependency group `docs`: pip install --group docs")
-    return made_once(tmp_path_factory, worker_id, "site", build_site) / "html"
+    return made_once(tmp_path_factory, "site", build_site) / "html"
 
 
 def build_site(out: Path) -> None:

@@ -18,6 +18,7 @@ from sklearn.ensemble import RandomForestRegressor
 
 from llmsched import predict
 from llmsched.errors import InputError, InputLimitError
+from llmsched.predict import model_checks
 
 FEATURES = 3
 
@@ -137,6 +138,12 @@ def test_compiled_trees_of_other_models_have_to_be_trusted(tmp_path):
     predict.save(model, tmp_path / "p")
     with pytest.raises(InputError, match=r"not trusted: .*sklearn\.tree\._tree\.Tree"):
         predict.load(tmp_path / "p")
+
+
+def test_losses_are_known_by_the_names_that_older_versions_of_scikit_learn_give_them():
+    for name in ("_loss.CyPinballLoss", "_loss.CyHalfMultinomialLoss", "sklearn._loss._loss.CyPinballLoss"):
+        assert model_checks._KNOWN.fullmatch(name)
+    assert not model_checks._KNOWN.fullmatch("_loss.os.system")
 
 
 def test_no_mutated_schema_or_array_crashes_the_process(content, tmp_path):

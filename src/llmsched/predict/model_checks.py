@@ -31,7 +31,8 @@ _LARGEST_CATEGORY = 255
 _KNOWN = re.compile(
     r"builtins\..*|numpy\..*|scipy\.sparse\..*|functools\.partial"
     r"|llmsched\.predict\.(classification\.IntervalClassifier|features\.RequestFeatures|regression\.IntervalRegressor)"
-    r"|sklearn\.ensemble\._hist_gradient_boosting\..*|sklearn\._loss\..*|_loss\.Cy\w+Loss"  # as some versions say
+    r"|sklearn\.ensemble\._hist_gradient_boosting\..*|sklearn\._loss\..*"
+    r"|_loss\.Cy\w+Loss"  # what scikit-learn 1.6 and 1.7 call some of those
     r"|sklearn\.(pipeline|compose|impute|preprocessing|linear_model|dummy|decomposition|feature_extraction)\..*"
 )
 
