@@ -245,12 +245,12 @@ cdef struct BlockPool:
     bint looks_on           # there may be more by now
     int64_t looked_up       # blocks, so far
     # What is done with it, called through here: whatever the compiler would put in their place stood in the way of a
-    # run
-    # without a pool. See prefix_cache.pxd.
+    # run without a pool. See prefix_cache.pxd.
     int (*allocate_for)(Engine* engine, int64_t requests) noexcept nogil
     int64_t (*hits_of)(const Engine* engine, int32_t p, int64_t* held) noexcept nogil
     int64_t (*hold_hits)(Engine* engine, int32_t p) noexcept nogil
     int (*take_blocks)(Engine* engine, int32_t p, int64_t before, int64_t tokens) noexcept nogil
+    int64_t (*rounds_until_named)(const Engine* engine, int64_t rounds) noexcept nogil
     void (*give_back)(Engine* engine, int32_t p) noexcept nogil
 
 

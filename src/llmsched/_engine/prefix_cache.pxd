@@ -52,6 +52,8 @@ cdef inline int64_t block_name(const Problem* problem, int64_t index, int64_t j)
     # What block j of a request is called: as `BlockNames` in workloads/block_names.py, or for itself alone.
     cdef int64_t h, stretch
     if j < problem.name_size[index]:
+        if problem.hashed == problem.block:  # as mostly, and divisions are slow
+            return problem.name_ids[problem.name_first[index] + j] * problem.name_stride
         h = ((j + 1) * problem.block - 1) // problem.hashed
         stretch = problem.name_ids[problem.name_first[index] + h]
         return stretch * problem.name_stride + j - h * problem.hashed // problem.block
@@ -364,6 +366,25 @@ cdef inline int take_blocks(Engine* engine, int32_t p, int64_t before, int64_t t
     return OK
 
 
+cdef inline int64_t rounds_until_named(const Engine* engine, int64_t rounds) noexcept nogil:
+    # How many rounds pass, at most so many, until a request that runs, and generates a token in each, names the block
+    # that the watched one misses.
+    cdef const Problem* problem = engine.problem
+    cdef int32_t p = engine.oldest
+    cdef int64_t index, processed, j
+    while p != NONE:
+        index = engine.requests[p].index
+        processed = engine.prefills[p].cached + engine.prefills[p].granted
+        j = processed // problem.block
+        # What it alone can name nobody else misses.
+        while j < problem.name_size[index] and (j + 1) * problem.block - processed < rounds:
+            if block_name(problem, index, j) == engine.pool.missing:
+                rounds = (j + 1) * problem.block - processed
+            j += 1
+        p = engine.requests[p].newer
+    return rounds
+
+
 cdef inline void give_back(Engine* engine, int32_t p) noexcept nogil:
     # It holds nothing any more: engine.need, from which all of its blocks will be taken, gets those back that others
     # hold.
@@ -405,6 +426,7 @@ cdef inline int pool_init(Engine* engine) noexcept nogil:
     pool.first_free = pool.last_free = pool.nameless = pool.watched_for = NONE
     pool.allocate_for, pool.hits_of, pool.hold_hits = &allocate_for, &hits_of, &hold_hits
     pool.take_blocks, pool.give_back = &take_blocks, &give_back
+    pool.rounds_until_named = &rounds_until_named
     pool.table = <NamePlace*>calloc(FEWEST, sizeof(NamePlace))
     pool.mask = FEWEST - 1
     return NO_MEMORY if pool.table == NULL else OK

@@ -7,7 +7,7 @@
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
-from llmsched._core cimport ORDER_OVER_TIME, Engine, Problem
+from llmsched._core cimport ORDER_OVER_TIME, BlockPool, Engine, Problem
 from llmsched._engine.blocks cimport whole_blocks
 from llmsched._engine.chunked_prefill cimport unlikely
 from llmsched._engine.recording cimport record_attempt, record_attempt_until, record_chunk
@@ -42,8 +42,12 @@ cdef inline int64_t slots_for(const Engine* engine, int32_t p, int64_t tokens) n
 
 cdef inline int take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
     # OK or NO_MEMORY.
-    cdef int64_t slots = slots_for(engine, p, tokens)
+    cdef int64_t slots
     cdef Prefill* f = &engine.prefills[p]
+    if tokens < f.room:  # no block is taken, and none is full then
+        f.room -= tokens
+        return OK
+    slots = slots_for(engine, p, tokens)
     if unlikely(engine.pool != NULL) and engine.pool.take_blocks(engine, p, f.cached + f.granted, tokens) == NO_MEMORY:
         return NO_MEMORY
     engine.need += slots
@@ -140,22 +144,36 @@ cdef inline int process(Engine* engine) noexcept nogil:
     return OK
 
 
-cdef inline int64_t rounds_alike(Engine* engine) noexcept nogil:
-    # How many rounds are like the coming one, which is decided: at least one, that itself. Waiting requests that did
-    # not fit in it fit no sooner than somebody leaves, as those that run only grow.
+cdef inline bint nobody_starts(const Engine* engine) noexcept nogil:
+    # Whether no waiting request starts until somebody leaves or arrives: it does not fit, and those that run only grow.
+    # With prefixes="cached" that is known of the first one alone, whose hits are watched, and until the block that it
+    # misses is named. Hits that are forgotten meanwhile have to be processed, which takes no fewer slots.
     cdef const Problem* problem = engine.problem
-    cdef int64_t rounds = problem.max_rounds - engine.round, left, k
+    cdef const BlockPool* pool = engine.pool
+    if problem.order == ORDER_OVER_TIME or problem.paced or problem.methods.is_feasible != NULL:
+        return False
+    if pool == NULL:
+        return True
+    if not engine.in_order:
+        return False
+    if engine.running >= problem.max_batch or engine.need + problem.block > problem.capacity:
+        return True
+    if pool.watched_for == NONE or pool.looks_on:
+        return False
+    return problem.whole_prompt or pool.watched_size == pool.watched_held  # a chunk takes no more for lost hits
+
+
+cdef inline int64_t rounds_alike(Engine* engine) noexcept nogil:
+    # How many rounds are like the coming one, which is decided: at least one, that itself.
+    cdef const Problem* problem = engine.problem
+    cdef int64_t rounds = problem.max_rounds - engine.round, left
     cdef int32_t p = engine.oldest
     if engine.prefilled > 0 or engine.evictions_this_round > 0 or engine.generating < engine.running:
         return 1
     if problem.block > 1 and problem.record_timeline:
         return 1
-    if engine.waiting > 0:  # each round may decide otherwise
-        if (
-            engine.pool != NULL or problem.order == ORDER_OVER_TIME or problem.paced
-            or problem.methods.is_feasible != NULL
-        ):
-            return 1
+    if engine.waiting > 0 and not nobody_starts(engine):
+        return 1
     if problem.may_cycle:  # nor need the count of admissions be looked at, of which there are none
         rounds = min(rounds, <int64_t>ROUNDS_PER_LOOK)
     left = engine.last_change + problem.stall_limit - engine.round
@@ -177,6 +195,16 @@ cdef inline int64_t rounds_alike(Engine* engine) noexcept nogil:
         p = engine.requests[p].newer
     if rounds <= 1:
         return 1
+    rounds = rounds_with_slots(engine, rounds)
+    if unlikely(engine.pool != NULL) and engine.waiting > 0 and engine.pool.misses:
+        rounds = engine.pool.rounds_until_named(engine, rounds)
+    return rounds
+
+
+cdef inline int64_t rounds_with_slots(const Engine* engine, int64_t rounds) noexcept nogil:
+    # In how many of so many rounds those that run find slots, each for a token more; `residues` counts them by room.
+    cdef const Problem* problem = engine.problem
+    cdef int64_t left, k
     if problem.block == 1:
         left = 1 + (problem.memory - engine.need) // engine.running
         return min(rounds, left)

@@ -4,6 +4,7 @@ It drives the engine through `_core.pxd`, as anybody's Cython code may.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport NAN
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -268,6 +269,12 @@ cdef int fill_outputs(Problem* c_problem, double[::1] completion, double[::1] st
     return 0
 
 
+cdef void fill_with(double* values, double value, int64_t n) noexcept:
+    cdef int64_t i
+    for i in range(n):
+        values[i] = value
+
+
 # One run --------------------------------------------------------------------------------------------------------------
 
 
@@ -282,10 +289,11 @@ def run(problem, record=(), progress=None):
     completion, start, evictions = output_arrays(n)
     arrival = problem.arrival.copy() if problem.think is not None else None
     cached = np.zeros(n, np.int64) if problem.names is not None else None
-    completion.fill(np.nan)  # as they stay of those that do not complete, or start, before a run is stopped
-    start.fill(np.nan)
     memset(&engine, 0, sizeof(Engine))
     fill_problem(&c_problem, problem, completion, start, evictions)
+    # As they stay of those that do not complete, or start, before a run is stopped.
+    fill_with(c_problem.completion, NAN, c_problem.n)
+    fill_with(c_problem.start, NAN, c_problem.n)
     c_problem.cached = changing(cached)
     if arrival is not None:
         _next_turn = close_loop(&c_problem, problem, arrival)

@@ -131,8 +131,8 @@ def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: st
     """The Result of a finished run; its arrays are made read-only."""
     for array in (outcome.completion, outcome.start, outcome.evictions, outcome.cached):
         if array is not None:
-            array.flags.writeable = False
-    return Result(
+            array.setflags(write=False)
+    return Result.of(
         workload=workload if outcome.arrival is None else workload.replace(arrival=outcome.arrival),
         completion=outcome.completion,
         start=outcome.start,
