@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def run(quick: bool) -> Report:
         for point in longer + points:
             checks += _checks(distribution, point)
     remarks = [remark for distribution, points in series for remark in _trend(distribution, points)]
-    return Report(checks, remarks, {"competitive": lambda: figures.competitive(checks)})
+    return Report(checks, remarks, {"competitive": partial(figures.competitive, checks)})
 
 
 def distributions() -> list[Distribution]:

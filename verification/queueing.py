@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def run(quick: bool) -> Report:
         for service, load, runs in measured
         for name, source, policy, group, value in _claims(service, load)
     ]
-    return Report(checks, (), {"queueing": lambda: figures.queueing(checks)})
+    return Report(checks, (), {"queueing": partial(figures.queueing, checks)})
 
 
 #: One claim: name, source, policy, class of requests (None: all; else (column value) of the classes), mean wait.

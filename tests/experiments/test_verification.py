@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from helpers.figure_texts import unreadable
+from helpers.workers import made_once
 
 pytest.importorskip("verification", reason="verification/ is not beside the tests")
 
@@ -22,16 +24,23 @@ from verification.checks import Check, Report
 
 
 class Reports(dict[str, Report]):
-    """Made when they are asked for: a worker of pytest-xdist is not asked for all."""
+    """Made when they are asked for, once for all workers of pytest-xdist."""
+
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        self.folders = folders
 
     def __missing__(self, name: str) -> Report:
-        self[name] = command.TOPICS[name].run(quick=True)
+        def make(place: Path) -> None:
+            place.mkdir(exist_ok=True)
+            (place / "report").write_bytes(pickle.dumps(command.TOPICS[name].run(quick=True)))
+
+        self[name] = pickle.loads((made_once(self.folders, f"verification-{name}", make) / "report").read_bytes())
         return self[name]
 
 
 @pytest.fixture(scope="module")
-def reports() -> Reports:
-    return Reports()
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    return Reports(tmp_path_factory)
 
 
 @pytest.mark.parametrize("name", command.TOPICS)

@@ -149,7 +149,7 @@ def test_what_is_not_defined_is_refused(workload, policy, error, message):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_who_waits_starts_in_the_round_that_names_its_missing_block(engine):
-    """In round 2 the first turn fills its second block, and the next turn lacks one less; in round 3 it takes another."""
+    """In round 2 the first turn fills its second block: the next turn lacks one less. In round 3 it takes a third."""
     w = ls.Workload([6, 1, 24], [18, 4, 1], arrival=[0, 0, 1], session=[0, 1, 0])
     r = ls.simulate(w, CACHED, memory=28, block=4, seed=None, engine=engine)
     assert r.start.tolist() == [0, 0, 2]
