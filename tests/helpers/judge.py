@@ -1,8 +1,8 @@
 """A judge that is no engine: it derives every round from docs/background/model.md, in exact numbers where it can, and
-holds what an engine did against that, round by round. Written from the page alone; slow and simple. Not of
-`slots="processed"`.
+holds what an engine did against that, round by round. Written from the page alone; slow and simple.
 
-`judge` takes a Result with its timeline and token log, `judge_fleet` a FleetResult. `Judge` can also be driven, a round
+This is the judge of `slots="ahead"`; judge_as_processed.py has that of `slots="processed"`. `judge_runs.judge` takes a
+Result with its timeline and token log, `judge_fleets.judge_fleet` a FleetResult. A judge can also be driven, a round
 at a time, beside a live scheduler.
 """
 

@@ -13,7 +13,6 @@ from .judge import Judge, Request, Stream, requests_of, whole_tokens
 from .judge_as_processed import JudgeAsProcessed, Names, names_of
 from .judge_runs import Round, Trial, court_of, judge, judge_arrivals
 
-
 #: What a formula may read of a request that is sent.
 COLUMNS = ("prompt", "lower", "upper", "point", "arrival", "priority", "deadline")
 

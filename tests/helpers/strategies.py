@@ -381,7 +381,8 @@ def queues(draw: st.DrawFn) -> tuple[ls.Workload, dict[str, Any]]:
     policy = _of_one_queue(policy)
     if policy.slots == "processed":
         machine["prefill_budget"] = pick.of([None, 2, 3, 5, 9])
-    sizes = [pick.whole(longest // 2 + 1, 2 * longest) for _ in range(pick.whole(1, 3))]
+    half = longest // 2 + 1  # which cannot hold all that come first
+    sizes = [pick.of([half, half, pick.whole(half, 2 * longest)]) for _ in range(pick.whole(1, 3))]
     sizes = [*sizes, longest + pick.of([0, 1, longest])]
     replicas = [
         ls.Replica(memory=size + machine.get("block", 1) - 1, max_batch=pick.of([None, None, 1, 3])) for size in sizes

@@ -1,4 +1,4 @@
-"""Every engine before a third judge, who knows docs/background/model.md alone."""
+"""Every engine before a third judge, who knows docs/background/model.md and fleets.md alone."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ def simulated(workload, policy, memory, seed, machine):
         return ls.simulate(workload, policy, memory=memory, seed=seed, record=RECORD, max_rounds=3000, **machine)
     except LlmschedError:
         assume(False)
+
+
+def test_a_reserve_that_exceeds_a_whole_number_by_a_rounding_is_that_number():
+    w = ls.Workload([0] * 4, [7] * 4, 1, 100, point=[100] * 4)
+    result = ls.simulate(w, ls.Policy(order="arrival", reserve="0.07 * point", hold="peak"), memory=14, record=RECORD)
+    assert result.start.tolist().count(0) == 2  # 7.000000000000001 is 7
+    judge(result)
 
 
 @st.composite
@@ -152,6 +159,13 @@ def test_a_named_router_chooses_whom_the_pages_say(router, policy):
             )
 
 
+def test_a_length_that_divides_the_work_evenly_is_the_bound():
+    w = ls.Workload([2, 0, 2, 0], [1, 2, 1, 2], point=[1, 2, 1, 2], arrival=[0, 10, 20, 30])  # 3 token-rounds each
+    result = ls.simulate_fleet(w, "fcfs", memory=9, replicas=2, router="length-classes", seed=None, record=RECORD)
+    assert result.replica.tolist() == [0, 1, 0, 1]  # 1 is the bound: those of 1 may go to either, and the first is idle
+    judge_fleet(result)
+
+
 @examples(80)
 @given(drawn=fleets(most=14))
 def test_every_choice_of_a_router_is_as_the_pages_say(drawn):
@@ -164,7 +178,7 @@ def test_every_choice_is_as_the_pages_say_where_slots_are_taken_as_tokens_are_pr
     judge_fleet(simulated_fleet(*drawn))
 
 
-@examples(120)
+@examples(240)
 @given(drawn=queues())
 def test_every_request_of_a_central_queue_goes_where_the_page_says(drawn):
     judge_fleet(simulated_fleet(*drawn))
