@@ -1,8 +1,8 @@
 """A judge that is no engine: it derives every round from docs/background/model.md, in exact numbers where it can, and
-holds what an engine did against that, round by round. Written from the page alone; slow and simple. Not of
-`slots="processed"`.
+holds what an engine did against that, round by round. Written from the page alone; slow and simple.
 
-`judge` takes a Result with its timeline and token log, `judge_fleet` a FleetResult. `Judge` can also be driven, a round
+This is the judge of `slots="ahead"`; judge_as_processed.py has that of `slots="processed"`. `judge_runs.judge` takes a
+Result with its timeline and token log, `judge_fleets.judge_fleet` a FleetResult. A judge can also be driven, a round
 at a time, beside a live scheduler.
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 import llmsched as ls
-from llmsched.fleet.views import class_bounds
 
 MASK, GAMMA = 2**64 - 1, 0x9E3779B97F4A7C15
 NEVER = 2**62
@@ -28,6 +27,12 @@ def mix(z: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & MASK
     return z ^ (z >> 31)
+
+
+def whole_tokens(value: float) -> int:
+    """Of a formula: rounded up, but for less than 2^-20 of a token, and 1 at least."""
+    value = min(value, float(NEVER))
+    return max(math.floor(value) if value - math.floor(value) < 2.0**-20 else math.ceil(value), 1)
 
 
 class Stream:
@@ -56,9 +61,13 @@ class Request:
         self.left = 0  # how often it left
         self.to_prefill = 0
         self.ran = False
+        self.chunk = 0  # of its prompt and kept tokens, processed in this round
         self.admitted_in = -1
         self.reserved = self.stop_at = self.slice = 0
         self.value: dict[str, float] = {}  # of formulas, since it began to wait
+        # Of slots="processed": tokens processed, as the round began, in this round, in hits; blocks that it holds.
+        self.c = self.had = self.got = self.hit = self.blank = 0
+        self.held: list[Any] = []
 
     def __repr__(self) -> str:
         return f"request {self.i}"
@@ -108,8 +117,7 @@ class Judge:
         """L."""
         word = self.policy.reserve
         if "reserve" in self.policy.formulas:
-            value = r.value["reserve"]
-            b = max(min(math.ceil(value), NEVER), 1) if value > 0 else 1
+            b = whole_tokens(r.value["reserve"])
             least = r.g + 1
         elif word == "conditional":
             b, least = self.from_table(r), r.k + 1
@@ -333,12 +341,7 @@ class Judge:
             self.emptied = self.round
         if r.start is None:
             r.start = self.now
-        if policy.resume == "swap" and r.ran:
-            self.moved += r.s + r.g - r.to_prefill
-        elif policy.prompts == "moved" and not r.ran:
-            r.to_prefill = 0
-        else:
-            r.to_prefill = r.s + r.g
+        self.bring(r)
         r.ran = True
         r.admitted_in = self.round
         r.slice = min(r.bound, self.memory)
@@ -350,6 +353,13 @@ class Judge:
             r.stop_at = max(m, math.ceil((r.s + m) / (((x >> 11) + 1) * 2.0**-53)) - r.s - 1)
         self.running.append(r)
         self.lists.setdefault(self.list_of(r), []).append(r)
+
+    def bring(self, r: Request) -> None:
+        """What of its tokens comes with it, and what is left to process."""
+        if self.policy.resume == "swap" and r.ran:
+            self.moved += r.s + r.g - r.to_prefill
+        else:
+            r.to_prefill = 0 if self.policy.prompts == "moved" and not r.ran else r.s + r.g
 
     def list_of(self, r: Request) -> Any:
         """Equals stay so while all that run grow by a token."""
@@ -373,10 +383,10 @@ class Judge:
         """The round: who got a token. Nobody completes yet: say `complete`."""
         budget = self.budget - sum(not r.to_prefill for r in self.running)
         for r in self.running:
-            chunk = min(r.to_prefill, budget)
-            r.to_prefill -= int(chunk)
-            budget -= chunk
-            self.prefilled += int(chunk)
+            r.chunk = int(min(r.to_prefill, budget))
+            r.to_prefill -= r.chunk
+            budget -= r.chunk
+            self.prefilled += r.chunk
         self.round += 1
         generated = [r for r in self.running if not r.to_prefill]
         for r in generated:
@@ -400,7 +410,12 @@ class Judge:
         """Of a live scheduler: it goes away."""
         self.waiting.remove(r) if r in self.waiting else self.stop(r)
 
+    @property
+    def served(self) -> list[Request]:
+        return list(self.running)
+
     def context(self, everything: bool) -> int:
+        """Of the round that was decided."""
         return sum(r.g + (r.s if everything else 0) for r in self.running)
 
     def idle_until(self, now: float) -> None:
@@ -421,174 +436,3 @@ def requests_of(workload: ls.Workload, policy: ls.Policy, seed: int | None) -> l
         known["row"] = None if workload.classes is None else int(workload.classes[i])
         made.append(Request(i, int(workload.prompt[i]), float(workload.arrival[i]), ranks[i], **known))
     return made
-
-
-def judge(result: ls.Result) -> None:
-    """Every round of the run, derived anew: who leaves, who starts, who completes, when, in how much memory."""
-    w, policy, log = result.workload, result.policy, result.tokens
-    assert policy.slots == "ahead"
-    assert log is not None
-    table = w.lengths.quantile(policy.quantile) if w.lengths is not None else None
-    court = Judge(
-        policy, result.memory, result.seed, block=result.block, max_batch=result.max_batch,
-        prefill_budget=result.prefill_budget, table=table,
-    )  # fmt: skip
-    requests = requests_of(w, policy, result.seed)
-    to_come = sorted(requests, key=lambda r: (r.a, r.i))
-    batch: dict[int, set[int]] = {}  # round -> who ran in it, by the log
-    for i, first, rounds in zip(log.request.tolist(), log.first_round.tolist(), log.rounds.tolist(), strict=True):
-        for t in range(first, first + rounds):
-            batch.setdefault(t, set()).add(i)
-    rows = result.timeline.expand()
-    epoch, since, now, wasted, peak, finished = 0.0, 0, 0.0, 0, 0, 0
-    while finished < len(w):
-        if not court.running and not court.waiting and to_come[0].a > now:
-            epoch, since, now = to_come[0].a, 0, to_come[0].a
-            court.idle_until(now)
-        while to_come and to_come[0].a <= now:
-            court.arrive(to_come.pop(0))
-        had = {r.i: r.g for r in court.running}
-        left, started = court.decide(now)
-        t = court.round
-        where = f"round {t}: left {left}, started {started}"
-        if policy.resume == "restart":
-            wasted += sum(had[r.i] for r in left)
-        assert {r.i for r in court.running} == batch.get(t, set()), where
-        assert court.need() <= result.memory, where
-        peak = max(peak, court.need())
-        assert rows["memory"][t] == court.need(), where
-        assert rows["time"][t] == now, where
-        assert rows["evictions"][t] == len(left), where
-        assert rows["waiting"][t] == len(court.waiting), where
-        assert rows["batch"][t] == len(court.running), where
-        size, context = len(court.running), court.context(result.clock is not None and result.clock.context == "all")
-        ran = court.generate()
-        since += 1
-        if result.clock is None:
-            now = epoch + since
-        else:
-            c = result.clock
-            work = c.base + c.per_request * size + c.per_context_token * context
-            now += work + c.per_prompt_token * court.prefilled + c.per_swapped_token * court.moved
-        assert log.round_end[t] == now, where
-        for r in [r for r in ran if r.g == r.known["output"]]:
-            court.complete(r)
-            finished += 1
-            assert result.completion[r.i] == now, f"{where}: {r} completes"
-            assert result.start[r.i] == r.start, f"{r} started"
-            assert result.evictions[r.i] == r.left, f"{r} left"
-    assert result.rounds == court.round
-    assert result.peak_memory == peak
-    assert result.wasted_tokens == wasted
-
-
-# Fleets (docs/background/fleets.md, docs/reference/routers.md) --------------------------------------------------------
-
-
-class FleetJudge:
-    """What a router saw when it sent each request, from what the replicas did, and whom it had to choose."""
-
-    def __init__(self, result: ls.FleetResult) -> None:
-        self.result, self.router, self.workload = result, result.router, result.workload
-        self.parts = result.replicas
-        self.taken = [result.requests_of(k).tolist() for k in range(len(self.parts))]
-        self.rows = [part.timeline.expand() for part in self.parts]
-        self.stream = Stream(result.seed or 0)
-        self.turns: dict[int, int] = {}
-        self.sessions: dict[int, int] = {}
-        self.sent: set[int] = set()
-        n, c = len(self.parts), self.router.classes
-        self.groups = [range(n * g // c, n * (g + 1) // c) for g in range(c)]
-        # Where the bounds lie is on the page in words, and not judged: what follows from them is.
-        self.bounds = class_bounds(self.workload, self.router, [*map(len, self.groups)]).tolist() if c > 1 else []
-        self.work = self.column(self.router.work) if self.router.work in ("lower", "upper", "point") else []
-
-    def column(self, name: str) -> list[int]:
-        """A column of the requests; the point is the middle of the interval, rounded up, where there is none."""
-        w = self.workload
-        if name == "point" and w.point is None and w.lower is not None and w.upper is not None:
-            return (w.lower + -(-(w.upper - w.lower) // 2)).tolist()
-        return [] if getattr(w, name) is None else getattr(w, name).tolist()
-
-    def fits(self, i: int, k: int) -> bool:
-        part = self.parts[k]
-        size = int(self.workload.prompt[i] + self.workload.output[i])
-        return -(-size // part.block) * part.block <= part.memory
-
-    def view(self, k: int, time: float) -> dict[str, float]:
-        """What is seen of a replica at that time."""
-        part, taken, rows, log = self.parts[k], self.taken[k], self.rows[k], self.parts[k].tokens
-        there = [
-            j for j, i in enumerate(taken)
-            if i in self.sent and self.workload.arrival[i] <= time and part.completion[j] > time
-        ]  # fmt: skip
-        last = int(np.count_nonzero(rows["time"] < time)) - 1
-        seen = {"requests": len(there), "running": 0, "used": 0, "believed_work": 0}
-        generated = 0
-        if last >= 0:
-            over = log.round_end[last] <= time
-            attempts = zip(log.request, log.first_round, log.rounds, log.kept, log.generated, strict=True)
-            for j, first, rounds, kept, grown in attempts:
-                if first <= last < first + rounds and j in there:
-                    silent = rounds - (grown - kept)
-                    g = int(kept + max(0, last + int(over) - first - silent))
-                    seen["running"] += 1
-                    generated += g
-                    if over:
-                        seen["used"] += -(-(int(part.workload.prompt[j]) + g + 1) // part.block) * part.block
-            if not over:
-                seen["used"] = int(rows["memory"][last])
-        if self.work:
-            seen["believed_work"] = max(sum(self.work[taken[j]] for j in there) - generated, 0)
-        return seen | {"waiting": seen["requests"] - seen["running"]}
-
-    def choose(self, i: int) -> int:
-        """Who has to take request i."""
-        router, w = self.router, self.workload
-        if router.sessions:
-            last = self.sessions.get(int(w.session[i]))
-            if last is not None and self.fits(i, last):
-                return last
-        replicas = range(len(self.parts))
-        group, among = 0, [k for k in replicas if self.fits(i, k)]
-        if router.classes > 1:
-            value = self.column(router.by)[i]
-            group = sum(bound < value for bound in self.bounds)
-            last = sum(bound <= value for bound in self.bounds)  # of either side, where it is as long as a bound
-            own = [k for g in range(group, last + 1) for k in self.groups[g] if self.fits(i, k)]
-            among = own if own else among
-        if len(among) == 1:
-            return among[0]
-        if router.rule == "random":
-            return among[self.stream.member(len(among))]
-        if router.rule == "round-robin":
-            self.turns[group] = self.turns.get(group, -1) + 1
-            return among[self.turns[group] % len(among)]
-        if router.choices is not None and router.choices < len(among):
-            drawn: list[int] = []
-            while len(drawn) < router.choices:
-                k = among[self.stream.member(len(among))]
-                drawn += [] if k in drawn else [k]
-            among = drawn
-        views = [self.view(k, float(w.arrival[i]) - router.delay) for k in among]
-        if router.rule == "idle":
-            scores = [view["requests"] > 0 for view in views]
-        else:
-            scores = [view[router.score] for view in views]
-        least = [k for k, score in zip(among, scores, strict=True) if score == min(scores)]
-        return least[0 if self.result.seed is None or len(least) == 1 else self.stream.member(len(least))]
-
-
-def judge_fleet(result: ls.FleetResult) -> None:
-    """Every choice of the router, and on every replica every round."""
-    w = result.workload
-    assert sorted(i for k in range(len(result.outcomes)) for i in result.requests_of(k).tolist()) == [*range(len(w))]
-    court = FleetJudge(result)
-    for i in sorted(range(len(w)), key=lambda i: (w.arrival[i], i)):
-        assert court.choose(i) == result.replica[i], f"request {i} at {w.arrival[i]}"
-        court.sent.add(i)
-        if result.router.sessions:
-            court.sessions[int(w.session[i])] = int(result.replica[i])
-    for part in result.replicas:
-        if len(part) and part.policy.slots == "ahead":
-            judge(part)

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from hypothesis import strategies as st
 
 import llmsched as ls
@@ -317,3 +318,89 @@ def simulations(draw: st.DrawFn) -> tuple[ls.Workload, ls.Policy, int, int | Non
     if kind != "apart":
         workload, policy = _turns_or_hashes(pick, workload, policy, memory, kind)
     return workload, policy, memory + machine.get("block", 1) - 1, seed, machine
+
+
+@st.composite
+def simulations_as_processed(draw: st.DrawFn) -> tuple[ls.Workload, ls.Policy, int, int | None, dict[str, Any]]:
+    """As `simulations`, of slots="processed" alone, and pressed: prompts that take several rounds, several at a time,
+    in a cache that is too small for those who run."""
+    workload, _ = draw(problems())
+    policy = draw(compositions(len(workload), formulas=True, slots=("processed",)))
+    pick, seed, machine = draw(picks), draw(seeds), draw(machines())
+    longest = pick.whole(3, 40)
+    prompt = [pick.of([0, 1, pick.whole(1, longest - 1), pick.whole(1, longest - 1)]) for _ in range(len(workload))]
+    output = [pick.whole(1, min(longest - s, 12)) for s in prompt]
+    memory = longest + pick.of([0, 1, 4, longest // 2, longest])
+    workload = workload.replace(prompt=prompt, output=output)
+    policy = dataclasses.replace(
+        policy, chunk=pick.of([1, 2, 3, 5, 2**30]), reserve=pick.of(["none", "none", "prompt"])
+    )
+    if pick.whole(0, 3) > 0:
+        machine["prefill_budget"] = pick.of([2, 3, 4, 6, 9, 14])
+    kind = pick.of(["apart", "hashes", "sessions"])
+    if kind != "apart":
+        workload, policy = _turns_or_hashes(pick, workload, policy, memory, kind)
+    return workload, policy, memory + machine.get("block", 1) - 1, seed, machine
+
+
+@st.composite
+def fleets_as_processed(draw: st.DrawFn) -> tuple[ls.Workload, dict[str, Any]]:
+    """As `fleets`, of two replicas or more that are pressed as in `simulations_as_processed`; the last holds every
+    request."""
+    workload, policy, memory, seed, machine = draw(simulations_as_processed())
+    pick = draw(picks)
+    workload = workload.take(np.argsort(workload.arrival, kind="stable"))
+    if not isinstance(policy.order, str):
+        policy = dataclasses.replace(policy, order="arrival")
+    least = memory // 2 + machine.get("block", 1)
+    replicas = [
+        ls.Replica(memory=pick.of([memory, memory, least]), max_batch=pick.of([None, None, 1, 3]))
+        for _ in range(pick.whole(1, 3))
+    ]
+    replicas.append(ls.Replica(memory=memory))
+    router = _router(pick, len(replicas))
+    if router.rule == "central" or pick.whole(0, 2) == 0:
+        router = ls.Router(score=pick.of(["used - cached", "-cached", "used"]), delay=pick.of([0.0, 0.0, 1.0]))
+    if workload.think is not None:
+        router = router.replace(delay=0.0) if router.delay else router
+    if router.sessions and workload.session is None:
+        workload = workload.replace(session=[pick.whole(0, 3) for _ in range(len(workload))])
+    return workload, {"policy": policy, "replicas": replicas, "router": router, "seed": seed, **machine}
+
+
+@st.composite
+def queues(draw: st.DrawFn) -> tuple[ls.Workload, dict[str, Any]]:
+    """As `fleets`, of replicas behind a central queue, with policies that it takes; more requests than run at once."""
+    workload, _ = draw(problems(18))
+    policy = draw(compositions(len(workload), formulas=True, slots=CHOICES["slots"]))
+    pick, machine = draw(picks), draw(machines())
+    longest = pick.whole(3, 24)
+    prompt = [pick.of([0, 1, pick.whole(1, longest - 1)]) for _ in range(len(workload))]
+    output = [pick.whole(1, min(longest - s, 12)) for s in prompt]
+    workload = workload.replace(prompt=prompt, output=output, arrival=sorted(workload.arrival.tolist()))
+    policy = _of_one_queue(policy)
+    if policy.slots == "processed":
+        machine["prefill_budget"] = pick.of([None, 2, 3, 5, 9])
+    half = longest // 2 + 1  # which cannot hold all that come first
+    sizes = [pick.of([half, half, pick.whole(half, 2 * longest)]) for _ in range(pick.whole(1, 3))]
+    sizes = [*sizes, longest + pick.of([0, 1, longest])]
+    replicas = [
+        ls.Replica(memory=size + machine.get("block", 1) - 1, max_batch=pick.of([None, None, 1, 3])) for size in sizes
+    ]
+    options = {"replicas": replicas, "router": ls.routers["central-queue"], "seed": draw(seeds), **machine}
+    return workload, {"policy": policy, **options}
+
+
+def _of_one_queue(policy: ls.Policy) -> ls.Policy:
+    """The policy, or the nearest that a central queue takes: see docs/background/fleets.md."""
+    fields: dict[str, Any] = {"fill": "break", "shed": "none", "chunk": 2**30}
+    if not isinstance(policy.order, str):
+        fields["order"] = "arrival"
+    if policy.reserve == "history":
+        fields["reserve"] = "conditional"
+    if policy.evict == "priority":
+        fields["evict"] = "progress"
+    for place, formula in policy.formulas.items():
+        if {"arrival", "joined", "now", "memory"} & set(formula.reads):
+            fields[place] = {"order": "bound - evictions", "reserve": "bound", "evict": "generated - bound"}[place]
+    return dataclasses.replace(policy, **fields)
