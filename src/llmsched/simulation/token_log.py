@@ -18,8 +18,9 @@ class Tokens:
 
     An attempt is a stay in the batch, from an admission until the request completes or leaves. A token is generated at
     the end of each of its rounds but, where prompts are processed in chunks (`prefill_budget`), the first ones: those
-    before the last chunk. With ``slots="processed"`` a round that has no token for a running request, though its prompt is
-    processed, ends its attempt, and the next begins with the round after. Attempts are in the order in which they ended, chunks in that in which they were processed.
+    before the last chunk. With ``slots="processed"`` a round that has no token for a running request, though its prompt
+    is processed, ends its attempt, and the next begins with the round after. Attempts are in the order in which they
+    ended, chunks in that in which they were processed.
 
     Attributes
     ----------
