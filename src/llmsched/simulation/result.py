@@ -81,14 +81,6 @@ class Result(Latencies):
     idle: float = 0.0
     cached: IntArray | None = None
 
-    @classmethod
-    def of(cls, **fields: Any) -> Result:
-        """``Result(**fields)``, in a ninth of the time, which counts where runs are short: a frozen dataclass sets its
-        fields one by one."""
-        made = object.__new__(cls)
-        made.__dict__.update(fields)
-        return made
-
     def __repr__(self) -> str:
         unit = "rounds" if self.clock is None else "s"
         return (
@@ -227,3 +219,10 @@ def wasted_share(wasted_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike) -> 
     generated = wasted + np.asarray(output_tokens)
     share: FloatArray = np.divide(wasted, generated, out=np.zeros_like(generated), where=generated > 0)
     return share
+
+
+def of_fields(**fields: Any) -> Result:
+    """``Result(**fields)``, in a ninth of the time: a frozen dataclass sets its fields one by one, and runs are short."""
+    made = object.__new__(Result)
+    made.__dict__.update(fields)
+    return made

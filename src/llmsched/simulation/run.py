@@ -15,7 +15,7 @@ from .clock import named as named_clock
 from .limits import LARGEST_BOUND
 from .outcome import Outcome
 from .problem import Problem, problem_of
-from .result import Result
+from .result import Result, of_fields
 
 EngineName = Literal["compiled", "reference"]
 #: Called now and then during a run with (requests completed, requests in all).
@@ -132,7 +132,7 @@ def result_of(workload: Workload, problem: Problem, outcome: Outcome, engine: st
     for array in (outcome.completion, outcome.start, outcome.evictions, outcome.cached):
         if array is not None:
             array.setflags(write=False)
-    return Result.of(
+    return of_fields(
         workload=workload if outcome.arrival is None else workload.replace(arrival=outcome.arrival),
         completion=outcome.completion,
         start=outcome.start,
