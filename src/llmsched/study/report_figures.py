@@ -215,7 +215,7 @@ def _panel(axes: Axes, contents: Contents, values: Sequence[Any], cells: Sequenc
             continue
         shift = 0.0 if along == "policy" else 0.7 * ((number + 0.5) / len(policies) - 0.5)
         x = np.array([levels.index(contents.cells[k][factor]) + shift for k in mine])
-        sides = [middle - low, high - middle]
+        sides = [(middle - low).tolist(), (high - middle).tolist()]  # arrays of one, Matplotlib 3.10 takes for a number
         axes.errorbar(x, middle, sides, color=colour, fmt=_MARKERS[dash], markersize=4, elinewidth=1.6, label=str(name))
 
 
