@@ -95,6 +95,18 @@ def test_admission_ties_are_broken_by_one_rank_per_request(n, seed):
         assert np.array_equal(r.start, rank)
 
 
+@pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 40, 2500])
+@pytest.mark.parametrize(
+    "values", [(3,), (1, 2), (0, 2047), (0, 2048), (0, 7, 2**32, 2**40, 2**62), (-1e300, -0.0, 0.0, 5)]
+)
+def test_few_and_many_of_any_spread_are_sorted_as_numpy_does(n, values):
+    keys = np.random.default_rng(n).choice(np.array(values), n)
+    ranks = np.random.default_rng(4).permutation(n)
+    policy = ls.Policy(order=keys, reserve="none", evict="newest", refine="none")
+    r = ls.simulate(ls.Workload([0] * n, 1), policy, memory=1, seed=4)
+    assert np.argsort(r.completion).tolist() == np.lexsort((ranks, keys)).tolist()
+
+
 def test_without_a_seed_ties_go_by_index(run):
     assert run(ls.Workload(0, [1] * 9), "hsf", 1).start.tolist() == list(range(9))
 

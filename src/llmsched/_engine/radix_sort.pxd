@@ -10,6 +10,7 @@ from llmsched._engine.status cimport NO_MEMORY, OK
 cdef enum:
     DIGIT_BITS = 11
     DIGITS = 2048  # 1 << DIGIT_BITS
+    FEW = 32        # that are sorted by insertion: counting digits takes longer
 
 
 cdef inline int64_t double_key(double x) noexcept nogil:
@@ -64,16 +65,20 @@ cdef inline void sort_pairs(
     cdef int64_t i
     cdef int32_t total, count
     cdef int shift = 32
-    cdef uint64_t digit
+    cdef uint64_t digit, most
     cdef uint64_t* swap
+    if n <= FEW:
+        sort_few(pairs, places, n)
+        return
     while True:
-        memset(counts, 0, sizeof(counts))
+        most = min(span >> (shift - 32), <uint64_t>(DIGITS - 1))  # no digit is larger
+        memset(counts, 0, (most + 1) * sizeof(int32_t))
         for i in range(n):
             counts[(pairs[i] >> shift) & (DIGITS - 1)] += 1
         total = 0
-        for i in range(DIGITS):
-            count = counts[i]
-            counts[i] = total
+        for digit in range(most + 1):
+            count = counts[digit]
+            counts[digit] = total
             total += count
         if (span >> (shift - 32)) < DIGITS:
             break
@@ -89,3 +94,18 @@ cdef inline void sort_pairs(
         digit = (pairs[i] >> shift) & (DIGITS - 1)
         places[counts[digit]] = <int32_t><uint32_t>pairs[i]
         counts[digit] += 1
+
+
+cdef inline void sort_few(uint64_t* pairs, int32_t* places, int64_t n) noexcept nogil:
+    # The same by insertion.
+    cdef int64_t i, k
+    cdef uint64_t pair
+    for i in range(n):
+        pair = pairs[i]
+        k = i
+        while k > 0 and pairs[k - 1] >> 32 > pair >> 32:
+            pairs[k] = pairs[k - 1]
+            k -= 1
+        pairs[k] = pair
+    for i in range(n):
+        places[i] = <int32_t><uint32_t>pairs[i]
