@@ -222,7 +222,7 @@ def wasted_share(wasted_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike) -> 
 
 
 def of_fields(**fields: Any) -> Result:
-    """``Result(**fields)``, in a ninth of the time: a frozen dataclass sets its fields one by one, and runs are short."""
+    """``Result(**fields)``, in a ninth of the time: a frozen dataclass sets its fields one by one."""
     made = object.__new__(Result)
     made.__dict__.update(fields)
     return made
