@@ -36,8 +36,10 @@ cdef inline int64_t next_tokens(const Engine* engine, int64_t unprocessed) noexc
 
 cdef inline int64_t slots_for(const Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
     # Slots, in whole blocks, that so many more tokens of a running request take.
-    cdef int64_t room = engine.prefills[p].room
-    return whole_blocks(tokens - room, engine.problem.block) if tokens > room else 0
+    cdef int64_t lacking = tokens - engine.prefills[p].room, block = engine.problem.block
+    if lacking <= 0:
+        return 0
+    return block if lacking <= block else whole_blocks(lacking, block)  # mostly one, and divisions are slow
 
 
 cdef inline int take_slots(Engine* engine, int32_t p, int64_t tokens) noexcept nogil:
