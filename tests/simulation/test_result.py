@@ -323,6 +323,11 @@ def test_there_is_no_timeline_unless_asked_for():
     assert ls.simulate(ls.Workload([1], [1]), "hsf", memory=2).timeline is None
 
 
+def test_a_result_has_every_field_that_the_class_has(result):
+    assert set(vars(result)) >= {field.name for field in dataclasses.fields(ls.Result)}
+    assert dataclasses.replace(result).mean_latency == result.mean_latency
+
+
 def test_recording_changes_nothing(result):
     silent = ls.simulate(MIXED, "amin", memory=1300)
     assert silent.summary() == result.summary()
